@@ -1,0 +1,90 @@
+"""How a machine is heard: signed addresses to put its progress, log and report to, and the console."""
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from driver.parameters import DriverError, Parameters
+
+CONSOLE = Path("/dev/console")
+PROGRESS_SECONDS = 1.0  # between two progress messages
+TRIES = 6  # for what must arrive
+LOG_BYTES = 4_000_000  # of a log's end
+
+
+def put(url: str, data: bytes, *, tries: int = TRIES, timeout: float = 60) -> None:
+    """Put `data` at a signed address, trying again with growing pauses; raises DriverError."""
+    for attempt in range(1, tries + 1):
+        # Without a type of our own urllib would add one, which older signatures do not cover.
+        request = urllib.request.Request(url, data=data, method="PUT", headers={"Content-Type": ""})
+        try:
+            with urllib.request.urlopen(request, timeout=timeout):
+                return
+        except urllib.error.HTTPError as error:
+            error.close()
+            reason = f"HTTP {error.code}"
+        except OSError as error:
+            reason = str(getattr(error, "reason", error))
+        if attempt < tries:
+            time.sleep(min(2**attempt, 20))
+    raise DriverError(f"could not deliver: {reason}")
+
+
+def get(url: str, path: Path) -> None:
+    """Fetch a signed address into a file; raises DriverError, which does not name the address."""
+    try:
+        with urllib.request.urlopen(url, timeout=300) as answer, path.open("wb") as file:
+            while block := answer.read(1 << 20):
+                file.write(block)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise DriverError(f"could not fetch: HTTP {error.code}") from None
+    except OSError as error:
+        raise DriverError(f"could not fetch: {getattr(error, 'reason', error)}") from None
+
+
+def console(line: str) -> None:
+    """Write a line of its own to the console; a machine without one is no reason to fail."""
+    try:
+        with CONSOLE.open("w") as file:
+            file.write(f"\r\n{line}\r\n")
+    except OSError:
+        print(line, flush=True)
+
+
+class Progress:
+    """Tells the launcher where the machine is, from a thread of its own: a slow network must not slow the bake."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._url = parameters.progress_url
+        self._build_id = parameters.build_id
+        self._began = time.monotonic()
+        self._latest: dict[str, Any] = {}
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="progress")
+        self._thread.start()
+
+    def tell(self, phase: str, state: str = "", done: int = 0, total: int = 0) -> None:
+        """Note where the machine is now; it is sent soon, or overtaken by what comes after."""
+        with self._changed:
+            self._latest = {"phase": phase, "state": state, "done": done, "total": total}
+            self._changed.notify()
+
+    def _run(self) -> None:
+        sent: dict[str, Any] = {}
+        while True:
+            with self._changed:
+                while self._latest == sent:
+                    self._changed.wait()
+                sent = self._latest
+            seconds = round(time.monotonic() - self._began, 1)
+            message = {"build_id": self._build_id, **sent, "seconds": seconds}
+            try:
+                put(self._url, json.dumps(message).encode(), tries=1, timeout=5)
+            except DriverError as error:
+                print(f"progress: {error}", flush=True)
+            time.sleep(PROGRESS_SECONDS)

@@ -1,0 +1,108 @@
+"""The two errands of a machine: to bake itself, and to prove what it is. Each reads as the list of its phases."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from driver import channel, prepare, saltcall, saltlog, units
+from driver.parameters import Audio, DriverError, Parameters
+from driver.report import Report
+
+SOURCE = Path("/srv/transcribe")
+AUDIO = Path("/run/transcribe-bake/audio")
+SEAL = "transcribe.seal"
+
+
+class Errand:
+    """One errand, the report it fills, and whom it tells where it is."""
+
+    def __init__(self, parameters: Parameters, report: Report, progress: channel.Progress) -> None:
+        self.parameters = parameters
+        self.report = report
+        self.phase = ""
+        self._progress = progress
+
+    def bake(self) -> None:
+        """From a plain machine to a sealed one; raises DriverError at the first thing that is not right."""
+        with self._phase("install Salt"):
+            prepare.install_salt(SOURCE, self._say)
+        with self._phase("compile states"):
+            plan = saltcall.plan()
+        with self._phase("first apply"):
+            self._apply("first", plan)
+        with self._phase("second apply"):
+            self._apply("second", plan)
+            refuse_changes(self.report.salt["second"])
+        with self._phase("verify"):
+            self._verify()
+        with self._phase("seal"):
+            check(saltcall.apply(saltlog.Plan({}), self._tell, SEAL), "the seal")
+
+    def verify(self) -> None:
+        """What a machine that was started from an image must show; raises DriverError."""
+        with self._phase("boot to ready"):
+            self.report.boot_to_ready_seconds = units.wait_ready()
+        with self._phase("compile states"):
+            plan = saltcall.plan()
+        with self._phase("apply"):
+            self._apply("second", plan)
+            refuse_changes(self.report.salt["second"])
+        with self._phase("verify"):
+            self._verify()
+        if self.parameters.audio:
+            with self._phase("audio"):
+                self._transcribe(self.parameters.audio)
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        self.phase = name
+        self._say("")
+        print(f"phase: {name}", flush=True)
+        with self.report.timed(name):
+            yield
+
+    def _say(self, text: str) -> None:
+        self._tell(text, 0, 0)
+
+    def _tell(self, state: str, done: int, total: int) -> None:
+        self._progress.tell(self.phase, state, done, total)
+
+    def _apply(self, name: str, plan: saltlog.Plan) -> None:
+        result = saltcall.apply(plan, self._tell)
+        self.report.salt[name] = result
+        check(result, f"the {name} apply")
+
+    def _verify(self) -> None:
+        found = saltcall.call("transcribe.verify")
+        if not isinstance(found, dict) or not found.get("checks"):
+            raise DriverError(f"transcribe.verify answers nonsense: {str(found)[:300]}")
+        self.report.checks, self.report.clip, self.report.facts = found["checks"], found["clip"], found["facts"]
+        failed = [f"{told['name']}: {told['detail']}" for told in found["checks"] if told["verdict"] != "pass"]
+        if failed:
+            raise DriverError(f"{len(failed)} of {len(found['checks'])} checks failed: {'; '.join(failed)}")
+
+    def _transcribe(self, audio: Audio) -> None:
+        path = AUDIO.with_suffix(audio.suffix)
+        channel.get(audio.url, path)
+        arguments = (str(path), f"language={audio.language}")
+        answer: dict[str, Any] = saltcall.call("transcribe_http.transcribe", *arguments)
+        path.unlink()
+        if "text" not in answer:
+            raise DriverError(f"the audio file was not transcribed: {answer.get('error', answer)}")
+        self.report.audio = answer
+
+
+def check(result: dict[str, Any], what: str) -> None:
+    """Raises DriverError unless every state of an apply succeeded, and there was one."""
+    if not result["states"]:
+        raise DriverError(f"{what} ran no states")
+    if result["failed"]:
+        raise DriverError(f"{what} failed: {saltlog.first_reason(result)}")
+
+
+def refuse_changes(result: dict[str, Any]) -> None:
+    """Raises DriverError if an apply changed anything on a machine that should have been right."""
+    changed = [told["id"] for told in result["results"] if told["changed"]]
+    if changed:
+        raise DriverError(f"an apply must change nothing here, but it changed {len(changed)}: {', '.join(changed)}")

@@ -1,0 +1,121 @@
+"""What salt-call prints and logs, as values. Nothing here runs anything."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from driver.parameters import DriverError
+
+EXECUTING = re.compile(r"Executing state (?P<module>\w+)\.(?P<function>\w+) for \[(?P<name>.*)\]$")
+PROGRESS = re.compile(r"progress of (?P<kind>\w+): (?P<text>.*)$")
+SEPARATOR = "_|-"  # between the parts of a result's key: module, id, name, function
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The states that an apply will run: the id of each, by module and name."""
+
+    ids: Mapping[tuple[str, str], str]
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        return len(self.ids)
+
+
+@dataclass
+class Follower:
+    """Where an apply is, from the lines of its log."""
+
+    plan: Plan
+    seen: list[str] = field(default_factory=list)  # ids, the last one running
+    detail: str = ""
+
+    def read(self, line: str) -> bool:
+        """Take in one line; returns whether it said something new."""
+        if match := EXECUTING.search(line):
+            name = self.plan.ids.get((match["module"], match["name"]), match["name"])
+            self.detail = ""
+            if name not in self.seen:
+                self.seen.append(name)
+            return True
+        if match := PROGRESS.search(line):
+            self.detail = match["text"]
+            return True
+        return False
+
+    @property
+    def state(self) -> str:
+        """The state that is running, and what it says of its own progress."""
+        return f"{self.seen[-1]} {self.detail}".rstrip() if self.seen else ""
+
+    @property
+    def done(self) -> int:
+        """How many states have ended."""
+        return max(len(self.seen) - 1, 0)
+
+
+def local(text: str, errors: str = "") -> Any:
+    """What salt-call answered with --out=json; raises DriverError, with the end of `errors`, if that is no answer."""
+    try:
+        return json.loads(text[text.index("{") :])["local"]
+    except (ValueError, KeyError, TypeError):
+        words = " ".join((text + errors).split())
+        raise DriverError(f"salt-call gave no answer: {words[-400:] or 'no output'}") from None
+
+
+def plan(highstate: Any) -> Plan:
+    """The plan in the answer of state.show_highstate; raises DriverError if the states do not compile."""
+    if not isinstance(highstate, dict) or not highstate:
+        raise DriverError(f"the states do not compile: {_problem(highstate)}")
+    ids = {}
+    for identity, declared in highstate.items():
+        for module, arguments in declared.items():
+            if module.startswith("__"):
+                continue
+            named = [item["name"] for item in arguments if isinstance(item, dict) and "name" in item]
+            ids[module, str(named[0] if named else identity)] = identity
+    return Plan(ids)
+
+
+def applied(answer: Any, seconds: float) -> dict[str, Any]:
+    """The result of an apply as the report has it. Raises DriverError if nothing was applied at all."""
+    if not isinstance(answer, dict) or not answer:
+        raise DriverError(f"nothing was applied: {_problem(answer)}")
+    ordered = sorted(answer.items(), key=lambda item: item[1].get("__run_num__", 0))
+    results = [
+        {
+            "id": told.get("__id__", key.split(SEPARATOR)[1]),
+            "result": told["result"],
+            "changed": bool(told.get("changes")),
+            "seconds": round(float(told.get("duration", 0)) / 1000, 3),
+        }
+        for key, told in ordered
+    ]
+    # Only True is a success: None is what a dry run answers.
+    failed = [
+        {"id": result["id"], "comment": _line(told.get("comment"))}
+        for result, (_, told) in zip(results, ordered, strict=True)
+        if result["result"] is not True
+    ]
+    changed = sum(result["changed"] for result in results)
+    return {"states": len(results), "changed": changed, "failed": failed, "seconds": seconds, "results": results}
+
+
+def first_reason(result: Mapping[str, Any]) -> str:
+    """Why an apply failed, in one line: the state that failed by itself, not those that needed it."""
+    own = [item for item in result["failed"] if not item["comment"].startswith("One or more requisite failed")]
+    item = (own or result["failed"])[0]
+    more = len(result["failed"]) - 1
+    return f"{item['id']}: {item['comment']}" + (f" (and {more} more)" if more else "")
+
+
+def _problem(answer: Any) -> str:
+    """Salt answers a list of messages, or one, where the states make no sense."""
+    return _line("; ".join(map(str, answer)) if isinstance(answer, list) else answer)
+
+
+def _line(value: object) -> str:
+    return " ".join(str(value).split())[:600]

@@ -1,0 +1,44 @@
+"""systemd, as far as the driver asks it: are the service's units up, and since when."""
+
+import subprocess
+import time
+from collections.abc import Mapping
+
+from driver.parameters import DriverError
+
+UNITS = ("transcribe-api.service", "transcribe-worker.service")
+READY_SECONDS = 900  # a model on a volume that is still being fetched from its snapshot loads slowly
+LOOK_SECONDS = 0.2
+
+
+def wait_ready() -> float:
+    """Wait until every unit is active, which for units of Type=notify means ready, and return the seconds from boot
+    to then. Raises DriverError if that takes too long.
+    """
+    end = time.monotonic() + READY_SECONDS
+    while True:
+        shown = {unit: show(unit) for unit in UNITS}
+        waiting = {unit: properties for unit, properties in shown.items() if properties["ActiveState"] != "active"}
+        if not waiting:
+            entered = [int(properties["ActiveEnterTimestampMonotonic"]) for properties in shown.values()]
+            return round((max(entered) - boot_microseconds()) / 1e6, 3)
+        if time.monotonic() > end:
+            states = ", ".join(f"{unit} is {told['ActiveState']}" for unit, told in waiting.items())
+            raise DriverError(f"not ready {READY_SECONDS} s after boot: {states}")
+        time.sleep(LOOK_SECONDS)
+
+
+def boot_microseconds() -> int:
+    """When this machine's boot began, on the monotonic clock: with the kernel, or in a container with systemd."""
+    container = subprocess.run(["systemd-detect-virt", "--container", "--quiet"], check=False).returncode == 0
+    return int(_properties("show", "--property=UserspaceTimestampMonotonic").popitem()[1]) if container else 0
+
+
+def show(unit: str) -> Mapping[str, str]:
+    """The state of a unit, and when it became active."""
+    return _properties("show", unit, "--property=ActiveState,ActiveEnterTimestampMonotonic")
+
+
+def _properties(*arguments: str) -> dict[str, str]:
+    done = subprocess.run(["systemctl", *arguments], check=True, capture_output=True, text=True)
+    return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)

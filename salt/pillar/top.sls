@@ -1,0 +1,5 @@
+#!yaml
+base:
+  '*':
+    - transcribe
+    - overrides  # of the operator's bake.toml; they win

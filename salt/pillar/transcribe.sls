@@ -1,0 +1,45 @@
+#!yaml
+# The one place for every path, name, port, limit and the model. States read it, Salt writes it as it is to
+# config/transcribe.json, and the programs read nothing else. Overrides come in from bake.toml's [pillar].
+transcribe:
+  root: /opt/transcribe
+  user: transcribe
+  group: transcribe
+  host: 127.0.0.1
+  port: 8000
+  model:
+    id: KBLab/kb-whisper-small
+    revision: main  # a branch or tag here; the launcher pins it to a commit before anything is built
+    endpoint: https://huggingface.co
+    language: sv
+    task: transcribe
+  device: auto  # auto | cuda | cpu
+  dtype: auto  # auto | float32 | float16 | bfloat16 | int8
+  batch:
+    max_chunks: 16
+  limits:
+    upload_bytes: 1073741824
+    audio_seconds: 14400
+    queue_jobs: 200
+    queue_audio_seconds: 72000
+    decode_seconds: 600
+    decode_bytes: 536870912  # memory of one decoder process
+    key_jobs: 100  # unfinished jobs of one API key
+    waiting_requests: 64  # HTTP requests that wait for a transcript at the same time
+  retention:
+    results_hours: 24
+  auth:
+    keys_file: ''
+  cors:
+    origins: []  # none, or the origins of pages on other hosts
+  callbacks:
+    enabled: false
+    secret_file: ''  # signs them
+  install:
+    python: python3
+    lock: auto  # auto | cpu | cuda
+  verify:
+    clip: verify.flac  # in service/clips; bake.toml may name another
+    language: en
+    reference: verify.txt
+    max_word_error_rate: 0.3

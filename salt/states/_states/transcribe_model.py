@@ -1,0 +1,75 @@
+"""The pinned model in the cache: downloaded at its commit, verified by digests, warmed, described."""
+
+import contextlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+Result = dict[str, Any]
+
+__salt__: dict[str, Any]
+__opts__: dict[str, Any]
+
+
+def cached(name: str, revision: str, root: str, user: str, group: str) -> Result:
+    """Make the cache below `root` hold model `name` at commit `revision`; only what differs is fetched again."""
+    if not COMMIT.fullmatch(revision):
+        comment = f"model.revision is {revision!r}, not a commit of 40 hex digits: pin it in overrides.sls"
+        return _result(name, result=False, comment=comment)
+    if __opts__["test"]:
+        return _tested(name, root)
+    answer = _advanced_cache(root)
+    if "error" in answer:
+        return _result(name, result=False, comment=answer["error"])
+    changes = {"cache_info.json": answer["reason"]} if answer["changed"] else {}
+    owned = _own(Path(root, "cache"), user, group)
+    if owned:
+        changes["owner"] = f"{user}:{group} on {', '.join(owned)}"
+    comment = f"{len(answer['files'])} files of {name} at {revision} are intact"
+    if answer.get("warmup_error"):
+        comment += f"; the warm-up failed: {answer['warmup_error']}"
+    return _result(name, result=True, comment=comment, changes=changes)
+
+
+def _tested(name: str, root: str) -> Result:
+    if not Path(root, "advanced_cache.py").is_file() or not Path(root, "venv/bin/python").exists():
+        return _result(name, result=None, comment="would be downloaded", changes={"cache_info.json": "to be written"})
+    answer = _advanced_cache(root, "--check")
+    if "error" in answer:
+        return _result(name, result=None, comment=answer["error"], changes={"cache_info.json": "to be written"})
+    if not answer["ok"]:
+        changes = {"cache_info.json": answer["reason"]}
+        return _result(name, result=None, comment="would be repaired", changes=changes)
+    return _result(name, result=True, comment="every file is intact")
+
+
+def _advanced_cache(root: str, *arguments: str) -> dict[str, Any]:
+    command = [f"{root}/venv/bin/python", f"{root}/advanced_cache.py", "--json", *arguments]
+    environment = {"TRANSCRIBE_CONFIG": f"{root}/config/transcribe.json", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = __salt__["transcribe_run.locked"]("model", command, environment)
+    try:
+        answer: dict[str, Any] = json.loads(done["stdout"])
+    except ValueError:
+        last = (done["stderr"].splitlines() or [f"it ended with {done['code']} and said nothing"])[-1]
+        return {"error": last}
+    return answer
+
+
+def _own(folder: Path, user: str, group: str) -> list[str]:
+    """Give the service what the warm-up, run as root, left in its cache; returns the names that changed hands."""
+    wanted = __salt__["file.user_to_uid"](user), __salt__["file.group_to_gid"](group)
+    changed = []
+    for path in sorted(folder.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):  # the worker may be tidying its own files
+            found = path.lstat()
+            if (found.st_uid, found.st_gid) != wanted:
+                os.lchown(path, *wanted)
+                changed.append(path.relative_to(folder).as_posix())
+    return changed
+
+
+def _result(name: str, *, result: bool | None, comment: str, changes: dict[str, str] | None = None) -> Result:
+    return {"name": name, "result": result, "comment": comment, "changes": changes or {}}

@@ -1,0 +1,128 @@
+"""Takes from a machine what its image must not carry, and looks whether it is really gone."""
+
+import json
+import os
+import pwd
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+MOUNTS = Path("/proc/self/mountinfo")
+PARAMETERS = Path("/run/transcribe-bake/parameters.json")
+SECRETS = ("nonce", "report_url", "progress_url", "log_url")  # keys of the parameters
+SCANNED = ("/etc", "/var", "/root", "/home", "/srv", "/tmp", "/opt", "/usr/local")  # noqa: S108
+SKIPPED = ("venv", "models", "__pycache__")  # of the folders scanned: gigabytes that come from locks and digests
+SCAN_BYTES = 16_000_000  # larger files are no place where a secret ends up by accident
+SIGNED = b"X-Amz-" + b"Signature="  # in two parts, so that this file is not found itself
+Result = dict[str, Any]
+
+__opts__: dict[str, Any]
+
+
+def gone(name: str, paths: list[str], root: str = "") -> Result:
+    """Remove what the patterns `paths` match, then fail if anything is left of it."""
+    found = traces(paths, root)
+    if not found or __opts__["test"]:
+        return _result(name, found, None if found else True)
+    for path in found:
+        _remove(path)
+    left = traces(paths, root)
+    return _result(name, left, False) if left else _result(name, found, True)
+
+
+def emptied(name: str, paths: list[str]) -> Result:
+    """Leave the files `paths` that exist with no content."""
+    full = [path for path in map(Path, paths) if path.is_file() and path.stat().st_size]
+    if full and not __opts__["test"]:
+        for path in full:
+            os.truncate(path, 0)
+    return _result(name, full, None if full and __opts__["test"] else True)
+
+
+def asserted(name: str, paths: list[str], empty: list[str], root: str = "") -> Result:
+    """Change nothing; fail if anything of `paths` or in the files `empty` is there, or a secret of the bake."""
+    left = [*traces(paths, root), *(path for path in map(Path, empty) if path.is_file() and path.stat().st_size)]
+    secrets = _secrets()
+    holders = [path for path in _files() if _holds(path, secrets)]
+    comment = "; ".join(
+        f"{what}: {', '.join(map(str, found))}"
+        for what, found in (("still there", left), ("a secret of the bake is in", holders))
+        if found
+    )
+    if __opts__["test"]:
+        return {"name": name, "result": None if comment else True, "changes": {}, "comment": comment}
+    return {"name": name, "result": not comment, "changes": {}, "comment": comment or "nothing is left"}
+
+
+def traces(paths: Iterable[str], root: str) -> list[Path]:
+    """What the patterns match and is on this disk: mounts are lent to the machine and in no image."""
+    homes = sorted({account.pw_dir for account in pwd.getpwall() if account.pw_uid == 0 or account.pw_uid >= 1000})
+    patterns = {path.format(root=root, home=home) for path in paths for home in homes if home != "/nonexistent"}
+    mounts = _mounts()
+    found = {match for pattern in patterns for match in Path("/").glob(pattern.lstrip("/"))}
+    return sorted(path for path in found if not _only_mounts(path, mounts))
+
+
+def _mounts() -> set[str]:
+    fields = (line.split(" ") for line in MOUNTS.read_text().splitlines())
+    return {field[4].encode().decode("unicode_escape") for field in fields} - {"/"}
+
+
+def _only_mounts(path: Path, mounts: set[str]) -> bool:
+    """Whether nothing of `path` is on this disk but the way to something that is mounted there."""
+    if any(str(path) == mount or str(path).startswith(f"{mount}/") for mount in mounts):
+        return True
+    inner = any(mount.startswith(f"{path}/") for mount in mounts)
+    return inner and path.is_dir() and all(_only_mounts(child, mounts) for child in path.iterdir())
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a tree, but nothing that is mounted in it."""
+    mounts = _mounts()
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    elif any(mount.startswith(f"{path}/") for mount in mounts):
+        for child in path.iterdir():
+            if not _only_mounts(child, mounts):
+                _remove(child)
+    else:
+        shutil.rmtree(path, ignore_errors=True)  # what withstands is found by the look afterwards
+
+
+def _secrets() -> list[bytes]:
+    """What the launcher told this machine alone, if this is a bake."""
+    found = [SIGNED]
+    if PARAMETERS.exists():
+        told = json.loads(PARAMETERS.read_text())
+        found += [
+            str(told[key]).encode() for key in ("nonce", "report_url", "progress_url", "log_url") if told.get(key)
+        ]
+    return found
+
+
+def _files() -> Iterator[Path]:
+    """Every file on this disk where a secret could be."""
+    mounts = _mounts()
+    for top in SCANNED:
+        for folder, inner, names in os.walk(top):
+            inner[:] = [name for name in inner if name not in SKIPPED and f"{folder}/{name}" not in mounts]
+            yield from (Path(folder, name) for name in names if f"{folder}/{name}" not in mounts)
+
+
+def _holds(path: Path, secrets: list[bytes]) -> bool:
+    try:
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > SCAN_BYTES:
+            return False
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    return any(secret in content for secret in secrets)
+
+
+def _result(name: str, found: list[Path], result: bool | None) -> Result:
+    """`found` is what was removed, would be, or (result False) could not be."""
+    comment = {True: f"{len(found)} removed", None: f"{len(found)} would be removed", False: "could not be removed"}
+    changes = {str(path): "removed" for path in found} if result is not False else {}
+    left = f": {', '.join(map(str, found))}" if result is False else ""
+    return {"name": name, "result": result, "changes": changes, "comment": comment[result] + left}

@@ -1,0 +1,47 @@
+"""A virtual environment that holds exactly what a hash lock pins."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+SERVICE = Path(__file__).parents[3] / "service"  # where lockedvenv.py and the locks lie
+DONE = {"missing": "installed", "wrong": "replaced", "damaged": "repaired", "extra": "removed"}
+Result = dict[str, Any]
+
+__salt__: dict[str, Any]
+__opts__: dict[str, Any]
+
+
+def synced(name: str, lock: str, python: str = "python3") -> Result:
+    """Make the environment `name` hold exactly the packages that service/`lock` pins, changing only what differs."""
+    arguments = [name, str(SERVICE / lock)]
+    found = _lockedvenv("check", arguments)
+    if "error" in found:
+        return _result(name, result=False, comment=found["error"])
+    if not _changes(found):
+        return _result(name, result=True, comment=f"{found['pinned']} packages are as {lock} pins them")
+    if __opts__["test"]:
+        return _result(name, result=None, comment=f"{lock} would be applied", changes=_changes(found))
+    made = _lockedvenv("sync", [*arguments, "--python", python])
+    if "error" in made:
+        return _result(name, result=False, comment=made["error"])
+    return _result(name, result=True, comment=f"{lock} was applied", changes=_changes(found))
+
+
+def _lockedvenv(action: str, arguments: list[str]) -> dict[str, Any]:
+    command = [sys.executable, str(SERVICE / "lockedvenv.py"), action, *arguments]
+    done = __salt__["transcribe_run.locked"]("venv", command)
+    try:
+        answer: dict[str, Any] = json.loads(done["stdout"])
+    except ValueError:
+        return {"error": done["stderr"] or f"lockedvenv.py {action} ended with {done['code']} and said nothing"}
+    return answer
+
+
+def _changes(found: dict[str, Any]) -> dict[str, str]:
+    return {package: what for key, what in DONE.items() for package in found[key]}
+
+
+def _result(name: str, *, result: bool | None, comment: str, changes: dict[str, str] | None = None) -> Result:
+    return {"name": name, "result": result, "comment": comment, "changes": changes or {}}

@@ -1,0 +1,19 @@
+# The pinned model, checked file by file, warmed, and described in cache_info.json.
+{%- set it = pillar['transcribe'] %}
+
+include:
+  - transcribe.venv
+  - transcribe.code
+  - transcribe.config
+
+model-cached:
+  transcribe_model.cached:
+    - name: {{ it.model.id }}
+    - revision: {{ it.model.revision }}
+    - root: {{ it.root }}
+    - user: {{ it.user }}
+    - group: {{ it.group }}
+    - require:
+      - sls: transcribe.venv
+      - sls: transcribe.code
+      - sls: transcribe.config

@@ -1,0 +1,28 @@
+# What the distribution provides. Nothing is refreshed or fetched when all of it is installed.
+
+packages-lock-wait:
+  file.managed:
+    - name: /etc/apt/apt.conf.d/90transcribe
+    - contents: DPkg::Lock::Timeout "300";  # cloud-init and apt's own timers want the lock as well
+    - user: root
+    - group: root
+    - mode: '0644'
+
+packages-python:
+  pkg.installed:
+    - pkgs:
+      - ca-certificates
+      - python3-venv
+    - install_recommends: false
+    - require:
+      - file: packages-lock-wait
+
+# Two hundred packages, while the virtual environment is being built beside them.
+packages-media:
+  pkg.installed:
+    - pkgs:
+      - ffmpeg
+    - install_recommends: false
+    - parallel: true
+    - require:
+      - pkg: packages-python

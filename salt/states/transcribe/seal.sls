@@ -1,0 +1,49 @@
+# Makes an image's disk of this machine's: for the end of a bake only, and in no highstate. See files/seal.yaml.
+{%- set it = pillar['transcribe'] %}
+{%- import_yaml 'transcribe/files/seal.yaml' as seal %}
+
+{%- for unit in ['transcribe-api', 'transcribe-worker', 'transcribe-warm', 'syslog.socket', 'rsyslog'] %}
+
+seal-stop-{{ unit }}:
+  service.dead:
+    - name: {{ unit }}
+    - require_in:
+      - cmd: seal-journal-volatile
+{%- endfor %}
+
+# systemd stores a random seed when this unit stops, which without it happens at power-off.
+seal-stop-random-seed:
+  cmd.run:
+    - name: systemctl stop systemd-random-seed.service
+    - require_in:
+      - cmd: seal-journal-volatile
+
+seal-journal-volatile:
+  cmd.run:
+    - name: journalctl --rotate --relinquish-var
+
+{%- for what, paths in seal.gone.items() %}
+
+seal-{{ what }}:
+  transcribe_seal.gone:
+    - paths: {{ paths | json }}
+    - root: {{ it.root }}
+    - require:
+      - cmd: seal-journal-volatile
+    - require_in:
+      - transcribe_seal: seal-asserted
+{%- endfor %}
+
+seal-emptied:
+  transcribe_seal.emptied:
+    - paths: {{ seal.emptied | json }}
+    - require:
+      - cmd: seal-journal-volatile
+
+seal-asserted:
+  transcribe_seal.asserted:
+    - paths: {{ seal.gone.values() | sum(start=[]) | json }}
+    - empty: {{ seal.emptied | json }}
+    - root: {{ it.root }}
+    - require:
+      - transcribe_seal: seal-emptied

@@ -1,0 +1,24 @@
+# Does it work? Components, units, cache and health every time; a clip through HTTP whenever something has changed.
+
+include:
+  - transcribe.layout
+  - transcribe.packages
+  - transcribe.venv
+  - transcribe.code
+  - transcribe.config
+  - transcribe.model
+  - transcribe.service
+  - transcribe.tuning
+
+verify-machine:
+  transcribe_verify.passed:
+    - name: the machine does what it was built for
+    - watch:
+      - sls: transcribe.layout
+      - sls: transcribe.packages
+      - sls: transcribe.venv
+      - sls: transcribe.code
+      - sls: transcribe.config
+      - sls: transcribe.model
+      - sls: transcribe.service
+      - sls: transcribe.tuning

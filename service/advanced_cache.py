@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Puts the configured model into the cache, warms it and describes it in cache_info.json.
+
+    advanced_cache.py           make it right; nothing is written if it is right already
+    advanced_cache.py --check   say whether it is right, without the network (exit 0 or 1)
+
+Exit codes: 0 right, 1 the download failed or the check found something, 2 usage, 78 a bad configuration.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE / "scripts"), str(HERE)]  # installed, the package lies in scripts/; in a checkout beside us
+
+from transcribe import cacheinfo, modelcache  # noqa: E402
+from transcribe.config import Config, ConfigError, default_path, load  # noqa: E402
+
+EXIT_WRONG = 1
+EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h, as the services use it
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Download, warm and describe the configured model.")
+    parser.add_argument("--check", action="store_true", help="only say whether the cache is right; no network")
+    parser.add_argument("--quick", action="store_true", help="with --check: compare sizes, not digests")
+    parser.add_argument("--json", action="store_true", help="print the outcome as one JSON object")
+    return parser.parse_args(arguments)
+
+
+def check(config: Config, options: argparse.Namespace) -> int:
+    """Prints one line: what is cached, or what is wrong with it and the mend."""
+    wrong = modelcache.trouble(config, hashes=not options.quick)
+    if options.json:
+        print(json.dumps({"ok": not wrong, "reason": wrong}))
+    elif wrong:
+        print(f"advanced_cache: {wrong}", file=sys.stderr)
+    else:
+        print(summary(cacheinfo.read(config.cache_info)))
+    return EXIT_WRONG if wrong else 0
+
+
+def ensure(config: Config, options: argparse.Namespace) -> int:
+    """Makes the cache right and says what it did."""
+    try:
+        outcome = modelcache.ensure(config)
+    except (modelcache.DownloadError, OSError) as error:
+        print(f"advanced_cache: {error}", file=sys.stderr)
+        return EXIT_WRONG
+    if outcome.info.warmup_error:
+        print(f"advanced_cache: warning: the warm-up failed: {outcome.info.warmup_error}", file=sys.stderr)
+    if options.json:
+        print(json.dumps({"changed": outcome.changed, "reason": outcome.reason, **asdict(outcome.info)}))
+    else:
+        print(f"{summary(outcome.info)}, {'written' if outcome.changed else 'nothing to do'}")
+    return 0
+
+
+def summary(info: cacheinfo.CacheInfo) -> str:
+    """One line about a cache that is right."""
+    size = sum(file.bytes for file in info.files.values())
+    kernels = "kernels stored" if info.kernels_compiled else "no kernels stored"
+    return (
+        f"{info.model_id} at {info.model_revision[:12]}: {len(info.files)} files, {size / 1e6:.0f} MB, "
+        f"{info.device} {info.torch_dtype}, {kernels}"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    options = parse(arguments)
+    try:
+        config = load(default_path())
+    except ConfigError as error:
+        print(f"advanced_cache: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    return check(config, options) if options.check else ensure(config, options)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,51 @@
+"""Puts the application together."""
+
+import threading
+from pathlib import Path
+
+from flask import Flask
+
+from ..config import Config
+from ..store import Store
+from . import audio, door, errors, health, jobs, models, openapi, page
+from .context import EXTENSION, Context
+from .keys import Keys
+from .metrics import Metrics
+from .upload import ROOM_FOR_FIELDS, SpoolingRequest
+from .watch import GRACE_SECONDS, Watcher
+
+
+def create_app(config: Config, store: Store, *, grace: float = GRACE_SECONDS) -> Flask:
+    """The WSGI application. Its watcher runs; call `close` on `context_of(app)` when it is no longer needed."""
+
+    class SpooledRequest(SpoolingRequest):
+        spool_folder = config.temp
+        upload_bytes = config.limits.upload_bytes
+
+    app = Flask("transcribe", static_folder=None)
+    app.request_class = SpooledRequest
+    app.config["MAX_CONTENT_LENGTH"] = config.limits.upload_bytes + ROOM_FOR_FIELDS
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    watcher, metrics = Watcher(store, grace=grace), Metrics()
+    shared = Context(
+        config=config,
+        store=store,
+        watcher=watcher,
+        keys=Keys(Path(config.auth.keys_file) if config.auth.keys_file else None),
+        metrics=metrics,
+        slots=threading.BoundedSemaphore(config.limits.waiting_requests),
+    )
+    metrics.watch(lambda: watcher.snapshot, store.counts)
+    app.extensions[EXTENSION] = shared
+    errors.register(app)
+    door.register(app, shared)
+    for part in (audio, jobs, models, health, openapi, page):
+        app.register_blueprint(part.blueprint)
+    watcher.start()
+    return app
+
+
+def context_of(app: Flask) -> Context:
+    """The application's shared parts."""
+    found: Context = app.extensions[EXTENSION]
+    return found

@@ -1,0 +1,94 @@
+"""What the routes share, and how they reach it."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from flask import current_app, g
+
+from .. import cacheinfo
+from ..config import Config
+from ..jobs import Bounds
+from ..store import Store
+from .errors import busy
+from .keys import Keys
+from .metrics import Metrics
+from .watch import Watcher
+
+EXTENSION = "transcribe"
+ALIAS = "whisper-1"
+
+
+@dataclass
+class Context:
+    """One application's parts. `slots` bounds the requests that upload or wait."""
+
+    config: Config
+    store: Store
+    watcher: Watcher
+    keys: Keys
+    metrics: Metrics
+    slots: threading.Semaphore
+    started: float = field(default_factory=time.time)
+    draining: threading.Event = field(default_factory=threading.Event)  # no new work
+    closing: threading.Event = field(default_factory=threading.Event)  # nor waiting for old work
+
+    @property
+    def bounds(self) -> Bounds:
+        """The queue's."""
+        limits = self.config.limits
+        return Bounds(limits.queue_jobs, limits.queue_audio_seconds, limits.key_jobs)
+
+    @property
+    def revision(self) -> str:
+        """The model's: as the worker runs it, or as configured."""
+        return str(self.watcher.snapshot.worker.get("revision") or self.config.model.revision)
+
+    @property
+    def models(self) -> set[str]:
+        """Every name that the model goes by."""
+        model = self.config.model
+        return {ALIAS, model.id, f"{model.id}@{self.revision}", f"{model.id}@{model.revision}"}
+
+    @property
+    def model_created(self) -> int:
+        """When the model was cached, as a Unix time; when the server started if that is not known."""
+        try:
+            return int(datetime.fromisoformat(cacheinfo.read(self.config.cache_info).timestamp).timestamp())
+        except cacheinfo.CacheError:
+            return int(self.started)
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Holds one of the places for requests that take long. Raises ApiError when all are taken."""
+        if not self.slots.acquire(blocking=False):
+            snapshot = self.watcher.snapshot
+            waiting = max(snapshot.queue.queued + snapshot.queue.running, 1)
+            seconds = snapshot.queue.seconds / waiting / snapshot.speed
+            message = "Too many requests are waiting; try again soon, or use /v1/jobs."
+            raise busy(429, message, "too_many_requests", seconds=seconds)
+        try:
+            with self.metrics.waiting.track_inprogress():
+                yield
+        finally:
+            self.slots.release()
+
+    def refuse_while_draining(self) -> None:
+        """Raises ApiError when the server is about to stop."""
+        if self.draining.is_set():
+            raise busy(503, "The server is restarting; try again soon.", "restarting", seconds=5)
+
+
+def context() -> Context:
+    """The running application's."""
+    found: Context = current_app.extensions[EXTENSION]
+    return found
+
+
+def key_id() -> str:
+    """The client's key, as the front door found it."""
+    found: str = g.key_id
+    return found

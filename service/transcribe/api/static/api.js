@@ -1,0 +1,80 @@
+// The requests that the page makes. Every failure is an Error whose message can be shown.
+
+let key = sessionStorage.getItem("key") || "";
+
+export function useKey(value) {
+  key = value;
+  sessionStorage.setItem("key", value);
+}
+
+function headers() {
+  return key ? { Authorization: `Bearer ${key}` } : {};
+}
+
+async function failure(status, body) {
+  let message = `The server answered ${status}.`;
+  try {
+    message = JSON.parse(body).error.message;
+  } catch { /* not OpenAI's error object: the status must do */ }
+  const error = new Error(message);
+  error.status = status;
+  return error;
+}
+
+async function ask(method, path) {
+  let answer;
+  try {
+    answer = await fetch(path, { method, headers: headers() });
+  } catch {
+    throw new Error("The server cannot be reached.");
+  }
+  if (!answer.ok) throw await failure(answer.status, await answer.text());
+  return answer;
+}
+
+export async function health() {
+  return (await ask("GET", "health")).json();
+}
+
+export async function keyNeeded() {
+  try {
+    await ask("GET", "v1/models");
+    return false;
+  } catch (error) {
+    return error.status === 401;
+  }
+}
+
+// Uploads with progress, which fetch cannot tell; `abort` on the promise ends it.
+export function createJob(file, name, fields, onProgress) {
+  const form = new FormData();
+  form.append("model", "whisper-1");
+  for (const [field, value] of Object.entries(fields)) if (value) form.append(field, value);
+  form.append("file", file, name);
+  const request = new XMLHttpRequest();
+  const promise = new Promise((resolve, reject) => {
+    request.open("POST", "v1/jobs");
+    for (const [header, value] of Object.entries(headers())) request.setRequestHeader(header, value);
+    request.upload.onprogress = (event) => event.lengthComputable && onProgress(event.loaded / event.total);
+    request.onload = async () => {
+      if (request.status === 202) resolve(JSON.parse(request.responseText));
+      else reject(await failure(request.status, request.responseText));
+    };
+    request.onerror = () => reject(new Error("The upload was interrupted; is the server running?"));
+    request.onabort = () => reject(new DOMException("", "AbortError"));
+    request.send(form);
+  });
+  promise.abort = () => request.abort();
+  return promise;
+}
+
+export async function segments(id, after) {
+  return (await ask("GET", `v1/jobs/${id}/segments?after=${after}`)).json();
+}
+
+export async function result(id, format) {
+  return (await ask("GET", `v1/jobs/${id}/result?format=${format}`)).blob();
+}
+
+export const cancel = (id) => ask("POST", `v1/jobs/${id}/cancel`);
+export const remove = (id) => ask("DELETE", `v1/jobs/${id}`);

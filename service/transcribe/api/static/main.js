@@ -1,0 +1,269 @@
+// The page: takes a recording, follows its job, shows the text as it arrives.
+
+import * as api from "./api.js";
+import { canRecord, Recorder } from "./recorder.js";
+import { clock, Transcript } from "./transcript.js";
+import { Wave } from "./wave.js";
+
+const POLL = 500; // milliseconds between looks at a job
+const PATIENCE = 10; // looks that may fail in a row: the server may be restarting
+const PLAY = "M8 5v14l11-7z";
+const PAUSE = "M7 5h4v14H7zm6 0h4v14h-4z";
+const STATES = { healthy: "good", degraded: "good", initializing: "", draining: "" };
+
+const find = (id) => document.getElementById(id);
+const show = (id, yes = true) => { find(id).hidden = !yes; };
+const audio = find("audio");
+const transcript = new Transcript(find("lines"), audio);
+const wave = new Wave(find("wave"), audio);
+const sleep = (milliseconds) => new Promise((resolve) => { setTimeout(resolve, milliseconds); });
+let run = 0; // numbers the recordings, so that an old one cannot write into a new one
+let job = null;
+let name = "";
+let upload = null;
+
+async function lookAtHealth() {
+  const pill = find("health");
+  try {
+    const health = await api.health();
+    pill.className = `pill ${STATES[health.status] ?? "bad"}`;
+    const place = health.device === "cuda" ? "GPU" : health.device === "cpu" ? "CPU" : "";
+    const queue = health.queue.jobs_queued ? `${health.queue.jobs_queued} waiting` : "";
+    const state = health.ready ? "Ready" : `Not ready: ${health.worker.reason || health.worker.state}`;
+    pill.textContent = [state, health.model, place, queue].filter(Boolean).join(" · ");
+  } catch (error) {
+    pill.className = "pill bad";
+    pill.textContent = error.message;
+  }
+}
+
+function say(text, share) {
+  find("status").textContent = text;
+  if (share === undefined) find("bar").removeAttribute("value");
+  else find("bar").value = share;
+}
+
+function fail(error) {
+  find("error").textContent = error.message;
+  show("error");
+  show("cancel", false);
+  say("", 0);
+  if (error.status === 401) show("key-form");
+}
+
+async function begin(file, title) {
+  const mine = ++run;
+  [job, name] = [null, title];
+  transcript.clear();
+  wave.clear();
+  find("name").textContent = title;
+  for (const id of ["error", "results", "nothing"]) show(id, false);
+  for (const id of ["work", "player", "cancel", "keys-hint"]) show(id);
+  show("source", false);
+  find("again").focus();
+  if (audio.src) URL.revokeObjectURL(audio.src);
+  audio.src = URL.createObjectURL(file);
+  wave.load(file);
+  try {
+    upload = api.createJob(file, title, fields(), (share) => mine === run && say(`Uploading ${Math.round(share * 100)} %`, share));
+    job = await upload;
+    await follow(mine);
+  } catch (error) {
+    if (mine === run && error.name !== "AbortError") fail(error);
+  } finally {
+    if (mine === run) upload = null;
+  }
+}
+
+function fields() {
+  const words = find("words").checked;
+  return {
+    language: find("language").value,
+    task: find("task").value,
+    response_format: "verbose_json",
+    "timestamp_granularities[]": words ? "word" : "",
+  };
+}
+
+async function follow(mine) {
+  let last = -1;
+  let failures = 0;
+  for (;;) {
+    let found;
+    try {
+      found = await api.segments(job.id, last);
+      failures = 0;
+    } catch (error) {
+      if (mine !== run) return;
+      if ((error.status && error.status < 500) || ++failures > PATIENCE) throw error;
+      await sleep(POLL * 2);
+      continue;
+    }
+    if (mine !== run) return;
+    job = found.job;
+    for (const segment of found.data) {
+      last = segment.id;
+      transcript.add(segment);
+      wave.add(segment, job.progress.audio_seconds_total);
+    }
+    tell();
+    if (job.finished_at && !found.data.length) return finish(); // the last look found nothing new
+    if (!found.data.length) await sleep(POLL);
+  }
+}
+
+function tell() {
+  const { audio_seconds_done: done, audio_seconds_total: total } = job.progress;
+  if (job.status === "queued") {
+    const { position, estimated_seconds: wait } = job.queue;
+    say(position > 1 ? `Number ${position} in the queue, about ${clock(wait)} to go` : "Waiting for the worker");
+  } else if (job.status === "running") {
+    say(total ? `Listening: ${clock(done)} of ${clock(total)}` : "Listening", total ? done / total : undefined);
+  }
+}
+
+function finish() {
+  show("cancel", false);
+  if (job.error) throw new Error(job.error.message);
+  if (job.status === "cancelled") throw new Error("Cancelled.");
+  const seconds = job.finished_at - job.started_at;
+  const took = seconds > 0 ? `, in ${seconds} s` : "";
+  say(`Done: ${clock(job.progress.audio_seconds_total || 0)} of sound${took}`, 1);
+  show("results");
+  show("nothing", !transcript.lines.length);
+  wave.draw();
+  return undefined;
+}
+
+function restart() {
+  run += 1;
+  upload?.abort();
+  audio.pause();
+  show("work", false);
+  show("keys-hint", false);
+  show("source");
+  find("choose").focus();
+}
+
+function save(blob, extension) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = `${name.replace(/\.[^.]*$/, "")}.${extension}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+function guarded(action) {
+  return async () => {
+    try {
+      await action();
+    } catch (error) {
+      fail(error);
+    }
+  };
+}
+
+const recorder = new Recorder(
+  (seconds) => { find("record-text").textContent = `Stop at ${clock(seconds)}`; },
+  (blob) => {
+    find("record").classList.remove("recording");
+    find("record-text").textContent = "Record";
+    const moment = new Date().toTimeString().slice(0, 8).replaceAll(":", ".");
+    begin(blob, `Recording ${moment}${blob.type.includes("mp4") ? ".m4a" : ".webm"}`);
+  },
+);
+
+function wireSource() {
+  const drop = find("drop");
+  const file = find("file");
+  find("choose").addEventListener("click", () => file.click());
+  file.addEventListener("change", () => {
+    if (file.files[0]) begin(file.files[0], file.files[0].name);
+    file.value = "";
+  });
+  for (const kind of ["dragover", "drop"]) document.addEventListener(kind, (event) => event.preventDefault());
+  document.addEventListener("dragover", () => drop.classList.add("over"));
+  for (const kind of ["dragleave", "drop"]) document.addEventListener(kind, () => drop.classList.remove("over"));
+  document.addEventListener("drop", (event) => {
+    const dropped = event.dataTransfer.files[0];
+    if (dropped) begin(dropped, dropped.name);
+  });
+  show("record", canRecord);
+  show("record-hint", !canRecord);
+  find("record").addEventListener("click", async () => {
+    if (recorder.active) return recorder.stop();
+    try {
+      await recorder.start();
+      return find("record").classList.add("recording");
+    } catch {
+      find("record-hint").textContent = "The browser may not use the microphone; allow it for this page.";
+      return show("record-hint");
+    }
+  });
+}
+
+function wirePlayer() {
+  const toggle = () => (audio.paused ? audio.play().catch(() => {}) : audio.pause());
+  find("play").addEventListener("click", toggle);
+  for (const [kind, icon, label] of [["play", PAUSE, "Pause"], ["pause", PLAY, "Play"]]) {
+    audio.addEventListener(kind, () => {
+      find("play-icon").setAttribute("d", icon);
+      find("play").setAttribute("aria-label", label);
+    });
+  }
+  audio.addEventListener("timeupdate", () => { find("clock").textContent = clock(audio.currentTime); });
+  document.addEventListener("keydown", (event) => {
+    const typing = event.target.closest("input, select, textarea");
+    const pressing = event.key === " " && event.target.closest("button");
+    if (find("work").hidden || typing || pressing || event.ctrlKey || event.metaKey || event.altKey) return;
+    const actions = {
+      " ": toggle,
+      ArrowDown: () => transcript.step(1),
+      ArrowUp: () => transcript.step(-1),
+      ArrowLeft: () => wave.move(-5),
+      ArrowRight: () => wave.move(5),
+    };
+    if (actions[event.key]) {
+      event.preventDefault();
+      actions[event.key]();
+    }
+  });
+}
+
+function wireResults() {
+  find("again").addEventListener("click", restart);
+  find("cancel").addEventListener("click", guarded(async () => {
+    if (job) await api.cancel(job.id);
+    else restart();
+  }));
+  find("download").addEventListener("click", guarded(async () => {
+    const format = find("format").value;
+    save(await api.result(job.id, format), format.replace("verbose_json", "json"));
+  }));
+  find("copy").addEventListener("click", guarded(async () => {
+    await navigator.clipboard.writeText(transcript.text);
+    find("copy").textContent = "Copied";
+    setTimeout(() => { find("copy").textContent = "Copy the text"; }, 1500);
+  }));
+  find("delete").addEventListener("click", guarded(async () => {
+    await api.remove(job.id);
+    restart();
+  }));
+  find("key-form").addEventListener("submit", guarded(lookAtKey));
+  find("key-form").addEventListener("submit", (event) => event.preventDefault());
+}
+
+async function lookAtKey() {
+  if (find("key").value) api.useKey(find("key").value);
+  const needed = await api.keyNeeded();
+  show("key-form", needed);
+  show("source", !needed);
+  if (needed) find("key").focus();
+}
+
+wireSource();
+wirePlayer();
+wireResults();
+lookAtKey();
+lookAtHealth();
+setInterval(lookAtHealth, 5000);

@@ -1,0 +1,77 @@
+"""The inference engine: Whisper with a decode loop of our own, batched continuously across requests.
+
+Importing this is cheap; torch is imported by `Engine.load`. One thread may use an engine.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .api import Chunk, ChunkResult, EngineError
+
+if TYPE_CHECKING:
+    from .runner import Runner
+
+__all__ = ["Chunk", "ChunkResult", "Engine", "EngineError"]
+
+
+class Engine:
+    """A loaded model that turns chunks into segments. Make one with `load`.
+
+    `device` is "cpu" or "cuda", `torch_dtype` the precision in torch's spelling ("torch.float16"), `facts` what was
+    chosen and measured, `word_times` whether the model can give times to words.
+    """
+
+    def __init__(self, runner: "Runner", *, device: str, torch_dtype: str, facts: dict[str, Any]) -> None:
+        self._runner = runner
+        self.device = device
+        self.torch_dtype = torch_dtype
+        self.facts = facts
+        self.word_times = bool(facts["word_times"])
+
+    @classmethod
+    def load(cls, model_dir: Path, *, device: str, dtype: str, max_chunks: int, cache_dir: Path | None) -> "Engine":
+        """Loads a transformers model directory.
+
+        `device` and `dtype` may be "auto"; `max_chunks` is the size of the decoder's batch; prepared weights and
+        kernels are kept under `cache_dir`. Raises EngineError with one line for the user.
+        """
+        from . import loading
+
+        runner, torch_dtype, facts = loading.load(
+            model_dir, loading.Wish(device=device, dtype=dtype, max_chunks=max_chunks, cache_dir=cache_dir)
+        )
+        return cls(runner, device=facts["device"], torch_dtype=torch_dtype, facts=facts)
+
+    def room(self) -> int:
+        """How many chunks can be added now."""
+        return self._runner.room()
+
+    def add(self, chunk: Chunk) -> None:
+        """Queues a chunk. Raises EngineError when the model cannot do what its options ask."""
+        self._runner.add(chunk)
+
+    def step(self) -> list[ChunkResult]:
+        """Encodes one chunk or decodes a few tokens of all. Returns the chunks that are done."""
+        return self._runner.step()
+
+    def discard(self, key: object) -> None:
+        """Forgets the chunks with this key."""
+        self._runner.discard(key)
+
+    def transcribe(self, chunks: Iterable[Chunk]) -> list[ChunkResult]:
+        """Results of `chunks` in their order. Nothing else may be in the engine."""
+        waiting = list(chunks)
+        positions = {id(chunk): position for position, chunk in enumerate(waiting)}
+        results: dict[int, ChunkResult] = {}
+        queue = [Chunk(positions[id(chunk)], chunk.audio, chunk.options) for chunk in waiting]
+        while len(results) < len(waiting):
+            while queue and self.room():
+                self.add(queue.pop(0))
+            for result in self.step():
+                assert isinstance(result.key, int)
+                results[result.key] = result
+        return [
+            ChunkResult(chunk.key, results[position].language, results[position].segments)
+            for position, chunk in enumerate(waiting)
+        ]

@@ -1,0 +1,102 @@
+"""A loaded model: networks, tokens and text, on a device in a precision."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import build, precision, prepared, quantize
+from .api import EngineError
+from .network import Decoder, Encoder
+from .precision import Precision
+from .spec import Shape, Special, shape_of, special_of
+from .text import Text, load_tokenizer, special_names
+from .weights import Weights, fuse, load_state
+from .words import usable
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the runner needs of a model."""
+
+    shape: Shape
+    special: Special
+    text: Text
+    encoder: Encoder
+    decoder: Decoder
+    device: str
+    precision: Precision
+
+    @property
+    def word_times(self) -> bool:
+        """Whether the model names alignment heads that it has."""
+        return usable(self.special.alignment_heads, self.shape.decoder_layers, self.shape.decoder_heads)
+
+    @property
+    def wide(self) -> torch.dtype:
+        return quantize.DTYPES[self.precision.wide]
+
+    @property
+    def audio_dtype(self) -> torch.dtype:
+        return quantize.DTYPES[self.precision.audio]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise EngineError(f"{path} is missing: run advanced_cache.py") from error
+    except (OSError, ValueError) as error:
+        raise EngineError(f"{path} cannot be read ({error}): run advanced_cache.py") from error
+    return content
+
+
+def _weights(
+    model_dir: Path, shape: Shape, wish: tuple[str, str], folder: Path | None
+) -> tuple[Weights, dict[str, Any]]:
+    """Weights as the wish (device, dtype) has them and what was chosen: as prepared, or prepared now."""
+    device, dtype = wish
+    key = {"model": prepared.fingerprint(model_dir), "device": device, "dtype": dtype}
+    facts = prepared.read(folder, key)
+    if facts is not None and folder is not None and (kept := prepared.weights(folder)) is not None:
+        return kept, {**facts, "prepared": True}
+    measured = precision.measure(shape) if (device, dtype) == ("cpu", "auto") else {}
+    fastest = {side: min(times, key=lambda kind: times[kind]) for side, times in measured.items()}
+    chosen = precision.of(dtype, device, fastest)
+    tensors = fuse(load_state(model_dir, torch.float32), shape)
+    tensors = quantize.convert(tensors, chosen.kinds, quantize.DTYPES[chosen.wide])
+    facts = {"key": key, "precision": vars(chosen), "measured_ms": measured}
+    stored = prepared.write(folder, facts, tensors)
+    if stored and folder is not None and (kept := prepared.weights(folder)) is not None:
+        tensors = kept  # mapped from the file: the converted copy can go
+    return tensors, {**facts, "prepared": stored}
+
+
+def load(model_dir: Path, *, device: str, dtype: str, folder: Path | None = None) -> tuple[Model, dict[str, Any]]:
+    """Loads a transformers directory; `folder` keeps its prepared weights. Raises EngineError, one line.
+
+    Returns the model and what was chosen: "precision", "measured_ms" of each kind, "prepared".
+    """
+    if not model_dir.is_dir():
+        raise EngineError(f"there is no model in {model_dir}: run advanced_cache.py")
+    config = _read(model_dir / "config.json")
+    generation_file = model_dir / "generation_config.json"
+    generation = _read(generation_file) if generation_file.exists() else {}
+    shape = shape_of(config)
+    tokenizer = load_tokenizer(model_dir)
+    special = special_of(config, generation, special_names(tokenizer))
+    weights, facts = _weights(model_dir, shape, (device, dtype), folder)
+    chosen = Precision(**facts["precision"])
+    weights = {name: tensor.to(device) for name, tensor in weights.items()}
+    model = Model(
+        shape=shape,
+        special=special,
+        text=Text(tokenizer, special),
+        encoder=build.encoder(weights, shape, chosen.attend),
+        decoder=build.decoder(weights, shape),
+        device=device,
+        precision=chosen,
+    )
+    return model, facts

@@ -1,0 +1,139 @@
+"""A finished transcript as text, subtitles or OpenAI's JSON."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .languages import name_of
+from .types import Segment, Transcript
+
+SPACE = re.compile(r"\s+")
+ARROW = re.compile(r"-{2,}>")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A transcript with what else an answer tells: the task, whether words were asked for, and the coverage report."""
+
+    transcript: Transcript
+    task: str = "transcribe"
+    granularities: tuple[str, ...] = ("segment",)
+    logprobs: bool = False
+    coverage: Mapping[str, Any] = field(default_factory=dict)
+
+
+def text(answer: Answer) -> str:
+    """The words alone, on one line."""
+    return f"{answer.transcript.text}\n"
+
+
+def srt(answer: Answer) -> str:
+    """SubRip: numbered cues; an arrow inside the text would start another cue for some players."""
+    return "".join(
+        f"{number}\n{clock(segment.start, ',')} --> {clock(segment.end, ',')}\n{ARROW.sub('->', line)}\n\n"
+        for number, (segment, line) in enumerate(_lines(answer), start=1)
+    )
+
+
+def vtt(answer: Answer) -> str:
+    """WebVTT, its text escaped as https://www.w3.org/TR/webvtt1/#cue-text asks."""
+    cues = (
+        f"{clock(segment.start, '.')} --> {clock(segment.end, '.')}\n{_escaped(line)}\n"
+        for segment, line in _lines(answer)
+    )
+    return "\n".join(("WEBVTT\n", *cues))
+
+
+def tsv(answer: Answer) -> str:
+    """Whisper's table: start and end in milliseconds, and the text."""
+    rows = (
+        f"{_milliseconds(segment.start)}\t{_milliseconds(segment.end)}\t{line}\n" for segment, line in _lines(answer)
+    )
+    return "".join(("start\tend\ttext\n", *rows))
+
+
+def json(answer: Answer) -> dict[str, Any]:
+    """OpenAI's short form."""
+    body: dict[str, Any] = {"text": answer.transcript.text, "usage": usage(answer.transcript)}
+    if answer.logprobs:
+        body["logprobs"] = logprobs(answer.transcript.segments)
+    return body
+
+
+def verbose_json(answer: Answer) -> dict[str, Any]:
+    """OpenAI's long form, with the coverage report."""
+    transcript = answer.transcript
+    body: dict[str, Any] = {
+        "task": answer.task,
+        "language": name_of(transcript.language),
+        "duration": transcript.duration,
+        "text": transcript.text,
+        "usage": usage(transcript),
+        "coverage": dict(answer.coverage),
+    }
+    if "segment" in answer.granularities:
+        body["segments"] = [segment_body(segment) for segment in transcript.segments]
+    if "word" in answer.granularities:
+        body["words"] = [word for segment in transcript.segments for word in words_body(segment)]
+        if any(segment.words is None for segment in transcript.segments):
+            body["warnings"] = ["This model cannot give the times of some or all words."]
+    return body
+
+
+def segment_body(segment: Segment) -> dict[str, Any]:
+    """A segment in OpenAI's form, which has no words in it."""
+    body = asdict(segment)
+    del body["words"]
+    return {**body, "tokens": list(segment.tokens)}
+
+
+def words_body(segment: Segment) -> list[dict[str, Any]]:
+    """The segment's words in OpenAI's form."""
+    return [{"word": word.word.strip(), "start": word.start, "end": word.end} for word in segment.words or ()]
+
+
+def logprobs(segments: tuple[Segment, ...]) -> list[dict[str, Any]]:
+    """OpenAI's `logprobs` with words for tokens: the model's certainty of each, as a natural logarithm."""
+    return [
+        {"token": word.word, "logprob": math.log(max(word.probability, 1e-10)), "bytes": list(word.word.encode())}
+        for segment in segments
+        for word in segment.words or ()
+    ]
+
+
+def usage(transcript: Transcript) -> dict[str, Any]:
+    """What OpenAI would bill: seconds, rounded up."""
+    return {"type": "duration", "seconds": math.ceil(transcript.duration)}
+
+
+TEXT_WRITERS: dict[str, tuple[str, Callable[[Answer], str]]] = {
+    "text": ("text/plain; charset=utf-8", text),
+    "srt": ("application/x-subrip; charset=utf-8", srt),
+    "vtt": ("text/vtt; charset=utf-8", vtt),
+    "tsv": ("text/tab-separated-values; charset=utf-8", tsv),
+}
+JSON_WRITERS: dict[str, Callable[[Answer], dict[str, Any]]] = {"json": json, "verbose_json": verbose_json}
+
+
+def clock(seconds: float, point: str) -> str:
+    """`HH:MM:SS` and milliseconds after `point`; hours grow as they must."""
+    whole, milliseconds = divmod(_milliseconds(seconds), 1000)
+    minutes, second = divmod(whole, 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours:02d}:{minute:02d}:{second:02d}{point}{milliseconds:03d}"
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(max(seconds, 0.0) * 1000)
+
+
+def _lines(answer: Answer) -> list[tuple[Segment, str]]:
+    """The segments that have text, each with it on one line: a blank line would end a cue."""
+    lines = [(segment, SPACE.sub(" ", segment.text).strip()) for segment in answer.transcript.segments]
+    return [(segment, line) for segment, line in lines if line]
+
+
+def _escaped(line: str) -> str:
+    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,62 @@
+"""The values that pass between the service's parts. Times are seconds from the start of the recording."""
+
+from dataclasses import dataclass, field
+
+SAMPLE_RATE = 16_000  # Hz, mono, float32 in [-1, 1]: what Whisper hears
+MAX_CHUNK_SECONDS = 30.0  # Whisper's window
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word with its times; `word` keeps the leading space that the tokenizer gives it."""
+
+    word: str
+    start: float
+    end: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of text as Whisper cuts it, with the figures that OpenAI's verbose_json reports.
+
+    `seek` is the start of the 30 s window it was heard in, in frames of 10 ms; `compression_ratio` is
+    the text's UTF-8 length over its zlib length; `avg_logprob` is the mean natural-log probability of its tokens.
+    """
+
+    id: int
+    seek: int
+    start: float
+    end: float
+    text: str
+    tokens: tuple[int, ...]
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+    words: tuple[Word, ...] | None = None
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """What a client asks of the model. `language` is an ISO 639-1 code, or None to detect it."""
+
+    language: str | None
+    task: str = "transcribe"  # or "translate"
+    prompt: str = ""
+    hotwords: str = ""
+    temperature: float = 0.0  # where decoding starts; fallback raises it in steps of 0.2 to 1.0
+    words: bool = False
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """A finished job's result."""
+
+    language: str  # ISO 639-1
+    duration: float
+    segments: tuple[Segment, ...] = field(default_factory=tuple)
+
+    @property
+    def text(self) -> str:
+        return "".join(segment.text for segment in self.segments).strip()

@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Transcribes a recording, or serves as the inference process behind the API.
+
+    transcribe_optimized.py FILE [--language sv] [--format txt,srt]   text on standard output, files in results/
+    transcribe_optimized.py --worker                                  take jobs from the store until stopped
+
+Exit codes: 0 done, 1 the recording cannot be used, 2 usage, 70 a failure, 75 another worker runs, 78 a bad
+configuration or model.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from transcribe import startup
+from transcribe.config import ConfigError, default_path, load
+
+FORMATS = ("txt", "json", "verbose_json", "srt", "vtt", "tsv")
+EXIT_RECORDING = 1
+EXIT_USAGE = 2
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Transcribe a recording of any length and format.")
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE")
+    parser.add_argument("--worker", action="store_true", help="take jobs from the API's store until stopped")
+    parser.add_argument("--language", help="code, name or locale; 'auto' detects it (default: the configured one)")
+    parser.add_argument("--task", choices=("transcribe", "translate"), help="default: the configured one")
+    parser.add_argument("--prompt", default="", help="text that the recording continues, or names as they are spelled")
+    parser.add_argument("--format", default="txt", metavar="F[,F]", help=f"of {', '.join(FORMATS)} (default: txt)")
+    parser.add_argument("--words", action="store_true", help="times of words as well (verbose_json)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: results/ below the root)")
+    options = parser.parse_args(arguments)
+    if bool(options.file) == options.worker:
+        parser.error("name a FILE, or say --worker")
+    options.formats = options.format.split(",")
+    if unknown := [name for name in options.formats if name not in FORMATS]:
+        parser.error(f"unknown format {unknown[0]!r}: choose of {', '.join(FORMATS)}")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    options = parse(arguments)
+    try:
+        config = load(default_path())
+    except ConfigError as error:
+        print(f"transcribe_optimized: {error}", file=sys.stderr)
+        return startup.EXIT_CONFIG
+    if options.worker:
+        return startup.work(config)
+    from transcribe import onefile
+
+    return onefile.run(config, options)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

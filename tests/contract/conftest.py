@@ -1,0 +1,61 @@
+"""A cloud for the launcher: moto over HTTP, and machines that only signal."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import requests
+from baker import config
+from baker.context import open_context
+from baker.progress import Display
+from bakertree import REFERENCE, make_tree
+from fakecloud import BUCKET, REGION, Cloud, client_session, serving
+from fakemachine import Fleet
+from rich.console import Console
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with serving() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def session() -> boto3.Session:
+    return client_session(REGION)  # shared, since reading EC2's model takes longer than a test
+
+
+@pytest.fixture
+def cloud(endpoint: str, session: boto3.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # hundreds of images that each reset would make again
+    ec2: Any = session.client("ec2", endpoint_url=endpoint)
+    s3: Any = session.client("s3", endpoint_url=endpoint)
+    requests.post(f"{endpoint}/moto-api/reset", timeout=10)
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    disk = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 10}}
+    source = ec2.register_image(Name="source", RootDeviceName="/dev/xvda", BlockDeviceMappings=[disk])["ImageId"]
+    document = {
+        "aws": {"region": REGION, "endpoint_url": endpoint},
+        "s3": {"bucket": BUCKET},
+        "source": {"ami": source},
+        "tags": {"project": "p"},
+        "bake": {"deadline_minutes": 1},
+    }
+    context = open_context(
+        make_tree(tmp_path / "tree"),
+        config.from_mapping(document),
+        Display(Console(quiet=True)),
+        session=session,
+        sleep=lambda seconds: time.sleep(min(seconds, 0.05)),
+    )
+    fleet = Fleet(session, endpoint, REFERENCE)
+    fleet.start()
+    yield Cloud(context, fleet, session, ec2, s3)
+    fleet.end()
+    assert fleet.errors == []

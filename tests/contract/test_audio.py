@@ -1,0 +1,222 @@
+"""Decoding with the real ffmpeg: what people send is heard, what is no recording is refused with its reason."""
+
+import resource
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from transcribe import audio
+from transcribe.audio import AudioError, Decoder, decode
+from transcribe.types import SAMPLE_RATE
+
+CLIP = Path(__file__).resolve().parents[1] / "audio" / "austen-0920.flac"
+SECONDS = 6.0  # at least, of the clip
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    audio_seconds: float = 14_400
+    decode_seconds: float = 600
+    decode_bytes: int = 512 * MIB
+
+
+def ffmpeg(*arguments: str | Path) -> None:
+    subprocess.run(["ffmpeg", "-nostdin", "-y", "-v", "error", *map(str, arguments)], check=True)
+
+
+def heard(path: Path, limits: Limits | None = None) -> NDArray[np.float32]:
+    return np.concatenate([*decode(path, limits or Limits()), np.zeros(0, np.float32)])
+
+
+def refused(path: Path, limits: Limits | None = None) -> AudioError:
+    with pytest.raises(AudioError) as caught:
+        heard(path, limits)
+    assert 400 <= caught.value.status < 500
+    assert "\n" not in caught.value.message
+    assert str(path.parent) not in caught.value.message  # nothing of the server's own places
+    return caught.value
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("audio")
+
+
+@pytest.fixture(scope="module")
+def wav(folder: Path) -> Path:
+    path = folder / "clip.wav"
+    ffmpeg("-i", CLIP, path)
+    return path
+
+
+FORMATS: list[tuple[str, list[str]]] = [
+    ("clip.wav", []),
+    ("float.wav", ["-c:a", "pcm_f32le"]),
+    ("alaw.wav", ["-c:a", "pcm_alaw", "-ar", "8000"]),
+    ("clip.mp3", []),
+    ("clip.m4a", []),  # its index (moov) trails
+    ("fast.m4a", ["-movflags", "+faststart"]),
+    ("clip.ogg", ["-c:a", "libvorbis"]),
+    ("clip.opus", ["-c:a", "libopus"]),
+    ("clip.flac", []),
+    ("clip.webm", ["-c:a", "libopus"]),
+    ("clip.mp4", ["-c:a", "aac"]),
+    ("clip.aac", []),
+    ("clip.amr", ["-c:a", "amr_nb", "-ar", "8000"]),
+    ("six.wav", ["-ac", "6"]),
+    ("odd.wav", ["-ar", "11025"]),
+    ("high.flac", ["-ar", "96000", "-ac", "2"]),
+    ("clip.aiff", []),
+    ("clip.wma", []),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), FORMATS, ids=[name for name, _ in FORMATS])
+def test_what_people_send_is_heard(folder: Path, wav: Path, name: str, arguments: list[str]) -> None:
+    path = folder / name
+    if name.endswith(".amr"):
+        encoder = subprocess.run(["ffmpeg", "-v", "error", "-encoders"], capture_output=True, text=True, check=True)
+        if "amr" not in encoder.stdout:  # Debian's ffmpeg reads AMR but does not write it
+            path.write_bytes(b"#!AMR\n" + (b"\x3c" + bytes(31)) * 350)
+            assert len(heard(path)) / SAMPLE_RATE == pytest.approx(7.0, abs=0.1)
+            return
+    if path != wav:
+        ffmpeg("-i", CLIP, *arguments, path)
+    found, reference = heard(path), heard(wav)
+    assert found.dtype == np.float32
+    assert len(found) == pytest.approx(len(reference), abs=0.2 * SAMPLE_RATE)
+    assert np.abs(found).max() <= 1.0
+    assert np.sqrt(np.square(found).mean()) == pytest.approx(np.sqrt(np.square(reference).mean()), rel=0.35)
+
+
+def test_the_name_does_not_matter(folder: Path) -> None:
+    path = folder / "0123456789abcdef"
+    path.write_bytes(CLIP.read_bytes())
+    assert len(heard(path)) > SECONDS * SAMPLE_RATE
+    odd = folder / "-i file:%d'\n.wav"
+    odd.write_bytes(CLIP.read_bytes())
+    assert len(heard(odd)) > SECONDS * SAMPLE_RATE
+
+
+def test_a_video_gives_its_sound(folder: Path) -> None:
+    ffmpeg("-f", "lavfi", "-i", "testsrc=d=3", "-i", CLIP, "-shortest", folder / "video.mp4")
+    assert len(heard(folder / "video.mp4")) == pytest.approx(3 * SAMPLE_RATE, rel=0.05)
+
+
+def test_a_wav_from_a_recorder_that_cannot_seek_is_whole(folder: Path, wav: Path) -> None:
+    for size in (b"\xff\xff\xff\xff", b"\x00\x00\x00\x00"):
+        content = bytearray(wav.read_bytes())
+        at = content.index(b"data") + 4
+        content[at : at + 4] = size
+        path = folder / "streamed.wav"
+        path.write_bytes(content)
+        assert len(heard(path)) == len(heard(wav))
+
+
+def test_not_a_number_does_not_reach_the_model(folder: Path) -> None:
+    signal = np.full(SAMPLE_RATE, 7.0, "<f4")
+    signal[::2], signal[1000] = np.nan, np.inf
+    (folder / "raw").write_bytes(signal.tobytes())
+    ffmpeg("-f", "f32le", "-ar", str(SAMPLE_RATE), "-ac", "1", "-i", folder / "raw", "-c", "copy", folder / "n.wav")
+    found = heard(folder / "n.wav")
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() <= 1.0
+
+
+def test_blocks_come_as_they_are_decoded(folder: Path) -> None:
+    """An hour of silence is 1 MB of FLAC and 230 MB of samples; they must not be in memory at once."""
+    path = folder / "hours.flac"
+    ffmpeg("-f", "lavfi", "-i", "anullsrc=r=16000:cl=mono", "-t", "3600", path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    total = sum(len(block) for block in decode(path, Limits()))
+    assert total == 3600 * SAMPLE_RATE
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    assert grown < 100 * MIB
+
+
+def bad_files(folder: Path, wav: Path) -> dict[str, tuple[bytes, str]]:
+    """Content and the code it must be refused with."""
+    ffmpeg("-f", "lavfi", "-i", "testsrc=d=1", "-pix_fmt", "yuv420p", folder / "mute.mp4")
+    for name in ("cut.m4a", "cut.mp3", "cut.flac"):
+        ffmpeg("-i", CLIP, folder / name)
+    ffmpeg("-i", CLIP, "-movflags", "+faststart", folder / "cutfast.m4a")
+    sound = wav.read_bytes()
+    data = sound.index(b"data") + 8
+    forged = bytearray(sound)
+    forged[data - 4 : data] = (0x7000_0000).to_bytes(4, "little")
+    inside = str(wav).encode()
+    return {
+        "empty": (b"", "empty_audio"),
+        "header only": (sound[:data], "audio_truncated"),
+        "half a header": (sound[:20], "invalid_audio"),
+        "cut wav": (sound[: len(sound) // 2], "audio_truncated"),
+        "forged wav": (bytes(forged), "audio_truncated"),
+        "cut m4a": ((folder / "cut.m4a").read_bytes()[:20_000], "audio_truncated"),
+        "cut fast m4a": ((folder / "cutfast.m4a").read_bytes()[:20_000], "audio_truncated"),
+        "cut mp3": ((folder / "cut.mp3").read_bytes()[:9_000], "audio_truncated"),
+        "cut flac": ((folder / "cut.flac").read_bytes()[:50_000], "audio_truncated"),
+        "video without sound": ((folder / "mute.mp4").read_bytes(), "no_audio"),
+        "text": (b"Dear Sir, " * 500, "invalid_audio"),
+        "html": (b"<html><body>404</body></html>", "invalid_audio"),
+        "zeros": (bytes(50_000), "invalid_audio"),
+        "playlist": (
+            b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n" + inside + b"\n#EXT-X-ENDLIST\n",
+            "unsupported_format",
+        ),
+        "concat": (b"ffconcat version 1.0\nfile '" + inside + b"'\n", "unsupported_format"),
+        "subtitle": (b"1\n00:00:00,000 --> 00:00:01,000\nHej\n\n" * 50, "unsupported_format"),
+        "png": (b"\x89PNG\r\n\x1a\n" + bytes(100), "unsupported_format"),
+    }
+
+
+def test_what_is_no_recording_is_refused_with_its_reason(folder: Path, wav: Path) -> None:
+    found = {}
+    for name, (content, _) in (files := bad_files(folder, wav)).items():
+        path = folder / "upload"
+        path.write_bytes(content)
+        found[name] = refused(path).code
+    assert found == {name: code for name, (_, code) in files.items()}
+
+
+def test_too_long_is_refused_before_it_is_decoded(folder: Path) -> None:
+    path = folder / "long.flac"
+    ffmpeg("-f", "lavfi", "-i", "anullsrc=r=16000:cl=mono", "-t", "7200", path)
+    began = time.monotonic()
+    error = refused(path, Limits(audio_seconds=3600))
+    assert (error.code, error.status) == ("audio_too_long", 413)
+    assert time.monotonic() - began < 1.0
+
+
+def test_too_long_is_noticed_while_decoding_if_no_header_says_it(folder: Path, wav: Path) -> None:
+    content = bytearray(wav.read_bytes())
+    at = content.index(b"data") + 4
+    content[at : at + 4] = b"\xff\xff\xff\xff"
+    path = folder / "streamed-long.wav"
+    path.write_bytes(content)
+    assert refused(path, Limits(audio_seconds=2)).code == "audio_too_long"
+
+
+def test_memory_is_limited(wav: Path) -> None:
+    refused(wav, Limits(decode_bytes=200 * MIB))
+
+
+def test_a_decoder_that_hangs_is_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Decoder, "_command", lambda _self: ["sleep", "1000"])
+    monkeypatch.setattr(audio, "STALL_SECONDS", 0.5)
+    (folder / "any").write_bytes(b"x")
+    began = time.monotonic()
+    assert "too long" in refused(folder / "any").message
+    assert time.monotonic() - began < 5
+
+
+def test_the_decoder_dies_when_nobody_wants_more(wav: Path) -> None:
+    with Decoder(wav, Limits()) as decoder:
+        next(iter(decoder))
+        process = decoder._process
+    assert process is not None
+    assert process.returncode is not None

@@ -1,0 +1,121 @@
+"""A whole bake against moto over HTTP, with machines that only signal: what is launched, made, reused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from baker import config, flow, launchspec
+from baker.build import Audio
+from baker.errors import AwsError, UsageError
+from fakecloud import BUCKET, Cloud
+
+
+def test_a_bake_makes_one_verified_image_and_leaves_no_machine(cloud: Cloud) -> None:
+    outcome = cloud.bake()
+    [image] = cloud.images()
+    tags = {tag["Key"]: tag["Value"] for tag in image["Tags"]}
+    assert image["ImageId"] == outcome.image.id
+    assert tags[launchspec.TAG_VERIFIED] == "true"
+    assert tags[launchspec.TAG_CONTENT] == outcome.plan.content_hash
+    assert tags["project"] == "p"
+    assert cloud.living() == []
+    assert outcome.baked is not None
+    assert outcome.verified is not None
+    assert [machine.mode for machine in cloud.fleet.seen.values()] == ["bake", "verify"]
+    assert [name for name, _ in cloud.context.display.phases] == [
+        "plan", "upload payload", "launch machine", "bake on the machine", "stop machine", "create image",
+        "boot the image", "verify on the image", "clean up",
+    ]  # fmt: skip
+
+
+def test_machines_are_launched_closed_and_tagged(cloud: Cloud) -> None:
+    cloud.bake()
+    for instance in cloud.instances():
+        tags = {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
+        assert tags["project"] == "p"
+        assert launchspec.TAG_DEADLINE in tags
+        assert instance["MetadataOptions"]["HttpTokens"] == "required"
+        assert instance["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
+        assert "KeyName" not in instance
+        [group] = cloud.ec2.describe_security_groups(GroupIds=[instance["SecurityGroups"][0]["GroupId"]])[
+            "SecurityGroups"
+        ]
+        assert group["IpPermissions"] == []
+
+
+def test_an_unchanged_tree_reuses_the_image_unless_forced(cloud: Cloud) -> None:
+    first = cloud.bake()
+    again = cloud.bake()
+    assert again.image.id == first.image.id
+    assert again.baked is None
+    assert len(cloud.fleet.seen) == 2
+    forced = cloud.bake(force=True)
+    assert forced.image.id != first.image.id
+
+
+def test_a_recording_boots_the_reused_image_and_only_that(cloud: Cloud, tmp_path: Path) -> None:
+    first = cloud.bake()
+    recording = tmp_path / "talk.WAV"
+    recording.write_bytes(b"sound")
+    outcome = cloud.bake(audio=Audio(recording, "sv"))
+    assert outcome.image.id == first.image.id
+    assert outcome.verified is not None
+    assert outcome.verified.report["audio"] == {"text": "hello"}
+    told = list(cloud.fleet.seen.values())[-1].parameters["audio"]
+    assert (told["language"], told["suffix"]) == ("sv", ".wav")
+    assert len(cloud.images()) == 1
+
+
+def test_a_changed_input_makes_a_new_image(cloud: Cloud) -> None:
+    first = cloud.bake()
+    (cloud.context.root / "salt/states/layout.sls").write_text("other: test.nop\n")
+    second = cloud.bake()
+    assert second.image.id != first.image.id
+    assert second.plan.changed == ["states"]
+
+
+def test_the_client_token_is_in_the_bucket_before_it_is_used(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, tokens = cloud.context.machines.run, []
+
+    def watched(request: launchspec.Request) -> str:
+        bake = next(t["Value"] for t in request["TagSpecifications"][0]["Tags"] if t["Key"] == launchspec.TAG_BAKE)
+        listed = cloud.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"transcribe-bake/builds/{bake}")["Contents"]
+        states = [json.load(cloud.s3.get_object(Bucket=BUCKET, Key=o["Key"])["Body"]) for o in listed
+                  if o["Key"].endswith("/state.json")]  # fmt: skip
+        tokens.append(request["ClientToken"])
+        assert request["ClientToken"] in [state["client_token"] for state in states]
+        return run(request)
+
+    monkeypatch.setattr(cloud.context.machines, "run", watched)
+    cloud.bake()
+    assert len(set(tokens)) == 2
+
+
+def test_without_capacity_the_next_type_is_tried_with_a_token_of_its_own(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, tried = cloud.context.machines.run, []
+
+    def full(request: launchspec.Request) -> str:
+        tried.append((request["InstanceType"], request["ClientToken"]))
+        if request["InstanceType"] == "g4dn.xlarge":
+            raise AwsError("no room", "InsufficientInstanceCapacity")
+        return run(request)
+
+    monkeypatch.setattr(cloud.context.machines, "run", full)
+    wider = replace(cloud.context.config, instance=config.Instance(types=("g4dn.xlarge", "g5.xlarge")))
+    flow.bake(replace(cloud.context, config=wider), flow.Options())
+    assert [kind for kind, _ in tried] == ["g4dn.xlarge", "g5.xlarge"] * 2
+    assert len({token for _, token in tried}) == 4
+
+
+def test_a_group_that_lets_somebody_in_is_refused(cloud: Cloud) -> None:
+    vpc = cloud.ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+    group = cloud.ec2.create_security_group(GroupName="transcribe-bake", Description="d", VpcId=vpc)["GroupId"]
+    cloud.ec2.authorize_security_group_ingress(
+        GroupId=group, IpProtocol="tcp", FromPort=22, ToPort=22, CidrIp="0.0.0.0/0"
+    )
+    with pytest.raises(UsageError, match="lets connections in"):
+        cloud.bake()
+    cloud.assert_nothing_left()

@@ -1,0 +1,113 @@
+"""Drills: many clients at once, and kill -9 at random moments. Short here; `DRILLS=long` makes them as long as they
+should be before a release. Their figures are printed (pytest -s)."""
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import fakeworker
+import pytest
+from apiprocess import Process, started
+from apiserver import free_port, settings
+from fakeworker import FakeWorker
+from transcribe.config import Config
+from transcribe.store import Store
+
+LONG = os.environ.get("DRILLS") == "long"
+CLIENTS = 200
+KILLS = 30 if LONG else 4  # of each process
+TRANSCRIBE = "/v1/audio/transcriptions"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> dict[str, Any]:
+    return settings(tmp_path, {"port": free_port(), "limits.queue_jobs": 100, "limits.waiting_requests": 32})
+
+
+class Crowd:
+    """Clients that come back when they are told to."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.statuses: Counter[int] = Counter()
+        self.waits: list[int] = []
+        self.texts: list[str] = []
+        self.lock = threading.Lock()
+
+    def client(self, number: int) -> None:
+        while True:
+            reply = self.process.upload(TRANSCRIBE, b"client %d" % number)
+            with self.lock:
+                self.statuses[reply.status] += 1
+                if reply.status == 200:
+                    self.texts.append(reply.json["text"])
+                    return
+                self.waits.append(int(reply.headers["Retry-After"]))
+            time.sleep(random.uniform(0.2, 1.0))  # not as long as it was told, or the drill takes minutes
+
+
+def test_two_hundred_clients_at_once(tmp_path: Path, config: dict[str, Any]) -> None:
+    paths = Config.from_mapping(config)
+    worker = FakeWorker(Store(paths.database), paths.temp, delay=0.005).start()
+    times: list[float] = []
+    with started(tmp_path, config) as process:
+        crowd = Crowd(process)
+        threads = [threading.Thread(target=crowd.client, args=(number,)) for number in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            began = time.monotonic()
+            assert process.request("GET", "/health").status == 200
+            times.append(time.monotonic() - began)
+            time.sleep(0.02)
+    worker.stop()
+    slowest = sorted(times)[int(len(times) * 0.99) - 1]
+    print(f"{CLIENTS} clients: {dict(crowd.statuses)}, /health p99 {slowest * 1000:.0f} ms of {len(times)}")
+    assert len(crowd.texts) == CLIENTS
+    assert set(crowd.statuses) == {200, 429}
+    assert all(1 <= wait <= 120 for wait in crowd.waits)
+    assert len({job.id for job in worker.seen}) == len(worker.seen) == CLIENTS
+    assert slowest < (0.2 if LONG else 1.0), "clients and server share this computer; the long drill runs alone"
+
+
+def run_worker(paths: Config) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, fakeworker.__file__, str(paths.database), str(paths.temp), "0.01"]
+    service = Path(__file__).resolve().parents[2] / "service"
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(service)})
+
+
+def test_kill_9_at_random_moments_under_load(tmp_path: Path, config: dict[str, Any]) -> None:
+    paths = Config.from_mapping({**config, "limits": {**config["limits"], "queue_jobs": 5000, "key_jobs": 5000}})
+    config["limits"] |= {"queue_jobs": 5000, "key_jobs": 5000}
+    accepted: list[str] = []
+    worker = run_worker(paths)
+    for round_ in range(KILLS):
+        with started(tmp_path, config) as process:
+            threading.Timer(random.uniform(0.2, 1.0), process.popen.kill).start()
+            threading.Timer(random.uniform(0.1, 0.8), worker.kill).start()
+            for number in range(10_000):
+                try:
+                    reply = process.upload("/v1/jobs", b"%d %d" % (round_, number))
+                except OSError:
+                    break
+                accepted += [reply.json["id"]] if reply.status == 202 else []
+        worker.wait()
+        worker = run_worker(paths)
+    store = Store(paths.database)
+    end = time.monotonic() + 120
+    while store.unfinished() and time.monotonic() < end:
+        time.sleep(0.1)
+    worker.kill()
+    worker.wait()
+    found = Counter(job.status if (job := store.get(job_id)) else "lost" for job_id in accepted)
+    whole = [[piece.text for piece in store.segments(job_id)] == list(fakeworker.TEXTS) for job_id in accepted]
+    print(f"{2 * KILLS} kills: {len(accepted)} jobs accepted, {dict(found)}")
+    assert len(accepted) >= KILLS
+    assert set(found) == {"done"}
+    assert all(whole), "a job has text twice, or not all of it"

@@ -1,0 +1,125 @@
+"""The engine with a real model on real recordings."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from localcloud.models import model_dir
+from numpy.typing import NDArray
+from transcribe.engine import Chunk, ChunkResult, Engine, EngineError
+from transcribe.types import SAMPLE_RATE, DecodeOptions
+from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, logging
+
+AUDIO = Path(__file__).resolve().parents[1] / "audio"
+ENGLISH = DecodeOptions(language="en")
+
+pytestmark = pytest.mark.model
+
+
+def clips() -> list[NDArray[np.float32]]:
+    parts = [soundfile.read(path, dtype="float32")[0] for path in sorted(AUDIO.glob("*.flac"))]
+    return [*parts, np.concatenate(parts)]
+
+
+def load(name: str = "whisper-base", dtype: str = "float32", cache: Path | None = None) -> Engine:
+    return Engine.load(model_dir(name), device="cpu", dtype=dtype, max_chunks=4, cache_dir=cache)
+
+
+def text(result: ChunkResult) -> str:
+    return "".join(segment.text for segment in result.segments).strip()
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return load()
+
+
+@pytest.mark.parametrize("name", ["whisper-base", "whisper-tiny.en"])
+def test_float32_says_token_for_token_what_generate_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transcribe.engine.runner.frames_for", lambda _: 3000)  # as generate hears it
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    model = WhisperForConditionalGeneration.from_pretrained(model_dir(name), dtype=torch.float32)
+    extract = WhisperFeatureExtractor.from_pretrained(model_dir(name))
+    spoken = {"language": "en", "task": "transcribe"} if name == "whisper-base" else {}
+    results = load(name).transcribe([Chunk(i, audio, ENGLISH) for i, audio in enumerate(clips())])
+    for audio, result in zip(clips(), results, strict=True):
+        mel = extract(audio, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+        expected = model.generate(mel, return_timestamps=True, force_unique_generate_call=True, **spoken)[0].tolist()
+        said = expected[expected.index(model.generation_config.no_timestamps_token_id + 1) :]
+        ours = [token for segment in result.segments for token in segment.tokens]
+        assert ours == [token for token in said if token != model.generation_config.eos_token_id]
+
+
+def test_int8_is_prepared_once_and_says_the_same(tmp_path: Path, engine: Engine) -> None:
+    first = load(dtype="int8", cache=tmp_path)
+    second = load(dtype="int8", cache=tmp_path)
+    assert first.facts["prepared"]
+    assert second.facts["precision"]["encoder"] == "int8"
+    (prepared,) = tmp_path.rglob("*.safetensors")
+    assert prepared.stat().st_mode & 0o004  # the bake writes it, the service reads it
+    chunks = [Chunk(0, clips()[-1], ENGLISH)]
+    exact, one, two = (text(each.transcribe(chunks)[0]) for each in (engine, first, second))
+    assert one == two
+    assert len(set(one.split()) ^ set(exact.split())) <= 4
+
+
+def test_a_damaged_preparation_is_made_again(tmp_path: Path) -> None:
+    load("whisper-tiny.en", "int8", tmp_path)
+    (prepared,) = tmp_path.rglob("*.safetensors")
+    prepared.write_bytes(prepared.read_bytes()[:1000])
+    assert text(load("whisper-tiny.en", "int8", tmp_path).transcribe([Chunk(0, clips()[0], ENGLISH)])[0])
+
+
+def test_words_are_monotonic_and_make_up_the_text(engine: Engine) -> None:
+    assert engine.word_times
+    (result,) = engine.transcribe([Chunk(0, clips()[-1], DecodeOptions(language="en", words=True))])
+    for segment in result.segments:
+        assert segment.words
+        times = [time for word in segment.words for time in (word.start, word.end)]
+        assert times == sorted(times)
+        assert segment.start <= times[0] <= times[-1] <= segment.end
+        assert "".join(word.word for word in segment.words).strip() == segment.text.strip()
+
+
+def test_language_is_heard_and_rows_do_not_disturb_each_other(engine: Engine) -> None:
+    audio = clips()[0]
+    alone = engine.transcribe([Chunk("a", audio, ENGLISH)])[0]
+    mixed = engine.transcribe(
+        [
+            Chunk("a", audio, ENGLISH),
+            Chunk("b", clips()[1], DecodeOptions(language="sv")),
+            Chunk("c", audio, DecodeOptions(language=None, prompt="Sense and Sensibility", hotwords="Dashwood")),
+        ]
+    )
+    assert mixed[0].segments == alone.segments
+    assert mixed[2].language == "en"
+
+
+def test_silence_ends_and_nothing_is_invented_with_confidence(engine: Engine) -> None:
+    (result,) = engine.transcribe([Chunk(0, np.zeros(5 * SAMPLE_RATE, np.float32), ENGLISH)])
+    assert all(segment.no_speech_prob > 0.3 or segment.avg_logprob < -0.5 for segment in result.segments)
+
+
+def test_a_discarded_chunk_gives_no_result(engine: Engine) -> None:
+    for key in ("stay", "go"):
+        engine.add(Chunk(key, clips()[0], ENGLISH))
+    results = engine.step()
+    engine.discard("go")
+    for _ in range(200):
+        results += engine.step()
+    assert [result.key for result in results] == ["stay"]
+    assert engine.room() == 4
+
+
+def test_what_the_model_cannot_do_is_refused_in_one_line(engine: Engine, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="does not know the language 'xx'"):
+        engine.add(Chunk(0, clips()[0], DecodeOptions(language="xx")))
+    with pytest.raises(EngineError, match="there is no model in"):
+        Engine.load(tmp_path / "none", device="cpu", dtype="auto", max_chunks=1, cache_dir=None)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(EngineError, match="not a Whisper"):
+        Engine.load(tmp_path, device="cpu", dtype="auto", max_chunks=1, cache_dir=None)

@@ -1,0 +1,246 @@
+"""/v1/jobs: durable, private to their key, and gone when they should be."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from apiserver import Api, running, tidy
+from fakeworker import COVERAGE
+from transcribe.api.keys import new_key
+
+HOUR = 3600.0
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    with running(tmp_path_factory.mktemp("api")) as found:
+        yield found
+
+
+@pytest.fixture
+def held(api: Api) -> Iterator[Api]:
+    """The worker takes nothing until the test is over."""
+    api.worker.hold.set()
+    yield api
+    api.worker.hold.clear()
+
+
+def finished(api: Api, job_id: str, key: str = "") -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    end = time.monotonic() + 10
+    while True:
+        body: dict[str, Any] = api.get(f"/v1/jobs/{job_id}", **headers).json
+        if body["finished_at"]:
+            return body
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def created(api: Api, content: bytes, **fields: Any) -> dict[str, Any]:
+    reply = api.upload("/v1/jobs", content, **fields)
+    assert reply.status == 202, reply.body
+    body: dict[str, Any] = reply.json
+    assert reply.headers["Location"] == f"/v1/jobs/{body['id']}"
+    return body
+
+
+def test_a_job_from_beginning_to_end(held: Api) -> None:
+    body = created(held, b"whole", language="en", response_format="srt")
+    assert (body["status"], body["object"], body["language"]) == ("queued", "transcription.job", "en")
+    assert body["queue"] == {"position": 1, "estimated_seconds": 0.0}
+    assert held.get(f"/v1/jobs/{body['id']}/result").code == "job_not_finished"
+    held.worker.hold.clear()
+    done = finished(held, body["id"])
+    assert (done["status"], done["queue"], done["coverage"]) == ("done", None, COVERAGE)
+    assert done["progress"] == {"audio_seconds_done": 7.5, "audio_seconds_total": 7.5}
+    assert done["expires_at"] == pytest.approx(time.time() + 24 * HOUR, abs=60)
+    assert held.get(f"/v1/jobs/{body['id']}/result").body.startswith(b"1\n00:00:00,000 -->")
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type", "start"),
+    [
+        ("txt", "text/plain; charset=utf-8", b"Hej och"),
+        ("text", "text/plain; charset=utf-8", b"Hej och"),
+        ("json", "application/json", b'{"text": "Hej'),
+        ("verbose_json", "application/json", b'{"task": "transcribe"'),
+        ("srt", "application/x-subrip; charset=utf-8", b"1\n00:00:00,000"),
+        ("vtt", "text/vtt; charset=utf-8", b"WEBVTT"),
+        ("tsv", "text/tab-separated-values; charset=utf-8", b"start\tend\ttext\n0\t2500\tHej"),
+    ],
+)
+def test_results_in_every_format(api: Api, name: str, content_type: str, start: bytes) -> None:
+    job = created(api, b"formats")
+    finished(api, job["id"])
+    reply = api.get(f"/v1/jobs/{job['id']}/result?format={name}")
+    assert (reply.status, reply.headers["Content-Type"]) == (200, content_type)
+    assert reply.body.startswith(start)
+    assert api.get(f"/v1/jobs/{job['id']}/result?format=docx").code == "invalid_value"
+
+
+def test_words_when_they_were_asked_for(api: Api) -> None:
+    fields = {"response_format": "verbose_json", "timestamp_granularities[]": ["word"]}
+    job = created(api, b"words", **fields)
+    finished(api, job["id"])
+    result = api.get(f"/v1/jobs/{job['id']}/result").json
+    assert result["words"][0]["word"] == "Hej"
+    pieces = api.get(f"/v1/jobs/{job['id']}/segments?after=0").json
+    assert [piece["id"] for piece in pieces["data"]] == [1, 2]
+    assert pieces["data"][0]["words"][0]["word"] == "Nu"
+    assert pieces["job"]["status"] == "done"
+
+
+def test_a_failed_job_says_why(api: Api) -> None:
+    job = created(api, b"bad one")
+    body = finished(api, job["id"])
+    assert (body["status"], body["error"]["code"]) == ("failed", "no_audio")
+    reply = api.get(f"/v1/jobs/{job['id']}/result")
+    assert (reply.status, reply.code) == (400, "no_audio")
+
+
+def test_cancel_and_delete(held: Api) -> None:
+    job = created(held, b"to be cancelled")
+    spool = held.config.temp / job["id"]
+    assert spool.exists()
+    reply = held.send("POST", f"/v1/jobs/{job['id']}/cancel")
+    assert (reply.status, reply.json["status"]) == (200, "cancelled")
+    assert not spool.exists()
+    assert held.send("POST", f"/v1/jobs/{job['id']}/cancel").code == "job_over"
+    assert held.get(f"/v1/jobs/{job['id']}/result").code == "job_cancelled"
+    assert held.send("DELETE", f"/v1/jobs/{job['id']}").json["deleted"] is True
+    assert held.get(f"/v1/jobs/{job['id']}").status == 404
+    assert held.send("DELETE", f"/v1/jobs/{job['id']}").status == 404
+
+
+def test_delete_removes_audio_and_text_at_once(api: Api) -> None:
+    job = created(api, b"to be deleted")
+    finished(api, job["id"])
+    assert api.send("DELETE", f"/v1/jobs/{job['id']}").status == 200
+    assert not (api.config.temp / job["id"]).exists()
+    assert api.store.segments(job["id"]) == []
+
+
+def test_jobs_are_gone_after_their_time(api: Api) -> None:
+    job = created(api, b"to expire")
+    finished(api, job["id"])
+    tidy(api, time.time())
+    assert list(api.config.temp.iterdir()) == [], "the audio of a finished job is not kept"
+    tidy(api, time.time() + 23 * HOUR)
+    assert api.get(f"/v1/jobs/{job['id']}").status == 200
+    tidy(api, time.time() + 25 * HOUR)
+    assert api.get(f"/v1/jobs/{job['id']}").status == 404
+    assert list(api.config.temp.iterdir()) == []
+
+
+def test_orphans_in_the_spool_are_removed_but_not_what_waits(held: Api) -> None:
+    waiting = created(held, b"waits")
+    orphan, foreign = held.config.temp / ("f" * 32), held.config.temp / "operator-notes.txt"
+    orphan.write_bytes(b"no job has this")
+    foreign.write_bytes(b"not ours")
+    tidy(held, time.time())
+    assert orphan.exists(), "it may be about to get its job"
+    tidy(held, time.time() + 120)
+    assert {path.name for path in held.config.temp.iterdir()} == {waiting["id"], foreign.name}
+    foreign.unlink()
+
+
+def test_listing_has_pages(held: Api) -> None:
+    mine = [created(held, b"page %d" % number)["id"] for number in range(3)]
+    first = held.get("/v1/jobs?limit=2").json
+    assert [job["id"] for job in first["data"]] == [mine[2], mine[1]]
+    assert first["has_more"] is True
+    assert held.get(f"/v1/jobs?limit=1&after={mine[1]}").json["data"][0]["id"] == mine[0]
+
+
+def test_the_same_upload_is_the_same_job(held: Api) -> None:
+    job = created(held, b"again")
+    assert created(held, b"again", response_format="vtt")["id"] == job["id"]
+    assert created(held, b"again", language="en")["id"] != job["id"]
+    assert created(held, b"again!")["id"] != job["id"]
+    held.worker.hold.clear()
+    finished(held, job["id"])
+    assert created(held, b"again")["id"] == job["id"]
+    assert held.upload("/v1/audio/transcriptions", b"again").json["text"].startswith("Hej")
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"stream": "true"}, "unsupported_value"),
+        ({"task": "sing"}, "invalid_value"),
+        ({"callback_url": "https://example.org/"}, "callbacks_disabled"),
+    ],
+)
+def test_bad_jobs(api: Api, fields: dict[str, Any], code: str) -> None:
+    assert api.upload("/v1/jobs", b"bad job", **fields).code == code
+
+
+@pytest.fixture
+def keyed(tmp_path: Path) -> Iterator[tuple[Api, dict[str, str]]]:
+    keys, lines = {}, ["# who may come in"]
+    for name in ("anna", "bo"):
+        keys[name], line = new_key(name)
+        lines.append(line)
+    file = tmp_path / "keys"
+    file.write_text("\n".join(lines))
+    with running(tmp_path / "root", auth__keys_file=str(file), limits__key_jobs=2) as api:
+        yield api, keys
+
+
+def test_keys_open_the_door_and_keep_jobs_apart(keyed: tuple[Api, dict[str, str]]) -> None:
+    api, keys = keyed
+    assert api.get("/health").status == 200
+    assert api.get("/health", Host="public.example").status == 200
+    assert api.get("/v1/jobs").code == "invalid_api_key"
+    assert api.upload("/v1/jobs", key="sk-wrong").status == 401
+    with api.client("sk-wrong") as client, pytest.raises(openai.AuthenticationError):
+        client.models.list()
+    with api.client(keys["anna"]) as client:
+        assert len(client.models.list().data) == 2
+    job = api.upload("/v1/jobs", b"shared", key=keys["anna"]).json["id"]
+    finished(api, job, keys["anna"])
+    theirs = {"Authorization": f"Bearer {keys['bo']}"}
+    assert api.upload("/v1/jobs", b"shared", key=keys["bo"]).json["id"] != job
+    for path in ("", "/result", "/segments"):
+        assert api.get(f"/v1/jobs/{job}{path}", **theirs).code == "job_not_found"
+    assert api.send("DELETE", f"/v1/jobs/{job}", headers=theirs).status == 404
+    assert api.send("POST", f"/v1/jobs/{job}/cancel", headers=theirs).status == 404
+    assert job not in {found["id"] for found in api.get("/v1/jobs", **theirs).json["data"]}
+    assert api.get(f"/v1/jobs?after={job}", **theirs).status == 404
+
+
+def test_a_key_has_so_many_jobs_at_once(keyed: tuple[Api, dict[str, str]]) -> None:
+    api, keys = keyed
+    api.worker.hold.set()
+    assert [api.upload("/v1/jobs", b"%d" % n, key=keys["anna"]).status for n in range(3)] == [202, 202, 429]
+    assert api.upload("/v1/jobs", b"x", key=keys["bo"]).status == 202
+    api.worker.hold.clear()
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 5
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_keys_are_read_again_when_their_file_changes(keyed: tuple[Api, dict[str, str]]) -> None:
+    api, keys = keyed
+    file = api.shared.keys.path
+    assert file
+    status: Callable[[str], int] = lambda key: api.get("/v1/models", Authorization=f"Bearer {key}").status  # noqa: E731
+    assert status(keys["bo"]) == 200
+    added, line = new_key("cia")
+    file.write_text("\n".join([*file.read_text().splitlines()[:2], "this line is broken", line]))
+    eventually(lambda: status(keys["bo"]) == 401)
+    assert (status(added), status(keys["anna"])) == (200, 200)
+    file.unlink()
+    eventually(lambda: status(added) == 401)
+
+
+def test_a_name_stands_once(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="letters"):
+        new_key("a b")

@@ -1,0 +1,249 @@
+"""The local cloud's EC2 API through boto3; a process that waits to be told to power off stands for each machine."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from localcloud import baseroot, guestconfig, machines
+from localcloud.cloud import Cloud
+from localcloud.common import Folders
+from localcloud.endpoint import BUCKET, REGION
+from localcloud.records import ACCOUNT, SOURCE_OWNER, Records
+from localcloud.server import Activity, Served, aws_app, control_app
+from moto.ec2.models import ec2_backends
+from moto.s3.models import s3_backends
+
+Ec2 = Any  # boto3's client is made at run time
+POWERS_OFF = ["head", "-n1"]
+FAILS = ["sh", "-c", "exit 1"]
+
+
+class Running:
+    """A local cloud in this process, its client and its folders."""
+
+    def __init__(self, folders: Folders) -> None:
+        ec2_backends[ACCOUNT][REGION].reset()
+        s3_backends[ACCOUNT]["aws"].reset()
+        records = Records(REGION)
+        records.create_bucket(BUCKET)
+        self.folders = folders
+        self.cloud = Cloud(folders, records)
+        control = control_app(self.cloud, stop=lambda: None, facts=dict)
+        self.served = Served(aws_app(self.cloud, control, Activity()))
+        self.ec2: Ec2 = self.client("ec2")
+
+    def client(self, service: str) -> Any:
+        session = boto3.Session("local", "local", region_name=REGION)
+        return session.client(service, endpoint_url=f"http://127.0.0.1:{self.served.port}")  # type: ignore[call-overload]
+
+    def close(self) -> None:
+        self.cloud.close()
+        self.served.close()
+
+
+@pytest.fixture(name="folders")
+def made_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
+    folders = Folders.of(tmp_path / "cloud")
+    baseroot.folder(folders).mkdir(parents=True)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(guestconfig, "host_pip", dict)
+    monkeypatch.setattr(machines, "keeper_command", lambda spec: POWERS_OFF)
+    return folders
+
+
+@pytest.fixture(name="running")
+def running_cloud(folders: Folders) -> Iterator[Running]:
+    running = Running(folders)
+    yield running
+    running.close()
+
+
+def launch(ec2: Ec2, **changes: Any) -> str:
+    wanted = {"ImageId": baseroot.source_ami(), "InstanceType": "g4dn.xlarge", "MinCount": 1, "MaxCount": 1}
+    return str(ec2.run_instances(**{**wanted, "UserData": "#cloud-config\n", **changes})["Instances"][0]["InstanceId"])
+
+
+def state(ec2: Ec2, instance_id: str) -> str:
+    [reservation] = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
+    return str(reservation["Instances"][0]["State"]["Name"])
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def stopped(ec2: Ec2, **changes: Any) -> str:
+    instance_id = launch(ec2, **changes)
+    ec2.stop_instances(InstanceIds=[instance_id])
+    until(lambda: state(ec2, instance_id) == "stopped")
+    return instance_id
+
+
+def refused(call: Callable[..., object], **arguments: Any) -> str:
+    with pytest.raises(ClientError) as raised:
+        call(**arguments)
+    return str(raised.value.response["Error"]["Code"])
+
+
+def test_the_source_image_is_found_by_owner_and_name(running: Running) -> None:
+    names = [{"Name": "name", "Values": ["debian-12-amd64-*"]}]
+    [image] = running.ec2.describe_images(Owners=[SOURCE_OWNER], Filters=names)["Images"]
+    assert (image["ImageId"], image["RootDeviceName"]) == (baseroot.source_ami(), "/dev/xvda")
+
+
+def test_the_same_client_token_gives_the_same_instance(running: Running) -> None:
+    first = launch(running.ec2, ClientToken="t")
+    assert launch(running.ec2, ClientToken="t") == first
+    assert launch(running.ec2, ClientToken="u") != first
+    assert len(running.cloud.machines.running()) == 2
+
+
+def test_a_client_token_is_refused_for_other_parameters_and_after_the_end(running: Running) -> None:
+    instance_id = launch(running.ec2, ClientToken="t")
+    changed = {"ClientToken": "t", "UserData": "#!/bin/sh\n"}
+    assert refused(lambda: launch(running.ec2, **changed)) == "IdempotentParameterMismatch"
+    running.ec2.terminate_instances(InstanceIds=[instance_id])
+    assert refused(lambda: launch(running.ec2, ClientToken="t")) == "IdempotentInstanceTerminated"
+
+
+def test_the_machine_is_given_the_very_user_data(running: Running) -> None:
+    text = "#cloud-config\n# räksmörgås\n"
+    instance_id = launch(running.ec2, UserData=text)
+    assert (running.folders.machines / instance_id / "seed" / "user-data").read_text() == text
+    assert refused(lambda: launch(running.ec2, UserData="x" * 16_385)) == "InvalidParameterValue"
+
+
+def test_an_unknown_image_launches_nothing(running: Running) -> None:
+    assert refused(lambda: launch(running.ec2, ImageId="ami-0123456789abcdef0")) == "InvalidAMIID.NotFound"
+    assert running.cloud.machines.running() == []
+
+
+def test_without_root_nothing_is_launched(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert refused(lambda: launch(running.ec2)) == "UnauthorizedOperation"
+
+
+def test_a_dry_run_needs_no_root_and_launches_nothing(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert refused(lambda: launch(running.ec2, DryRun=True)) == "DryRunOperation"
+    assert running.cloud.machines.running() == []
+
+
+@pytest.mark.parametrize(("behaviour", "end"), [("terminate", "terminated"), ("stop", "stopped")])
+def test_a_power_off_from_inside_ends_the_instance_as_it_was_launched(
+    running: Running, behaviour: str, end: str
+) -> None:
+    instance_id = launch(running.ec2, InstanceInitiatedShutdownBehavior=behaviour)
+    running.cloud.machines.get(instance_id).say("poweroff")
+    until(lambda: state(running.ec2, instance_id) == end)
+    [reservation] = running.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
+    assert reservation["Instances"][0]["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
+
+
+def test_a_machine_that_fails_is_terminated_whatever_was_asked(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machines, "keeper_command", lambda spec: FAILS)
+    instance_id = launch(running.ec2, InstanceInitiatedShutdownBehavior="stop")
+    until(lambda: state(running.ec2, instance_id) == "terminated")
+
+
+def test_a_stopped_instance_starts_on_its_own_disk(running: Running) -> None:
+    instance_id = stopped(running.ec2, InstanceInitiatedShutdownBehavior="terminate")
+    (running.folders.machines / instance_id / "upper" / "kept").touch()
+    running.ec2.start_instances(InstanceIds=[instance_id])
+    assert state(running.ec2, instance_id) == "running"
+    assert running.cloud.machines.running() == [instance_id]
+    assert (running.folders.machines / instance_id / "upper" / "kept").exists()
+
+
+def test_the_console_is_the_machines_last_64_kib_also_after_its_end(running: Running) -> None:
+    instance_id = launch(running.ec2)
+    console = running.folders.machines / instance_id / "console.log"
+    console.write_text("begin\n" + "x" * 70_000 + "\nTHE END <&>\n")
+    running.ec2.terminate_instances(InstanceIds=[instance_id])
+    output = running.ec2.get_console_output(InstanceId=instance_id)["Output"]
+    assert output.endswith("x\nTHE END <&>\n")
+    assert len(output) == 65_536
+
+
+def test_an_image_is_what_the_machine_wrote_and_its_name_is_unique(running: Running) -> None:
+    instance_id = stopped(running.ec2)
+    (running.folders.machines / instance_id / "upper" / "written").write_text("by the machine")
+    tags = [{"ResourceType": kind, "Tags": [{"Key": "k", "Value": kind}]} for kind in ("image", "snapshot")]
+    image_id = running.ec2.create_image(InstanceId=instance_id, Name="one", TagSpecifications=tags)["ImageId"]
+    [image] = running.ec2.describe_images(ImageIds=[image_id])["Images"]
+    snapshot_id = image["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    [snapshot] = running.ec2.describe_snapshots(SnapshotIds=[snapshot_id])["Snapshots"]
+    assert (image["Tags"], snapshot["Tags"]) == (tags[0]["Tags"], tags[1]["Tags"])
+    top = running.cloud.images.disk(running.cloud.images.get(image_id))[0]
+    assert (top / "written").read_text() == "by the machine"
+    assert refused(running.ec2.create_image, InstanceId=instance_id, Name="one") == "InvalidAMIName.Duplicate"
+
+
+def test_a_running_machine_is_imaged_by_rebooting_it(running: Running) -> None:
+    instance_id = launch(running.ec2, InstanceInitiatedShutdownBehavior="terminate")
+    asked = {"InstanceId": instance_id, "Name": "one"}
+    assert refused(running.ec2.create_image, **asked, NoReboot=True) == "UnsupportedOperation"
+    running.ec2.create_image(**asked)
+    assert (state(running.ec2, instance_id), running.cloud.machines.running()) == ("running", [instance_id])
+
+
+def test_what_the_host_lends_leaves_no_mount_point_in_an_image(
+    running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lent = tmp_path / "mirror" / "wheels"
+    lent.mkdir(parents=True)
+    monkeypatch.setattr(guestconfig, "host_pip", lambda: {"find-links": str(lent)})
+    instance_id = launch(running.ec2)
+    upper = running.folders.machines / instance_id / "upper"
+    (upper / str(lent).lstrip("/")).mkdir(parents=True)  # as systemd-nspawn does
+    (upper / "etc").mkdir()
+    (upper / "etc" / "pip.conf").touch()
+    (upper / "etc" / "hostname").write_text("mine")
+    running.ec2.stop_instances(InstanceIds=[instance_id])
+    until(lambda: state(running.ec2, instance_id) == "stopped")
+    image_id = running.ec2.create_image(InstanceId=instance_id, Name="one")["ImageId"]
+    top = running.cloud.images.disk(running.cloud.images.get(image_id))[0]
+    assert sorted(str(path.relative_to(top)) for path in top.rglob("*")) == ["etc", "etc/hostname"]
+
+
+def test_deregistering_frees_the_layers_that_nothing_stands_on(running: Running) -> None:
+    first = running.ec2.create_image(InstanceId=stopped(running.ec2), Name="one")["ImageId"]
+    second = running.ec2.create_image(InstanceId=stopped(running.ec2, ImageId=first), Name="two")["ImageId"]
+    below = set(running.cloud.images.disk(running.cloud.images.get(first)))
+    for instance_id in running.cloud.machines._machines:
+        running.ec2.terminate_instances(InstanceIds=[instance_id])
+    running.ec2.deregister_image(ImageId=first)
+    assert all(path.is_dir() for path in below), "the second image stands on them"
+    running.ec2.deregister_image(ImageId=second)
+    assert list(running.folders.layers.iterdir()) == []
+    assert baseroot.folder(running.folders).is_dir()
+
+
+def test_images_and_their_tags_outlive_the_local_cloud(folders: Folders) -> None:
+    first = Running(folders)
+    image_id = first.ec2.create_image(InstanceId=stopped(first.ec2), Name="one")["ImageId"]
+    first.ec2.create_tags(Resources=[image_id], Tags=[{"Key": "verified", "Value": "true"}])
+    [before] = first.ec2.describe_images(Owners=["self"])["Images"]
+    first.close()
+    second = Running(folders)
+    [after] = second.ec2.describe_images(Owners=["self"])["Images"]
+    kept = ("ImageId", "Name", "Tags", "CreationDate", "BlockDeviceMappings")
+    assert {key: after[key] for key in kept} == {key: before[key] for key in kept}
+    assert launch(second.ec2, ImageId=image_id)
+    second.close()
+
+
+def test_a_large_object_is_put_and_got_whole(running: Running) -> None:
+    s3, data = running.client("s3"), os.urandom(1_000_000) * 30
+    s3.put_object(Bucket=BUCKET, Key="payload", Body=data)
+    assert s3.get_object(Bucket=BUCKET, Key="payload")["Body"].read() == data

@@ -1,0 +1,56 @@
+"""/openapi.json is valid, names every route, and what the server does is what it says."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from apiserver import Api, running
+from openapi_spec_validator import validate
+from transcribe.api.openapi import document
+
+NOT_DESCRIBED = {"/openapi.json", "/", "/static/<name>"}
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    with running(tmp_path_factory.mktemp("api")) as found:
+        yield found
+
+
+def test_the_document_is_valid_openapi() -> None:
+    validate(document())
+
+
+def test_every_route_is_in_it(api: Api) -> None:
+    rules = {rule.rule for rule in api.app.url_map.iter_rules()} - NOT_DESCRIBED
+    known = {path.replace("{job_id}", "<job_id>").replace("{model}", "<path:name>") for path in document()["paths"]}
+    assert rules == known
+
+
+def test_it_is_served(api: Api) -> None:
+    assert api.get("/openapi.json").json == document()
+
+
+def test_schemathesis_finds_nothing(api: Api, tmp_path: Path) -> None:
+    """A short run; `DRILLS=long` makes the long one. Left out are the two checks that hold forms, which have no
+    types, against typed schemas."""
+    program = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
+    assert program, "schemathesis is part of the test environment"
+    amount = (
+        ["-n", "40", "--max-time", "240"]
+        if os.environ.get("DRILLS") == "long"
+        else ["-n", "10", "--seed", "1", "--max-time", "20"]
+    )
+    command = [program, "run", f"{api.url}/openapi.json", "--no-color", *amount]
+    phases = ["--phases", "examples,coverage,fuzzing,stateful", "--suppress-health-check", "all"]
+    checks = ["--exclude-checks", "positive_data_acceptance,negative_data_rejection"]
+    done = subprocess.run(
+        [*command, *phases, *checks], check=False, cwd=tmp_path, capture_output=True, text=True, timeout=600
+    )
+    print(*done.stdout.splitlines()[-6:], sep="\n")
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert api.shared.metrics.registry.get_sample_value("transcribe_errors_total", {"code": "500"}) is None

@@ -1,0 +1,224 @@
+"""The page in headless Chromium, with a real recording."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apiserver import Api, running
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from transcribe.api.keys import new_key
+
+CLIP = Path(__file__).resolve().parents[2] / "service" / "clips" / "verify.flac"
+ARGUMENTS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1100,900"),
+    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
+    "--autoplay-policy=no-user-gesture-required",
+)
+
+
+class Page:
+    """A tab with the page in it."""
+
+    def __init__(self, driver: Any, url: str) -> None:
+        self.driver = driver
+        driver.get(f"{url}/")
+
+    def find(self, css: str) -> Any:
+        return self.driver.find_element(By.CSS_SELECTOR, css)
+
+    def lines(self) -> list[Any]:
+        found: list[Any] = self.driver.find_elements(By.CSS_SELECTOR, "#lines button")
+        return found
+
+    def script(self, code: str) -> Any:
+        return self.driver.execute_script(f"return {code}")
+
+    def until(self, true: Callable[[], Any], seconds: float = 15.0) -> None:
+        end = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < end, self.find("body").text
+            time.sleep(0.05)
+
+    def send(self, file: Path) -> None:
+        self.until(lambda: self.find("#choose").is_displayed())
+        self.find("#file").send_keys(str(file))
+
+    def done(self) -> None:
+        self.until(lambda: self.find("#results").is_displayed())
+
+    def press(self, key: str) -> None:
+        webdriver.ActionChains(self.driver).send_keys(key).perform()
+
+    def complaints(self) -> list[str]:
+        """What the browser wrote to its console, violations of the policy among it."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def driver(downloads: Path) -> Iterator[Any]:
+    chromium, program = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and program):
+        pytest.skip("chromium and chromedriver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ARGUMENTS:
+        options.add_argument(argument)
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    found = webdriver.Chrome(options=options, service=Service(program))
+    yield found
+    found.quit()
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    with running(tmp_path_factory.mktemp("api"), delay=0.6) as found:
+        yield found
+
+
+@pytest.fixture
+def page(driver: Any, api: Api) -> Iterator[Page]:
+    found = Page(driver, api.url)
+    yield found
+    assert found.complaints() == []
+
+
+def test_its_policy_allows_no_foreign_or_inline_code(api: Api) -> None:
+    reply = api.get("/")
+    policy = reply.headers["Content-Security-Policy"]
+    assert "default-src 'none'; script-src 'self'; style-src 'self'" in policy
+    assert "unsafe" not in policy
+    text = reply.body.decode()
+    assert "style=" not in text
+    assert "onclick" not in text
+    assert "{{" not in text
+    for name in ("style.css", "main.js", "api.js", "wave.js", "transcript.js", "recorder.js", "icon.svg"):
+        assert api.get(f"/static/{name}").status == 200
+        assert b"http://" not in api.get(f"/static/{name}").body.replace(b"http://www.w3.org/2000/svg", b"")
+    for name in ("index.html", "..%2fpage.py", "nothing.js"):
+        assert api.get(f"/static/{name}").code == "not_found"
+
+
+def test_text_arrives_while_the_worker_listens(page: Page) -> None:
+    page.send(CLIP)
+    page.until(page.lines)
+    assert len(page.lines()) < 3, "the lines came all at once"
+    assert "Listening: 0:0" in page.find("#status").text
+    page.done()
+    assert [line.text.split("\n")[-1] for line in page.lines()] == [
+        "Hej och välkomna.",
+        "Nu ska vi tala om Ärendet.",
+        "Tack --> slut & adjö.",
+    ]
+
+
+def test_a_line_plays_its_part_and_the_keyboard_does_too(page: Page) -> None:
+    page.find("#words").click()
+    page.send(CLIP)
+    page.done()
+    page.lines()[1].click()
+    page.until(lambda: page.script("!audio.paused && audio.currentTime >= 2.5"))
+    assert page.lines()[1].get_attribute("aria-current") == "true"
+    page.until(lambda: page.find("#lines .now").text in ("Nu", "ska", "vi", "tala", "om", "Ärendet."))
+    page.find("#wave").click()
+    page.press(Keys.SPACE)
+    assert page.script("audio.paused")
+    page.press(Keys.ARROW_LEFT)
+    assert page.script("audio.currentTime") < 2.5
+    page.press(Keys.ARROW_DOWN)
+    page.press(Keys.ARROW_DOWN)
+    focused = page.script("document.activeElement.textContent")
+    assert "slut" in focused or "Nu" in focused
+    page.press(Keys.ENTER)
+    page.until(lambda: page.script("!audio.paused"))
+    assert float(page.find("#wave").get_attribute("aria-valuemax")) > 5
+
+
+def test_the_waveform_is_drawn(page: Page) -> None:
+    page.send(CLIP)
+    page.done()
+    code = "(() => { const c = document.getElementById('wave'); const d = c.getContext('2d')"
+    colours = f"{code}.getImageData(0, c.height >> 1, c.width, 1).data; const s = new Set();"
+    colours += "for (let i = 0; i < d.length; i += 4) s.add(d.slice(i, i + 4).join()); return s.size; })()"
+    assert page.script(colours) >= 3, "bars, tint and cursor have colours of their own"
+
+
+def test_subtitles_are_downloaded_and_the_recording_deleted(page: Page, api: Api, downloads: Path) -> None:
+    page.send(CLIP)
+    page.done()
+    page.find("#format").send_keys("Subtitles (WebVTT)")
+    page.find("#download").click()
+    file = downloads / "verify.vtt"
+    page.until(file.exists)
+    assert file.read_text().startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.500\nHej")
+    before = len(api.store.jobs(""))
+    page.find("#delete").click()
+    page.until(lambda: page.find("#choose").is_displayed())
+    assert len(api.store.jobs("")) == before - 1
+
+
+def test_a_recording_from_the_microphone(page: Page, api: Api) -> None:
+    page.find("#record").click()
+    page.until(lambda: "0:01" in page.find("#record").text)
+    page.find("#record").click()
+    page.done()
+    assert page.find("#name").text.startswith("Recording ")
+    assert api.worker.seen[-1].suffix == ".webm"
+
+
+def test_what_goes_wrong_is_said(page: Page, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"bad")
+    page.send(bad)
+    page.until(lambda: page.find("#error").is_displayed())
+    assert page.find("#error").text == "The file has no sound."
+    page.find("#again").click()
+    assert page.find("#choose").is_displayed()
+
+
+def test_a_job_can_be_cancelled(page: Page, api: Api) -> None:
+    api.worker.hold.set()
+    page.find("#language").send_keys("Finnish")
+    page.send(CLIP)
+    page.until(lambda: "Waiting" in page.find("#status").text)
+    page.find("#cancel").click()
+    page.until(lambda: page.find("#error").text == "Cancelled.")
+    assert api.store.jobs("")[0].options.language == "fi"
+    api.worker.hold.clear()
+
+
+def test_it_fits_a_phone(page: Page) -> None:
+    page.driver.set_window_size(500, 850)  # Chromium's narrowest window
+    page.send(CLIP)
+    page.done()
+    assert page.script("document.documentElement.scrollWidth <= window.innerWidth")
+    small = page.script(
+        "[...document.querySelectorAll('button')].filter(b => b.offsetHeight && b.offsetHeight < 40).length"
+    )
+    assert page.script(small) == 0, "buttons must be large enough for a finger"
+    page.driver.set_window_size(1100, 900)
+
+
+def test_a_key_is_asked_for_when_keys_are_on(driver: Any, tmp_path: Path) -> None:
+    key, line = new_key("anna")
+    (tmp_path / "keys").write_text(line)
+    with running(tmp_path / "root", auth__keys_file=str(tmp_path / "keys")) as keyed:
+        page = Page(driver, keyed.url)
+        page.until(lambda: page.find("#key").is_displayed())
+        assert not page.find("#choose").is_displayed()
+        page.find("#key").send_keys(key, Keys.ENTER)
+        page.send(CLIP)
+        page.done()
+        assert keyed.worker.seen[-1].key_id == "anna"
+        driver.get_log("browser")  # the 401 that told that a key is needed

@@ -1,0 +1,165 @@
+"""Both real processes and a small real model: the official client, a worker that is killed, a short clip behind a long
+one."""
+
+import difflib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from apiserver import free_port, settings
+from localcloud import models
+from serving.folder import SERVICE, Model, environment, fill_cache, lay_out
+
+pytestmark = pytest.mark.model
+
+AUDIO = Path(__file__).resolve().parents[1] / "audio"
+NAME = "whisper-tiny.en"
+READY_SECONDS = 300.0
+
+
+@dataclass
+class Service:
+    """A folder like the machine's, and the processes that run on it."""
+
+    config: Path
+    port: int
+    processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+
+    def start(self, name: str) -> None:
+        """Starts `api` or `worker`."""
+        program = {"api": ["api_server.py"], "worker": ["transcribe_optimized.py", "--worker"]}[name]
+        command = [sys.executable, str(SERVICE / program[0]), *program[1:]]
+        with (self.config.parent / f"{name}.log").open("ab") as log:
+            environ = environment(self.config, offline=True)
+            self.processes[name] = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
+
+    def stop(self, name: str, number: int = signal.SIGTERM) -> int:
+        """Ends it, and returns how it ended."""
+        process = self.processes.pop(name)
+        process.send_signal(number)
+        return process.wait(60)
+
+    def get(self, path: str) -> Any:
+        """A JSON answer, whatever its status."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request("GET", path)
+            return json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+
+    def wait_ready(self) -> None:
+        """Until the model is loaded."""
+        end = time.monotonic() + READY_SECONDS
+        while True:
+            try:
+                if self.get("/ready")["ready"]:
+                    return
+            except OSError:
+                pass
+            assert time.monotonic() < end, (self.config.parent / "worker.log").read_text()[-2000:]
+            time.sleep(0.2)
+
+    def client(self) -> openai.OpenAI:
+        """The official one."""
+        return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key="none", max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    root = tmp_path_factory.mktemp("service")
+    folder = models.model_dir(NAME)
+    model = Model(models.SOURCES[NAME].id, models.commit_of(folder), folder)
+    lay_out(model, root / "models" / f"models--{model.id.replace('/', '--')}" / "snapshots" / model.commit)
+    port = free_port()
+    about = {"model.id": model.id, "model.revision": model.commit, "model.language": "en", "port": port}
+    config = root / "transcribe.json"
+    config.write_text(json.dumps(settings(root, {**about, "batch.max_chunks": 4})))
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    fill_cache(config, model)
+    found = Service(config, port)
+    found.start("api")
+    found.start("worker")
+    found.wait_ready()
+    yield found
+    for name in list(found.processes):
+        assert found.stop(name) == 0
+
+
+def sentences() -> dict[str, str]:
+    """The recordings beside this test and what is said in them."""
+    rows = (line.split("\t") for line in (AUDIO / "transcripts.tsv").read_text().splitlines())
+    return {row[0]: row[-1] for row in rows if (AUDIO / row[0]).is_file()}
+
+
+def alike(heard: str, said: str) -> float:
+    """How much of the words is the same, from 0 to 1."""
+    plain = ["".join(c for c in text.lower() if c.isalnum() or c == " ").split() for text in (heard, said)]
+    return difflib.SequenceMatcher(None, plain[0], plain[1]).ratio()
+
+
+def test_human_speech_is_understood(service: Service) -> None:
+    name, said = next(iter(sentences().items()))
+    with service.client() as client:
+        found: Any = client.audio.transcriptions.create(
+            file=AUDIO / name,
+            model="whisper-1",
+            response_format="verbose_json",
+            timestamp_granularities=["word", "segment"],
+        )
+    assert alike(found.text, said) > 0.7, (found.text, said)
+    assert found.language == "english"
+    times = [moment for word in found.words for moment in (word.start, word.end)]
+    assert times == sorted(times)
+    assert 0 <= times[0] < times[-1] <= found.duration
+    assert found.coverage["speech_seconds"] > 0
+
+
+def test_a_stream_ends_with_the_whole(service: Service) -> None:
+    name, said = list(sentences().items())[1]
+    with service.client() as client:
+        events = list(client.audio.transcriptions.create(file=AUDIO / name, model="whisper-1", stream=True))
+    *deltas, done = events
+    assert "".join(event.delta for event in deltas) == done.text  # type: ignore[union-attr]
+    assert alike(done.text, said) > 0.7  # type: ignore[union-attr]
+
+
+def test_what_is_no_audio_is_a_400(service: Service) -> None:
+    with service.client() as client:
+        for content in (b"this is no sound", b"RIFF\x00\x00\x00\x00WAVE", os.urandom(5000)):
+            with pytest.raises(openai.BadRequestError) as caught:
+                client.audio.transcriptions.create(file=("a.wav", content), model="whisper-1")
+            assert caught.value.body, "OpenAI's error object"
+
+
+def test_a_killed_worker_costs_nobody_their_answer(service: Service) -> None:
+    name, said = list(sentences().items())[2]
+    heard: list[str] = []
+
+    def ask() -> None:
+        with service.client() as client:
+            heard.append(client.audio.transcriptions.create(file=AUDIO / name, model="whisper-1").text)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    while not service.get("/health")["queue"]["jobs_running"]:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    assert service.stop("worker", signal.SIGKILL) == -signal.SIGKILL
+    assert service.get("/health")["queue"]["jobs_running"] == 1
+    service.start("worker")
+    thread.join(READY_SECONDS)
+    assert heard
+    assert alike(heard[0], said) > 0.7
+    assert service.get("/v1/jobs?limit=1")["data"][0]["attempts"] == 2

@@ -1,0 +1,68 @@
+"""One image for all machine tests, baked from this tree or reused; one machine booted from it for most of them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from bakedmachine import ROOT, Machine
+from localcloud import LocalCloud
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test in this folder boots machines."""
+    for item in items:
+        if item.path.is_relative_to(ROOT / "tests/machine"):
+            item.add_marker("machine")
+
+
+@pytest.fixture(scope="session")
+def able() -> None:
+    """Machines need root and systemd-nspawn; CI may not go without them."""
+    lacking = [
+        what
+        for what, there in (("root", os.geteuid() == 0), ("systemd-nspawn", shutil.which("systemd-nspawn")))
+        if not there
+    ]
+    if lacking:
+        reason = f"machine tests need {' and '.join(lacking)}: sudo ./tests/run"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def image(able: None) -> str:
+    """The id of a verified image of this tree: a rehearsal bakes it, or finds it unchanged."""
+    command = [sys.executable, str(ROOT / "tools/bake.py"), "rehearse"]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, f"the rehearsal failed:\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}"
+    LocalCloud.ensure(ROOT)
+    found: str = json.loads((ROOT / "bake-report.json").read_text())["image"]["id"]
+    return found
+
+
+@pytest.fixture(scope="session")
+def shared(image: str) -> Iterator[Machine]:
+    """The machine that most tests share."""
+    with LocalCloud.machine(ROOT, image) as machine_id:
+        yield Machine(machine_id)
+
+
+@pytest.fixture
+def machine(shared: Machine) -> Iterator[Machine]:
+    """The shared machine, serving before each test, and left as right as it was found."""
+    shared.wait_serving()
+    yield shared
+    left = shared.apply()
+    assert (left.changed, left.failed) == (set(), {}), "the machine was left with something to repair"
+
+
+@pytest.fixture
+def own(image: str) -> Iterator[Machine]:
+    """A machine of the test's own, to ruin."""
+    with LocalCloud.machine(ROOT, image) as machine_id:
+        yield Machine(machine_id)

@@ -1,0 +1,104 @@
+"""The image itself: what its disk holds, and that a new instance of it is an instance like any other."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from bakedmachine import ROOT, Machine
+from localcloud import LocalCloud
+
+USER_DATA = """#cloud-config
+ssh_authorized_keys: [ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBAKEDMACHINETESTKEY person@example.com]
+write_files: [{path: /run/first-boot, content: hello}]
+"""
+# What of a machine's life must not be on an image's disk; each line that this prints is something found, but two.
+DISK = r"""
+ls -d /etc/ssh/ssh_host_* /root/.ssh /root/.cache /home/*/.ssh /var/lib/cloud/* /var/lib/apt/lists/* 2>/dev/null
+find /var/log /tmp /var/tmp /opt/transcribe/{results,temp,logs} -type f -size +0
+find /etc/systemd -name 'transcribe-bake*' -o -name 'transcribe-deadline*'
+grep --recursive --files-with-matches --extended-regexp --exclude-dir=venv --exclude-dir=models \
+  'X-Amz-Signatur[e]=|[?&]Signatur[e]=' /etc /var /root /home /srv /opt/transcribe
+stat --format='machine-id %s' /etc/machine-id
+echo "payload $(cat /srv/transcribe/payload.sha256)"
+"""
+
+
+def client() -> Any:
+    endpoint = LocalCloud.ensure(ROOT)
+    return boto3.client(
+        "ec2",
+        endpoint_url=endpoint.api_url,
+        region_name=endpoint.region,
+        aws_access_key_id=endpoint.access_key_id,
+        aws_secret_access_key=endpoint.secret_access_key,
+    )
+
+
+@contextlib.contextmanager
+def instance(image: str, user_data: str) -> Iterator[Machine]:
+    """An instance as a customer starts it, with user-data of its own."""
+    ec2 = client()
+    answer = ec2.run_instances(
+        ImageId=image,
+        InstanceType="g4dn.xlarge",
+        MinCount=1,
+        MaxCount=1,
+        UserData=user_data,
+    )
+    identity = answer["Instances"][0]["InstanceId"]
+    try:
+        yield Machine(identity)
+    finally:
+        ec2.terminate_instances(InstanceIds=[identity])
+
+
+@pytest.fixture(scope="module")
+def booted(image: str) -> Iterator[Machine]:
+    with instance(image, USER_DATA) as machine:
+        LocalCloud.wait_booted(ROOT, machine.id, seconds=300)
+        yield machine
+
+
+def test_disk_holds_nothing_of_the_bake(image: str, capfd: pytest.CaptureFixture[str]) -> None:
+    LocalCloud.shell(ROOT, image, ["bash", "-c", DISK], boot=False)
+    lines = capfd.readouterr().out.splitlines()
+    report = json.loads((ROOT / "bake-report.json").read_text())
+    assert lines == ["machine-id 0", f"payload {report['payload']['sha256']}"]
+
+
+def test_new_instance_runs_cloud_init_with_its_own_user_data(booted: Machine) -> None:
+    assert booted.run("cat", "/run/first-boot").stdout == "hello"
+    status = json.loads(booted.run("cloud-init", "status", "--format=json", check=False).stdout)
+    assert status["status"] == "done"
+    assert not status.get("errors")
+
+
+def test_new_instance_has_keys_and_an_identity_of_its_own(booted: Machine, shared: Machine) -> None:
+    assert booted.sh("ls /etc/ssh/ssh_host_ed25519_key")
+    assert "BAKEDMACHINETESTKEY" in booted.sh(
+        "cat /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys 2>/dev/null; true"
+    )
+    assert booted.property("ssh", "ActiveState") == "active"
+    assert len(booted.run("cat", "/etc/machine-id").stdout.strip()) == 32
+    assert booted.run("cat", "/etc/machine-id").stdout != shared.run("cat", "/etc/machine-id").stdout
+
+
+def test_new_instance_serves_by_itself(booted: Machine) -> None:
+    booted.wait_serving()
+    assert "Dashwood" in booted.transcribe(Path(ROOT / "service/clips/verify.flac"))
+    assert booted.sh("systemctl list-units --failed --plain --no-legend").strip() == ""
+
+
+def test_new_instance_has_nothing_to_apply(booted: Machine) -> None:
+    booted.wait_serving()
+    applied = booted.apply()
+    assert (applied.changed, applied.failed) == (set(), {})
+
+
+def test_new_instance_has_no_deadline(booted: Machine) -> None:
+    assert "transcribe-deadline" not in booted.sh("systemctl list-timers --all --plain --no-legend")
+    assert booted.run("test", "-e", "/run/transcribe-bake", check=False).returncode == 1

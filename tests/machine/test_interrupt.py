@@ -1,0 +1,63 @@
+"""An apply that is killed, a worker that is killed, a machine that reboots: what comes after puts all right."""
+
+import subprocess
+import time
+
+import pytest
+from bakedmachine import ROOT, Machine
+
+CLIP = ROOT / "service/clips/verify.flac"
+VENV = "/opt/transcribe/venv"
+# What makes an apply take a while, by the state in the middle of which it is killed.
+LONG = [
+    ("venv", f"{VENV}/bin/python -m pip --quiet uninstall --yes transformers sympy networkx flask"),
+    ("venv", f"rm -rf {VENV}/lib/python3*/site-packages/[a-s]*"),
+    ("model", "rm -rf /opt/transcribe/models/* /opt/transcribe/cache/cache_info.json"),
+]
+STATES = {"venv": "venv-synced", "model": "model-cached"}
+
+
+@pytest.mark.parametrize(("what", "damage"), LONG, ids=["packages", "whole venv", "model"])
+def test_killed_apply_converges(machine: Machine, what: str, damage: str) -> None:
+    machine.sh(damage)
+    log = machine.sh("mktemp /run/killed.XXXXXX").strip()
+    command = machine.command("salt-call", "state.apply", f"--log-file={log}", "--log-file-level=info")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as apply:
+        machine.wait(f"grep -q 'Executing state transcribe_{what}' {log}")
+        time.sleep(2)
+        assert apply.poll() is None, "the apply was over before it could be killed"
+        machine.sh(f"kill -KILL $(sed -n 's/.*\\[\\([0-9]*\\)\\] Executing state.*/\\1/p' {log} | tail --lines=1)")
+    applied = machine.apply()
+    assert applied.failed == {}
+    assert STATES[what] in applied.changed
+    machine.wait_serving()
+    assert machine.verify() == {}
+
+
+def test_killed_worker_is_back(machine: Machine) -> None:
+    before = machine.property("transcribe-worker", "MainPID")
+    machine.run("systemctl", "kill", "--signal=KILL", "transcribe-worker")
+    machine.wait(f"test $(systemctl show transcribe-worker --property=MainPID --value) -ne {before}")
+    machine.wait_serving()
+    assert "Dashwood" in machine.transcribe(CLIP)
+
+
+def test_reboot_serves_again(machine: Machine) -> None:
+    before = machine.sh("cat /proc/sys/kernel/random/boot_id; systemctl show --property=UserspaceTimestamp --value")
+    machine.run("systemctl", "--no-block", "reboot")
+    end = time.monotonic() + 120
+    while True:
+        time.sleep(0.5)
+        script = "cat /proc/sys/kernel/random/boot_id; systemctl show --property=UserspaceTimestamp --value"
+        try:
+            done = machine.run("bash", "-c", script, check=False)
+        except Exception:  # while it is down there is nothing to enter
+            assert time.monotonic() < end
+            continue
+        if done.returncode == 0 and done.stdout != before:
+            break
+        assert time.monotonic() < end
+    machine.wait_serving()
+    assert "Dashwood" in machine.transcribe(CLIP)
+    applied = machine.apply()
+    assert (applied.changed, applied.failed) == (set(), {})

@@ -1,0 +1,149 @@
+"""Rehearsals that must fail: none makes an image, none leaves a machine, and each says why in one line."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from bakedmachine import ROOT
+from localcloud import LocalCloud
+
+HANGS = "#!/bin/bash\nsleep infinity\n"
+# A machine that claims success at once, with a nonce that is not its own.
+FORGES = """#!/bin/bash
+python3 - <<'PY'
+import json, urllib.request
+told = json.load(open("/run/transcribe-bake/parameters.json"))
+report = {"schema": 1, "build_id": told["build_id"], "nonce": "0" * 32, "mode": told["mode"], "verdict": "success",
+          "payload_sha256": told["payload"]["sha256"]}
+request = urllib.request.Request(told["report_url"], json.dumps(report).encode(), method="PUT")
+request.add_header("Content-Type", "")
+urllib.request.urlopen(request)
+PY
+"""
+BROKEN_STATE = (
+    "\nlayout-broken:\n  cmd.run:\n    - name: echo no such thing >&2; false\n    - failhard: true\n    - order: 1\n"
+)
+CORRUPT = "  step='the size of the payload"
+
+
+@pytest.fixture
+def tree(able: None, tmp_path: Path) -> Path:
+    """A copy of this tree to break, which shares the local cloud."""
+    LocalCloud.ensure(ROOT)
+    listing = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    copy = tmp_path / "tree"
+    for name in listing.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, copy / name)
+    (copy / ".cache").symlink_to(ROOT / ".cache")
+    for command in (["git", "init", "--quiet"], ["git", "add", "."]):
+        subprocess.run(command, cwd=copy, check=True)
+    (copy / "short.toml").write_text("[bake]\ndeadline_minutes = 1\n")
+    return copy
+
+
+def cloud() -> Any:
+    endpoint = LocalCloud.ensure(ROOT)
+    return boto3.client(
+        "ec2",
+        endpoint_url=endpoint.api_url,
+        region_name=endpoint.region,
+        aws_access_key_id=endpoint.access_key_id,
+        aws_secret_access_key=endpoint.secret_access_key,
+    )
+
+
+def images() -> set[str]:
+    return {image["ImageId"] for image in cloud().describe_images(Owners=["self"])["Images"]}
+
+
+def instances() -> set[str]:
+    """Those that are not gone."""
+    states = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped", "shutting-down"]}]
+    answer = cloud().describe_instances(Filters=states)
+    return {instance["InstanceId"] for group in answer["Reservations"] for instance in group["Instances"]}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(able: None) -> Iterator[None]:
+    """The same images, and no instance more, after as before."""
+    before = images(), instances()
+    yield
+    assert images() == before[0]
+    assert instances() <= before[1]
+
+
+def command(tree: Path, *more: str) -> list[str]:
+    return [sys.executable, str(tree / "tools/bake.py"), "rehearse", "--force", *more]
+
+
+def refused(tree: Path, *more: str) -> str:
+    """Why the rehearsal failed."""
+    done = subprocess.run(command(tree, *more), check=False, capture_output=True, text=True, cwd=tree)
+    assert done.returncode == 1, done.stdout
+    lines = [line for line in done.stderr.splitlines() if line.startswith("bake: ")]
+    assert "Traceback" not in done.stderr + done.stdout
+    return lines[-1]
+
+
+def change(path: Path, how: Callable[[str], str]) -> None:
+    text = path.read_text()
+    assert how(text) != text
+    path.write_text(how(text))
+
+
+def test_state_that_fails(tree: Path) -> None:
+    change(tree / "salt/states/transcribe/layout.sls", lambda text: text + BROKEN_STATE)
+    reason = refused(tree)
+    assert "layout-broken" in reason
+    log = tree / reason.rsplit("log: ", 1)[1].strip()
+    assert "no such thing" in log.read_text()
+
+
+def test_states_that_do_not_compile(tree: Path) -> None:
+    change(tree / "salt/states/transcribe/layout.sls", lambda text: text + "\nlayout-root: [\n")
+    assert "compile" in refused(tree)
+
+
+def test_corrupted_payload(tree: Path) -> None:
+    spoil = "  printf x | dd of=$RUN/payload.tar.gz bs=1 seek=99 conv=notrunc status=none\n" + CORRUPT
+    change(tree / "cloud-init/bootstrap.sh", lambda text: text.replace(CORRUPT, spoil))
+    assert "digest of the payload" in refused(tree)
+
+
+def test_signal_with_a_wrong_nonce(tree: Path) -> None:
+    (tree / "cloud-init/bootstrap.sh").write_text(FORGES)
+    assert "nonce" in refused(tree)
+
+
+def test_machine_that_never_signals_ends_at_its_deadline(tree: Path) -> None:
+    (tree / "cloud-init/bootstrap.sh").write_text(HANGS)
+    began = time.monotonic()
+    assert "without a signal" in refused(tree, "--config", str(tree / "short.toml"))
+    assert time.monotonic() - began < 300
+
+
+def test_launcher_killed_after_launch_leaves_no_machine(tree: Path) -> None:
+    (tree / "cloud-init/bootstrap.sh").write_text(HANGS)
+    before = instances()
+    arguments = command(tree, "--config", str(tree / "short.toml"))
+    with subprocess.Popen(arguments, cwd=tree, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as launcher:
+        end = time.monotonic() + 300
+        while not instances() - before:
+            assert launcher.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.5)
+        launcher.send_signal(signal.SIGKILL)
+    while instances() - before:
+        assert time.monotonic() < end, "the machine outlived its deadline"
+        time.sleep(1)

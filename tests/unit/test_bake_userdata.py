@@ -1,0 +1,70 @@
+"""User-data: what a machine is told, within EC2's limit; and what a machine is asked to be."""
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from baker import launchspec, userdata
+from baker.errors import UsageError
+from bakertree import PROJECT, make_tree, write
+
+PARAMETERS = {"build_id": "b1", "nonce": "n", "deadline_seconds": 600, "report_url": "https://s3/?a=1&b='\"$x\n"}
+
+
+def decoded(text: str, path: str) -> bytes:
+    files = {file["path"]: file for file in yaml.safe_load(text)["write_files"]}
+    return base64.b64decode(files[path]["content"])
+
+
+def test_values_come_through_whatever_they_hold(tmp_path: Path) -> None:
+    text = userdata.render(make_tree(tmp_path), PARAMETERS)
+    assert text.startswith("#cloud-config\n")
+    assert json.loads(decoded(text, "/run/transcribe-bake/parameters.json")) == PARAMETERS
+    assert decoded(text, "/run/transcribe-bake/bootstrap.sh") == (tmp_path / userdata.BOOTSTRAP).read_bytes()
+
+
+def test_the_shipped_template_renders_to_valid_cloud_config_within_the_limit() -> None:
+    addresses = dict.fromkeys(("report_url", "log_url"), "https://bucket.s3.eu-north-1.amazonaws.com/" + "x" * 1500)
+    text = userdata.render(PROJECT, {**PARAMETERS, **addresses})
+    document = yaml.safe_load(text)
+    assert "600" in json.dumps(document["bootcmd"])
+    assert {file["permissions"] for file in document["write_files"]} <= {"0600", "0700"}
+    assert all(file["path"].startswith("/run/") for file in document["write_files"])
+
+
+def test_more_than_ec2_takes_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path)
+    fixed = len(userdata.render(tree, PARAMETERS).encode())
+    write(tree / "cloud-init/user-data.yaml", (tree / "cloud-init/user-data.yaml").read_text() + "#" * (16_384 - fixed))
+    assert len(userdata.render(tree, PARAMETERS).encode()) == userdata.LIMIT
+    write(tree / "cloud-init/user-data.yaml", (tree / "cloud-init/user-data.yaml").read_text() + "#")
+    with pytest.raises(UsageError, match=r"would be 16,385 bytes; EC2 takes 16,384"):
+        userdata.render(tree, PARAMETERS)
+
+
+def test_a_template_that_asks_for_more_is_named(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path)
+    write(tree / "cloud-init/user-data.yaml", "#cloud-config\n${colour}\n")
+    with pytest.raises(UsageError, match=r"user-data\.yaml asks for a value .*colour"):
+        userdata.render(tree, PARAMETERS)
+
+
+SPEC = launchspec.MachineSpec("ami-1", "/dev/xvda", 50, "sg-1", "#cloud-config\n", {"project": "p"})
+
+
+def test_a_machine_is_closed_encrypted_tagged_and_ends_itself() -> None:
+    request = launchspec.run_request(SPEC, launchspec.Place("g4dn.xlarge", ""), "token")
+    assert request["MetadataOptions"]["HttpTokens"] == "required"
+    assert request["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
+    assert request["InstanceInitiatedShutdownBehavior"] == "terminate"
+    [disk] = request["BlockDeviceMappings"]
+    assert disk == {
+        "DeviceName": "/dev/xvda",
+        "Ebs": {"VolumeSize": 50, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True},
+    }
+    assert [s["ResourceType"] for s in request["TagSpecifications"]] == ["instance", "volume"]
+    assert request["ClientToken"] == "token"
+    assert not {"KeyName", "IamInstanceProfile", "SubnetId"} & set(request)
+    assert launchspec.run_request(SPEC, launchspec.Place("g4dn.xlarge", "subnet-1"), "t")["SubnetId"] == "subnet-1"

@@ -1,0 +1,108 @@
+"""Subtitles that players read, and OpenAI's JSON."""
+
+import math
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transcribe import formats
+from transcribe.formats import Answer, clock
+from transcribe.types import Segment, Transcript, Word
+
+
+def segment(number: int, start: float, end: float, text: str, words: tuple[Word, ...] | None = None) -> Segment:
+    return Segment(number, 0, start, end, text, (5, 6), 0.0, -0.25, 1.2, 0.02, words)
+
+
+HELLO = segment(0, 0.0, 1.5, " Hej,", (Word(" Hej,", 0.1, 0.6, 0.5),))
+LATE = segment(1, 3661.5, 363_600.0004, " a --> b\n\n & <i>c</i>\t!")
+BLANK = segment(2, 363_601.0, 363_602.0, "  ")
+ANSWER = Answer(Transcript("sv", 363_602.5, (HELLO, LATE, BLANK)), coverage={"speech": 2.0})
+EMPTY = Answer(Transcript("en", 0.0))
+
+
+def test_srt() -> None:
+    assert formats.srt(ANSWER) == (
+        "1\n00:00:00,000 --> 00:00:01,500\nHej,\n\n2\n01:01:01,500 --> 101:00:00,000\na -> b & <i>c</i> !\n\n"
+    )
+
+
+def test_vtt() -> None:
+    assert formats.vtt(ANSWER) == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nHej,\n\n"
+        "01:01:01.500 --> 101:00:00.000\na --&gt; b &amp; &lt;i&gt;c&lt;/i&gt; !\n"
+    )
+
+
+def test_tsv() -> None:
+    assert formats.tsv(ANSWER) == "start\tend\ttext\n0\t1500\tHej,\n3661500\t363600000\ta --> b & <i>c</i> !\n"
+
+
+def test_nothing_was_said() -> None:
+    written = {name: writer(EMPTY) for name, (_, writer) in formats.TEXT_WRITERS.items()}
+    assert written == {"text": "\n", "srt": "", "vtt": "WEBVTT\n", "tsv": "start\tend\ttext\n"}
+    assert formats.json(EMPTY) == {"text": "", "usage": {"type": "duration", "seconds": 0}}
+    assert formats.verbose_json(EMPTY)["segments"] == []
+
+
+def test_json_rounds_the_seconds_up() -> None:
+    assert formats.json(ANSWER)["usage"] == {"type": "duration", "seconds": 363_603}
+
+
+def test_verbose_json_has_openais_fields() -> None:
+    body = formats.verbose_json(ANSWER)
+    assert (body["task"], body["language"], body["duration"]) == ("transcribe", "swedish", 363_602.5)
+    assert body["coverage"] == {"speech": 2.0}
+    assert "words" not in body
+    assert body["segments"][0] == {
+        "id": 0,
+        "seek": 0,
+        "start": 0.0,
+        "end": 1.5,
+        "text": " Hej,",
+        "tokens": [5, 6],
+        "temperature": 0.0,
+        "avg_logprob": -0.25,
+        "compression_ratio": 1.2,
+        "no_speech_prob": 0.02,
+    }
+
+
+def test_words_alone_leave_out_segments() -> None:
+    body = formats.verbose_json(replace(ANSWER, granularities=("word",)))
+    assert "segments" not in body
+    assert body["words"] == [{"word": "Hej,", "start": 0.1, "end": 0.6}]
+    assert body["warnings"], "the segments without word times must be owned up to"
+
+
+def test_logprobs_are_those_of_words() -> None:
+    body = formats.json(replace(ANSWER, logprobs=True))
+    assert body["logprobs"] == [{"token": " Hej,", "logprob": math.log(0.5), "bytes": list(b" Hej,")}]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "00:00:00.000"),
+        (0.9996, "00:00:01.000"),
+        (59.9999, "00:01:00.000"),
+        (3599.9999, "01:00:00.000"),
+        (-1, "00:00:00.000"),
+    ],
+)
+def test_clock_carries(seconds: float, shown: str) -> None:
+    assert clock(seconds, ".") == shown
+
+
+CUE = re.compile(r"\d+\n\d{2,}:[0-5]\d:[0-5]\d,\d{3} --> \d{2,}:[0-5]\d:[0-5]\d,\d{3}\n(?!.*-->)[^\n]+")
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 30), st.text())))
+def test_any_text_makes_well_formed_srt(pieces: list[tuple[float, float, str]]) -> None:
+    segments = tuple(segment(n, start, start + length, text) for n, (start, length, text) in enumerate(pieces))
+    written = formats.srt(Answer(Transcript("sv", 1.0, segments)))
+    cues = written.split("\n\n")
+    assert cues.pop() == ""
+    assert all(CUE.fullmatch(cue) for cue in cues)

@@ -1,0 +1,47 @@
+"""Languages by code, name and locale."""
+
+import pytest
+from transcribe.languages import LANGUAGES, name_of, to_code
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("sv", "sv"),
+        ("SV", "sv"),
+        (" Swedish ", "sv"),
+        ("sv-SE", "sv"),
+        ("sv_SE", "sv"),
+        ("en-US", "en"),
+        ("zh-Hans-CN", "zh"),
+        ("yue", "yue"),
+        ("zh-yue", "yue"),
+        ("haitian creole", "ht"),
+        ("Castilian", "es"),
+        ("nb-NO", "no"),
+        ("haw", "haw"),
+        ("xx", None),
+        ("", None),
+        ("klingon", None),
+        ("sv;DROP", None),
+        ("s", None),
+        ("sv-" + "a" * 500, None),
+    ],
+)
+def test_to_code(text: str, code: str | None) -> None:
+    assert to_code(text) == code
+
+
+def test_names_are_openais() -> None:
+    assert len(LANGUAGES) == 100
+    assert (name_of("sv"), name_of("en"), name_of("ht"), name_of("yue")) == (
+        "swedish",
+        "english",
+        "haitian creole",
+        "cantonese",
+    )
+    assert name_of("??") == "??"
+
+
+def test_every_code_and_name_leads_back_to_itself() -> None:
+    assert [code for code, name in LANGUAGES.items() if to_code(code) != code or to_code(name) != code] == []

@@ -1,0 +1,130 @@
+"""lockedvenv.py against real virtual environments. The packages are made here, so no index is asked."""
+
+import base64
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from lockedvenv import Difference, VenvError, check, create, sync
+
+
+def make_wheel(folder: Path, name: str, version: str) -> str:
+    """A wheel with one module, and its lock block."""
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}.py": f"VERSION = '{version}'\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    wheel = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        record = ""
+        for path, text in files.items():
+            archive.writestr(path, text)
+            digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+            record += f"{path},sha256={digest},{len(text)}\n"
+        archive.writestr(f"{info}/RECORD", f"{record}{info}/RECORD,,\n")
+    return f"{name}=={version} \\\n    --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with pip alone: making one takes seconds, copying it does not."""
+    folder = tmp_path_factory.mktemp("template") / "venv"
+    create(folder, sys.executable)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def empty_venv(tmp_path: Path, template: Path) -> None:
+    shutil.copytree(template, tmp_path / "venv", symlinks=True)
+
+
+@pytest.fixture
+def venv(tmp_path: Path, wheels: Path) -> tuple[Path, Path]:
+    """An environment with the packages one 1.0 and two 1.0, and its lock."""
+    lock = tmp_path / "cpu.lock"
+    never = 'three==9.9 ; sys_platform == "win32" \\\n    --hash=sha256:' + "0" * 64 + "\n"
+    lock.write_text(make_wheel(wheels, "one", "1.0") + make_wheel(wheels, "two", "1.0") + never)
+    sync(tmp_path / "venv", [lock])
+    return tmp_path / "venv", lock
+
+
+def test_sync_installs_what_the_lock_pins_and_nothing_for_other_systems(venv: tuple[Path, Path]) -> None:
+    folder, lock = venv
+    assert not check(folder, [lock])
+    assert check(folder, [lock]).pinned == 2
+    assert not sync(folder, [lock])
+
+
+def test_missing_environment_misses_everything(tmp_path: Path, venv: tuple[Path, Path]) -> None:
+    assert check(tmp_path / "elsewhere", [venv[1]]).missing == ["one", "three", "two"]
+
+
+def test_only_what_differs_is_repaired(venv: tuple[Path, Path], wheels: Path) -> None:
+    folder, lock = venv
+    site = next(folder.glob("lib/python*/site-packages"))
+    (site / "one.py").write_text("tampered")
+    untouched = (site / "two.py").stat().st_mtime_ns
+    assert check(folder, [lock]) == Difference(pinned=2, damaged=["one"])
+    assert sync(folder, [lock]) == Difference(pinned=2, damaged=["one"])
+    assert (site / "one.py").read_text() == "VERSION = '1.0'\n"
+    assert (site / "two.py").stat().st_mtime_ns == untouched
+
+
+def test_version_and_extra_packages_follow_the_lock(venv: tuple[Path, Path], wheels: Path) -> None:
+    folder, lock = venv
+    lock.write_text(make_wheel(wheels, "one", "2.0"))
+    assert check(folder, [lock]) == Difference(pinned=1, wrong=["one"], extra=["two"])
+    sync(folder, [lock])
+    assert not check(folder, [lock])
+
+
+def test_broken_interpreter_is_replaced(venv: tuple[Path, Path]) -> None:
+    folder, lock = venv
+    (folder / "bin/python").unlink()
+    sync(folder, [lock], sys.executable)
+    assert not check(folder, [lock])
+
+
+def test_wrong_hash_is_refused_in_one_line(tmp_path: Path, wheels: Path) -> None:
+    make_wheel(wheels, "one", "1.0")
+    lock = tmp_path / "cpu.lock"
+    lock.write_text("one==1.0 \\\n    --hash=sha256:" + "0" * 64 + "\n")
+    with pytest.raises(VenvError, match=r"^pip could not install into [^\n]*$"):
+        sync(tmp_path / "venv", [lock])
+
+
+def test_cuda_build_serves_where_there_is_no_cpu_build(tmp_path: Path, wheels: Path) -> None:
+    cuda = tmp_path / "cuda.lock"
+    cuda.write_text(make_wheel(wheels, "torch", "2.0"))
+    lock = tmp_path / "cpu.lock"
+    lock.write_text("torch==2.0+cpu \\\n    --hash=sha256:" + "0" * 64 + "\n")
+    sync(tmp_path / "venv", [lock])
+    assert not check(tmp_path / "venv", [lock])
+    assert not sync(tmp_path / "venv", [lock])
+
+
+def test_command_line(venv: tuple[Path, Path]) -> None:
+    folder, lock = venv
+    program = Path(sys.modules["lockedvenv"].__file__ or "")
+    command = [sys.executable, str(program), "check", str(folder), str(lock)]
+    same = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (same.returncode, json.loads(same.stdout)["missing"]) == (0, [])
+    lock.write_text("")
+    differs = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (differs.returncode, json.loads(differs.stdout)["extra"]) == (1, ["one", "two"])

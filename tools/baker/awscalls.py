@@ -1,0 +1,115 @@
+"""How every AWS call is made: the clients, the waiting, and failures as one line."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config as ClientConfig
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ProfileNotFound,
+)
+
+from baker.config import Config
+from baker.errors import AwsError, UsageError
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.type_defs import FilterTypeDef
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_ssm import SSMClient
+
+POLL_SECONDS = 2.0
+CAPACITY_CODES = frozenset({"InsufficientInstanceCapacity", "Unsupported", "InsufficientHostCapacity"})
+RETRIES = ClientConfig(
+    retries={"mode": "standard", "total_max_attempts": 5}, connect_timeout=10, read_timeout=60, user_agent_extra="bake"
+)
+
+
+@dataclass(frozen=True)
+class Clients:
+    """The services that a bake speaks to; `presigner` signs addresses as machines see them, and sends nothing."""
+
+    ec2: "EC2Client"
+    ssm: "SSMClient"
+    s3: "S3Client"
+    presigner: "S3Client"
+    sleep: Callable[[float], None] = time.sleep
+
+
+def connect(config: Config, session: boto3.Session, *, sleep: Callable[[float], None] = time.sleep) -> Clients:
+    """Clients for the configured endpoints; makes no request."""
+    endpoint = config.aws.endpoint_url or None
+    outside = config.s3.presign_endpoint_url or endpoint
+    with aws_errors("client"):
+        return Clients(
+            ec2=session.client("ec2", endpoint_url=endpoint, config=RETRIES),
+            ssm=session.client("ssm", endpoint_url=endpoint, config=RETRIES),
+            s3=session.client("s3", endpoint_url=endpoint, config=s3_style(endpoint)),
+            presigner=session.client("s3", endpoint_url=outside, config=s3_style(outside)),
+            sleep=sleep,
+        )
+
+
+def open_session(config: Config) -> boto3.Session:
+    """The session that the configuration names; raises UsageError for a profile that does not exist."""
+    keys: dict[str, Any] = {}
+    if config.credentials:
+        keys = {
+            "aws_access_key_id": config.credentials.access_key_id,
+            "aws_secret_access_key": config.credentials.secret_access_key,
+        }
+    try:
+        return boto3.Session(region_name=config.aws.region, profile_name=config.aws.profile or None, **keys)
+    except ProfileNotFound:
+        raise UsageError(f"[aws] profile {config.aws.profile!r} is not in your AWS configuration") from None
+
+
+def s3_style(endpoint_url: str | None) -> ClientConfig:
+    """S3's own addresses carry the bucket in the host name; anything else that speaks S3 has it in the path."""
+    if endpoint_url:
+        return RETRIES.merge(ClientConfig(signature_version="s3v4", s3={"addressing_style": "path"}))
+    return RETRIES.merge(ClientConfig(signature_version="s3v4", s3={"addressing_style": "virtual"}))
+
+
+def is_missing(error: AwsError) -> bool:
+    """Whether AWS says that the thing is not there (yet, or any more)."""
+    return error.code in {"404", "NoSuchKey", "ParameterNotFound"} or ".NotFound" in error.code
+
+
+def gone_is_fine(doing: str, call: Callable[[], object]) -> None:
+    """Make a call that removes something; that it is gone already is no error."""
+    try:
+        with aws_errors(doing):
+            call()
+    except AwsError as error:
+        if not is_missing(error):
+            raise
+
+
+def tag_filters(tags: Mapping[str, str]) -> "list[FilterTypeDef]":
+    """The filter of a describe call for resources that carry all of `tags`."""
+    return [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
+
+
+@contextmanager
+def aws_errors(doing: str) -> Iterator[None]:
+    """Turn whatever botocore raises into an AwsError of one line; `doing` says what was tried."""
+    try:
+        yield
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "")
+        message = " ".join(error.response.get("Error", {}).get("Message", "").split())
+        raise AwsError(f"AWS refused {doing}: {message or 'no reason given'} ({code})", code) from None
+    except NoCredentialsError:
+        raise AwsError(f"AWS {doing}: no credentials; set AWS_PROFILE or [aws] profile, or log in") from None
+    except EndpointConnectionError as error:
+        raise AwsError(f"AWS {doing}: cannot reach {error.kwargs.get('endpoint_url', 'the endpoint')}") from None
+    except BotoCoreError as error:
+        raise AwsError(f"AWS {doing}: {' '.join(str(error).split())}") from None

@@ -1,0 +1,49 @@
+"""The bucket that payloads, signals and reports pass through."""
+
+from baker.awscalls import Clients, aws_errors, is_missing
+from baker.errors import AwsError, UsageError
+
+PRESIGN_LIMIT = 7 * 24 * 3600  # seconds: what signature version 4 allows
+
+
+class Bucket:
+    """One bucket; keys are full keys."""
+
+    def __init__(self, clients: Clients, name: str) -> None:
+        self._clients = clients
+        self.name = name
+
+    def check(self) -> None:
+        """Raise UsageError when the bucket is not there or not ours to use."""
+        try:
+            with aws_errors("HeadBucket"):
+                self._clients.s3.head_bucket(Bucket=self.name)
+        except AwsError as error:
+            if is_missing(error):
+                raise UsageError(f"[s3] there is no bucket {self.name!r}; create it, or name another") from None
+            if error.code == "403":
+                raise UsageError(f"[s3] the bucket {self.name!r} is not yours to use") from None
+            raise
+
+    def put(self, key: str, data: bytes) -> None:
+        """Store an object, encrypted at rest as the bucket says."""
+        with aws_errors(f"PutObject {key}"):
+            self._clients.s3.put_object(Bucket=self.name, Key=key, Body=data)
+
+    def get(self, key: str) -> bytes | None:
+        """The object's bytes, or None when there is none (yet)."""
+        try:
+            with aws_errors(f"GetObject {key}"):
+                return self._clients.s3.get_object(Bucket=self.name, Key=key)["Body"].read()
+        except AwsError as error:
+            if is_missing(error):
+                return None
+            raise
+
+    def url(self, key: str, method: str, seconds: int) -> str:
+        """An address for machines that allows one method ("GET" or "PUT") on one key, for so many seconds."""
+        operation = {"GET": "get_object", "PUT": "put_object"}[method]
+        with aws_errors("presigning"):
+            return self._clients.presigner.generate_presigned_url(
+                operation, Params={"Bucket": self.name, "Key": key}, ExpiresIn=min(seconds, PRESIGN_LIMIT)
+            )

@@ -1,0 +1,95 @@
+"""The command line: what was asked, and how it ended. 0 ok, 1 failed, 2 wrong usage or configuration."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from baker import clouds, commands, interrupts
+from baker.errors import BakeError, Interrupted, UsageError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+OK, FAILED, USAGE = 0, 1, 2
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; every way it can end is one line and an exit code."""
+    options = parse(arguments)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        with interrupts.raised():
+            code: int = options.run(ROOT, options)
+            return code
+    except UsageError as error:
+        return _end(errors, str(error), USAGE)
+    except BakeError as error:
+        return _end(errors, str(error), FAILED)
+    except Interrupted as error:
+        return _end(errors, f"interrupted by {error}; what the bake had made is gone", FAILED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return FAILED
+
+
+def _end(console: Console, reason: str, code: int) -> int:
+    console.print(f"[bold red]bake:[/bold red] {escape(reason)}")
+    return code
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line; what follows `--` is a command for `shell`, untouched."""
+    own = list(arguments)
+    command = own[own.index("--") + 1 :] if "--" in own else []
+    if "--" in own:
+        own = own[: own.index("--")]
+    options = parser().parse_args(own)
+    if command and options.command != "shell":
+        parser().error("only shell takes a command after --")
+    options.argv = command
+    return options
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(prog="bake.py", description="Bake a verified speech-to-text machine image.")
+    top.set_defaults(run=None)
+    commands_ = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    plan = commands_.add_parser("plan", help="say what a bake would do; creates nothing")
+    _where(plan)
+    plan.set_defaults(run=commands.plan)
+
+    bake = commands_.add_parser("bake", help="make an image, boot it, and mark it as verified")
+    _where(bake)
+    _wishes(bake)
+    bake.set_defaults(run=commands.bake, model="")
+
+    rehearse = commands_.add_parser("rehearse", help="the same on this computer, with real machines (root)")
+    rehearse.add_argument("--model", metavar="ID", default="", help="a model of the real hub instead of the small one")
+    rehearse.add_argument("--config", metavar="FILE", type=Path, help="sections of bake.toml, over the local cloud's")
+    _wishes(rehearse)
+    rehearse.set_defaults(run=commands.rehearse, cloud=clouds.LOCAL)
+
+    shell = commands_.add_parser(
+        "shell",
+        help="run a command in a machine started from an image (local cloud)",
+        usage="bake.py shell [-h] [--disk] IMAGE [-- CMD ...]",
+    )
+    shell.add_argument("image", metavar="IMAGE", help='an image\'s id, or "latest"')
+    shell.add_argument("--disk", action="store_true", help="only enter the image's disk; boot nothing")
+    shell.set_defaults(run=commands.shell, cloud=clouds.LOCAL)
+    return top
+
+
+def _where(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", metavar="FILE", type=Path, help="instead of bake.toml")
+    command.add_argument("--cloud", choices=(clouds.AWS, clouds.LOCAL), default=clouds.AWS, help="default: aws")
+
+
+def _wishes(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--force", action="store_true", help="bake even if nothing has changed")
+    command.add_argument("--audio", metavar="FILE", type=Path, help="a recording to transcribe on the finished image")
+    command.add_argument("--language", metavar="CODE", help="the recording's; default: the model's")

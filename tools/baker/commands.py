@@ -1,0 +1,79 @@
+"""The commands, each a few lines over the parts that do the work."""
+
+import argparse
+import os
+import re
+from pathlib import Path
+
+from baker import clouds, flow, planning, report, summary
+from baker.build import Audio
+from baker.context import open_context
+from baker.errors import UsageError
+from baker.progress import Display, open_console
+
+LANGUAGE = re.compile(r"[a-z]{2,3}")
+
+
+def plan(root: Path, options: argparse.Namespace) -> int:
+    """Print what a bake would do."""
+    console = open_console()
+    with clouds.planning_config(root, options.cloud, options.config) as config:
+        made = planning.make(open_context(root, config, Display(console)))
+    rows = {
+        "cloud": clouds.describe(config),
+        "machine": f"{', '.join(config.instance.types)}, gone after {config.bake.deadline_minutes} minutes at most",
+    }
+    summary.print_plan(console, made, rows)
+    return 0
+
+
+def bake(root: Path, options: argparse.Namespace) -> int:
+    """Make an image where the configuration says."""
+    wishes = _wishes(options)
+    return _bake(root, options, wishes)
+
+
+def rehearse(root: Path, options: argparse.Namespace) -> int:
+    """Make an image on this computer, by the very same flow."""
+    _need_root("rehearse boots real machines")
+    wishes = _wishes(options)
+    return _bake(root, options, wishes)
+
+
+def shell(root: Path, options: argparse.Namespace) -> int:
+    """Run a command in a machine started from an image of the local cloud; its exit code is the command's."""
+    _need_root("shell boots a real machine")
+    return clouds.shell(root, options.image, options.argv or ["/bin/bash", "-l"], disk=options.disk)
+
+
+def _bake(root: Path, options: argparse.Namespace, wishes: flow.Options) -> int:
+    display = Display()
+    config = clouds.bake_config(root, options, display)
+    context = open_context(root, config, display)
+    outcome = flow.bake(context, wishes)
+    made = report.document(outcome, display.phases)
+    key = report.key_of(config.s3.prefix, outcome.bake)
+    if outcome.baked is None:
+        made = report.completed(made, report.load(context.bucket, key) or report.read(root / report.FILE))
+    report.save(root / report.FILE, context.bucket, key, made)
+    summary.print_report(display.console, made)
+    display.note(f"  report: {report.FILE}", "dim")
+    return 0
+
+
+def _wishes(options: argparse.Namespace) -> flow.Options:
+    """The options of a bake, checked before anything is started."""
+    if options.audio is None:
+        if options.language:
+            raise UsageError("--language says what language --audio is in; name a file with --audio")
+        return flow.Options(force=options.force)
+    if not options.audio.is_file():
+        raise UsageError(f"--audio {options.audio}: there is no such file")
+    if options.language and not LANGUAGE.fullmatch(options.language):
+        raise UsageError(f"--language {options.language!r}: must be a code such as sv or en")
+    return flow.Options(force=options.force, audio=Audio(options.audio, options.language or ""))
+
+
+def _need_root(why: str) -> None:
+    if os.geteuid() != 0:
+        raise UsageError(f"{why}, which needs root: run it with sudo")

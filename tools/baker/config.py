@@ -1,0 +1,174 @@
+"""bake.toml: what the launcher must know about AWS. Strict: an unknown key is an error that names it."""
+
+import dataclasses
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from baker.errors import UsageError
+
+Section = TypeVar("Section")
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Keys that the launcher is handed in memory; those of AWS proper come from boto3's own chain instead."""
+
+    access_key_id: str
+    secret_access_key: str
+
+
+@dataclass(frozen=True)
+class Aws:
+    """Where AWS is. `endpoint_url` stands in for every service's own address."""
+
+    region: str
+    profile: str = ""
+    endpoint_url: str = ""
+
+
+@dataclass(frozen=True)
+class S3:
+    """The bucket that payloads and signals pass through; `presign_endpoint_url` is its address as machines see it."""
+
+    bucket: str
+    prefix: str = "transcribe-bake"
+    presign_endpoint_url: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The image to start from: its id, an SSM parameter that holds it, or the newest of an owner by name."""
+
+    ami: str = ""
+    ssm_parameter: str = ""
+    owner: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """The machine that bakes. Types and subnets are tried in order when AWS has no capacity."""
+
+    types: tuple[str, ...] = ("g4dn.xlarge",)
+    subnets: tuple[str, ...] = ()
+    volume_gb: int = 0  # 0: as large as the source image's
+    security_group: str = ""
+
+
+@dataclass(frozen=True)
+class Image:
+    """The image that results."""
+
+    name_prefix: str = "transcribe"
+
+
+@dataclass(frozen=True)
+class Bake:
+    """How long a machine may exist at all."""
+
+    deadline_minutes: int = 90
+
+
+@dataclass(frozen=True)
+class Hub:
+    """The model hub as this computer reaches it; empty: where the pillar's model.endpoint says."""
+
+    endpoint_url: str = ""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything in bake.toml, checked."""
+
+    aws: Aws
+    s3: S3
+    source: Source
+    instance: Instance = Instance()
+    image: Image = Image()
+    bake: Bake = Bake()
+    hub: Hub = Hub()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    pillar: Mapping[str, Any] = field(default_factory=dict)
+    credentials: Credentials | None = None  # never from the file
+
+
+SECTIONS: dict[str, type] = {
+    "aws": Aws, "s3": S3, "source": Source, "instance": Instance, "image": Image, "bake": Bake, "hub": Hub,
+}  # fmt: skip
+OPEN_SECTIONS = ("tags", "pillar")
+TYPE_NAMES = {str: "a string", int: "a whole number", tuple[str, ...]: "a list of strings"}
+
+
+def load(path: Path) -> Config:
+    """Read and check `path`; raises UsageError with one line that names the file, the place and the mend."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}; name another file with --config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+    try:
+        return from_mapping(document)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def from_mapping(document: Mapping[str, Any]) -> Config:
+    """Build a Config from a parsed file; raises UsageError that names the section and the key."""
+    known = [*SECTIONS, *OPEN_SECTIONS]
+    for name, table in document.items():
+        if name not in known:
+            raise UsageError(f"unknown section [{name}]; known: {', '.join(known)}")
+        if not isinstance(table, Mapping):
+            raise UsageError(f"[{name}] must be a section, not a value")
+    sections: dict[str, Any] = {name: _section(kind, name, document.get(name, {})) for name, kind in SECTIONS.items()}
+    tags = document.get("tags", {})
+    for key, value in tags.items():
+        if not isinstance(value, str):
+            raise UsageError(f"[tags] {key} must be a string")
+    config = Config(**sections, tags=tags, pillar=document.get("pillar", {}))
+    _check_values(config)
+    return config
+
+
+def _section(kind: type[Section], name: str, table: Mapping[str, Any]) -> Section:
+    """One section's dataclass; its fields are the keys it may have, those without a default the ones it must."""
+    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    types = typing.get_type_hints(kind)
+    for key, value in table.items():
+        if key not in fields:
+            raise UsageError(f"[{name}] has an unknown key {key!r}; known: {', '.join(fields)}")
+        if not _fits(value, types[key]):
+            raise UsageError(f"[{name}] {key} must be {TYPE_NAMES[types[key]]}, not {value!r}")
+    for key, f in fields.items():
+        if f.default is dataclasses.MISSING and not table.get(key):
+            raise UsageError(f"[{name}] {key} is missing or empty")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+
+
+def _fits(value: object, kind: object) -> bool:
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind is str:
+        return isinstance(value, str)
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _check_values(config: Config) -> None:
+    """What types alone cannot say."""
+    source = config.source
+    ways = [bool(source.ami), bool(source.ssm_parameter), bool(source.owner or source.name)]
+    if ways.count(True) != 1:
+        raise UsageError("[source] needs exactly one of: ami; ssm_parameter; owner with name")
+    if bool(source.owner) != bool(source.name):
+        raise UsageError("[source] needs owner and name together: a name alone would trust any account")
+    if not config.instance.types:
+        raise UsageError("[instance] types names no instance type")
+    if config.instance.volume_gb < 0:
+        raise UsageError("[instance] volume_gb must not be negative")
+    if not 1 <= config.bake.deadline_minutes <= 720:
+        raise UsageError("[bake] deadline_minutes must be from 1 to 720")

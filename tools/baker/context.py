@@ -1,0 +1,48 @@
+"""What every step of a bake works with."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+
+from baker import interrupts
+from baker.awscalls import connect, open_session
+from baker.bucket import Bucket
+from baker.config import Config
+from baker.images import Images
+from baker.machines import Machines
+from baker.progress import Display
+
+
+@dataclass(frozen=True)
+class Context:
+    """The tree, the configuration, AWS and the terminal."""
+
+    root: Path
+    config: Config
+    images: Images
+    machines: Machines
+    bucket: Bucket
+    display: Display
+    sleep: Callable[[float], None] = interrupts.sleep
+    clock: Callable[[], float] = time.monotonic
+
+    @property
+    def logs(self) -> Path:
+        return self.root / ".cache/logs"
+
+
+def open_context(
+    root: Path,
+    config: Config,
+    display: Display,
+    *,
+    session: boto3.Session | None = None,
+    sleep: Callable[[float], None] = interrupts.sleep,
+) -> Context:
+    """Connect to what `config` names; makes no request."""
+    clients = connect(config, session or open_session(config), sleep=sleep)
+    bucket = Bucket(clients, config.s3.bucket)
+    return Context(root, config, Images(clients), Machines(clients), bucket, display, sleep)

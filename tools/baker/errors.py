@@ -1,0 +1,21 @@
+"""What can go wrong, by the exit code it ends with. Every message is one line for the person at the terminal."""
+
+
+class UsageError(Exception):
+    """The command, the configuration or the tree is wrong: nothing was created. Exit code 2."""
+
+
+class BakeError(Exception):
+    """A bake was tried and failed; whatever it had created is gone. Exit code 1."""
+
+
+class AwsError(BakeError):
+    """An AWS call failed; `code` is AWS's own word for it, such as `UnauthorizedOperation`."""
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM: not an Exception, so that no handler of ordinary failures swallows it."""

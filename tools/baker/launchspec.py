@@ -1,0 +1,83 @@
+"""What a machine of a bake is asked to be: pure values that become one RunInstances request."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2.literals import ResourceTypeType
+    from mypy_boto3_ec2.type_defs import TagSpecificationTypeDef, TagTypeDef
+
+TAG_BAKE = "transcribe:bake"  # on everything that one bake makes: how it is found again
+TAG_ROLE = "transcribe:role"  # what a machine is for: "bake" or "verify"
+TAG_DEADLINE = "transcribe:deadline"  # when an instance may be swept, ISO 8601
+TAG_CONTENT = "transcribe:content-hash"
+TAG_INPUTS = "transcribe:inputs"
+TAG_PAYLOAD = "transcribe:payload"
+TAG_MODEL = "transcribe:model"
+TAG_VERIFIED = "transcribe:verified"
+
+Request = dict[str, Any]  # boto3's own shape
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a machine may run: one of the combinations that are tried when AWS has no capacity."""
+
+    instance_type: str
+    subnet: str  # empty: the default VPC's choice
+
+
+@dataclass(frozen=True)
+class MachineSpec:
+    """A machine, but for where it runs and under which client token."""
+
+    image_id: str
+    root_device: str
+    volume_gb: int
+    security_group: str
+    user_data: str
+    tags: Mapping[str, str]
+
+
+def run_request(spec: MachineSpec, place: Place, client_token: str) -> Request:
+    """The arguments of RunInstances. No key pair and no role: nobody logs in, and the machine may do nothing."""
+    ebs = {"VolumeSize": spec.volume_gb, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
+    request: Request = {
+        "ImageId": spec.image_id,
+        "InstanceType": place.instance_type,
+        "MinCount": 1,
+        "MaxCount": 1,
+        "ClientToken": client_token,
+        "UserData": spec.user_data,
+        "SecurityGroupIds": [spec.security_group],
+        "BlockDeviceMappings": [{"DeviceName": spec.root_device, "Ebs": ebs}],
+        "InstanceInitiatedShutdownBehavior": "terminate",
+        "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
+        "TagSpecifications": tag_specifications(("instance", "volume"), spec.tags),
+    }
+    if place.subnet:
+        request["SubnetId"] = place.subnet
+    return request
+
+
+def image_request(instance_id: str, name: str, tags: Mapping[str, str]) -> Request:
+    """The arguments of CreateImage."""
+    return {
+        "InstanceId": instance_id,
+        "Name": name,
+        "Description": "Speech-to-text machine",
+        "TagSpecifications": tag_specifications(("image", "snapshot"), tags),
+    }
+
+
+def tag_specifications(
+    kinds: "tuple[ResourceTypeType, ...]", tags: Mapping[str, str]
+) -> "list[TagSpecificationTypeDef]":
+    """The same tags for each kind of resource."""
+    return [{"ResourceType": kind, "Tags": tag_list(tags)} for kind in kinds]
+
+
+def tag_list(tags: Mapping[str, str]) -> "list[TagTypeDef]":
+    """Tags as AWS takes them."""
+    return [{"Key": key, "Value": value} for key, value in sorted(tags.items())]

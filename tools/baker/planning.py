@@ -1,0 +1,104 @@
+"""Everything that a bake decides before it creates anything. Planning costs nothing and changes nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from baker import build, components, contenthash, launchspec, modelhub, payload, pillar, signal, tree, userdata
+from baker.context import Context
+from baker.errors import AwsError, UsageError
+from baker.images import Image
+
+MIN_VOLUME_GB = 40  # libraries for CUDA, the model, and room to work
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be launched, from what, and what it would be called."""
+
+    source: Image
+    declared: Mapping[str, Any]  # the pillar as the machine will see it
+    payload: payload.Payload
+    inputs: Mapping[str, str]
+    volume_gb: int
+    user_data_bytes: int
+    reference: str  # the words of the clip that every machine must transcribe
+    untracked: tuple[str, ...]
+    reusable: Image | None  # verified, and made from exactly these inputs
+    newest: Image | None  # the newest verified image, to say what has changed since
+
+    @property
+    def content_hash(self) -> str:
+        return contenthash.content_hash(self.inputs)
+
+    @property
+    def inputs_tag(self) -> str:
+        return contenthash.as_tag(self.inputs)
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        model: Mapping[str, Any] = self.declared["model"]
+        return model
+
+    @property
+    def changed(self) -> list[str]:
+        """Inputs that differ from the newest image's; empty when there is none."""
+        if self.newest is None:
+            return []
+        return contenthash.changed(contenthash.from_tag(self.newest.tags.get(launchspec.TAG_INPUTS, "")), self.inputs)
+
+
+def make(context: Context) -> Plan:
+    """Resolve everything; whatever is wrong here is a UsageError, since nothing was created."""
+    try:
+        return _make(context)
+    except AwsError as error:
+        raise UsageError(str(error)) from None
+
+
+def _make(context: Context) -> Plan:
+    root, config = context.root, context.config
+    declared = pillar.load(root)
+    pillar.check_overrides(declared, config.pillar)
+    wished = pillar.merge(declared, config.pillar)
+    components.validate(root, [wished["verify"]["clip"], wished["verify"]["reference"]])
+    source = context.images.source(config.source)
+    overrides = pin_model(config.hub.endpoint_url, wished, config.pillar)
+    packed = payload.build(root, {pillar.ROOT_KEY: overrides} if overrides else {})
+    inputs = contenthash.inputs(root, packed.digests, overrides, {"source-image": source.id})
+    context.bucket.check()
+    verified = [i for i in context.images.tagged({launchspec.TAG_VERIFIED: "true"}) if i.state == "available"]
+    content = contenthash.content_hash(inputs)
+    return Plan(
+        source=source,
+        declared=pillar.merge(wished, overrides),
+        payload=packed,
+        inputs=inputs,
+        volume_gb=volume_size(config.instance.volume_gb, source),
+        user_data_bytes=_user_data_bytes(context, packed),
+        reference=(root / "service/clips" / wished["verify"]["reference"]).read_text(encoding="utf-8").strip(),
+        untracked=tuple(tree.untracked(root, tree.PAYLOAD_FOLDERS)),
+        reusable=next((i for i in verified if i.tags.get(launchspec.TAG_CONTENT) == content), None),
+        newest=verified[0] if verified else None,
+    )
+
+
+def pin_model(hub: str, wished: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`overrides` with the model's revision pinned to the commit that it names today."""
+    model = wished["model"]
+    commit = modelhub.resolve(hub or model["endpoint"], model["id"], model["revision"])
+    return pillar.merge(overrides, {"model": {"revision": commit}})
+
+
+def volume_size(wished: int, source: Image) -> int:
+    """GiB of the machine's disk; raises UsageError when the source image would not fit."""
+    if wished and wished < source.volume_gb:
+        raise UsageError(f"[instance] volume_gb is {wished}; the source image {source.id} needs {source.volume_gb}")
+    return wished or max(source.volume_gb, MIN_VOLUME_GB)
+
+
+def _user_data_bytes(context: Context, packed: payload.Payload) -> int:
+    """How large the user-data would be: rendered as for a launch, with addresses that nothing is sent to."""
+    errand = build.Build(build.new_bake_name(), signal.BAKE, context.config.s3.prefix)
+    told = build.parameters(errand, context.bucket, context.config.bake.deadline_minutes * 60, payload=packed)
+    return len(userdata.render(context.root, told).encode())

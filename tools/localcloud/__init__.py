@@ -1,0 +1,7 @@
+"""An embedded cloud on loopback, for rehearsals: EC2 and S3 by moto, real machines by systemd-nspawn, a model hub."""
+
+from .client import LocalCloud
+from .common import LocalCloudError
+from .endpoint import Endpoint
+
+__all__ = ["Endpoint", "LocalCloud", "LocalCloudError"]

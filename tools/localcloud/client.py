@@ -1,0 +1,231 @@
+"""Starts the local cloud, or finds the one that runs, and uses what it offers beside AWS' API."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from . import baseroot, guest, host, keeper, machines, models
+from .common import Folders, LocalCloudError, Say, say_on_stderr
+from .endpoint import MODEL, Endpoint
+
+START_SECONDS = 60.0
+BOOT_SECONDS = 120.0
+STARTED: list["subprocess.Popen[bytes]"] = []  # ours to reap if they end before this process does
+
+
+def folders_of(root: Path) -> Folders:
+    """The local cloud's folders in a checkout of the project."""
+    return Folders.of(root / ".cache" / "cloud")
+
+
+class LocalCloud:
+    """What the launcher and the tests call; `root` is the project's folder. Every error is a LocalCloudError."""
+
+    @staticmethod
+    def ensure(root: Path, *, say: Say = say_on_stderr) -> Endpoint:
+        """Prepare this host, then start the local cloud or find it running. Needs root."""
+        folders = folders_of(root)
+        host.prepare(say)
+        folders.state.mkdir(parents=True, exist_ok=True)
+        with (folders.state / "start.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            baseroot.ensure(folders, say)
+            _ensure_model(folders, say)
+            return _running(folders) or _start(folders)
+
+    @staticmethod
+    @contextmanager
+    def planning(root: Path) -> Iterator[Endpoint]:
+        """The running local cloud; or one inside this process that knows the images and boots nothing."""
+        folders = folders_of(root)
+        endpoint = _running(folders)
+        if endpoint:
+            yield endpoint
+            return
+        _ensure_model(folders, say_on_stderr)
+        from .daemon import in_process
+
+        with in_process(folders) as endpoint:
+            yield endpoint
+
+    @staticmethod
+    def stop(root: Path) -> bool:
+        """Stop the local cloud and its machines; the images stay. Returns whether one was running."""
+        folders = folders_of(root)
+        if not _is_served(folders):
+            return False
+        _ask(folders, "POST", "stop")
+        _wait(lambda: not _is_served(folders), "the local cloud did not stop", START_SECONDS)
+        return True
+
+    @staticmethod
+    def shell(root: Path, image_id: str, argv: Sequence[str], *, boot: bool = True) -> int:
+        """Run a command on an image, in a machine booted from it or only on its disk; returns its exit code."""
+        if not boot:
+            return _on_disk(folders_of(root), image_id, argv)
+        with LocalCloud.machine(root, image_id) as machine_id:
+            return LocalCloud.run(root, machine_id, argv)
+
+    @staticmethod
+    @contextmanager
+    def machine(root: Path, image_id: str) -> Iterator[str]:
+        """A machine booted from an image, with cloud-init off, while this is open."""
+        folders = folders_of(root)
+        machine_id = str(_ask(folders, "POST", "machines", {"image": image_id, "owner": os.getpid()})["id"])
+        try:
+            LocalCloud.wait_booted(root, machine_id)
+            yield machine_id
+        finally:
+            _ask(folders, "DELETE", f"machines/{machine_id}")
+
+    @staticmethod
+    def leader(root: Path, machine_id: str, *, seconds: float = 10.0) -> int:
+        """A running machine's init as this host numbers it."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return int(_ask(folders_of(root), "GET", f"machines/{machine_id}")["leader"])
+            except LocalCloudError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    @staticmethod
+    def wait_booted(root: Path, machine_id: str, *, seconds: float = BOOT_SECONDS) -> str:
+        """Wait until a machine's systemd has started everything; returns `running` or `degraded`."""
+        return guest.wait_booted(LocalCloud.leader(root, machine_id), seconds=seconds)
+
+    @staticmethod
+    def run(root: Path, machine_id: str, argv: Sequence[str]) -> int:
+        """Run a command as root in a running machine, with this process' standard streams; returns its exit code."""
+        return subprocess.run(LocalCloud.command(root, machine_id, argv), check=False).returncode
+
+    @staticmethod
+    def command(root: Path, machine_id: str, argv: Sequence[str]) -> list[str]:
+        """The command of this host that runs `argv` as root in a running machine, for subprocess."""
+        return guest.enter(LocalCloud.leader(root, machine_id), argv)
+
+    @staticmethod
+    def url_of(root: Path, machine_id: str, port: int) -> str:
+        """An address on this host that leads to `port` on a machine's own loopback."""
+        return str(_ask(folders_of(root), "GET", f"machines/{machine_id}/ports/{port}")["url"])
+
+
+def _ensure_model(folders: Folders, say: Say) -> None:
+    if not models.folder_of(MODEL, cache=folders.cache).is_dir():
+        say(f"fetching and converting the rehearsal's model, {MODEL}: once")
+    try:
+        models.model_dir(MODEL, cache=folders.cache)
+    except models.ModelError as error:
+        raise LocalCloudError(str(error)) from None
+
+
+def _is_served(folders: Folders) -> bool:
+    """Whether a daemon holds the state folder's lock."""
+    try:
+        with folders.lock.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+def _read(folders: Folders) -> Endpoint | None:
+    try:
+        return Endpoint(**json.loads(folders.endpoint.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _running(folders: Folders) -> Endpoint | None:
+    """The running local cloud, unless its code is out of date and no machine of it runs: then it is stopped."""
+    from .daemon import code_version
+
+    try:
+        endpoint = _read(folders) if _is_served(folders) else None
+        if endpoint is None:
+            return None
+        health = _ask(folders, "GET", "health")
+        if health["version"] == code_version() or health["running"] or os.geteuid() != 0:
+            return endpoint
+        _ask(folders, "POST", "stop")
+    except LocalCloudError:
+        pass  # it is about to end
+    _wait(lambda: not _is_served(folders), "the last local cloud did not end", START_SECONDS)
+    return None
+
+
+def _start(folders: Folders) -> Endpoint:
+    folders.endpoint.unlink(missing_ok=True)
+    tools = Path(__file__).resolve().parents[1]
+    path = os.pathsep.join(filter(None, [str(tools), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path}
+    command = [sys.executable, "-m", "localcloud", "serve", "--state", str(folders.state)]
+    with folders.log.open("ab") as log:
+        process = subprocess.Popen(
+            command, cwd="/", env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    STARTED.append(process)
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        endpoint = _read(folders)
+        if endpoint:
+            return endpoint
+        time.sleep(0.05)
+    lines = folders.log.read_text(errors="replace").strip().splitlines()
+    raise LocalCloudError(
+        f"the local cloud did not start; {folders.log} ends with: {lines[-1] if lines else 'nothing'}"
+    )
+
+
+def _wait(condition: Any, message: str, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LocalCloudError(f"{message} within {seconds:.0f} s")
+        time.sleep(0.05)
+
+
+def _ask(folders: Folders, method: str, path: str, body: object = None) -> dict[str, Any]:
+    endpoint = _read(folders)
+    if endpoint is None:
+        raise LocalCloudError("the local cloud is not running")
+    data = json.dumps(body).encode() if body is not None else None
+    request = Request(f"{endpoint.api_url}/_cloud/{path}", data, {"Content-Type": "application/json"}, method=method)
+    try:
+        with urlopen(request, timeout=START_SECONDS) as response:
+            answer: dict[str, Any] = json.load(response)
+            return answer
+    except HTTPError as error:
+        raise LocalCloudError(_reason(error)) from None
+    except (URLError, OSError) as error:
+        raise LocalCloudError(f"the local cloud does not answer at {endpoint.api_url}: {error}") from None
+
+
+def _reason(error: HTTPError) -> str:
+    try:
+        return str(json.load(error)["error"])
+    except (ValueError, KeyError):
+        return f"the local cloud answered {error.code}"
+
+
+def _on_disk(folders: Folders, image_id: str, argv: Sequence[str]) -> int:
+    disk = _ask(folders, "GET", f"images/{image_id}")["disk"]
+    folders.machines.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folders.machines, prefix="disk-") as scratch:
+        for name in ("upper", "work", "root"):
+            Path(scratch, name).mkdir()
+        spec = keeper.Spec(name=f"disk-{os.getpid()}", folder=scratch, layers=tuple(disk), command=tuple(argv))
+        return subprocess.run(machines.keeper_command(spec), check=False).returncode

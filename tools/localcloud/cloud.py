@@ -1,0 +1,170 @@
+"""What the EC2 API really does here: joins moto's records, the machines and the images on disk."""
+
+import os
+import secrets
+import threading
+from collections.abc import Mapping
+
+from . import guest
+from .common import Folders, LocalCloudError
+from .ec2 import ApiError
+from .images import Image, Images
+from .machines import Launch, Machines
+from .network import Forwarder
+from .records import Records
+
+POWER_OFF_SECONDS = 120.0
+
+
+class Cloud:
+    """The `Actions` of the EC2 layer, and what the control API offers beside it."""
+
+    def __init__(self, folders: Folders, records: Records) -> None:
+        self.records = records
+        self.images = Images(folders)
+        self.machines = Machines(folders, self._went_off)
+        self._imaging: set[str] = set()
+        self._forwarders: dict[tuple[str, int], Forwarder] = {}
+        self._lock = threading.RLock()
+        records.add_source(self.images.source())
+        for image in self.images.all():
+            records.restore(image)
+
+    # --- the EC2 API
+
+    def may_run(self, image_id: str) -> None:
+        try:
+            self.images.get(image_id)
+        except LocalCloudError:
+            raise ApiError("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist") from None
+        if os.geteuid() != 0:
+            raise ApiError("UnauthorizedOperation", "machines of the local cloud need root: run with sudo")
+
+    def launched(self, instance_ids: list[str], image_id: str, user_data: bytes) -> None:
+        disk = self.images.disk(self.images.get(image_id))
+        for instance_id in instance_ids:
+            try:
+                self.machines.launch(Launch(id=instance_id, disk=disk, user_data=user_data))
+            except (LocalCloudError, OSError) as error:
+                self.records.set_state(instance_id, "terminated", code="Server.InternalError", reason=str(error))
+
+    def stop(self, instance_ids: list[str], *, force: bool) -> None:
+        for instance_id in instance_ids:
+            machine = self.machines.get(instance_id)
+            if machine.running:
+                self.records.set_state(instance_id, "stopping")
+                machine.kill() if force else machine.say("poweroff")
+
+    def start(self, instance_ids: list[str]) -> None:
+        for instance_id in instance_ids:
+            if not self.machines.get(instance_id).running:
+                self.machines.start(instance_id)
+
+    def reboot(self, instance_ids: list[str]) -> None:
+        for instance_id in instance_ids:
+            guest.signal_init(self.machines.get(instance_id).leader(), guest.REBOOT)
+
+    def terminate(self, instance_ids: list[str]) -> None:
+        for instance_id in instance_ids:
+            self._end(instance_id)
+
+    def terminated(self, instance_id: str) -> bool:
+        return self.records.state(instance_id) == "terminated"
+
+    def console(self, instance_id: str) -> bytes:
+        return self.machines.get(instance_id).console()
+
+    def may_image(self, instance_id: str, name: str, *, no_reboot: bool) -> None:
+        if self.records.has_image_named(name):
+            raise ApiError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by another image")
+        if self.records.state(instance_id) not in ("running", "stopped"):
+            raise ApiError("IncorrectState", f"The instance '{instance_id}' is neither running nor stopped")
+        if no_reboot and self.machines.get(instance_id).running:
+            raise ApiError("UnsupportedOperation", "The local cloud images a running machine only by rebooting it")
+
+    def imaged(self, instance_id: str, image_id: str, *, snapshot_tags: Mapping[str, str]) -> None:
+        machine = self.machines.get(instance_id)
+        was_running = machine.running
+        self._imaging.add(instance_id)
+        try:
+            if was_running:
+                machine.say("poweroff")
+                if not machine.settled.wait(POWER_OFF_SECONDS):
+                    raise ApiError("InternalError", f"the machine did not power off in {POWER_OFF_SECONDS:.0f} s")
+            below = machine.disk
+            layer = self.machines.freeze(instance_id, self.images.freeze)
+        finally:
+            self._imaging.discard(instance_id)
+        self.records.finish_image(image_id, snapshot_tags)
+        layers = (layer.name, *(path.name for path in below[:-1]))
+        self.images.add(Image(image_id, root=below[-1].name, layers=layers, facts=self.records.facts(image_id)))
+        if was_running:
+            self.machines.start(instance_id)
+
+    def copied(self, source_id: str, image_id: str) -> None:
+        source = self.images.get(source_id)
+        self.records.finish_image(image_id, {})
+        self.images.add(Image(image_id, root=source.root, layers=source.layers, facts=self.records.facts(image_id)))
+
+    def deregistered(self, image_id: str) -> None:
+        self.images.remove(image_id)
+        self.images.collect(self.machines.disks())
+
+    def changed(self) -> None:
+        for image in self.images.all():
+            self.images.describe(image.id, self.records.facts(image.id))
+
+    # --- beside it
+
+    def boot(self, image_id: str, *, owner: int) -> str:
+        """Boot an image with cloud-init off, for a person's command; the machine ends with the process `owner`."""
+        self.may_run(image_id)
+        machine_id = f"i-{secrets.token_hex(8)}0"
+        self.machines.launch(Launch(id=machine_id, disk=self.images.disk(self.images.get(image_id)), owner=owner))
+        return machine_id
+
+    def url_of(self, machine_id: str, port: int) -> str:
+        """Where this host reaches a port that a machine serves on its own loopback."""
+        with self._lock:
+            if (machine_id, port) not in self._forwarders:
+                leader = self.machines.get(machine_id).leader()
+                self._forwarders[machine_id, port] = Forwarder(leader=leader, port=port)
+            return self._forwarders[machine_id, port].url
+
+    def sweep(self) -> None:
+        """Delete what a local cloud that was killed has left on disk."""
+        self.machines.sweep()
+        self.images.collect(())
+
+    def close(self) -> None:
+        self.machines.close()
+
+    # --- what machines do by themselves
+
+    def _went_off(self, machine_id: str, clean: bool) -> None:
+        self._close_forwarders(machine_id)
+        state = self.records.state(machine_id)
+        if machine_id in self._imaging:
+            return
+        if state == "stopping":
+            self.records.set_state(machine_id, "stopped")
+        elif state == "running":
+            code, reason = "Client.InstanceInitiatedShutdown", "Instance initiated shutdown"
+            if not clean:
+                code, reason = "Server.InternalError", f"the machine failed{self.machines.get(machine_id).trouble()}"
+            ends = self.records.ends_on_shutdown(machine_id) or not clean
+            self.records.set_state(machine_id, "terminated" if ends else "stopped", code=code, reason=reason)
+            if ends:
+                self._end(machine_id)
+        elif self.machines.get(machine_id).launch.owner:
+            self._end(machine_id)
+
+    def _end(self, machine_id: str) -> None:
+        self._close_forwarders(machine_id)
+        self.machines.terminate(machine_id)
+        self.images.collect(self.machines.disks())
+
+    def _close_forwarders(self, machine_id: str) -> None:
+        with self._lock:
+            for known in [known for known in self._forwarders if known[0] == machine_id]:
+                self._forwarders.pop(known).close()

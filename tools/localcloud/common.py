@@ -1,0 +1,97 @@
+"""What every part of the local cloud uses: its error, its folders and the one way to run a program."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+Say = Callable[[str], None]
+"""Receives one line of progress for the person who waits."""
+
+
+class LocalCloudError(Exception):
+    """The local cloud cannot do what was asked; the message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the local cloud keeps things: `state` is its own, `cache` is shared with the project's other parts."""
+
+    state: Path
+    cache: Path
+
+    @classmethod
+    def of(cls, state: Path, cache: Path | None = None) -> "Folders":
+        state = state.resolve()
+        return cls(state=state, cache=(cache or state.parent).resolve())
+
+    @property
+    def machines(self) -> Path:
+        return self.state / "machines"
+
+    @property
+    def layers(self) -> Path:
+        return self.state / "layers"
+
+    @property
+    def roots(self) -> Path:
+        return self.state / "roots"
+
+    @property
+    def images(self) -> Path:
+        return self.state / "images.json"
+
+    @property
+    def endpoint(self) -> Path:
+        return self.state / "endpoint.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.state / "daemon.lock"
+
+    @property
+    def log(self) -> Path:
+        return self.state / "daemon.log"
+
+    @property
+    def pip_cache(self) -> Path:
+        return self.cache / "pip"
+
+    @property
+    def apt_archives(self) -> Path:
+        return self.cache / "apt"
+
+
+def say_on_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def run(argv: Sequence[str | Path], *, why: str, timeout: float | None = None) -> str:
+    """Run a program to its end and return what it wrote. Raises LocalCloudError: `cannot <why>: <its last line>`."""
+    command = [str(part) for part in argv]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=timeout, stdin=subprocess.DEVNULL
+        )
+    except FileNotFoundError:
+        raise LocalCloudError(f"cannot {why}: {command[0]} is not installed") from None
+    except subprocess.TimeoutExpired:
+        raise LocalCloudError(f"cannot {why}: {command[0]} did not end within {timeout:.0f} s") from None
+    if done.returncode:
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise LocalCloudError(f"cannot {why}: {lines[-1] if lines else f'{command[0]} ended with {done.returncode}'}")
+    return done.stdout
+
+
+def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
+    """Replace `path` by the JSON of `value` at once: a reader sees the old file or the new one."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        json.dump(value, file, indent=1, sort_keys=True)
+    Path(file.name).chmod(mode)
+    Path(file.name).replace(path)

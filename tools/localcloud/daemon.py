@@ -1,0 +1,108 @@
+"""The local cloud as a process of its own: it outlives the launcher, and ends when nobody has used it for hours."""
+
+import fcntl
+import hashlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+
+from .cloud import Cloud
+from .common import Folders, LocalCloudError, write_json
+from .endpoint import BUCKET, REGION, Endpoint
+from .records import Records
+from .server import Activity, Served, aws_app, control_app, hub_app
+
+IDLE_SECONDS = 4 * 3600.0
+TICK_SECONDS = 5.0
+
+
+def code_version() -> str:
+    """Changes when the local cloud's own code does, so that an old process is not mistaken for it."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class Daemon:
+    """Serves one state folder."""
+
+    def __init__(self, folders: Folders) -> None:
+        self.folders = folders
+        self.activity = Activity()
+        self.activity.touch()
+        self._ended = threading.Event()
+        records = Records(REGION)
+        records.create_bucket(BUCKET)
+        self.cloud = Cloud(folders, records)
+        version = code_version()
+        control = control_app(self.cloud, stop=self._ended.set, facts=lambda: {"version": version, "pid": os.getpid()})
+        self._api = Served(aws_app(self.cloud, control, self.activity))
+        self._hub = Served(hub_app(folders))
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return Endpoint.on(api_port=self._api.port, hub_port=self._hub.port)
+
+    def end(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
+        self._ended.set()
+
+    def serve(self) -> None:
+        """Serve until told to end, or until nobody has asked for anything in a long time."""
+        while not self._ended.wait(TICK_SECONDS):
+            idle = time.monotonic() - self.activity.last > IDLE_SECONDS
+            if idle and not self.cloud.machines.running():
+                return
+
+    def close(self) -> None:
+        self.cloud.close()
+        self._api.close()
+        self._hub.close()
+
+
+@contextmanager
+def sole(folders: Folders) -> Iterator[None]:
+    """Be the only process that serves this state folder. Raises LocalCloudError if there is one."""
+    folders.state.mkdir(parents=True, exist_ok=True)
+    with folders.lock.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LocalCloudError(f"a local cloud serves {folders.state} already") from None
+        yield
+
+
+def main(folders: Folders) -> None:
+    """Serve in the foreground."""
+    try:
+        with sole(folders):
+            daemon = Daemon(folders)
+            daemon.cloud.sweep()
+            signal.signal(signal.SIGTERM, daemon.end)
+            signal.signal(signal.SIGINT, daemon.end)
+            write_json(folders.endpoint, asdict(daemon.endpoint))
+            print(f"local cloud: {daemon.endpoint.api_url}, state in {folders.state}", flush=True)
+            try:
+                daemon.serve()
+            finally:
+                folders.endpoint.unlink(missing_ok=True)
+                daemon.close()
+    except LocalCloudError as error:
+        sys.exit(f"error: {error}")
+
+
+@contextmanager
+def in_process(folders: Folders) -> Iterator[Endpoint]:
+    """A local cloud inside this process, which knows the images but boots nothing: to plan with, without root."""
+    daemon = Daemon(folders)
+    try:
+        yield daemon.endpoint
+    finally:
+        daemon.close()

@@ -1,0 +1,151 @@
+"""The local cloud's HTTP servers: the AWS API with the control API beside it, and the model hub."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from flask import Flask, Response, jsonify, request
+from werkzeug.serving import make_server
+
+# moto reads these when it is imported: no built-in images, and no instance of an unknown image or type.
+os.environ |= {"MOTO_EC2_LOAD_DEFAULT_AMIS": "false", "MOTO_ENABLE_AMI_VALIDATION": "true"}
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+
+from . import models
+from .cloud import Cloud
+from .common import Folders, LocalCloudError
+from .ec2 import ApiError, Ec2Layer
+from .hub import Repository, create_app
+
+CONTROL = "/_cloud/"
+
+
+class Handler(MotoRequestHandler):  # type: ignore[misc]
+    """Speaks HTTP/1.1, without which every upload of botocore waits a second for `100 Continue`."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Requests are not worth a line each."""
+
+
+class Served:
+    """A WSGI application on a port of this host's loopback, from a thread of its own."""
+
+    def __init__(self, application: WSGIApplication, port: int = 0) -> None:
+        self._server = make_server("127.0.0.1", port, application, threaded=True, request_handler=Handler)
+        self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class Repositories(Mapping[str, Repository]):
+    """The hub's models, each made when it is first asked for."""
+
+    def __init__(self, folders: Folders) -> None:
+        self._folders = folders
+        self._names = {source.id: name for name, source in models.SOURCES.items()}
+        self._made: dict[str, Repository] = {}
+        self._lock = threading.Lock()
+
+    def __getitem__(self, repo_id: str) -> Repository:
+        with self._lock:
+            if repo_id not in self._made:
+                folder = models.model_dir(self._names[repo_id], cache=self._folders.cache)
+                self._made[repo_id] = Repository(repo_id, folder)
+            return self._made[repo_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@dataclass
+class Activity:
+    """When somebody last asked for something; the daemon ends when nobody does."""
+
+    last: float = 0.0
+
+    def touch(self) -> None:
+        self.last = time.monotonic()
+
+
+def aws_app(cloud: Cloud, control: WSGIApplication, activity: Activity) -> WSGIApplication:
+    """The AWS API, with the control API below CONTROL."""
+    layer = Ec2Layer(DomainDispatcherApplication(create_backend_app), cloud)
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        activity.touch()
+        inner = control if environ.get("PATH_INFO", "").startswith(CONTROL) else layer
+        return inner(environ, start_response)
+
+    return application
+
+
+def hub_app(folders: Folders) -> WSGIApplication:
+    application: WSGIApplication = create_app(Repositories(folders))
+    return application
+
+
+def control_app(cloud: Cloud, *, stop: Callable[[], None], facts: Callable[[], Mapping[str, object]]) -> Flask:
+    """What a person's tools ask for beside AWS' API: machines from images, their leaders and their ports."""
+    app = Flask(__name__)
+
+    @app.get("/_cloud/health")
+    def health() -> Response:
+        return jsonify({**facts(), "running": cloud.machines.running()})
+
+    @app.post("/_cloud/stop")
+    def end() -> Response:
+        stop()
+        return jsonify({})
+
+    @app.post("/_cloud/machines")
+    def boot() -> Response:
+        asked = request.get_json()
+        return jsonify(id=cloud.boot(asked["image"], owner=int(asked["owner"])))
+
+    @app.get("/_cloud/machines/<machine_id>")
+    def describe(machine_id: str) -> Response:
+        return jsonify(leader=cloud.machines.get(machine_id).leader())
+
+    @app.delete("/_cloud/machines/<machine_id>")
+    def terminate(machine_id: str) -> Response:
+        cloud.terminate([machine_id])
+        return jsonify({})
+
+    add_views(app, cloud)
+
+    @app.errorhandler(LocalCloudError)
+    @app.errorhandler(ApiError)
+    def refuse(error: Exception) -> tuple[Response, int]:
+        return jsonify(error=str(error)), 400
+
+    return app
+
+
+def add_views(app: Flask, cloud: Cloud) -> None:
+    """What can be looked at: a machine's ports and console, an image's disk."""
+
+    @app.get("/_cloud/machines/<machine_id>/ports/<int:port>")
+    def url(machine_id: str, port: int) -> Response:
+        return jsonify(url=cloud.url_of(machine_id, port))
+
+    @app.get("/_cloud/machines/<machine_id>/console")
+    def console(machine_id: str) -> Response:
+        return Response(cloud.console(machine_id), mimetype="text/plain")
+
+    @app.get("/_cloud/images/<image_id>")
+    def disk(image_id: str) -> Response:
+        return jsonify(disk=[str(path) for path in cloud.images.disk(cloud.images.get(image_id))])

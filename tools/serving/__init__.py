@@ -1,0 +1,1 @@
+"""The service on this computer, without any machine: what tools/serve.py does."""

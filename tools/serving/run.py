@@ -1,0 +1,145 @@
+"""The service's two processes: started, watched, and stopped together."""
+
+import argparse
+import http.client
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from baker import pillar
+
+from serving.folder import EXIT_USAGE, ROOT, SERVICE, ServeError, environment, fill_cache, find_model, machine_folder
+
+READY_SECONDS = 600.0
+STOP_SECONDS = 30.0  # the service finishes its running requests in less
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    about = "Run the service on this computer, without any machine and without root. Ctrl-C stops it."
+    parser = argparse.ArgumentParser(prog="serve.py", description=about)
+    parser.add_argument(
+        "--model",
+        metavar="DIR_OR_ID",
+        default="",
+        help="a transformers directory, or ID or ID@REVISION of the hub (default: a small real Whisper)",
+    )
+    parser.add_argument("--port", metavar="N", type=int, default=8000)
+    parser.add_argument("--host", default="127.0.0.1", help="an address of this computer (default: 127.0.0.1)")
+    parser.add_argument("--language", metavar="CODE", default="", help="default: heard from each recording")
+    return parser.parse_args(arguments)
+
+
+def check_host(host: str, port: int) -> None:
+    """Refuse early what would only show as a dead child. Raises ServeError."""
+    if shutil.which("ffmpeg") is None:
+        raise ServeError("ffmpeg is not installed, and the service decodes with it: sudo apt-get install ffmpeg")
+    if not 1 <= port <= 65_535:
+        raise ServeError(f"--port {port}: must be from 1 to 65535", EXIT_USAGE)
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise ServeError(f"cannot listen on {host} port {port}: {error.strerror}; choose another --port") from None
+
+
+class Children:
+    """The service's two processes."""
+
+    def __init__(self, config: Path) -> None:
+        self.logs = config.parent.parent / "logs"
+        told = environment(config, offline=True)
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        for name, arguments in {"api": ["api_server.py"], "worker": ["transcribe_optimized.py", "--worker"]}.items():
+            with (self.logs / f"{name}.log").open("wb") as log:
+                self._processes[name] = subprocess.Popen(
+                    [sys.executable, str(SERVICE / arguments[0]), *arguments[1:]],
+                    env=told,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # a Ctrl-C of the terminal is for us to pass on
+                )
+
+    def check(self) -> None:
+        """Raise ServeError if one has died, with the last line that it wrote."""
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                log = self.logs / f"{name}.log"
+                lines = log.read_text(errors="replace").strip().splitlines()
+                last = lines[-1] if lines else "it wrote nothing"
+                raise ServeError(f"the {name} process ended with {process.returncode}: {last} (log: {log})")
+
+    def stop(self) -> None:
+        """Let both finish what runs, and end them; a second Ctrl-C ends them at once."""
+        try:
+            for process in self._processes.values():
+                if process.poll() is None:
+                    process.send_signal(signal.SIGTERM)
+            end = time.monotonic() + STOP_SECONDS
+            for process in self._processes.values():
+                process.wait(max(end - time.monotonic(), 0.1))
+        except (KeyboardInterrupt, subprocess.TimeoutExpired):
+            for process in self._processes.values():
+                process.kill()
+
+
+def wait_ready(children: Children, host: str, port: int) -> None:
+    """Return when GET /ready answers 200. Raises ServeError when that cannot come any more."""
+    end = time.monotonic() + READY_SECONDS
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  compared with, not bound to
+    while time.monotonic() < end:
+        children.check()
+        connection = http.client.HTTPConnection(reachable, port, timeout=5)
+        try:
+            connection.request("GET", "/ready")
+            if connection.getresponse().status == http.HTTPStatus.OK:
+                return
+        except (OSError, http.client.HTTPException):
+            pass  # not listening yet
+        finally:
+            connection.close()
+        time.sleep(0.2)
+    raise ServeError(f"the service was not ready after {READY_SECONDS:.0f} s (logs: {children.logs})")
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Prepare, start, and stay until Ctrl-C or the death of a child. Raises ServeError."""
+    check_host(options.host, options.port)
+    declared = pillar.load(ROOT)
+    model = find_model(options.model, declared["model"]["endpoint"])
+    config = machine_folder(options, declared, model)
+    fill_cache(config, model)
+    children = Children(config)
+    try:
+        wait_ready(children, options.host, options.port)
+        print(f"ready: http://{options.host}:{options.port}  (logs: {children.logs}; Ctrl-C stops it)", flush=True)
+        while True:
+            time.sleep(0.5)
+            children.check()
+    finally:
+        children.stop()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main(arguments: list[str]) -> int:
+    """The program; returns its exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        serve(parse(arguments))
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 0
+    except ServeError as error:
+        print(f"serve: {error}", file=sys.stderr)
+        return error.code
+    return 0
