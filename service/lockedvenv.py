@@ -23,12 +23,17 @@ from pathlib import Path
 
 INSPECT = Path(__file__).resolve().with_name("venvinspect.py")
 BUILD_TOOLS = ("setuptools", "wheel")  # what a source archive needs before pip can build it
-CPU_BUILD_MISSING = re.compile(r"No matching distribution found for torch==\S*\+cpu")
+# pip's two words for it: the second one is said where its configuration also constrains torch.
+CPU_BUILD_MISSING = re.compile(r"(?:No matching distribution found for|Cannot install) torch==\S*\+cpu")
 LOCKS_IN_USE = "locks.json"  # in the environment
 
 
 class VenvError(Exception):
-    """One line for the user: what failed, where, and the mend."""
+    """One line for the user: what failed, where, and the mend; `output` is all that pip said of it."""
+
+    def __init__(self, message: str, output: str = "") -> None:
+        super().__init__(message)
+        self.output = output
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ def run_pip(venv: Path, arguments: list[str], on_line: Callable[[str], None] = l
     if process.returncode != 0:
         errors = [line for line in lines if line.startswith("ERROR:")] or lines
         reason = errors[-1] if errors else "no output"
-        raise VenvError(f"pip could not install into {venv}: {reason}")
+        raise VenvError(f"pip could not install into {venv}: {reason}", "\n".join(lines))
     return "\n".join(lines)
 
 
@@ -187,7 +192,7 @@ def sync(
     try:
         repair(venv, locks, say)
     except VenvError as error:
-        if not CPU_BUILD_MISSING.search(str(error)):
+        if not CPU_BUILD_MISSING.search(error.output):
             raise
         say("no CPU build of torch in pip's sources: taking the CUDA build, several GB")
         locks = cuda_instead(locks)

@@ -109,7 +109,12 @@ def test_wrong_hash_is_refused_in_one_line(tmp_path: Path, wheels: Path) -> None
         sync(tmp_path / "venv", [lock])
 
 
-def test_cuda_build_serves_where_there_is_no_cpu_build(tmp_path: Path, wheels: Path) -> None:
+@pytest.mark.parametrize("constraint", ["", "torch<=3"])
+def test_cuda_build_serves_where_there_is_no_cpu_build(
+    tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch, constraint: str
+) -> None:
+    (tmp_path / "constraints.txt").write_text(constraint)
+    monkeypatch.setenv("PIP_CONSTRAINT", str(tmp_path / "constraints.txt"))
     cuda = tmp_path / "cuda.lock"
     cuda.write_text(make_wheel(wheels, "torch", "2.0"))
     lock = tmp_path / "cpu.lock"
