@@ -19,6 +19,7 @@ from fakeworker import FakeWorker
 from transcribe.config import Config
 from transcribe.store import Store
 
+pytestmark = pytest.mark.drill
 LONG = os.environ.get("DRILLS") == "long"
 CLIENTS = 200
 KILLS = 30 if LONG else 4  # of each process

@@ -35,6 +35,7 @@ def test_it_is_served(api: Api) -> None:
     assert api.get("/openapi.json").json == document()
 
 
+@pytest.mark.drill
 def test_schemathesis_finds_nothing(api: Api, tmp_path: Path) -> None:
     """A short run; `DRILLS=long` makes the long one. Left out are the two checks that hold forms, which have no
     types, against typed schemas."""

@@ -13,6 +13,7 @@ from transcribe.audio import AudioError, decode
 from transcribe.vad import Vad
 from workshop import CLIPS, FakeEngine, Shop, program, shop, with_model, working
 
+pytestmark = pytest.mark.drill
 LONG = os.environ.get("DRILLS") == "long"
 MIB = 1 << 20
 
