@@ -15,6 +15,7 @@ from baker.progress import Display
 from bakertree import REFERENCE, make_tree
 from fakecloud import BUCKET, REGION, Cloud, client_session, serving
 from fakemachine import Fleet
+from recorder import Recorder
 from rich.console import Console
 
 
@@ -29,8 +30,16 @@ def session() -> boto3.Session:
     return client_session(REGION)  # shared, since reading EC2's model takes longer than a test
 
 
+@pytest.fixture(scope="module")
+def recorder() -> Recorder:
+    """What the launchers of a module asked of AWS."""
+    return Recorder()
+
+
 @pytest.fixture
-def cloud(endpoint: str, session: boto3.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+def cloud(
+    endpoint: str, session: boto3.Session, recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Cloud]:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # hundreds of images that each reset would make again
@@ -51,7 +60,7 @@ def cloud(endpoint: str, session: boto3.Session, tmp_path: Path, monkeypatch: py
         make_tree(tmp_path / "tree"),
         config.from_mapping(document),
         Display(Console(quiet=True)),
-        session=session,
+        session=recorder.session(session),
         sleep=lambda seconds: time.sleep(min(seconds, 0.05)),
     )
     fleet = Fleet(session, endpoint, REFERENCE)
@@ -59,3 +68,4 @@ def cloud(endpoint: str, session: boto3.Session, tmp_path: Path, monkeypatch: py
     yield Cloud(context, fleet, session, ec2, s3)
     fleet.end()
     assert fleet.errors == []
+    assert recorder.undeclared() == [], "declare these calls in baker/policy.py"

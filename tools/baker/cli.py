@@ -60,6 +60,9 @@ def parser() -> argparse.ArgumentParser:
 
     plan = commands_.add_parser("plan", help="say what a bake would do; creates nothing")
     _where(plan)
+    plan.add_argument(
+        "--policy", action="store_true", help="only print the IAM policy that the launcher needs; asks AWS nothing"
+    )
     plan.set_defaults(run=commands.plan)
 
     bake = commands_.add_parser("bake", help="make an image, boot it, and mark it as verified")

@@ -1,11 +1,12 @@
 """The commands, each a few lines over the parts that do the work."""
 
 import argparse
+import json
 import os
 import re
 from pathlib import Path
 
-from baker import clouds, flow, planning, report, summary
+from baker import clouds, flow, planning, policy, report, summary
 from baker.build import Audio
 from baker.context import open_context
 from baker.errors import UsageError
@@ -15,9 +16,12 @@ LANGUAGE = re.compile(r"[a-z]{2,3}")
 
 
 def plan(root: Path, options: argparse.Namespace) -> int:
-    """Print what a bake would do."""
+    """Print what a bake would do, or what it must be allowed to do."""
     console = open_console()
     with clouds.planning_config(root, options.cloud, options.config) as config:
+        if options.policy:
+            print(json.dumps(policy.document(config), indent=1))
+            return 0
         made = planning.make(open_context(root, config, Display(console)))
     rows = {
         "cloud": clouds.describe(config),

@@ -1,0 +1,84 @@
+"""The policy document allows the calls that the launcher makes, and no other; every request fits AWS's own model."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from baker import cli, flow, policy
+from baker.config import Source
+from baker.errors import BakeError
+from fakecloud import Cloud
+from fakemachine import Machine
+from recorder import Recorder, model_faults
+
+
+def fails(machine: Machine) -> None:
+    machine.put("report", machine.report(verdict="failure", reason="no room"))
+
+
+def source_by_parameter(cloud: Cloud) -> None:
+    ssm: Any = cloud.session.client("ssm", endpoint_url=cloud.context.config.aws.endpoint_url)
+    ssm.put_parameter(Name="/base/ami", Value=cloud.context.config.source.ami, Type="String")
+    config = replace(cloud.context.config, source=Source(ssm_parameter="/base/ami"))
+    flow.bake(replace(cloud.context, config=config), flow.Options())
+
+
+def failed_verification(cloud: Cloud) -> None:
+    cloud.fleet.scripts["verify"] = fails
+    with pytest.raises(BakeError):
+        cloud.bake()
+
+
+def subnets(cloud: Cloud) -> None:
+    instance = replace(
+        cloud.context.config.instance,
+        subnets=tuple(subnet["SubnetId"] for subnet in cloud.ec2.describe_subnets()["Subnets"]),
+    )
+    flow.bake(replace(cloud.context, config=replace(cloud.context.config, instance=instance)), flow.Options())
+
+
+# What a launcher does in its life; whoever adds a call to the policy table adds what makes it here.
+JOURNEYS: tuple[Callable[[Cloud], object], ...] = (source_by_parameter, failed_verification, subnets)
+
+
+@pytest.mark.parametrize("journey", JOURNEYS, ids=lambda journey: journey.__name__)
+def test_every_call_of_a_launcher_is_declared(
+    cloud: Cloud, recorder: Recorder, journey: Callable[[Cloud], object]
+) -> None:
+    journey(cloud)  # the fixture itself refuses a call that is not declared
+    assert recorder.calls
+
+
+def test_every_declared_call_was_made_and_fits_the_service_model(recorder: Recorder) -> None:
+    """Runs after the journeys, whose recordings it reads."""
+    assert sorted(recorder.calls) == sorted((call.service, call.operation) for call in policy.CALLS)
+    assert recorder.faults() == []
+
+
+def test_a_request_that_does_not_fit_the_model_is_seen(recorder: Recorder) -> None:
+    shape = recorder.models["ec2", "RunInstances"].input_shape
+    good = recorder.calls["ec2", "RunInstances"][0]
+    assert model_faults({**good, "InstanceTypo": "g4dn.xlarge"}, shape)
+    assert model_faults({**good, "InstanceInitiatedShutdownBehavior": "vanish"}, shape)
+
+
+def test_the_policy_is_printed_without_asking_aws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "bake.toml"
+    file.write_text('[aws]\nregion = "cn-north-1"\n[s3]\nbucket = "b"\n[source]\nami = "ami-1"\n')
+    assert cli.main(["plan", "--policy", "--config", str(file)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert "arn:aws-cn:s3:::b/transcribe-bake/*" in json.dumps(printed)
+
+
+def test_the_policy_confines_what_can_be_confined(cloud: Cloud) -> None:
+    statements = policy.document(cloud.context.config)["Statement"]
+    for statement in statements:
+        looks = all(action.startswith("ec2:Describe") for action in statement["Action"])
+        assert looks or statement["Resource"] != ["*"], statement
+    assert "key-pair" not in json.dumps(statements)
+    assert "{" not in "".join(r for s in statements for r in s["Resource"])
+    ends = next(s for s in statements if "ec2:TerminateInstances" in s["Action"])
+    assert ends["Condition"] == {"Null": {"aws:ResourceTag/transcribe:bake": "false"}}

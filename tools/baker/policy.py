@@ -1,0 +1,139 @@
+"""What the launcher may do in an AWS account: every call that it makes, declared here, and the policy that allows them.
+
+A call that is made and not declared fails a test, and so does one that is declared and never made.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+
+from baker import launchspec
+from baker.config import Config
+
+ANY = ("*",)  # what has no resource of its own: every Describe of EC2
+IMAGES, SNAPSHOTS = "{ec2_any}image/*", "{ec2_any}snapshot/*"  # a public image belongs to no account
+INSTANCES, VOLUMES, GROUPS = "{ec2}instance/*", "{ec2}volume/*", "{ec2}security-group/*"
+OBJECTS, BUCKET = "{s3}{bucket}/{prefix}/*", "{s3}{bucket}"
+NETWORK = ("{ec2}subnet/*", "{ec2}network-interface/*", "{ec2}vpc/*")
+
+Condition = Mapping[str, Mapping[str, str]]
+FREE: Condition = {}
+OURS: Condition = {"Null": {f"aws:ResourceTag/{launchspec.TAG_BAKE}": "false"}}  # it carries a bake's tag
+BECOMES_OURS: Condition = {"Null": {f"aws:RequestTag/{launchspec.TAG_BAKE}": "false"}}
+
+
+@dataclass(frozen=True)
+class Grant:
+    """One permission: an IAM action, the resources that it is confined to, and the condition."""
+
+    action: str
+    resources: tuple[str, ...] = ANY
+    condition: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()  # hashable, so that equal scopes are one
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operation of one service, as botocore names them, and the permissions that it takes."""
+
+    service: str
+    operation: str
+    grants: tuple[Grant, ...]
+
+
+def grant(action: str, *resources: str, when: Condition = FREE) -> Grant:
+    """A Grant from plain values."""
+    condition = tuple((test, tuple(sorted(keys.items()))) for test, keys in sorted(when.items()))
+    return Grant(action, resources or ANY, condition)
+
+
+def describes(*operations: str) -> tuple[Call, ...]:
+    """Calls of EC2 that only look; IAM cannot confine them to a resource."""
+    return tuple(Call("ec2", operation, (grant(f"ec2:{operation}"),)) for operation in operations)
+
+
+def tags_at(creation: str, *resources: str) -> Grant:
+    """The permission to tag what is just being created, and nothing else."""
+    return grant("ec2:CreateTags", *resources, when={"StringEquals": {"ec2:CreateAction": creation}})
+
+
+CALLS: tuple[Call, ...] = (
+    *describes(
+        "DescribeImages", "DescribeInstances", "DescribeSecurityGroups", "DescribeSubnets", "DescribeVpcs",
+    ),
+    Call("ec2", "GetConsoleOutput", (grant("ec2:GetConsoleOutput", INSTANCES, when=OURS),)),
+    Call("ec2", "RunInstances", (
+        grant("ec2:RunInstances", INSTANCES, when={
+            **BECOMES_OURS, "StringEquals": {"ec2:MetadataHttpTokens": "required"},
+        }),
+        grant("ec2:RunInstances", VOLUMES, when={"Bool": {"ec2:Encrypted": "true"}}),
+        grant("ec2:RunInstances", IMAGES, SNAPSHOTS, GROUPS, *NETWORK[:2]),  # no key pair: nobody could log in
+        tags_at("RunInstances", INSTANCES, VOLUMES),
+    )),
+    Call("ec2", "StopInstances", (grant("ec2:StopInstances", INSTANCES, when=OURS),)),
+    Call("ec2", "TerminateInstances", (grant("ec2:TerminateInstances", INSTANCES, when=OURS),)),
+    Call("ec2", "CreateImage", (
+        grant("ec2:CreateImage", INSTANCES, when=OURS),
+        grant("ec2:CreateImage", IMAGES, SNAPSHOTS, when=BECOMES_OURS),
+        tags_at("CreateImage", IMAGES, SNAPSHOTS),
+    )),
+    Call("ec2", "CreateTags", (grant("ec2:CreateTags", IMAGES, when=OURS),)),
+    Call("ec2", "DeregisterImage", (grant("ec2:DeregisterImage", IMAGES, when=OURS),)),
+    Call("ec2", "DeleteSnapshot", (grant("ec2:DeleteSnapshot", SNAPSHOTS, when=OURS),)),
+    Call("ec2", "CreateSecurityGroup", (
+        grant("ec2:CreateSecurityGroup", GROUPS, NETWORK[2]), tags_at("CreateSecurityGroup", GROUPS),
+    )),
+    Call("s3", "HeadBucket", (grant("s3:ListBucket", BUCKET),)),
+    Call("s3", "GetObject", (grant("s3:GetObject", OBJECTS), grant("s3:ListBucket", BUCKET))),  # else missing is denied
+    Call("s3", "PutObject", (grant("s3:PutObject", OBJECTS),)),
+    Call("ssm", "GetParameter", (grant("ssm:GetParameter", "{source_parameter}"),)),
+)  # fmt: skip
+
+
+def declared(service: str, operation: str) -> bool:
+    """Whether the launcher may make this call at all."""
+    return any((call.service, call.operation) == (service, operation) for call in CALLS)
+
+
+def document(config: Config, calls: Iterable[Call] = CALLS) -> dict[str, Any]:
+    """The least-privilege policy for `config`, as IAM takes it: one statement for each confinement."""
+    actions: dict[tuple[Any, ...], set[str]] = {}
+    for call in calls:
+        for granted in call.grants:
+            actions.setdefault((granted.resources, granted.condition), set()).add(granted.action)
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            _statement(sorted(allowed), resources, condition, _values(config))
+            for (resources, condition), allowed in actions.items()
+            if config.source.ssm_parameter or "{source_parameter}" not in resources
+        ],
+    }
+
+
+def _statement(
+    actions: list[str], resources: tuple[str, ...], condition: tuple[Any, ...], values: Mapping[str, str]
+) -> dict[str, Any]:
+    statement: dict[str, Any] = {
+        "Effect": "Allow",
+        "Action": actions,
+        "Resource": [resource.format_map(values) for resource in resources],
+    }
+    if condition:
+        statement["Condition"] = {test: dict(keys) for test, keys in condition}
+    return statement
+
+
+def _values(config: Config) -> dict[str, str]:
+    """What the templates of resources are filled with. `*` as account is the account that has the policy."""
+    region = config.aws.region
+    partition = boto3.Session().get_partition_for_region(region)
+    return {
+        "ec2": f"arn:{partition}:ec2:{region}:*:",
+        "ec2_any": f"arn:{partition}:ec2:{region}::",
+        "s3": f"arn:{partition}:s3:::",
+        "bucket": config.s3.bucket,
+        "prefix": config.s3.prefix,
+        "source_parameter": f"arn:{partition}:ssm:{region}:*:parameter/{config.source.ssm_parameter.lstrip('/')}",
+    }
