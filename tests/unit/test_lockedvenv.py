@@ -3,10 +3,12 @@
 import base64
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,50 +34,62 @@ def make_wheel(folder: Path, name: str, version: str) -> str:
     return f"{name}=={version} \\\n    --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
 
 
-@pytest.fixture
-def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "wheels"
-    folder.mkdir()
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    return folder
+Made = tuple[Path, Path]  # an environment, and its lock
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with pip alone: making one takes seconds, copying it does not."""
-    folder = tmp_path_factory.mktemp("template") / "venv"
-    create(folder, sys.executable)
-    return folder
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with the environment that most tests begin with: making one takes seconds, copying it does not."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "wheels").mkdir()
+    create(folder / "venv", sys.executable)
+    shutil.copytree(folder / "venv", folder / "empty", symlinks=True)
+    never = 'three==9.9 ; sys_platform == "win32" \\\n    --hash=sha256:' + "0" * 64 + "\n"
+    blocks = [make_wheel(folder / "wheels", name, "1.0") for name in ("one", "two")]
+    (folder / "cpu.lock").write_text("".join([*blocks, never]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIP_NO_INDEX", "1")
+        patch.setenv("PIP_FIND_LINKS", str(folder / "wheels"))
+        sync(folder / "venv", [folder / "cpu.lock"])
+        yield folder
 
 
-@pytest.fixture(autouse=True)
-def empty_venv(tmp_path: Path, template: Path) -> None:
-    shutil.copytree(template, tmp_path / "venv", symlinks=True)
+def copied(source: Path, target: Path) -> None:
+    """A copy whose pip, which no test touches, is the same files."""
+    link = lambda old, new: os.link(old, new) if "/pip/" in old else shutil.copy2(old, new)  # noqa: E731
+    shutil.copytree(source, target, symlinks=True, copy_function=link)
 
 
 @pytest.fixture
-def venv(tmp_path: Path, wheels: Path) -> tuple[Path, Path]:
+def wheels(tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where pip finds packages; the environment beside it holds pip alone."""
+    shutil.copytree(made / "wheels", tmp_path / "wheels")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    copied(made / "empty", tmp_path / "venv")
+    return tmp_path / "wheels"
+
+
+@pytest.fixture
+def venv(tmp_path: Path, made: Path, wheels: Path) -> Made:
     """An environment with the packages one 1.0 and two 1.0, and its lock."""
-    lock = tmp_path / "cpu.lock"
-    never = 'three==9.9 ; sys_platform == "win32" \\\n    --hash=sha256:' + "0" * 64 + "\n"
-    lock.write_text(make_wheel(wheels, "one", "1.0") + make_wheel(wheels, "two", "1.0") + never)
-    sync(tmp_path / "venv", [lock])
-    return tmp_path / "venv", lock
+    shutil.rmtree(tmp_path / "venv")
+    copied(made / "venv", tmp_path / "venv")
+    shutil.copy(made / "cpu.lock", tmp_path / "cpu.lock")
+    return tmp_path / "venv", tmp_path / "cpu.lock"
 
 
-def test_sync_installs_what_the_lock_pins_and_nothing_for_other_systems(venv: tuple[Path, Path]) -> None:
+def test_sync_installs_what_the_lock_pins_and_nothing_for_other_systems(venv: Made) -> None:
     folder, lock = venv
     assert not check(folder, [lock])
     assert check(folder, [lock]).pinned == 2
     assert not sync(folder, [lock])
 
 
-def test_missing_environment_misses_everything(tmp_path: Path, venv: tuple[Path, Path]) -> None:
+def test_missing_environment_misses_everything(tmp_path: Path, venv: Made) -> None:
     assert check(tmp_path / "elsewhere", [venv[1]]).missing == ["one", "three", "two"]
 
 
-def test_only_what_differs_is_repaired(venv: tuple[Path, Path], wheels: Path) -> None:
+def test_only_what_differs_is_repaired(venv: Made, wheels: Path) -> None:
     folder, lock = venv
     site = next(folder.glob("lib/python*/site-packages"))
     (site / "one.py").write_text("tampered")
@@ -86,7 +100,7 @@ def test_only_what_differs_is_repaired(venv: tuple[Path, Path], wheels: Path) ->
     assert (site / "two.py").stat().st_mtime_ns == untouched
 
 
-def test_version_and_extra_packages_follow_the_lock(venv: tuple[Path, Path], wheels: Path) -> None:
+def test_version_and_extra_packages_follow_the_lock(venv: Made, wheels: Path) -> None:
     folder, lock = venv
     lock.write_text(make_wheel(wheels, "one", "2.0"))
     assert check(folder, [lock]) == Difference(pinned=1, wrong=["one"], extra=["two"])
@@ -94,7 +108,7 @@ def test_version_and_extra_packages_follow_the_lock(venv: tuple[Path, Path], whe
     assert not check(folder, [lock])
 
 
-def test_broken_interpreter_is_replaced(venv: tuple[Path, Path]) -> None:
+def test_broken_interpreter_is_replaced(venv: Made) -> None:
     folder, lock = venv
     (folder / "bin/python").unlink()
     sync(folder, [lock], sys.executable)
@@ -102,7 +116,6 @@ def test_broken_interpreter_is_replaced(venv: tuple[Path, Path]) -> None:
 
 
 def test_wrong_hash_is_refused_in_one_line(tmp_path: Path, wheels: Path) -> None:
-    make_wheel(wheels, "one", "1.0")
     lock = tmp_path / "cpu.lock"
     lock.write_text("one==1.0 \\\n    --hash=sha256:" + "0" * 64 + "\n")
     with pytest.raises(VenvError, match=r"^pip could not install into [^\n]*$"):
@@ -124,7 +137,7 @@ def test_cuda_build_serves_where_there_is_no_cpu_build(
     assert not sync(tmp_path / "venv", [lock])
 
 
-def test_command_line(venv: tuple[Path, Path]) -> None:
+def test_command_line(venv: Made) -> None:
     folder, lock = venv
     program = Path(sys.modules["lockedvenv"].__file__ or "")
     command = [sys.executable, str(program), "check", str(folder), str(lock)]
