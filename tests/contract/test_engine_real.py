@@ -1,6 +1,7 @@
 """The engine with a real model on real recordings."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,12 @@ def test_language_is_heard_and_rows_do_not_disturb_each_other(engine: Engine) ->
             Chunk("c", audio, DecodeOptions(language=None, prompt="Sense and Sensibility", hotwords="Dashwood")),
         ]
     )
-    assert mixed[0].segments == alone.segments
+    assert len(mixed[0].segments) == len(alone.segments)
+    for beside, single in zip(mixed[0].segments, alone.segments, strict=True):
+        # The size of a batch decides in which order a processor adds, and so the last digits.
+        assert beside.avg_logprob == pytest.approx(single.avg_logprob, abs=1e-4)
+        assert beside.no_speech_prob == pytest.approx(single.no_speech_prob, abs=1e-4)
+        assert replace(beside, avg_logprob=single.avg_logprob, no_speech_prob=single.no_speech_prob) == single
     assert mixed[2].language == "en"
 
 
