@@ -10,7 +10,8 @@ import boto3
 from baker import flow, interrupts
 from baker.context import Context
 from fakemachine import Fleet
-from localcloud.ec2 import ApiError, Ec2Layer
+from localcloud.ec2 import Ec2Layer
+from localcloud.wire import ApiError
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
@@ -35,6 +36,7 @@ class Records:
     def copied(self, source_id: str, image_id: str) -> None: ...
     def deregistered(self, image_id: str) -> None: ...
     def changed(self) -> None: ...
+    def reconcile(self) -> None: ...
 
     def terminate(self, instance_ids: list[str]) -> None:
         self.ended.update(instance_ids)

@@ -1,4 +1,4 @@
-"""A cloud for the launcher: moto over HTTP, and machines that only signal."""
+"""Clouds for tests: moto over HTTP with machines that only signal, and the local cloud with processes for machines."""
 
 import os
 import time
@@ -15,8 +15,11 @@ from baker.progress import Display
 from bakertree import REFERENCE, make_tree
 from fakecloud import BUCKET, REGION, Cloud, client_session, serving
 from fakemachine import Fleet
+from localcloud import baseroot, guestconfig, machines
+from localcloud.common import Folders
 from recorder import Recorder
 from rich.console import Console
+from runningcloud import POWERS_OFF, Running
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +72,21 @@ def cloud(
     fleet.end()
     assert fleet.errors == []
     assert recorder.undeclared() == [], "declare these calls in baker/policy.py"
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
+    """Where a local cloud of the test's own keeps things; nothing that it starts needs root."""
+    made = Folders.of(tmp_path / "cloud")
+    baseroot.folder(made).mkdir(parents=True)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(guestconfig, "host_pip", dict)
+    monkeypatch.setattr(machines, "keeper_command", lambda spec: POWERS_OFF)
+    return made
+
+
+@pytest.fixture
+def running(folders: Folders) -> Iterator[Running]:
+    made = Running(folders)
+    yield made
+    made.close()

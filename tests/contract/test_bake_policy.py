@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from baker import cli, flow, policy
+from baker import cli, flow, policy, publishing
 from baker.config import Source
 from baker.errors import BakeError
 from fakecloud import Cloud
 from fakemachine import Machine
+from madeimages import ACCOUNT, made, publisher
 from recorder import Recorder, model_faults
 
 
@@ -40,8 +41,15 @@ def subnets(cloud: Cloud) -> None:
     flow.bake(replace(cloud.context, config=replace(cloud.context.config, instance=instance)), flow.Options())
 
 
+def published(cloud: Cloud) -> None:
+    context = publisher(cloud, accounts=(ACCOUNT,))
+    for image in (made(cloud, "one"), made(cloud, "two")):
+        publishing.publish(context, image)
+    publishing.roll_back(context)
+
+
 # What a launcher does in its life; whoever adds a call to the policy table adds what makes it here.
-JOURNEYS: tuple[Callable[[Cloud], object], ...] = (source_by_parameter, failed_verification, subnets)
+JOURNEYS: tuple[Callable[[Cloud], object], ...] = (source_by_parameter, failed_verification, subnets, published)
 
 
 @pytest.mark.parametrize("journey", JOURNEYS, ids=lambda journey: journey.__name__)

@@ -46,13 +46,14 @@ class Clients:
 def connect(config: Config, session: boto3.Session, *, sleep: Callable[[float], None] = time.sleep) -> Clients:
     """Clients for the configured endpoints; makes no request."""
     endpoint = config.aws.endpoint_url or None
+    region = config.aws.region
     outside = config.s3.presign_endpoint_url or endpoint
     with aws_errors("client"):
         return Clients(
-            ec2=session.client("ec2", endpoint_url=endpoint, config=RETRIES),
-            ssm=session.client("ssm", endpoint_url=endpoint, config=RETRIES),
-            s3=session.client("s3", endpoint_url=endpoint, config=s3_style(endpoint)),
-            presigner=session.client("s3", endpoint_url=outside, config=s3_style(outside)),
+            ec2=session.client("ec2", region_name=region, endpoint_url=endpoint, config=RETRIES),
+            ssm=session.client("ssm", region_name=region, endpoint_url=endpoint, config=RETRIES),
+            s3=session.client("s3", region_name=region, endpoint_url=endpoint, config=s3_style(endpoint)),
+            presigner=session.client("s3", region_name=region, endpoint_url=outside, config=s3_style(outside)),
             sleep=sleep,
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from baker import clouds, commands, interrupts
+from baker import catalog, clouds, commands, imagecommands, interrupts
 from baker.errors import BakeError, Interrupted, UsageError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -70,6 +70,8 @@ def parser() -> argparse.ArgumentParser:
     _wishes(bake)
     bake.set_defaults(run=commands.bake, model="")
 
+    _image_commands(commands_)
+
     rehearse = commands_.add_parser("rehearse", help="the same on this computer, with real machines (root)")
     rehearse.add_argument("--model", metavar="ID", default="", help="a model of the real hub instead of the small one")
     rehearse.add_argument("--config", metavar="FILE", type=Path, help="sections of bake.toml, over the local cloud's")
@@ -85,6 +87,31 @@ def parser() -> argparse.ArgumentParser:
     shell.add_argument("--disk", action="store_true", help="only enter the image's disk; boot nothing")
     shell.set_defaults(run=commands.shell, cloud=clouds.LOCAL)
     return top
+
+
+def _image_commands(commands_: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """What is done with images that exist."""
+    list_ = commands_.add_parser("list", help="every image, and who needs it")
+    list_.add_argument("--json", action="store_true", help="for programs")
+    list_.set_defaults(run=imagecommands.list_images)
+
+    publish = commands_.add_parser("publish", help="copy and share an image, and make it the one that is launched")
+    publish.add_argument(
+        "image", metavar="IMAGE", nargs="?", default=catalog.LATEST, help="an image's id or name; default: latest"
+    )
+    publish.set_defaults(run=imagecommands.publish)
+
+    rollback = commands_.add_parser("rollback", help="publish again what was published before")
+    rollback.set_defaults(run=imagecommands.rollback)
+
+    prune = commands_.add_parser("prune", help="remove old images that nobody needs; only says which without --yes")
+    prune.add_argument("--keep", metavar="N", type=int, help="how many of the newest stay; default: [publish] keep")
+    prune.add_argument("--yes", action="store_true", help="remove them")
+    prune.set_defaults(run=imagecommands.prune)
+
+    for command in (list_, publish, rollback, prune):
+        _where(command)
+        command.set_defaults(model="")
 
 
 def _where(command: argparse.ArgumentParser) -> None:

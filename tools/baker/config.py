@@ -1,6 +1,7 @@
 """bake.toml: what the launcher must know about AWS. Strict: an unknown key is an error that names it."""
 
 import dataclasses
+import re
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -61,9 +62,22 @@ class Instance:
 
 @dataclass(frozen=True)
 class Image:
-    """The image that results."""
+    """The image that results. `kms_key` encrypts its disk; an alias such as alias/images names one in each region."""
 
     name_prefix: str = "transcribe"
+    kms_key: str = ""  # empty: AWS' own, which no other account can use
+
+
+@dataclass(frozen=True)
+class Publish:
+    """What makes a verified image the one that is launched, and for whom."""
+
+    ssm_parameter: str = "/transcribe/image"  # holds its id, in each region
+    regions: tuple[str, ...] = ()  # where it is copied to
+    accounts: tuple[str, ...] = ()  # whom it is shared with, by number
+    organizations: tuple[str, ...] = ()  # likewise, by the ARN of an organization or of a unit in one
+    deprecate_days: int = 365  # after its creation; 0: never
+    keep: int = 5  # images that prune leaves, the newest ones
 
 
 @dataclass(frozen=True)
@@ -89,6 +103,7 @@ class Config:
     source: Source
     instance: Instance = Instance()
     image: Image = Image()
+    publish: Publish = Publish()
     bake: Bake = Bake()
     hub: Hub = Hub()
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -97,9 +112,13 @@ class Config:
 
 
 SECTIONS: dict[str, type] = {
-    "aws": Aws, "s3": S3, "source": Source, "instance": Instance, "image": Image, "bake": Bake, "hub": Hub,
+    "aws": Aws, "s3": S3, "source": Source, "instance": Instance, "image": Image, "publish": Publish,
+    "bake": Bake, "hub": Hub,
 }  # fmt: skip
 OPEN_SECTIONS = ("tags", "pillar")
+PARAMETER = re.compile(r"/(?!aws|ssm)[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", re.IGNORECASE)
+ACCOUNT = re.compile(r"[0-9]{12}")
+ORGANIZATION = re.compile(r"arn:[a-z-]+:organizations::[0-9]{12}:(organization/o-|ou/o-)[a-z0-9/-]+")
 TYPE_NAMES = {str: "a string", int: "a whole number", tuple[str, ...]: "a list of strings"}
 
 
@@ -172,3 +191,24 @@ def _check_values(config: Config) -> None:
         raise UsageError("[instance] volume_gb must not be negative")
     if not 1 <= config.bake.deadline_minutes <= 720:
         raise UsageError("[bake] deadline_minutes must be from 1 to 720")
+    _check_publish(config)
+
+
+def _check_publish(config: Config) -> None:
+    wanted = config.publish
+    if not PARAMETER.fullmatch(wanted.ssm_parameter):
+        raise UsageError("[publish] ssm_parameter must be a path such as /transcribe/image")
+    if config.aws.region in wanted.regions:
+        raise UsageError(f"[publish] regions names {config.aws.region}, where the image is made; name only others")
+    for account in wanted.accounts:
+        if not ACCOUNT.fullmatch(account):
+            raise UsageError(f"[publish] accounts: {account!r} is not the 12 digits of an account")
+    for arn in wanted.organizations:
+        if not ORGANIZATION.fullmatch(arn):
+            raise UsageError(f"[publish] organizations: {arn!r} is not the ARN of an organization or of a unit in one")
+    if (wanted.accounts or wanted.organizations) and not config.image.kms_key:
+        raise UsageError("[publish] shares the image, but AWS' own key opens it to nobody else: set [image] kms_key")
+    if wanted.deprecate_days < 0:
+        raise UsageError("[publish] deprecate_days must not be negative")
+    if wanted.keep < 1:
+        raise UsageError("[publish] keep must be at least 1")

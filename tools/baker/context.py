@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import boto3
 
 from baker import interrupts
-from baker.awscalls import connect, open_session
+from baker.awscalls import Clients, connect, open_session
 from baker.bucket import Bucket
 from baker.config import Config
 from baker.images import Images
@@ -26,6 +27,7 @@ class Context:
     machines: Machines
     bucket: Bucket
     display: Display
+    clients_in: Callable[[str], Clients]  # for a region by its name
     sleep: Callable[[float], None] = interrupts.sleep
     clock: Callable[[], float] = time.monotonic
 
@@ -43,6 +45,12 @@ def open_context(
     sleep: Callable[[float], None] = interrupts.sleep,
 ) -> Context:
     """Connect to what `config` names; makes no request."""
-    clients = connect(config, session or open_session(config), sleep=sleep)
+    opened = session or open_session(config)
+
+    @cache
+    def clients_in(region: str) -> Clients:
+        return connect(replace(config, aws=replace(config.aws, region=region)), opened, sleep=sleep)
+
+    clients = clients_in(config.aws.region)
     bucket = Bucket(clients, config.s3.bucket)
-    return Context(root, config, Images(clients), Machines(clients), bucket, display, sleep)
+    return Context(root, config, Images(clients), Machines(clients), bucket, display, clients_in, sleep)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 IMAGE_TIMEOUT = 3600.0  # seconds; botocore's own waiter gives up after ten minutes, and a large volume takes longer
 
+KNOWN_TIMEOUT = 120.0  # seconds from an image's id to its description
+
 
 @dataclass(frozen=True)
 class Image:
@@ -28,6 +30,18 @@ class Image:
     snapshots: tuple[str, ...]
     tags: Mapping[str, str]
     reason: str = ""
+    deprecated: str = ""  # when it will be, or has been: ISO 8601
+    imdsv2: bool = False  # its instances answer to session tokens only, unless they are told otherwise
+
+    @property
+    def verified(self) -> bool:
+        """Whether a machine that booted from it proved itself."""
+        return self.tags.get(launchspec.TAG_VERIFIED) == "true"
+
+
+def newest_first(image: Image) -> tuple[str, str]:
+    """Key to sort by, reversed. EC2 tells whole seconds; the names of bakes sort by time as well."""
+    return image.created, image.name
 
 
 class Images:
@@ -66,7 +80,16 @@ class Images:
             pages = self._clients.ec2.get_paginator("describe_images")
             found = pages.paginate(Owners=["self"], Filters=tag_filters(tags))
             images = [_image(image) for page in found for image in page["Images"]]
-        return sorted(images, key=lambda image: image.created, reverse=True)
+        return sorted(images, key=newest_first, reverse=True)
+
+    def named(self, prefix: str) -> list[Image]:
+        """This account's images of a bake whose names begin with `prefix` and a hyphen, newest first."""
+        filters: list[FilterTypeDef] = [{"Name": "name", "Values": [f"{prefix}-*"]}]
+        with aws_errors("DescribeImages"):
+            pages = self._clients.ec2.get_paginator("describe_images")
+            found = [_image(i) for page in pages.paginate(Owners=["self"], Filters=filters) for i in page["Images"]]
+        baked = [image for image in found if launchspec.TAG_BAKE in image.tags]
+        return sorted(baked, key=newest_first, reverse=True)
 
     def create(self, request: launchspec.Request, bake: str) -> str:
         """Start an image of a stopped instance; one that an earlier attempt already started is taken instead.
@@ -84,6 +107,15 @@ class Images:
             if not started:
                 raise
             return started[0].id
+
+    def wait_until_known(self, image_id: str) -> Image:
+        """The image once EC2 describes it, which is a moment after it has named it."""
+        for _ in range(int(KNOWN_TIMEOUT / POLL_SECONDS)):
+            image = self.get(image_id)
+            if image is not None:
+                return image
+            self._clients.sleep(POLL_SECONDS)
+        raise BakeError(f"EC2 named the image {image_id} but does not describe it after {KNOWN_TIMEOUT:.0f} s")
 
     def wait_until_available(self, image_id: str) -> Image:
         """The image once it can be used; raises BakeError when it fails or takes too long."""
@@ -132,4 +164,6 @@ def _image(described: "ImageTypeDef") -> Image:
         snapshots=tuple(disk["SnapshotId"] for disk in disks if "SnapshotId" in disk),
         tags={tag.get("Key", ""): tag.get("Value", "") for tag in described.get("Tags", [])},
         reason=described.get("StateReason", {}).get("Message", ""),
+        deprecated=described.get("DeprecationTime", ""),
+        imdsv2=described.get("ImdsSupport") == "v2.0",
     )

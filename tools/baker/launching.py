@@ -27,6 +27,7 @@ def launch(context: Context, errand: Build, image: Image, volume_gb: int, parame
         security_group=context.machines.security_group(config.instance, config.tags),
         user_data=userdata.render(context.root, parameters),
         tags=errand.tags(config.tags, deadline),
+        kms_key=config.image.kms_key,
     )
     for place in places(context):
         token = str(uuid.uuid4())

@@ -16,6 +16,8 @@ TAG_INPUTS = "transcribe:inputs"
 TAG_PAYLOAD = "transcribe:payload"
 TAG_MODEL = "transcribe:model"
 TAG_VERIFIED = "transcribe:verified"
+TAG_PUBLISHED = "transcribe:published"  # when an image was last made the one that is launched, ISO 8601
+TAG_COPY = "transcribe:copy-of"  # on the copy of an image in another region: the id of the image
 
 Request = dict[str, Any]  # boto3's own shape
 
@@ -38,11 +40,14 @@ class MachineSpec:
     security_group: str
     user_data: str
     tags: Mapping[str, str]
+    kms_key: str = ""  # of the disk; empty: AWS' own
 
 
 def run_request(spec: MachineSpec, place: Place, client_token: str) -> Request:
     """The arguments of RunInstances. No key pair and no role: nobody logs in, and the machine may do nothing."""
     ebs = {"VolumeSize": spec.volume_gb, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
+    if spec.kms_key:
+        ebs["KmsKeyId"] = spec.kms_key
     request: Request = {
         "ImageId": spec.image_id,
         "InstanceType": place.instance_type,

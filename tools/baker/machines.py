@@ -1,6 +1,6 @@
 """Instances and the security group they stand behind: started, watched, stopped, ended."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from baker import launchspec
@@ -46,6 +46,20 @@ class Machines:
             pages = self._clients.ec2.get_paginator("describe_instances").paginate(Filters=filters)
             reservations = [reservation for page in pages for reservation in page["Reservations"]]
         return [instance["InstanceId"] for reservation in reservations for instance in reservation["Instances"]]
+
+    def started_from(self, image_ids: Iterable[str]) -> dict[str, list[str]]:
+        """Ids of the instances that exist, of whoever, by the image each was started from."""
+        wanted = sorted(image_ids)
+        if not wanted:
+            return {}
+        filters: list[FilterTypeDef] = [
+            {"Name": "image-id", "Values": wanted},
+            {"Name": "instance-state-name", "Values": LIVING},
+        ]
+        with aws_errors("DescribeInstances"):
+            pages = self._clients.ec2.get_paginator("describe_instances").paginate(Filters=filters)
+            found = [instance for page in pages for told in page["Reservations"] for instance in told["Instances"]]
+        return {image: [i["InstanceId"] for i in found if i["ImageId"] == image] for image in wanted}
 
     def stop(self, instance_id: str) -> None:
         """Stop an instance and wait until its disk is still."""

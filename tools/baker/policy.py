@@ -16,6 +16,7 @@ ANY = ("*",)  # what has no resource of its own: every Describe of EC2
 IMAGES, SNAPSHOTS = "{ec2_any}image/*", "{ec2_any}snapshot/*"  # a public image belongs to no account
 INSTANCES, VOLUMES, GROUPS = "{ec2}instance/*", "{ec2}volume/*", "{ec2}security-group/*"
 OBJECTS, BUCKET = "{s3}{bucket}/{prefix}/*", "{s3}{bucket}"
+PUBLISHED = "{published_parameter}"
 NETWORK = ("{ec2}subnet/*", "{ec2}network-interface/*", "{ec2}vpc/*")
 
 Condition = Mapping[str, Mapping[str, str]]
@@ -84,10 +85,20 @@ CALLS: tuple[Call, ...] = (
     Call("ec2", "CreateSecurityGroup", (
         grant("ec2:CreateSecurityGroup", GROUPS, NETWORK[2]), tags_at("CreateSecurityGroup", GROUPS),
     )),
+    *describes("DescribeImageAttribute"),
+    Call("ec2", "CopyImage", (
+        grant("ec2:CopyImage", IMAGES, SNAPSHOTS), tags_at("CopyImage", IMAGES, SNAPSHOTS),
+    )),
+    Call("ec2", "ModifyImageAttribute", (grant("ec2:ModifyImageAttribute", IMAGES, when=OURS),)),
+    Call("ec2", "EnableImageDeprecation", (grant("ec2:EnableImageDeprecation", IMAGES, when=OURS),)),
     Call("s3", "HeadBucket", (grant("s3:ListBucket", BUCKET),)),
     Call("s3", "GetObject", (grant("s3:GetObject", OBJECTS), grant("s3:ListBucket", BUCKET))),  # else missing is denied
     Call("s3", "PutObject", (grant("s3:PutObject", OBJECTS),)),
-    Call("ssm", "GetParameter", (grant("ssm:GetParameter", "{source_parameter}"),)),
+    Call("ssm", "GetParameter", (
+        grant("ssm:GetParameter", "{source_parameter}"), grant("ssm:GetParameter", PUBLISHED),
+    )),
+    Call("ssm", "GetParameterHistory", (grant("ssm:GetParameterHistory", PUBLISHED),)),
+    Call("ssm", "PutParameter", (grant("ssm:PutParameter", PUBLISHED),)),
 )  # fmt: skip
 
 
@@ -128,12 +139,14 @@ def _statement(
 def _values(config: Config) -> dict[str, str]:
     """What the templates of resources are filled with. `*` as account is the account that has the policy."""
     region = config.aws.region
+    anywhere = "*" if config.publish.regions else region  # where images are copied to
     partition = boto3.Session().get_partition_for_region(region)
     return {
         "ec2": f"arn:{partition}:ec2:{region}:*:",
-        "ec2_any": f"arn:{partition}:ec2:{region}::",
+        "ec2_any": f"arn:{partition}:ec2:{anywhere}::",
         "s3": f"arn:{partition}:s3:::",
         "bucket": config.s3.bucket,
         "prefix": config.s3.prefix,
+        "published_parameter": f"arn:{partition}:ssm:{anywhere}:*:parameter{config.publish.ssm_parameter}",
         "source_parameter": f"arn:{partition}:ssm:{region}:*:parameter/{config.source.ssm_parameter.lstrip('/')}",
     }

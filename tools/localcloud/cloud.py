@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 from . import guest
 from .common import Folders, LocalCloudError
-from .ec2 import ApiError
 from .images import Image, Images
 from .machines import Launch, Machines
 from .network import Forwarder
 from .records import Records
+from .wire import ApiError
 
 POWER_OFF_SECONDS = 120.0
 
@@ -70,6 +70,14 @@ class Cloud:
 
     def terminated(self, instance_id: str) -> bool:
         return self.records.state(instance_id) == "terminated"
+
+    def reconcile(self) -> None:
+        """Boot and end machines where Auto Scaling has started and ended instances."""
+        for started in self.records.started(without=self.machines.known()):
+            self.launched([started.id], started.image_id, started.user_data)
+        for machine_id in self.machines.running():
+            if not self.machines.get(machine_id).launch.owner and self.terminated(machine_id):
+                self._end(machine_id)
 
     def console(self, instance_id: str) -> bytes:
         return self.machines.get(instance_id).console()

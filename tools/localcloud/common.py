@@ -48,6 +48,14 @@ class Folders:
         return self.state / "images.json"
 
     @property
+    def bucket(self) -> Path:
+        return self.state / "bucket"
+
+    @property
+    def parameters(self) -> Path:
+        return self.state / "parameters.json"
+
+    @property
     def endpoint(self) -> Path:
         return self.state / "endpoint.json"
 

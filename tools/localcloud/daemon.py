@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
+from . import keeping
 from .cloud import Cloud
 from .common import Folders, LocalCloudError, write_json
 from .endpoint import BUCKET, REGION, Endpoint
@@ -41,6 +42,7 @@ class Daemon:
         self._ended = threading.Event()
         records = Records(REGION)
         records.create_bucket(BUCKET)
+        keeping.restore(folders)
         self.cloud = Cloud(folders, records)
         version = code_version()
         control = control_app(self.cloud, stop=self._ended.set, facts=lambda: {"version": version, "pid": os.getpid()})

@@ -202,6 +202,10 @@ class Machines:
         machine.disk = (layer, *machine.disk)
         return layer
 
+    def known(self) -> set[str]:
+        """Every machine that there was."""
+        return set(self._machines)
+
     def running(self) -> list[str]:
         return [machine_id for machine_id, machine in list(self._machines.items()) if machine.running]
 

@@ -1,23 +1,32 @@
 """moto's own records of instances and images, read and corrected in place."""
 
-from collections.abc import Mapping
+import base64
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.amis import Ami
 from moto.ec2.models.instances import StateReason
 from moto.s3.models import s3_backends
 
-from . import baseroot
+from . import baseroot, motoimages, templates
 from .images import Image
+from .motoimages import ACCOUNT, ROOT_DEVICE
 
-ACCOUNT = DEFAULT_ACCOUNT_ID
 SOURCE_OWNER = "136693071363"  # Debian's account, which owns its images on AWS
 SOURCE_NAME = f"debian-12-amd64-{baseroot.key()[:8]}"
-ROOT_DEVICE = "/dev/xvda"
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
+
+
+@dataclass(frozen=True)
+class Started:
+    """An instance as it was started."""
+
+    id: str
+    image_id: str
+    user_data: bytes
 
 
 class Records:
@@ -26,6 +35,7 @@ class Records:
     def __init__(self, region: str) -> None:
         self.region = region
         self._ec2: Any = ec2_backends[ACCOUNT][region]
+        self._resolve_images()
 
     def create_bucket(self, name: str) -> None:
         s3_backends[ACCOUNT]["aws"].create_bucket(name, self.region)
@@ -54,10 +64,28 @@ class Records:
         instance = self._ec2.get_instance_by_id(instance_id)
         return bool(instance and str(instance.instance_initiated_shutdown_behavior) == "terminate")
 
+    def started(self, *, without: Collection[str]) -> list[Started]:
+        """Running instances but those in `without`: Auto Scaling starts its own."""
+        return [
+            Started(i.id, i.image_id, base64.b64decode(str(i.user_data or "")))
+            for reservation in list(self._ec2.reservations.values())
+            for i in reservation.instances
+            if str(i.state) == "running" and i.id not in without
+        ]
+
+    def _resolve_images(self) -> None:
+        """Let an instance's image be named by a parameter, whoever starts it."""
+        run = self._ec2.run_instances
+
+        def run_instances(image_id: str, *arguments: Any, **named: Any) -> Any:
+            return run(templates.resolved(image_id, self.region), *arguments, **named)
+
+        self._ec2.run_instances = run_instances
+
     # --- images
 
     def has_image_named(self, name: str) -> bool:
-        return any(ami.name == name and ami.owner_id == ACCOUNT for ami in self._ec2.amis.values())
+        return motoimages.is_named(self.region, name)
 
     def add_source(self, image: Image) -> None:
         """Offer the image that every bake starts from, as Debian would."""
@@ -67,34 +95,27 @@ class Records:
         """Offer an image of an earlier run again, with its tags and its snapshot's id."""
         ami = self._add(image.id, owner=ACCOUNT, facts=image.facts)
         ami.launch_permissions = list(image.facts.get("launch_permissions", []))
-        snapshot = self._ec2.snapshots.pop(ami.ebs_snapshot.id)
+        ami.deprecation_time = image.facts.get("deprecated") or None
+        ami.imds_support = image.facts.get("imds_support", "")
+        snapshots = ami.ec2_backend.snapshots
+        snapshot = snapshots.pop(ami.ebs_snapshot.id)
         snapshot.id = image.facts.get("snapshot", snapshot.id)
-        self._ec2.snapshots[snapshot.id] = snapshot
+        snapshots[snapshot.id] = snapshot
         snapshot.add_tags(image.facts.get("snapshot_tags", {}))
 
     def finish_image(self, image_id: str, snapshot_tags: Mapping[str, str]) -> None:
         """Complete what moto leaves out of a new image."""
-        ami = self._ec2.amis[image_id]
-        ami.root_device_name, ami.root_device_type, ami.hypervisor = ROOT_DEVICE, "ebs", "xen"
-        ami.ebs_snapshot.add_tags(dict(snapshot_tags))
+        motoimages.complete(image_id, {}, snapshot_tags)
 
     def facts(self, image_id: str) -> dict[str, Any]:
         """What must outlive this run of the local cloud."""
-        ami = self._ec2.amis[image_id]
-        return {
-            "name": ami.name,
-            "description": ami.description,
-            "created": ami.creation_date.isoformat(),
-            "tags": {tag["key"]: tag["value"] for tag in ami.get_tags()},
-            "launch_permissions": ami.launch_permissions,
-            "snapshot": ami.ebs_snapshot.id,
-            "snapshot_tags": {tag["key"]: tag["value"] for tag in ami.ebs_snapshot.get_tags()},
-        }
+        return motoimages.facts(image_id)
 
     def _add(self, image_id: str, *, owner: str, facts: Mapping[str, Any]) -> Any:
-        created = facts.get("created")
+        created, region = facts.get("created"), facts.get("region", self.region)
+        backend = ec2_backends[ACCOUNT][region]
         ami = Ami(
-            self._ec2,
+            backend,
             image_id,
             name=facts.get("name"),
             description=facts.get("description"),
@@ -104,9 +125,9 @@ class Records:
             hypervisor="xen",
             root_device_type="ebs",
             root_device_name=ROOT_DEVICE,
-            region_name=f"{self.region}a",
+            region_name=f"{region}a",
             creation_date=datetime.fromisoformat(created) if created else None,
             tags=dict(facts.get("tags", {})),
         )
-        self._ec2.amis[image_id] = ami
+        backend.amis[image_id] = ami
         return ami

@@ -15,11 +15,12 @@ os.environ |= {"MOTO_EC2_LOAD_DEFAULT_AMIS": "false", "MOTO_ENABLE_AMI_VALIDATIO
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 
-from . import models
+from . import keeping, models
 from .cloud import Cloud
 from .common import Folders, LocalCloudError
-from .ec2 import ApiError, Ec2Layer
+from .ec2 import Ec2Layer
 from .hub import Repository, create_app
+from .wire import ApiError
 
 CONTROL = "/_cloud/"
 
@@ -83,7 +84,8 @@ class Activity:
 
 def aws_app(cloud: Cloud, control: WSGIApplication, activity: Activity) -> WSGIApplication:
     """The AWS API, with the control API below CONTROL."""
-    layer = Ec2Layer(DomainDispatcherApplication(create_backend_app), cloud)
+    moto = keeping.keeping(DomainDispatcherApplication(create_backend_app), cloud.images.folders)
+    layer = Ec2Layer(moto, cloud)
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         activity.touch()

@@ -1,0 +1,71 @@
+"""Which images prune takes, and how an image is named, against moto over HTTP."""
+
+import pytest
+from baker import catalog, publishing, regions, retention
+from baker.context import Context
+from baker.errors import UsageError
+from fakecloud import Cloud
+from madeimages import ABROAD, ACCOUNT, client, copies, made, publisher
+
+
+@pytest.fixture(name="wide")
+def published_abroad(cloud: Cloud) -> Context:
+    """A launcher that publishes to a second region as well."""
+    return publisher(cloud)
+
+
+def reasons(context: Context, keep: int) -> dict[str, tuple[str, ...]]:
+    return {verdict.entry.image.name: verdict.reasons for verdict in retention.judge(catalog.read(context), keep)}
+
+
+def test_prune_removes_only_what_nobody_needs_with_copies_and_disks(cloud: Cloud, wide: Context) -> None:
+    images = {name: made(cloud, name) for name in ("old", "runs", "shared", "back", "now", "new")}
+    made(cloud, "half", verified=False)
+    cloud.fleet.end()  # the instance is no bake's
+    for name in ("old", "back", "now"):
+        publishing.publish(wide, images[name])
+    instance = cloud.ec2.run_instances(ImageId=images["runs"].id, MinCount=1, MaxCount=1, InstanceType="g4dn.xlarge")
+    identity = instance["Instances"][0]["InstanceId"]
+    regions.home(wide).distribution.share(images["shared"].id, [ACCOUNT])
+    assert {name.removeprefix("transcribe-"): why for name, why in reasons(wide, 1).items()} == {
+        "new": ("number 1 of 1",),
+        "now": ("published", f"published in {ABROAD}"),
+        "back": ("rollback's next", f"rollback's next in {ABROAD}"),
+        "shared": (f"shared with {ACCOUNT}",),
+        "runs": (f"{identity} runs it",),
+        "old": (),
+    }
+    gone = retention.remove(wide, retention.judge(catalog.read(wide), 1))
+    assert [entry.id for entry in gone] == [images["old"].id]
+    assert images["old"].id not in [image["ImageId"] for image in cloud.images()]
+    assert len(cloud.images()) == 6
+    assert len(copies(cloud)) == 2
+    assert retention.remove(wide, retention.judge(catalog.read(wide), 1)) == []
+
+
+def test_a_copy_that_runs_abroad_keeps_its_image(cloud: Cloud, wide: Context) -> None:
+    first = publishing.publish(wide, made(cloud, "one"))
+    for name in ("two", "three"):
+        publishing.publish(wide, made(cloud, name))
+    client(cloud, "ec2", ABROAD).run_instances(ImageId=first[ABROAD], MinCount=1, MaxCount=1)
+    assert "runs it in eu-west-1" in reasons(wide, 1)["transcribe-one"][0]
+
+
+def test_a_copy_that_was_left_alone_is_pruned(cloud: Cloud, wide: Context) -> None:
+    images = [made(cloud, name) for name in ("one", "two", "three")]
+    for image in images:
+        publishing.publish(wide, image)
+    regions.home(wide).images.remove(images[0])  # prune died, or somebody did it by hand
+    assert len(copies(cloud)) == 3
+    retention.remove(wide, retention.judge(catalog.read(wide), 5))
+    assert len(copies(cloud)) == 2
+
+
+def test_an_image_is_chosen_by_id_name_or_word(cloud: Cloud) -> None:
+    old, new = made(cloud, "one"), made(cloud, "two")
+    made(cloud, "three", verified=False)
+    publishing.publish(cloud.context, old)
+    for word, image in ((old.id, old), ("transcribe-two", new), ("latest", new), ("published", old)):
+        assert catalog.choose(cloud.context, word).id == image.id
+    with pytest.raises(UsageError, match=r"there is no image ami-0 named transcribe-… in this region"):
+        catalog.choose(cloud.context, "ami-0")

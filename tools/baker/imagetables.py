@@ -1,0 +1,52 @@
+"""What a person reads about images that exist."""
+
+from collections.abc import Mapping, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from baker.catalog import Entry
+from baker.context import Context
+from baker.retention import Verdict
+
+
+def print_catalog(console: Console, entries: Sequence[Entry]) -> None:
+    """One line for each image, newest first."""
+    if not entries:
+        console.print("there is no image yet")
+        return
+    table = Table("image", "name", "created", "verified", "copies", "needed", box=box.SIMPLE_HEAD)
+    for entry in entries:
+        image = entry.image
+        copies = [name for name in entry.held if name != entry.home]
+        mark = "[green]yes[/green]" if image.verified else "[yellow]no[/yellow]"
+        needs = "; ".join(entry.needs)
+        bold = any(held.published for held in entry.held.values())
+        row = (entry.id, image.name, image.created[:16], mark, ", ".join(copies), escape(needs))
+        table.add_row(*row, style="bold" if bold else None)
+    console.print(table)
+
+
+def print_published(context: Context, image_id: str, held: Mapping[str, str]) -> None:
+    """What is launched from now on, and where that is written."""
+    console, wanted = context.display.console, context.config.publish
+    console.print(f"\n[bold green]published[/bold green]  [bold]{image_id}[/bold]")
+    for region, found in held.items():
+        console.print(f"  {region}  {escape(wanted.ssm_parameter)} = {found}", style="dim")
+    shared = [*wanted.accounts, *wanted.organizations]
+    if shared:
+        console.print(f"  shared with {escape(', '.join(shared))}", style="dim")
+
+
+def print_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:
+    """Every verified image, and why it stays."""
+    if not verdicts:
+        return
+    table = Table("image", "name", "created", "stays because", box=box.SIMPLE_HEAD)
+    for verdict in verdicts:
+        why = escape("; ".join(verdict.reasons)) or "[red]nobody needs it[/red]"
+        image = verdict.entry.image
+        table.add_row(verdict.entry.id, image.name, image.created[:16], why)
+    console.print(table)
