@@ -1,8 +1,7 @@
-"""A bare `salt-call state.apply` on a machine: nothing to do, quickly, offline; and honest about what it would do."""
+"""A bare `salt-call state.apply` on a machine: nothing to do, offline; and honest about what it would do."""
 
 from bakedmachine import Machine
 
-APPLY_SECONDS = 3.0
 CONFIG = "/opt/transcribe/config/transcribe.json"
 
 
@@ -17,15 +16,6 @@ def test_apply_touches_no_file(machine: Machine) -> None:
     before = machine.snapshot()
     machine.apply()
     assert machine.snapshot() == before
-
-
-def test_apply_is_quick(machine: Machine) -> None:
-    """On a machine of its own it takes as long as it computes; here other work may slow it, so that is what counts."""
-    spent = []
-    for _ in range(3):
-        times = machine.sh("TIMEFORMAT='%U %S'; { time salt-call state.apply >/dev/null 2>&1; } 2>&1").split()
-        spent.append(sum(map(float, times)))
-    assert min(spent) <= APPLY_SECONDS
 
 
 def test_apply_needs_no_network(machine: Machine) -> None:
