@@ -27,6 +27,7 @@ READ_BYTES = 1 << 20  # about 16 s of sound at a time
 STALL_SECONDS = 30.0  # the longest that we wait for a decoder that gives nothing
 MIN_SPEED = 10.0  # decoding must be faster than this many seconds of sound a second, once STALL_SECONDS are over
 LOG_BYTES = 16_384  # of ffmpeg's messages that are kept from either end
+GUESSED_SECONDS = 1.0  # a format that ffmpeg only guesses must give so much: UTF-16's first bytes look like MP3
 TRUNCATED_SHARE, TRUNCATED_SECONDS = 0.02, 1.0  # less than the header promised by more than this: cut off
 STREAMED_WAV_BYTES = 0x7FFF_0000  # what recorders that cannot seek write as the size: it promises nothing
 
@@ -177,6 +178,8 @@ class Decoder:
             raise AudioError(f"decoding took more than {self._limits.decode_seconds:.0f} s of processor time")
         if self._seconds == 0 or status != 0:
             raise self._explained()
+        if self._seconds < GUESSED_SECONDS and b"misdetection possible" in self._log:
+            raise AudioError("the file is not a recording, or it is damaged")
         lacking = (self.promised or 0.0) - self._seconds
         if lacking > max(TRUNCATED_SECONDS, TRUNCATED_SHARE * self._seconds):
             raise AudioError(

@@ -19,6 +19,9 @@ SAME_SEGMENTS = 3  # the same segment this often in a row: a chorus repeats less
 NO_SPEECH = 0.6  # Whisper's own threshold for "nothing is said here"
 UNSURE = -1.0  # mean log-probability, likewise
 LITTLE_SPEECH = 0.35  # of a segment's time: below it a credit line is an invention
+HASTE = 25.0  # characters a second: nobody is so polite so quickly
+IMPOSSIBLE = 45.0  # nobody says anything so quickly
+ONSET_SECONDS = 0.1  # of speech that the detector may have missed
 UNHEARD_SECONDS = 1.0  # speech without text that is shorter is the detector's or the timing's slack
 
 # Said by Whisper where nobody speaks: what stood in the subtitles it was trained on. Compared in lower case without
@@ -45,7 +48,7 @@ class Dropped:
 
     start: float
     end: float
-    reason: str  # repetition | no_speech | credit_line | no_text
+    reason: str  # repetition | no_speech | credit_line | too_fast | no_text
     text: str = ""
 
 
@@ -75,11 +78,14 @@ def invented(segment: Segment, piece: Piece) -> str:
         return "no_speech"
     length = max(segment.end - segment.start, 0.1)
     share = overlap(piece.speech, segment.start, segment.end) / length
+    pace = len(text) / (piece.speech_seconds + ONSET_SECONDS)  # if all that is spoken around it were this text
     doubtful = segment.no_speech_prob > NO_SPEECH or segment.avg_logprob < UNSURE
     if CREDITS.fullmatch(text) and (share < LITTLE_SPEECH or doubtful):
         return "credit_line"
-    if POLITE.fullmatch(text) and (share == 0 or (share < LITTLE_SPEECH and doubtful)):
+    if POLITE.fullmatch(text) and (share == 0 or pace > HASTE or (share < LITTLE_SPEECH and doubtful)):
         return "credit_line"
+    if share and pace > IMPOSSIBLE:
+        return "too_fast"
     return "no_speech" if share == 0 and doubtful else ""
 
 

@@ -6,14 +6,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import badfiles
 import numpy as np
 import pytest
+from badfiles import CLIP, ffmpeg
 from numpy.typing import NDArray
 from transcribe import audio
 from transcribe.audio import AudioError, Decoder, decode
 from transcribe.types import SAMPLE_RATE
 
-CLIP = Path(__file__).resolve().parents[1] / "audio" / "austen-0920.flac"
 SECONDS = 6.0  # at least, of the clip
 MIB = 1 << 20
 
@@ -23,10 +24,6 @@ class Limits:
     audio_seconds: float = 14_400
     decode_seconds: float = 600
     decode_bytes: int = 512 * MIB
-
-
-def ffmpeg(*arguments: str | Path) -> None:
-    subprocess.run(["ffmpeg", "-nostdin", "-y", "-v", "error", *map(str, arguments)], check=True)
 
 
 def heard(path: Path, limits: Limits | None = None) -> NDArray[np.float32]:
@@ -139,48 +136,19 @@ def test_blocks_come_as_they_are_decoded(folder: Path) -> None:
     assert grown < 100 * MIB
 
 
-def bad_files(folder: Path, wav: Path) -> dict[str, tuple[bytes, str]]:
-    """Content and the code it must be refused with."""
-    ffmpeg("-f", "lavfi", "-i", "testsrc=d=1", "-pix_fmt", "yuv420p", folder / "mute.mp4")
-    for name in ("cut.m4a", "cut.mp3", "cut.flac"):
-        ffmpeg("-i", CLIP, folder / name)
-    ffmpeg("-i", CLIP, "-movflags", "+faststart", folder / "cutfast.m4a")
-    sound = wav.read_bytes()
-    data = sound.index(b"data") + 8
-    forged = bytearray(sound)
-    forged[data - 4 : data] = (0x7000_0000).to_bytes(4, "little")
-    inside = str(wav).encode()
-    return {
-        "empty": (b"", "empty_audio"),
-        "header only": (sound[:data], "audio_truncated"),
-        "half a header": (sound[:20], "invalid_audio"),
-        "cut wav": (sound[: len(sound) // 2], "audio_truncated"),
-        "forged wav": (bytes(forged), "audio_truncated"),
-        "cut m4a": ((folder / "cut.m4a").read_bytes()[:20_000], "audio_truncated"),
-        "cut fast m4a": ((folder / "cutfast.m4a").read_bytes()[:20_000], "audio_truncated"),
-        "cut mp3": ((folder / "cut.mp3").read_bytes()[:9_000], "audio_truncated"),
-        "cut flac": ((folder / "cut.flac").read_bytes()[:50_000], "audio_truncated"),
-        "video without sound": ((folder / "mute.mp4").read_bytes(), "no_audio"),
-        "text": (b"Dear Sir, " * 500, "invalid_audio"),
-        "html": (b"<html><body>404</body></html>", "invalid_audio"),
-        "zeros": (bytes(50_000), "invalid_audio"),
-        "playlist": (
-            b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n" + inside + b"\n#EXT-X-ENDLIST\n",
-            "unsupported_format",
-        ),
-        "concat": (b"ffconcat version 1.0\nfile '" + inside + b"'\n", "unsupported_format"),
-        "subtitle": (b"1\n00:00:00,000 --> 00:00:01,000\nHej\n\n" * 50, "unsupported_format"),
-        "png": (b"\x89PNG\r\n\x1a\n" + bytes(100), "unsupported_format"),
-    }
-
-
 def test_what_is_no_recording_is_refused_with_its_reason(folder: Path, wav: Path) -> None:
     found = {}
-    for name, (content, _) in (files := bad_files(folder, wav)).items():
+    for name, (content, _) in (files := badfiles.usual(folder, wav)).items():
         path = folder / "upload"
         path.write_bytes(content)
         found[name] = refused(path).code
     assert found == {name: code for name, (_, code) in files.items()}
+
+
+def test_text_that_begins_like_mp3_is_no_recording(folder: Path) -> None:
+    path = folder / "utf-16"
+    path.write_bytes("Kära lyssnare".encode("utf-16") * 50)
+    assert refused(path).code == "invalid_audio"
 
 
 def test_too_long_is_refused_before_it_is_decoded(folder: Path) -> None:

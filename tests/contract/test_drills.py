@@ -1,6 +1,7 @@
 """Drills: many clients at once, and kill -9 at random moments. Short here; `DRILLS=long` makes them as long as they
 should be before a release. Their figures are printed (pytest -s)."""
 
+import http.client
 import os
 import random
 import subprocess
@@ -95,7 +96,7 @@ def test_kill_9_at_random_moments_under_load(tmp_path: Path, config: dict[str, A
             for number in range(10_000):
                 try:
                     reply = process.upload("/v1/jobs", b"%d %d" % (round_, number))
-                except OSError:
+                except (OSError, http.client.HTTPException):
                     break
                 accepted += [reply.json["id"]] if reply.status == 202 else []
         worker.wait()

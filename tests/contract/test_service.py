@@ -1,100 +1,27 @@
-"""Both real processes and a small real model: the official client, a worker that is killed, a short clip behind a long
-one."""
+"""Both real processes and a small real model: the official client, a worker that is killed."""
 
 import difflib
-import http.client
-import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from apiserver import free_port, settings
-from localcloud import models
-from serving.folder import SERVICE, Model, environment, fill_cache, lay_out
+from wholeservice import READY_SECONDS, Service, serving
 
 pytestmark = pytest.mark.model
 
 AUDIO = Path(__file__).resolve().parents[1] / "audio"
-NAME = "whisper-tiny.en"
-READY_SECONDS = 300.0
-
-
-@dataclass
-class Service:
-    """A folder like the machine's, and the processes that run on it."""
-
-    config: Path
-    port: int
-    processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
-
-    def start(self, name: str) -> None:
-        """Starts `api` or `worker`."""
-        program = {"api": ["api_server.py"], "worker": ["transcribe_optimized.py", "--worker"]}[name]
-        command = [sys.executable, str(SERVICE / program[0]), *program[1:]]
-        with (self.config.parent / f"{name}.log").open("ab") as log:
-            environ = environment(self.config, offline=True)
-            self.processes[name] = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
-
-    def stop(self, name: str, number: int = signal.SIGTERM) -> int:
-        """Ends it, and returns how it ended."""
-        process = self.processes.pop(name)
-        process.send_signal(number)
-        return process.wait(60)
-
-    def get(self, path: str) -> Any:
-        """A JSON answer, whatever its status."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request("GET", path)
-            return json.loads(connection.getresponse().read())
-        finally:
-            connection.close()
-
-    def wait_ready(self) -> None:
-        """Until the model is loaded."""
-        end = time.monotonic() + READY_SECONDS
-        while True:
-            try:
-                if self.get("/ready")["ready"]:
-                    return
-            except OSError:
-                pass
-            assert time.monotonic() < end, (self.config.parent / "worker.log").read_text()[-2000:]
-            time.sleep(0.2)
-
-    def client(self) -> openai.OpenAI:
-        """The official one."""
-        return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key="none", max_retries=0)
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    root = tmp_path_factory.mktemp("service")
-    folder = models.model_dir(NAME)
-    model = Model(models.SOURCES[NAME].id, models.commit_of(folder), folder)
-    lay_out(model, root / "models" / f"models--{model.id.replace('/', '--')}" / "snapshots" / model.commit)
-    port = free_port()
-    about = {"model.id": model.id, "model.revision": model.commit, "model.language": "en", "port": port}
-    config = root / "transcribe.json"
-    config.write_text(json.dumps(settings(root, {**about, "batch.max_chunks": 4})))
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
-    fill_cache(config, model)
-    found = Service(config, port)
-    found.start("api")
-    found.start("worker")
-    found.wait_ready()
-    yield found
-    for name in list(found.processes):
-        assert found.stop(name) == 0
+    with serving(tmp_path_factory.mktemp("service"), batch__max_chunks=4) as found:
+        yield found
 
 
 def sentences() -> dict[str, str]:

@@ -66,6 +66,22 @@ def test_ordinary_sentences_stay_over_a_missed_detection(text: str) -> None:
     assert invented(replace(SURE, text=text), piece(SILENCE)) == ""
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds", "reason"),
+    [
+        (" Thank you.", 0.2, "credit_line"),
+        (" Thank you.", 0.5, ""),
+        (" Yes.", 0.1, ""),
+        (" Okay.", 0.12, ""),
+        (" I'm going to be here.", 0.2, "too_fast"),
+        (" I'm going to be here.", 0.9, ""),
+    ],
+)
+def test_text_that_nobody_can_say_in_so_short_a_sound_goes(text: str, seconds: float, reason: str) -> None:
+    segment = replace(SURE, text=text, start=0.0, end=seconds)
+    assert invented(segment, piece(((0.0, seconds),))) == reason
+
+
 def test_doubtful_text_over_silence_goes() -> None:
     assert invented(UNSURE, piece(SILENCE)) == "no_speech"
     assert invented(UNSURE, piece(SPEECH)) == ""
