@@ -53,6 +53,7 @@ class FakeWorker:
     temp: Path
     delay: float = 0.0
     facts: dict[str, Any] = field(default_factory=lambda: dict(FACTS))
+    coverage: dict[str, Any] = field(default_factory=lambda: dict(COVERAGE))
     hold: threading.Event = field(default_factory=threading.Event)
     seen: list[Job] = field(default_factory=list)
 
@@ -97,7 +98,7 @@ class FakeWorker:
                 return
             if not self.store.add_segments(job.id, job.attempts, [segment], progress=segment.end):
                 return
-        self.store.finish(job.id, job.attempts, language=job.options.language or "sv", coverage=COVERAGE)
+        self.store.finish(job.id, job.attempts, language=job.options.language or "sv", coverage=self.coverage)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ of speech lies in exactly one chunk.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,6 +44,27 @@ class Detector(Protocol):
 
 
 @dataclass(frozen=True)
+class Finding:
+    """How speech is told from silence: the detector's probability at which it begins and below which it ends, the
+    frames kept around it, and how short (in frames) a silence is none."""
+
+    enter: float = ENTER
+    leave: float = LEAVE
+    pad: int = PAD
+    pause: int = 0
+
+    @classmethod
+    def of(cls, asked: Mapping[str, float] | None) -> "Finding":
+        """By the figures of OpenAI's server_vad: `threshold`, `prefix_padding_ms`, `silence_duration_ms`, those that
+        were given."""
+        asked = asked or {}
+        enter = asked.get("threshold", ENTER)
+        pad = _frames(asked["prefix_padding_ms"] / 1000) if "prefix_padding_ms" in asked else PAD
+        pause = _frames(asked.get("silence_duration_ms", 0.0) / 1000)
+        return cls(enter, max(enter - (ENTER - LEAVE), 0.01), pad, pause)
+
+
+@dataclass(frozen=True)
 class Piece:
     """A chunk of the recording: `start` in seconds, mono 16 kHz float32 samples, and where there is speech."""
 
@@ -77,8 +98,11 @@ class Chunker:
     However long the recording is, it keeps little more than one window and LOOKAHEAD of it.
     """
 
-    def __init__(self, detector: Detector, *, longest: float = MAX_CHUNK_SECONDS) -> None:
+    def __init__(
+        self, detector: Detector, *, longest: float = MAX_CHUNK_SECONDS, finding: Finding | None = None
+    ) -> None:
         self._detector = detector
+        self._finding = finding or Finding()
         self._window = _frames(longest)
         self._waiting: list[NDArray[np.float32]] = []  # pushed, but not shown to the detector yet
         self._audio = np.zeros(0, np.float32)
@@ -115,7 +139,7 @@ class Chunker:
     def _label(self, scores: NDArray[np.float32]) -> None:
         labels = []
         for score in scores.tolist():
-            self._speaking = score > (LEAVE if self._speaking else ENTER)
+            self._speaking = score > (self._finding.leave if self._speaking else self._finding.enter)
             labels.append(self._speaking)
         self._speech = np.concatenate([self._speech, np.array(labels, np.bool_)])
 
@@ -130,23 +154,23 @@ class Chunker:
     def _piece(self, first: int, end: int) -> Piece:
         audio = self._audio[first * FRAME : end * FRAME].copy()  # the last frame may be short
         start = (self._base + first) * FRAME_SECONDS
-        spans = _spans(self._speech[first:end])
+        spans = _joined(_spans(self._speech[first:end]), self._finding.pause)
         speech = ((start + left * FRAME_SECONDS, start + right * FRAME_SECONDS) for left, right in spans)
         return Piece(start, audio, tuple(speech))
 
     def _next_cut(self, *, last: bool) -> Cut | None:
         """Where the next piece lies; None if more must be heard first."""
-        total = len(self._speech)
-        spans = _spans(self._speech)
+        total, pad = len(self._speech), self._finding.pad
+        spans = _joined(_spans(self._speech), self._finding.pause)
         if not spans:  # nothing said: keep what may be the onset of what comes
-            keep = 0 if last else PAD
+            keep = 0 if last else pad
             return Cut(0, 0, total - keep) if total > keep else None
-        first = max(0, spans[0][0] - PAD)
+        first = max(0, spans[0][0] - pad)
         pauses = [(left[1], right[0]) for left, right in itertools.pairwise(spans)]
         closing = next((start for start, end in pauses if end - start > GAP), None)
         if closing is None and (last or total - spans[-1][1] > GAP):
             closing = spans[-1][1]
-        end = total if closing is None else min(total, closing + PAD)
+        end = total if closing is None else min(total, closing + pad)
         if closing is not None and end - first <= self._window:
             return Cut(first, end, end)
         if closing is None and end - first <= self._window + LOOKAHEAD:
@@ -163,7 +187,7 @@ class Chunker:
         inside = [pause for pause in pauses if lower <= sum(pause) // 2 <= upper]
         if inside:
             start, stop = max(inside, key=lambda pause: (pause[1] - pause[0], pause))
-            return Cut(first, min((start + stop) // 2, start + PAD), (start + stop) // 2)
+            return Cut(first, min((start + stop) // 2, start + self._finding.pad), (start + stop) // 2)
         at = self._quietest(lower, upper)
         return Cut(first, at, at)
 
@@ -178,3 +202,14 @@ def _spans(speech: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """The runs of True as (first, end)."""
     edges = np.flatnonzero(np.diff(speech.astype(np.int8), prepend=0, append=0))
     return [(int(first), int(end)) for first, end in edges.reshape(-1, 2)]
+
+
+def _joined(spans: list[tuple[int, int]], pause: int) -> list[tuple[int, int]]:
+    """The runs, those that less than `pause` frames part as one."""
+    joined: list[tuple[int, int]] = []
+    for first, end in spans:
+        if joined and first - joined[-1][1] < pause:
+            joined[-1] = joined[-1][0], end
+        else:
+            joined.append((first, end))
+    return joined

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from . import logs
 from .audio import AudioError, Decoder
 from .board import Active, Board
-from .chunking import Chunker
+from .chunking import Chunker, Finding
 from .config import Config
 from .jobs import Job, JobError
 from .store import Store
@@ -119,7 +119,7 @@ class Intake:
             logs.event("job_heard", job=active.job.id, seconds=round(time.monotonic() - began, 3))
 
     def _pieces(self, active: Active) -> None:
-        chunker = Chunker(self._vad.stream())
+        chunker = Chunker(self._vad.stream(), finding=Finding.of(active.job.request.get("chunking")))
         with Decoder(self._config.temp / active.job.id, self._config.limits) as decoder:
             blocks = iter(decoder)
             promised = None

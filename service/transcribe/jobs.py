@@ -110,7 +110,8 @@ class QueueFullError(Exception):
 def job_from(row: sqlite3.Row) -> Job:
     """A row of `jobs` as a Job."""
     values = {name: row[name] for name in Job.__dataclass_fields__}
-    values["options"] = DecodeOptions(**json.loads(row["options"]))
+    options = json.loads(row["options"])
+    values["options"] = DecodeOptions(**{**options, "candidates": tuple(options.get("candidates", ()))})
     values["request"] = json.loads(row["request"])
     values["error"] = JobError(**json.loads(row["error"])) if row["error"] else None
     values["coverage"] = json.loads(row["coverage"]) if row["coverage"] else None

@@ -39,7 +39,8 @@ class Segment:
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """What a client asks of the model. `language` is an ISO 639-1 code, or None to detect it."""
+    """What a client asks of the model. `language` is an ISO 639-1 code, or None to detect it, among `candidates` if
+    there are any that the model knows."""
 
     language: str | None
     task: str = "transcribe"  # or "translate"
@@ -47,6 +48,7 @@ class DecodeOptions:
     hotwords: str = ""
     temperature: float = 0.0  # where decoding starts; fallback raises it in steps of 0.2 to 1.0
     words: bool = False
+    candidates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

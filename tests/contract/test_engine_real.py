@@ -105,6 +105,22 @@ def test_language_is_heard_and_rows_do_not_disturb_each_other(engine: Engine) ->
     assert mixed[2].language == "en"
 
 
+def test_the_language_is_one_of_the_candidates(engine: Engine) -> None:
+    heard = [
+        engine.transcribe([Chunk(0, clips()[0], DecodeOptions(language=None, candidates=candidates))])[0].language
+        for candidates in (("sv", "da"), ("sv", "en"), ("xx",))
+    ]
+    assert heard[0] in ("sv", "da")
+    assert heard[1:] == ["en", "en"]
+
+
+def test_an_english_model_refuses_what_it_would_only_get_wrong() -> None:
+    english = load("whisper-tiny.en")
+    for options in (DecodeOptions(language="sv"), DecodeOptions(language="en", task="translate")):
+        with pytest.raises(EngineError, match=r"'sv'|cannot translate"):
+            english.add(Chunk(0, clips()[0], options))
+
+
 def test_silence_ends_and_nothing_is_invented_with_confidence(engine: Engine) -> None:
     (result,) = engine.transcribe([Chunk(0, np.zeros(5 * SAMPLE_RATE, np.float32), ENGLISH)])
     assert all(segment.no_speech_prob > 0.3 or segment.avg_logprob < -0.5 for segment in result.segments)

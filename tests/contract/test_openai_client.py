@@ -140,13 +140,26 @@ def test_everything_a_client_can_ask_reaches_the_worker(api: Api, audio: Any) ->
     options = job.options
     assert (options.language, options.task, options.prompt) == ("en", "transcribe", "Kära lyssnare")
     assert (options.temperature, options.words, options.hotwords) == (0.4, True, "KBLab, Ärendet")
-    assert job.request["chunking"] == {"threshold": 0.6, "prefix_padding_ms": 300.0, "silence_duration_ms": 300.0}
+    assert job.request["chunking"] == {"threshold": 0.6, "silence_duration_ms": 300.0}
 
 
 @pytest.mark.parametrize(("given", "heard"), [(openai.omit, "sv"), ("auto", None), ("fi", "fi")])
 def test_the_language_is_the_configured_one_unless_told(api: Api, audio: Any, given: Any, heard: str | None) -> None:
     audio.transcriptions.create(file=("l.wav", f"language {given}".encode()), model="whisper-1", language=given)
     assert api.worker.seen[-1].options.language == heard
+
+
+@pytest.mark.parametrize(
+    ("languages", "language", "candidates"),
+    [(["sv"], "sv", ("sv",)), (["Swedish", "nb-NO"], None, ("sv", "no")), ([], "sv", ())],
+)
+def test_candidates_for_the_language(
+    api: Api, audio: Any, languages: list[str], language: str | None, candidates: tuple[str, ...]
+) -> None:
+    name = f"languages {languages}".encode()
+    audio.transcriptions.create(file=("l.wav", name), model="whisper-1", extra_body={"languages": languages})
+    options = api.worker.seen[-1].options
+    assert (options.language, options.candidates) == (language, candidates)
 
 
 def test_an_empty_prompt_and_auto_chunking_are_fine(audio: Any) -> None:

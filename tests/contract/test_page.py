@@ -145,6 +145,18 @@ def test_a_line_plays_its_part_and_the_keyboard_does_too(page: Page) -> None:
     assert float(page.find("#wave").get_attribute("aria-valuemax")) > 5
 
 
+def test_what_was_left_out_can_be_heard(page: Page, api: Api) -> None:
+    api.worker.coverage["dropped"] = [{"start": 3.0, "end": 4.5, "reason": "no_text", "text": ""}]
+    try:
+        page.send(CLIP)
+        page.done()
+    finally:
+        api.worker.coverage["dropped"] = []
+    assert page.find("#gaps").text.split("\n") == ["Heard, but not written:", "0:03 no text found"]
+    page.find("#gaps button").click()
+    page.until(lambda: page.script("!audio.paused && audio.currentTime >= 3"))
+
+
 def test_the_waveform_is_drawn(page: Page) -> None:
     page.send(CLIP)
     page.done()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from transcribe.chunking import ENTER, FRAME, FRAME_SECONDS, GAP, LOOKAHEAD, PAD, Chunker, Piece
+from transcribe.chunking import ENTER, FRAME, FRAME_SECONDS, GAP, LOOKAHEAD, PAD, Chunker, Finding, Piece
 from transcribe.types import MAX_CHUNK_SECONDS, SAMPLE_RATE
 
 
@@ -34,8 +34,14 @@ def recording(parts: list[tuple[bool, float]]) -> NDArray[np.float32]:
     return np.concatenate([*signal, np.zeros(0, np.float32)])
 
 
-def cut(audio: NDArray[np.float32], *, block: int = 16_000, longest: float = MAX_CHUNK_SECONDS) -> list[Piece]:
-    chunker = Chunker(Loudness(), longest=longest)
+def cut(
+    audio: NDArray[np.float32],
+    *,
+    block: int = 16_000,
+    longest: float = MAX_CHUNK_SECONDS,
+    asked: dict[str, float] | None = None,
+) -> list[Piece]:
+    chunker = Chunker(Loudness(), longest=longest, finding=Finding.of(asked))
     pieces = [piece for at in range(0, len(audio), block) for piece in chunker.push(audio[at : at + block])]
     return pieces + list(chunker.flush())
 
@@ -118,3 +124,35 @@ def test_memory_does_not_grow_with_the_recording() -> None:
         list(chunker.push(np.full(SAMPLE_RATE, loud, np.float32)))
         most = max(most, len(chunker._audio))
     assert most <= (MAX_CHUNK_SECONDS + LOOKAHEAD * FRAME_SECONDS + 10) * SAMPLE_RATE
+
+
+SENTENCES = [(False, 5.0), (True, 9.0), (False, 0.5), (True, 9.0), (False, 5.0)]
+
+
+def test_a_client_decides_what_is_speech() -> None:
+    assert cut(recording(SENTENCES), asked={"threshold": 0.95}) == []
+    (piece,) = cut(recording(SENTENCES), asked={"threshold": 0.6})
+    assert len(piece.speech) == 2
+
+
+@pytest.mark.parametrize("milliseconds", [0.0, 1000.0])
+def test_a_client_decides_how_much_is_kept_before_speech(milliseconds: float) -> None:
+    (piece,) = cut(recording(SENTENCES), asked={"prefix_padding_ms": milliseconds})
+    assert piece.speech[0][0] - piece.start == pytest.approx(milliseconds / 1000, abs=FRAME_SECONDS)
+
+
+def test_a_client_decides_which_silence_parts_speech() -> None:
+    (piece,) = cut(recording(SENTENCES), asked={"silence_duration_ms": 700.0})
+    ((start, end),) = piece.speech
+    assert end - start == pytest.approx(18.5, abs=2 * FRAME_SECONDS)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    parts=PARTS,
+    asked=st.fixed_dictionaries({"prefix_padding_ms": st.floats(0, 5000), "silence_duration_ms": st.floats(0, 30_000)}),
+)
+def test_no_figure_of_a_client_makes_a_chunk_too_long(parts: list[tuple[bool, float]], asked: dict[str, float]) -> None:
+    pieces = cut(recording(parts), asked=asked)
+    assert all(len(piece.audio) <= MAX_CHUNK_SECONDS * SAMPLE_RATE for piece in pieces)
+    assert all(left.end <= right.start + 1e-6 for left, right in pairwise(pieces))

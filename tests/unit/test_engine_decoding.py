@@ -148,3 +148,13 @@ def test_attention_is_that_of_the_alignment_heads() -> None:
         torch.testing.assert_close(weights, output.cross_attentions[layer][0, head])
     expected = output.logits[0, :-1].float().log_softmax(-1).gather(1, torch.tensor(tokens[1:])[:, None])[:, 0]
     torch.testing.assert_close(logprobs, expected)
+
+
+def test_of_attempts_that_are_all_bad_the_best_stays() -> None:
+    row = row_of(make(1), Request(1, "en", "transcribe", []))
+    for token, trust in enumerate([(False, -0.1), (True, -1.4), (True, -1.2), (True, -3.0)]):
+        row.tokens, row.logprobs = [token], [trust[1]]
+        row.remember(trust)
+        assert row.warmer()
+    row.settle()
+    assert (row.tokens, row.logprobs, row.temperature) == ([2], [-1.2], 0.4)

@@ -39,7 +39,8 @@ HEADERS = {
 @blueprint.get("/")
 def index() -> Response:
     """The page; the languages that can be chosen are written into it."""
-    return _answer(_page(context().config.model.language).encode(), "text/html")
+    config = context().config
+    return _answer(_page(config.model.language, config.retention.results_hours).encode(), "text/html")
 
 
 @blueprint.get("/static/<name>")
@@ -63,9 +64,10 @@ def _files() -> dict[str, bytes]:
 
 
 @cache
-def _page(default: str) -> str:
+def _page(default: str, hours: float) -> str:
     names = sorted((name.title(), code) for code, name in LANGUAGES.items())
     options = "".join(f'<option value="{code}">{html.escape(name)}</option>' for name, code in names)
-    usual = f"{name_of(default).title()} (usual)" if default else "Detect it (usual)"
+    usual = f'<option value="">{html.escape(name_of(default).title())} (usual)</option>' if default else ""
+    kept = "an hour" if hours == 1 else f"{hours:g} hours"
     template = (FOLDER / "index.html").read_text(encoding="utf-8")
-    return template.replace("{{languages}}", options).replace("{{default}}", html.escape(usual))
+    return template.replace("{{languages}}", options).replace("{{usual}}", usual).replace("{{kept}}", kept)

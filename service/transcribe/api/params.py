@@ -21,8 +21,7 @@ GRANULARITIES = ("word", "segment")
 LONGEST_PROMPT = 8192  # characters; the model hears about the last 220 tokens
 MOST_KEYWORDS = 100
 LONGEST_KEYWORD = 200
-SERVER_VAD = {"threshold": 0.5, "prefix_padding_ms": 300.0, "silence_duration_ms": 200.0}
-HIGHEST = {"threshold": 1.0, "prefix_padding_ms": 30_000.0, "silence_duration_ms": 30_000.0}
+SERVER_VAD = {"threshold": 1.0, "prefix_padding_ms": 5000.0, "silence_duration_ms": 30_000.0}  # each with its highest
 CHUNKING_FIELD = re.compile(r"chunking_strategy\[(\w+)\]")
 UNSUPPORTED = ("known_speaker_names[]", "known_speaker_references[]")
 
@@ -63,6 +62,7 @@ def parse(form: Form, config: Config, *, models: set[str], task: str) -> Params:
         raise bad_request(f"response_format {response_format} cannot be streamed.", "stream", "unsupported_value")
     options = DecodeOptions(
         language=_language(form, config.model.language),
+        candidates=_candidates(form),
         task=task,
         prompt=_prompt(form),
         hotwords=_keywords(form),
@@ -128,18 +128,23 @@ def _number(form: Form, name: str, low: float, high: float, *, default: float) -
 
 
 def _language(form: Form, default: str) -> str | None:
-    several = [value for value in form.getlist("languages[]") if value]
-    asked = _one(form, "language") or (several[0] if len(several) == 1 else None)
+    candidates = _candidates(form)
+    asked = _one(form, "language")
     if asked is None:
-        return None if several else (default or None)  # several candidates: let the model hear which it is
-    if asked.strip().lower() == "auto":
-        return None
+        return (default or None) if not candidates else candidates[0] if len(candidates) == 1 else None
+    return None if asked.strip().lower() == "auto" else _code(asked, "language")
+
+
+def _candidates(form: Form) -> tuple[str, ...]:
+    """The languages that the recording may be in: the model hears which."""
+    return tuple(_code(value, "languages[]") for value in form.getlist("languages[]") if value)
+
+
+def _code(asked: str, param: str) -> str:
     code = to_code(asked)
     if code is None:
-        message = (
-            "language must be an ISO 639-1 code such as sv, a name such as Swedish, a locale such as sv-SE, or auto."
-        )
-        raise bad_request(message, "language" if _one(form, "language") else "languages[]", "invalid_language_format")
+        message = "A language is an ISO 639-1 code such as sv, a name such as Swedish, a locale such as sv-SE, or auto."
+        raise bad_request(message, param, "invalid_language_format")
     return code
 
 
@@ -197,5 +202,7 @@ def _chunking(form: Form) -> dict[str, float] | None:
         message = f"chunking_strategy must have type server_vad and may have {', '.join(SERVER_VAD)}."
         raise bad_request(message, "chunking_strategy", "invalid_value")
     return {
-        key: _number(form, f"chunking_strategy[{key}]", 0, HIGHEST[key], default=SERVER_VAD[key]) for key in SERVER_VAD
+        key: _number(form, f"chunking_strategy[{key}]", 0, SERVER_VAD[key], default=0)
+        for key in SERVER_VAD
+        if key in given
     }

@@ -37,10 +37,11 @@ class Batch:
         self.cache.listen(self._decoder.layers, row, encoded)
         return row
 
-    def language(self, row: int) -> str:
-        """The language that the audio of `row` is in, as the model hears it."""
+    def language(self, row: int, candidates: Sequence[str] = ()) -> str:
+        """The language that the audio of `row` is in, as the model hears it; one of `candidates` if it knows any."""
         logits = self._prefill(row, [self._special.start], [0])[0]
-        codes = list(self._special.languages)
+        known = list(self._special.languages)
+        codes = [code for code in known if code in candidates] or known
         return codes[int(logits[[self._special.languages[code] for code in codes]].argmax())]
 
     def join(self, row: Row) -> list[Row]:

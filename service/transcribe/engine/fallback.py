@@ -37,6 +37,11 @@ class Quality:
         return self.no_speech_prob > NO_SPEECH_LIMIT and self.avg_logprob < AVERAGE_LOGPROB_LIMIT
 
     @property
+    def trust(self) -> tuple[bool, float]:
+        """Orders texts that are all doubtful: one that goes round in circles is worse than any that does not."""
+        return self.compression_ratio <= COMPRESSION_RATIO_LIMIT, self.avg_logprob
+
+    @property
     def doubtful(self) -> bool:
         """Worth another try at a higher temperature."""
         bad = self.compression_ratio > COMPRESSION_RATIO_LIMIT or self.avg_logprob < AVERAGE_LOGPROB_LIMIT

@@ -36,6 +36,16 @@ class Task:
         return len(self.audio) / SAMPLE_RATE
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """A text that the model gave at a temperature, and how far it can be trusted: more is better."""
+
+    trust: tuple[bool, float]
+    temperature: float
+    tokens: list[int]
+    logprobs: list[float]
+
+
 @dataclass(eq=False)
 class Row:
     """A window of a task in one row of the decoder's batch."""
@@ -47,11 +57,22 @@ class Row:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     complete: bool = False  # the model ended the text itself
+    best: Attempt | None = None  # of the attempts so far, none of which was good
 
     @property
     def length(self) -> int:
         """Tokens that the decoder has seen or is about to see."""
         return len(self.prefix) + len(self.tokens)
+
+    def remember(self, trust: tuple[bool, float]) -> None:
+        """Keeps the present attempt if it is the best so far."""
+        if self.best is None or trust > self.best.trust:
+            self.best = Attempt(trust, self.temperature, self.tokens, self.logprobs)
+
+    def settle(self) -> None:
+        """Goes back to the best attempt: the last one is the warmest, and often the wildest."""
+        if self.best is not None:
+            self.temperature, self.tokens, self.logprobs = self.best.temperature, self.best.tokens, self.best.logprobs
 
     def warmer(self) -> bool:
         """Starts over at the next temperature; false when there is none."""

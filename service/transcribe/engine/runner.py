@@ -33,9 +33,10 @@ class Runner:
 
     def add(self, chunk: Chunk) -> None:
         language = chunk.options.language
-        if self._model.special.multilingual and language is not None and language not in self._model.special.languages:
+        multilingual = self._model.special.multilingual
+        if language is not None and language not in (self._model.special.languages if multilingual else ("en",)):
             raise EngineError(f"the model does not know the language {language!r}")
-        if self._model.special.multilingual and chunk.options.task not in self._model.special.tasks:
+        if chunk.options.task not in (self._model.special.tasks if multilingual else ("transcribe",)):
             raise EngineError(f"the model cannot {chunk.options.task}")
         self._waiting.append(Task(chunk, language=language if self._model.special.multilingual else "en"))
 
@@ -67,7 +68,7 @@ class Runner:
         encoded = self._model.encoder(self._mel(task.audio, frames).to(self._model.wide))
         place = self._batch.listen(encoded)
         if task.language is None:
-            task.language = self._batch.language(place)
+            task.language = self._batch.language(place, task.options.candidates)
         options = task.options
         prompt = self._model.text.prompt(options.prompt, options.hotwords) if not task.segments else []
         prefix = [*prompt, *self._model.special.opening(task.language, options.task)]
@@ -82,10 +83,14 @@ class Runner:
             if quality.doubtful and not row.task.whole_window:
                 self._again(row)
                 continue
-            if quality.doubtful and row.warmer():
-                finished += self._batch.retry(row)
-                continue
-            row.complete |= quality.doubtful  # no temperature helped: it is not heard again
+            if quality.doubtful:
+                row.remember(quality.trust)
+                if row.warmer():
+                    finished += self._batch.retry(row)
+                    continue
+                row.settle()
+                quality = self._finisher.quality(row)
+                row.complete = True  # no temperature helped: it is not heard again
             resume = self._finisher.segments(row, quality, self._batch)
             task = row.task
             if resume is None:

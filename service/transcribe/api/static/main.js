@@ -9,6 +9,14 @@ const POLL = 500; // milliseconds between looks at a job
 const PATIENCE = 10; // looks that may fail in a row: the server may be restarting
 const PLAY = "M8 5v14l11-7z";
 const PAUSE = "M7 5h4v14H7zm6 0h4v14h-4z";
+const MOST_GAPS = 12;
+const REASONS = {
+  no_text: "no text found",
+  repetition: "repetition cut",
+  no_speech: "doubtful text over silence",
+  credit_line: "invented line",
+  too_fast: "doubtful text",
+};
 const STATES = { healthy: "good", degraded: "good", initializing: "", draining: "" };
 
 const find = (id) => document.getElementById(id);
@@ -57,7 +65,7 @@ async function begin(file, title) {
   transcript.clear();
   wave.clear();
   find("name").textContent = title;
-  for (const id of ["error", "results", "nothing"]) show(id, false);
+  for (const id of ["error", "results", "nothing", "gaps"]) show(id, false);
   for (const id of ["work", "player", "cancel", "keys-hint"]) show(id);
   show("source", false);
   find("again").focus();
@@ -130,9 +138,25 @@ function finish() {
   const took = seconds > 0 ? `, in ${seconds} s` : "";
   say(`Done: ${clock(job.progress.audio_seconds_total || 0)} of sound${took}`, 1);
   show("results");
+  showGaps(job.coverage?.dropped || []);
   show("nothing", !transcript.lines.length);
   wave.draw();
   return undefined;
+}
+
+// Nothing is left out silently: each place can be heard.
+function showGaps(dropped) {
+  const buttons = dropped.slice(0, MOST_GAPS).map(({ start, end, reason }) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = `${clock(start)} ${REASONS[reason] || reason}`;
+    button.addEventListener("click", () => transcript.play({ start, end }));
+    return button;
+  });
+  const label = find("gaps").firstElementChild;
+  const more = dropped.length > MOST_GAPS ? [`and ${dropped.length - MOST_GAPS} more`] : [];
+  find("gaps").replaceChildren(label, ...buttons, ...more);
+  show("gaps", buttons.length > 0);
 }
 
 function restart() {

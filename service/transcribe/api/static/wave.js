@@ -25,6 +25,7 @@ export class Wave {
     });
     audio.addEventListener("timeupdate", () => this.draw());
     audio.addEventListener("durationchange", () => this.draw());
+    window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
 
   clear() {
