@@ -84,7 +84,7 @@ def test_the_client_token_is_in_the_bucket_before_it_is_used(cloud: Cloud, monke
         states = [json.load(cloud.s3.get_object(Bucket=BUCKET, Key=o["Key"])["Body"]) for o in listed
                   if o["Key"].endswith("/state.json")]  # fmt: skip
         tokens.append(request["ClientToken"])
-        assert request["ClientToken"] in [state["client_token"] for state in states]
+        assert request["ClientToken"] in [state["request"]["ClientToken"] for state in states]
         return run(request)
 
     monkeypatch.setattr(cloud.context.machines, "run", watched)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import boto3
 from botocore.config import Config as ClientConfig
@@ -12,6 +12,7 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     EndpointConnectionError,
+    HTTPClientError,
     NoCredentialsError,
     ProfileNotFound,
 )
@@ -25,7 +26,12 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_ssm import SSMClient
 
+T = TypeVar("T")
+
 POLL_SECONDS = 2.0
+SETTLING_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # pauses until what was just made is known everywhere
+BORNE_LOOKS = 20  # failing looks in a row, each of which botocore has tried five times
+PASSING_CODES = frozenset({"RequestLimitExceeded", "Throttling", "ThrottlingException", "SlowDown", "TooManyRequests"})
 CAPACITY_CODES = frozenset({"InsufficientInstanceCapacity", "Unsupported", "InsufficientHostCapacity"})
 RETRIES = ClientConfig(
     retries={"mode": "standard", "total_max_attempts": 5}, connect_timeout=10, read_timeout=60, user_agent_extra="bake"
@@ -79,9 +85,40 @@ def s3_style(endpoint_url: str | None) -> ClientConfig:
     return RETRIES.merge(ClientConfig(signature_version="s3v4", s3={"addressing_style": "virtual"}))
 
 
+class Patience:
+    """Bears with looks that fail for a reason that will pass: what is waited for goes on meanwhile."""
+
+    def __init__(self) -> None:
+        self._borne = 0
+
+    def bear(self, error: AwsError) -> None:
+        """Return if another look is worth it; otherwise raise `error`."""
+        self._borne += 1
+        if not error.passing or self._borne > BORNE_LOOKS:
+            raise error
+
+    def calm(self) -> None:
+        """A look succeeded."""
+        self._borne = 0
+
+
+def eventually(clients: Clients, call: Callable[[], T]) -> T:
+    """Make a call that names what was just made, again while some part of AWS does not know that yet."""
+    for pause in SETTLING_SECONDS:
+        try:
+            return call()
+        except AwsError as error:
+            if not is_missing(error):
+                raise
+        clients.sleep(pause)
+    return call()
+
+
 def is_missing(error: AwsError) -> bool:
     """Whether AWS says that the thing is not there (yet, or any more)."""
-    return error.code in {"404", "NoSuchKey", "ParameterNotFound"} or ".NotFound" in error.code
+    return error.code in {"404", "NoSuchKey", "ParameterNotFound", "InvalidAMIID.Unavailable"} or (
+        ".NotFound" in error.code
+    )
 
 
 def gone_is_fine(doing: str, call: Callable[[], object]) -> None:
@@ -107,10 +144,15 @@ def aws_errors(doing: str) -> Iterator[None]:
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         message = " ".join(error.response.get("Error", {}).get("Message", "").split())
-        raise AwsError(f"AWS refused {doing}: {message or 'no reason given'} ({code})", code) from None
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        passing = status >= 500 or code in PASSING_CODES
+        raise AwsError(f"AWS refused {doing}: {message or 'no reason given'} ({code})", code, passing=passing) from None
     except NoCredentialsError:
         raise AwsError(f"AWS {doing}: no credentials; set AWS_PROFILE or [aws] profile, or log in") from None
     except EndpointConnectionError as error:
-        raise AwsError(f"AWS {doing}: cannot reach {error.kwargs.get('endpoint_url', 'the endpoint')}") from None
+        raise AwsError(
+            f"AWS {doing}: cannot reach {error.kwargs.get('endpoint_url', 'the endpoint')}", passing=True
+        ) from None
     except BotoCoreError as error:
-        raise AwsError(f"AWS {doing}: {' '.join(str(error).split())}") from None
+        passing = isinstance(error, HTTPClientError)
+        raise AwsError(f"AWS {doing}: {' '.join(str(error).split())}", passing=passing) from None

@@ -40,6 +40,12 @@ class Bucket:
                 return None
             raise
 
+    def keys(self, prefix: str) -> list[str]:
+        """The keys that begin with `prefix`, sorted."""
+        with aws_errors(f"ListObjectsV2 {prefix}"):
+            pages = self._clients.s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
+            return sorted(found["Key"] for page in pages for found in page.get("Contents", []))
+
     def url(self, key: str, method: str, seconds: int) -> str:
         """An address for machines that allows one method ("GET" or "PUT") on one key, for so many seconds."""
         operation = {"GET": "get_object", "PUT": "put_object"}[method]

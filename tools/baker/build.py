@@ -1,10 +1,11 @@
 """One machine's errand: its names, its secrets, and the parameters that its user-data carries."""
 
+import itertools
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,25 +31,25 @@ class Build:
     bake: str
     mode: str  # signal.BAKE or signal.VERIFY
     prefix: str
+    attempt: int = 1  # counted on when AWS took the machine of the one before away
     nonce: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
 
     @property
     def id(self) -> str:
-        return f"{self.bake}-{self.mode}"
+        return f"{self.bake}-{self.mode}" + (f"-{self.attempt}" if self.attempt > 1 else "")
 
     def key(self, name: str) -> str:
         """Where in the bucket something of this machine is."""
         return f"{self.prefix}/builds/{self.id}/{name}"
 
-    def tags(self, common: Mapping[str, str], deadline_seconds: int) -> dict[str, str]:
+    def tags(self, common: Mapping[str, str], deadline: datetime) -> dict[str, str]:
         """The tags of its instance and volume."""
-        ends = datetime.now(UTC) + timedelta(seconds=deadline_seconds)
         return {
             **common,
             "Name": f"transcribe-bake {self.id}",
             launchspec.TAG_BAKE: self.bake,
             launchspec.TAG_ROLE: self.mode,
-            launchspec.TAG_DEADLINE: ends.isoformat(timespec="seconds"),
+            launchspec.TAG_DEADLINE: deadline.isoformat(timespec="seconds"),
         }
 
 
@@ -60,6 +61,11 @@ def new_bake_name() -> str:
 def payload_key(prefix: str, payload: Payload) -> str:
     """Where in the bucket a payload is: by its content, so that the same one is stored once."""
     return f"{prefix}/payloads/{payload.sha256}.tar.gz"
+
+
+def audio_key(errand: Build, audio: Audio) -> str:
+    """Where in the bucket a recording for a machine is."""
+    return errand.key(f"audio{audio.path.suffix.lower()}")
 
 
 def parameters(
@@ -81,12 +87,42 @@ def parameters(
         told["payload"] = {"url": url, "sha256": payload.sha256, "bytes": len(payload.data)}
     if audio is not None:
         suffix = audio.path.suffix.lower()
-        url = bucket.url(build.key(f"audio{suffix}"), "GET", seconds)
+        url = bucket.url(audio_key(replace(build, attempt=1), audio), "GET", seconds)
         told["audio"] = {"url": url, "language": audio.language, "suffix": suffix}
     return told
 
 
-def record(bucket: Bucket, build: Build, facts: Mapping[str, Any]) -> None:
-    """Write down what is about to be done, before it is done: a launcher that died can be continued or swept."""
-    document = {"bake": build.bake, "mode": build.mode, "nonce": build.nonce, **facts}
-    bucket.put(build.key("state.json"), json.dumps(document, indent=1, sort_keys=True).encode())
+@dataclass(frozen=True)
+class Started:
+    """What the bucket knows of a machine: its errand, and the very request that it was asked for with."""
+
+    errand: Build
+    request: launchspec.Request
+    deadline: datetime
+
+
+def record(bucket: Bucket, errand: Build, request: launchspec.Request, deadline: datetime) -> None:
+    """Write down what is about to be asked, client token and all, before it is: a launcher may die at any moment."""
+    document = {
+        "bake": errand.bake,
+        "mode": errand.mode,
+        "attempt": errand.attempt,
+        "nonce": errand.nonce,
+        "deadline": deadline.isoformat(timespec="seconds"),
+        "request": request,
+    }
+    bucket.put(errand.key("state.json"), json.dumps(document, indent=1, sort_keys=True).encode())
+
+
+def recall(bucket: Bucket, errand: Build) -> Started | None:
+    """What an earlier launcher wrote down of the last attempt at `errand`; None: it had not come so far."""
+    last = None
+    for attempt in itertools.count(1):
+        tried = replace(errand, attempt=attempt)
+        raw = bucket.get(tried.key("state.json"))
+        if raw is None:
+            return last
+        told = json.loads(raw)
+        deadline = datetime.fromisoformat(told["deadline"])
+        last = Started(replace(tried, nonce=told["nonce"]), told["request"], deadline)
+    return last

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from baker import catalog, clouds, commands, imagecommands, interrupts
+from baker import aftercare, catalog, clouds, commands, imagecommands, interrupts
 from baker.errors import BakeError, Interrupted, UsageError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -78,6 +78,8 @@ def parser() -> argparse.ArgumentParser:
     _wishes(rehearse)
     rehearse.set_defaults(run=commands.rehearse, cloud=clouds.LOCAL)
 
+    _aftercare(commands_)
+
     shell = commands_.add_parser(
         "shell",
         help="run a command in a machine started from an image (local cloud)",
@@ -110,6 +112,25 @@ def _image_commands(commands_: "argparse._SubParsersAction[argparse.ArgumentPars
     prune.set_defaults(run=imagecommands.prune)
 
     for command in (list_, publish, rollback, prune):
+        _where(command)
+        command.set_defaults(model="")
+
+
+def _aftercare(commands_: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Commands for bakes whose launcher is gone."""
+    status = commands_.add_parser("status", help="show the newest bakes and what exists of them")
+    status.add_argument("--json", action="store_true", help="as JSON")
+    status.set_defaults(run=aftercare.status)
+
+    resume = commands_.add_parser("resume", help="continue a bake whose launcher died")
+    resume.add_argument("bake", metavar="BAKE", nargs="?", default="", help="default: the one that is not finished")
+    resume.set_defaults(run=commands.resume)
+
+    reap = commands_.add_parser("reap", help="show what is left of bakes past their deadline; --yes removes it")
+    reap.add_argument("--bake", metavar="BAKE", default="", help="of this bake, whatever its deadline")
+    reap.add_argument("--yes", action="store_true", help="remove it")
+    reap.set_defaults(run=aftercare.reap)
+    for command in (status, resume, reap):
         _where(command)
         command.set_defaults(model="")
 

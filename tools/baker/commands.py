@@ -6,9 +6,9 @@ import os
 import re
 from pathlib import Path
 
-from baker import clouds, flow, planning, policy, report, summary
+from baker import aftercare, clouds, flow, planning, policy, report, summary
 from baker.build import Audio
-from baker.context import open_context
+from baker.context import Context, open_context
 from baker.errors import UsageError
 from baker.progress import Display, open_console
 
@@ -54,7 +54,19 @@ def _bake(root: Path, options: argparse.Namespace, wishes: flow.Options) -> int:
     display = Display()
     config = clouds.bake_config(root, options, display)
     context = open_context(root, config, display)
-    outcome = flow.bake(context, wishes)
+    return _report(context, flow.bake(context, wishes))
+
+
+def resume(root: Path, options: argparse.Namespace) -> int:
+    """Continue a bake whose launcher died."""
+    display = Display()
+    context = open_context(root, clouds.bake_config(root, options, display), display)
+    return _report(context, flow.resume(context, aftercare.chosen(context, options.bake)))
+
+
+def _report(context: Context, outcome: flow.Outcome) -> int:
+    """Keep what a bake has to tell, and print it."""
+    root, config, display = context.root, context.config, context.display
     made = report.document(outcome, display.phases)
     key = report.key_of(config.s3.prefix, outcome.bake)
     if outcome.baked is None:

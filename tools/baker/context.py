@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from baker.config import Config
 from baker.images import Images
 from baker.machines import Machines
 from baker.progress import Display
+from baker.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,13 @@ class Context:
     config: Config
     images: Images
     machines: Machines
+    storage: Storage
     bucket: Bucket
     display: Display
     clients_in: Callable[[str], Clients]  # for a region by its name
     sleep: Callable[[float], None] = interrupts.sleep
     clock: Callable[[], float] = time.monotonic
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     @property
     def logs(self) -> Path:
@@ -53,4 +57,5 @@ def open_context(
 
     clients = clients_in(config.aws.region)
     bucket = Bucket(clients, config.s3.bucket)
-    return Context(root, config, Images(clients), Machines(clients), bucket, display, clients_in, sleep)
+    machines, storage = Machines(clients), Storage(clients)
+    return Context(root, config, Images(clients), machines, storage, bucket, display, clients_in, sleep)

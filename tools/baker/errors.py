@@ -10,11 +10,15 @@ class BakeError(Exception):
 
 
 class AwsError(BakeError):
-    """An AWS call failed; `code` is AWS's own word for it, such as `UnauthorizedOperation`."""
+    """An AWS call failed; `code` is AWS's own word for it, such as `UnauthorizedOperation`.
 
-    def __init__(self, message: str, code: str = "") -> None:
+    `passing` says that the very same call may well succeed later: an outage, a lost connection, too many requests.
+    """
+
+    def __init__(self, message: str, code: str = "", *, passing: bool = False) -> None:
         super().__init__(message)
         self.code = code
+        self.passing = passing
 
 
 class Interrupted(BaseException):

@@ -1,14 +1,21 @@
-"""A bake, as a flat recipe. Each line of it is a phase that a person sees and the report times."""
+"""A bake, as a flat recipe. Each line of it is a phase that a person sees and the report times.
+
+Every step finds what an earlier launcher did of it before it does it: resuming a bake is going through it again.
+"""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
-from baker import build, following, interrupts, launching, launchspec, planning, signal
+from baker import bakes, build, following, interrupts, launching, launchspec, planning, signal, sweeping
 from baker.build import Audio, Build
+from baker.config import Config, Source
 from baker.context import Context
-from baker.errors import AwsError, BakeError
-from baker.images import Image
+from baker.errors import AwsError, BakeError, Interrupted, UsageError
+from baker.images import IMAGE_TIMEOUT, Image
+from baker.launching import Job, Running
+from baker.pillar import merge
 from baker.planning import Plan
 
 
@@ -35,49 +42,112 @@ def bake(context: Context, options: Options) -> Outcome:
     """From the tree to a verified image. On any failure nothing is left but the log and the reason."""
     with context.display.phase("plan"):
         plan = planning.make(context)
+        refuse_beside(bakes.unfinished(context))
     for name in plan.untracked:
         context.display.note(f"  left out, since git does not track it: {name}", "yellow")
     if plan.reusable and not options.force:
         return reuse(context, plan, plan.reusable, options.audio)
-    name = build.new_bake_name()
-    with swept_on_failure(context, name):
-        image, baked = make_image(context, plan, name)
-        image, verified = verify_image(context, plan, image, name, options.audio)
+    return finish(context, plan, bakes.begin(context, plan, build.new_bake_name()), options.audio)
+
+
+def resume(context: Context, name: str, audio: Audio | None = None) -> Outcome:
+    """Continue a bake whose launcher died; it ends as any other: in a verified image, or with nothing left."""
+    with context.display.phase("plan"):
+        begun = bakes.load(context, name)
+        plan = planning.make(replace(context, config=_as_begun(context, begun)))
+        if plan.content_hash != begun.content_hash:
+            raise UsageError(
+                f"the tree is not what {name} was begun from: check that out again, or `bake.py reap --bake {name}`"
+            )
+    return finish(context, plan, begun, audio)
+
+
+def _as_begun(context: Context, begun: bakes.Bake) -> Config:
+    """The configuration with what it then resolved to: a newer source image or model commit is another bake's."""
+    pillar = merge(context.config.pillar, {"model": {"revision": begun.model_revision}})
+    return replace(context.config, source=Source(ami=begun.source_ami), pillar=pillar)
+
+
+def refuse_beside(found: list[bakes.Found]) -> None:
+    """One bake at a time: raises UsageError that names the one that is not finished, and both ways out."""
+    for other in found:
+        left = ", ".join([*(machine.id for machine in other.instances), *(image.id for image in other.images)])
+        name = other.bake.name
+        raise UsageError(
+            f"the bake {name} is not finished ({left}): `bake.py resume {name}` continues it, "
+            f"`bake.py reap --bake {name} --yes` removes it"
+        )
+
+
+def finish(context: Context, plan: Plan, begun: bakes.Bake, audio: Audio | None) -> Outcome:
+    """Whatever is still to do of a bake."""
+    name = begun.name
+    try:
+        with swept_on_failure(context, name):
+            image, baked = make_image(context, plan, name)
+            if image.verified:  # an earlier launcher had only not cleaned up
+                verified = heard_before(context, plan, Build(name, signal.VERIFY, context.config.s3.prefix))
+                sweeping.sweep(context, name)
+            else:
+                image, verified = verify_image(context, plan, image, name, audio)
+    except (BakeError, Interrupted) as error:
+        with interrupts.held_off(context.display.note), suppress(AwsError):
+            bakes.ended(context, begun, bakes.FAILED, str(error))
+        raise
+    bakes.ended(context, begun, bakes.VERIFIED)
     return Outcome(plan, image, name, baked, verified)
 
 
 def reuse(context: Context, plan: Plan, image: Image, audio: Audio | None) -> Outcome:
     """Nothing has changed: take the image that exists, and boot it only if there is something to transcribe."""
-    name = image.tags.get(launchspec.TAG_BAKE, "")
     if audio is None:
-        return Outcome(plan, image, name)
+        return Outcome(plan, image, image.bake)
     run = build.new_bake_name()
     with swept_on_failure(context, run):
         image, verified = verify_image(context, plan, image, run, audio)
-    return Outcome(plan, image, name, verified=verified)
+    return Outcome(plan, image, image.bake, verified=verified)
 
 
 def make_image(context: Context, plan: Plan, name: str) -> tuple[Image, signal.Accepted]:
     """Bake a machine, and make an image of it once its signal is accepted."""
+    made = context.images.tagged({launchspec.TAG_BAKE: name})
+    if made:
+        return complete_image(context, plan, name, made[0].id)
     display = context.display
-    errand = Build(name, signal.BAKE, context.config.s3.prefix)
     with display.phase("upload payload"):
-        context.bucket.put(build.payload_key(errand.prefix, plan.payload), plan.payload.data)
+        context.bucket.put(build.payload_key(context.config.s3.prefix, plan.payload), plan.payload.data)
     with display.phase("launch machine"):
-        seconds = context.config.bake.deadline_minutes * 60
-        parameters = build.parameters(errand, context.bucket, seconds, payload=plan.payload)
-        instance = launching.launch(context, errand, plan.source, plan.volume_gb, parameters)
-    with display.phase("bake on the machine"), explained_by_log(context, errand, instance):
-        expected = expectation(plan, errand, plan.payload.sha256)
-        baked = following.wait_for_signal(context, errand, instance, expected)
+        running = launching.obtain(context, Job(name, signal.BAKE, plan.source, plan.volume_gb, payload=plan.payload))
+    with display.phase("bake on the machine"), explained_by_log(context, running):
+        expected = expectation(plan, running.errand, plan.payload.sha256)
+        baked = following.wait_for_signal(context, running, expected)
     with display.phase("stop machine"):
-        context.machines.stop(instance)
+        context.machines.stop(running.instance)
     with display.phase("create image"):
         title = f"{context.config.image.name_prefix}-{name}"
-        request = launchspec.image_request(instance, title, image_tags(context, plan, name, title))
+        request = launchspec.image_request(running.instance, title, image_tags(context, plan, name, title))
         image = context.images.wait_until_available(context.images.create(request, name))
-    context.machines.terminate(instance)
+    context.machines.terminate(running.instance)
     return image, baked
+
+
+def complete_image(context: Context, plan: Plan, name: str, image_id: str) -> tuple[Image, signal.Accepted]:
+    """An earlier launcher began the image, so it had accepted the machine's signal: hear that again, and wait."""
+    baked = heard_before(context, plan, Build(name, signal.BAKE, context.config.s3.prefix))
+    with context.display.phase("create image"):
+        image = context.images.wait_until_available(image_id)
+    for machine in context.machines.ours(name, signal.BAKE):
+        context.machines.terminate(machine.id)
+    return image, baked
+
+
+def heard_before(context: Context, plan: Plan, errand: Build) -> signal.Accepted:
+    """The signal that an earlier launcher accepted, judged once more: what it then did is no proof of it."""
+    started = build.recall(context.bucket, errand)
+    report = context.bucket.get(started.errand.key("report.json")) if started else None
+    if started is None or report is None:
+        raise BakeError(f"nothing in the bucket tells how the machine of {errand.id} fared")
+    return signal.accept(report, expectation(plan, started.errand, plan.payload.sha256))
 
 
 def verify_image(
@@ -85,21 +155,19 @@ def verify_image(
 ) -> tuple[Image, signal.Accepted]:
     """Boot the image, let the machine prove itself again, and mark the image as verified."""
     display = context.display
-    errand = Build(name, signal.VERIFY, context.config.s3.prefix)
     with display.phase("boot the image"):
         if audio is not None:
             audio = replace(audio, language=audio.language or plan.model["language"])
-            context.bucket.put(errand.key(f"audio{audio.path.suffix.lower()}"), audio.path.read_bytes())
-        seconds = context.config.bake.deadline_minutes * 60
-        parameters = build.parameters(errand, context.bucket, seconds, audio=audio)
+            errand = Build(name, signal.VERIFY, context.config.s3.prefix)
+            context.bucket.put(build.audio_key(errand, audio), audio.path.read_bytes())
         volume = max(plan.volume_gb, image.volume_gb)
-        instance = launching.launch(context, errand, image, volume, parameters)
-    with display.phase("verify on the image"), explained_by_log(context, errand, instance):
-        expected = expectation(plan, errand, image.tags.get(launchspec.TAG_PAYLOAD, ""))
-        verified = following.wait_for_signal(context, errand, instance, expected)
+        running = launching.obtain(context, Job(name, signal.VERIFY, image, volume, audio=audio))
+    with display.phase("verify on the image"), explained_by_log(context, running):
+        expected = expectation(plan, running.errand, image.tags.get(launchspec.TAG_PAYLOAD, ""))
+        verified = following.wait_for_signal(context, running, expected)
     with display.phase("clean up"):
         context.images.tag(image.id, {launchspec.TAG_VERIFIED: "true"})
-        launching.sweep(context, name)
+        sweeping.sweep(context, name)
     return context.images.get(image.id) or image, verified
 
 
@@ -110,11 +178,13 @@ def expectation(plan: Plan, errand: Build, payload_sha256: str) -> signal.Expect
 
 
 def image_tags(context: Context, plan: Plan, name: str, title: str) -> dict[str, str]:
-    """What an image says of itself; it is not called verified before it was."""
+    """What an image says of itself; it is not called verified before it was, and until then it has a deadline."""
+    seconds = context.config.bake.deadline_minutes * 60 + IMAGE_TIMEOUT
     return {
         **context.config.tags,
         "Name": title,
         launchspec.TAG_BAKE: name,
+        launchspec.TAG_DEADLINE: (context.now() + timedelta(seconds=seconds)).isoformat(timespec="seconds"),
         launchspec.TAG_CONTENT: plan.content_hash,
         launchspec.TAG_INPUTS: plan.inputs_tag,
         launchspec.TAG_PAYLOAD: plan.payload.sha256,
@@ -123,27 +193,28 @@ def image_tags(context: Context, plan: Plan, name: str, title: str) -> dict[str,
 
 
 @contextmanager
-def explained_by_log(context: Context, errand: Build, instance: str) -> Iterator[None]:
+def explained_by_log(context: Context, running: Running) -> Iterator[None]:
     """On a failure, save the machine's log while the machine is there, and say where it is."""
     try:
         yield
     except BakeError as error:
-        path = following.save_log(context, errand, instance)
+        path = following.save_log(context, running.errand, running.instance)
         raise BakeError(f"{error}; log: {path}" if path else f"{error}; the machine left no log") from None
 
 
 @contextmanager
 def swept_on_failure(context: Context, name: str) -> Iterator[None]:
-    """Whatever goes wrong inside: end the bake's instances and remove its image, undisturbed by signals."""
+    """Whatever goes wrong inside: end the bake's machines and remove its image, undisturbed by signals."""
     try:
         yield
     except BaseException:
         with interrupts.held_off(context.display.note):
             try:
-                launching.sweep(context, name)
+                sweeping.sweep(context, name)
             except (AwsError, BakeError) as error:
                 minutes = context.config.bake.deadline_minutes
                 context.display.note(
-                    f"cleaning up failed: {error}; the machine ends itself {minutes} minutes after launch"
+                    f"cleaning up failed: {error}; the machine ends itself {minutes} minutes after launch at most, "
+                    f"and `bake.py reap --bake {name} --yes` removes the rest"
                 )
         raise

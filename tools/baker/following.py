@@ -1,13 +1,16 @@
 """From a launched machine to its accepted signal."""
 
+import itertools
 import json
 from collections.abc import Mapping
 from typing import Any
 
 from baker import signal
+from baker.awscalls import Patience
 from baker.build import Build
 from baker.context import Context
 from baker.errors import AwsError, BakeError
+from baker.launching import Running
 from baker.machines import ENDED
 from baker.progress import Step
 
@@ -17,24 +20,29 @@ LATE_SECONDS = 120.0  # a machine ends itself at its deadline; the launcher wait
 MARKER = "TRANSCRIBE-BAKE"
 
 
-def wait_for_signal(context: Context, build: Build, instance_id: str, expected: signal.Expected) -> signal.Accepted:
+def wait_for_signal(context: Context, running: Running, expected: signal.Expected) -> signal.Accepted:
     """Show progress until the machine reports, and accept or reject what it says.
 
     Raises BakeError when the machine ends or its deadline passes without a word.
     """
-    end = context.clock() + context.config.bake.deadline_minutes * 60 + LATE_SECONDS
-    looks = 0
-    while True:
-        report = context.bucket.get(build.key("report.json"))
-        if report is not None:
-            return signal.accept(report, expected)
-        show_progress(context, build)
-        if looks % STATE_EVERY == 0 and context.machines.state(instance_id) in ENDED:
-            return _last_look(context, build, instance_id, expected)
+    build, instance_id = running.errand, running.instance
+    end = context.clock() + (running.deadline - context.now()).total_seconds() + LATE_SECONDS
+    patience = Patience()
+    for looks in itertools.count():
+        try:
+            report = context.bucket.get(build.key("report.json"))
+            if report is not None:
+                return signal.accept(report, expected)
+            show_progress(context, build)
+            if looks % STATE_EVERY == 0 and context.machines.state(instance_id) in ENDED:
+                return _last_look(context, build, instance_id, expected)
+            patience.calm()
+        except AwsError as error:
+            patience.bear(error)
         if context.clock() > end:
-            raise BakeError(f"no signal from {instance_id} within {context.config.bake.deadline_minutes} minutes")
-        looks += 1
+            raise BakeError(f"no signal from {instance_id} by its deadline, {running.deadline:%H:%M:%S} UTC")
         context.sleep(SIGNAL_SECONDS)
+    raise AssertionError("counts for ever")
 
 
 def show_progress(context: Context, build: Build) -> None:

@@ -2,10 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from baker import launchspec
-from baker.awscalls import POLL_SECONDS, Clients, aws_errors, gone_is_fine, is_missing, tag_filters
+from baker.awscalls import (
+    POLL_SECONDS,
+    Clients,
+    Patience,
+    aws_errors,
+    eventually,
+    gone_is_fine,
+    is_missing,
+    tag_filters,
+)
 from baker.config import Source
 from baker.errors import AwsError, BakeError, UsageError
 
@@ -43,6 +53,20 @@ def newest_first(image: Image) -> tuple[str, str]:
     """Key to sort by, reversed. EC2 tells whole seconds; the names of bakes sort by time as well."""
     return image.created, image.name
 
+    @property
+    def bake(self) -> str:
+        """The bake that made it; empty: none did."""
+        return self.tags.get(launchspec.TAG_BAKE, "")
+
+    def overdue(self, now: datetime) -> bool:
+        """Whether the time of the bake that made it is over; without a readable deadline there is none to wait for."""
+        deadline = launchspec.parse_time(self.tags.get(launchspec.TAG_DEADLINE, ""))
+        return deadline is None or now > deadline
+
+    @property
+    def verified(self) -> bool:
+        return self.tags.get(launchspec.TAG_VERIFIED) == "true"
+
 
 class Images:
     """The images that one account sees in one region."""
@@ -76,9 +100,16 @@ class Images:
 
     def tagged(self, tags: Mapping[str, str]) -> list[Image]:
         """This account's images with all these tags, newest first."""
+        return self._own(tag_filters(tags))
+
+    def ours(self) -> list[Image]:
+        """This account's images that bakes made, newest first."""
+        return self._own([{"Name": "tag-key", "Values": [launchspec.TAG_BAKE]}])
+
+    def _own(self, filters: "list[FilterTypeDef]") -> list[Image]:
         with aws_errors("DescribeImages"):
             pages = self._clients.ec2.get_paginator("describe_images")
-            found = pages.paginate(Owners=["self"], Filters=tag_filters(tags))
+            found = pages.paginate(Owners=["self"], Filters=filters)
             images = [_image(image) for page in found for image in page["Images"]]
         return sorted(images, key=newest_first, reverse=True)
 
@@ -99,14 +130,23 @@ class Images:
         earlier = self.tagged({launchspec.TAG_BAKE: bake})
         if earlier:
             return earlier[0].id
-        try:
+
+        def create() -> str:
             with aws_errors("CreateImage"):
                 return self._clients.ec2.create_image(**request)["ImageId"]
+
+        try:
+            return eventually(self._clients, create)
         except AwsError as error:
-            started = self.tagged({launchspec.TAG_BAKE: bake}) if error.code == "InvalidAMIName.Duplicate" else []
-            if not started:
+            if error.code != "InvalidAMIName.Duplicate":
                 raise
-            return started[0].id
+        return eventually(self._clients, lambda: self._started(bake))
+
+    def _started(self, bake: str) -> str:
+        started = self.tagged({launchspec.TAG_BAKE: bake})
+        if not started:
+            raise AwsError(f"AWS has an image of {bake} and does not show it", "InvalidAMIID.NotFound")
+        return started[0].id
 
     def wait_until_known(self, image_id: str) -> Image:
         """The image once EC2 describes it, which is a moment after it has named it."""
@@ -119,8 +159,13 @@ class Images:
 
     def wait_until_available(self, image_id: str) -> Image:
         """The image once it can be used; raises BakeError when it fails or takes too long."""
+        patience = Patience()
         for _ in range(int(IMAGE_TIMEOUT / POLL_SECONDS)):
-            image = self.get(image_id)
+            try:
+                image = self.get(image_id)
+            except AwsError as error:
+                patience.bear(error)
+                image = None
             if image and image.state == "available":
                 return image
             if image and image.state not in ("pending", "transient"):
@@ -137,8 +182,12 @@ class Images:
 
     def tag(self, image_id: str, tags: Mapping[str, str]) -> None:
         """Add tags to an image."""
-        with aws_errors("CreateTags"):
-            self._clients.ec2.create_tags(Resources=[image_id], Tags=launchspec.tag_list(tags))
+
+        def tag() -> None:
+            with aws_errors("CreateTags"):
+                self._clients.ec2.create_tags(Resources=[image_id], Tags=launchspec.tag_list(tags))
+
+        eventually(self._clients, tag)
 
     def _newest(self, owner: str, name: str) -> Image:
         filters: list[FilterTypeDef] = [

@@ -1,40 +1,92 @@
-"""Starting a machine of a bake, and ending everything that a bake made."""
+"""Starting a machine of a bake, or finding the one that an earlier launcher started."""
 
 import uuid
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from baker import build, launchspec, userdata
 from baker.awscalls import CAPACITY_CODES
-from baker.build import Build
+from baker.build import Audio, Build
 from baker.context import Context
 from baker.errors import AwsError, BakeError
 from baker.images import Image
+from baker.payload import Payload
 
 
-def launch(context: Context, errand: Build, image: Image, volume_gb: int, parameters: Mapping[str, Any]) -> str:
-    """Start a machine from `image` on `errand`, wherever there is room first; returns the instance's id.
+@dataclass(frozen=True)
+class Job:
+    """What a machine is wanted for: the mode of the errand, the image to start from, and what it is to be told."""
 
-    Every attempt has its own client token, in the bucket before it is used: repeated after a crash, it finds
-    the instance that the first attempt made instead of making a second one.
+    bake: str
+    mode: str  # signal.BAKE or signal.VERIFY
+    image: Image
+    volume_gb: int
+    payload: Payload | None = None
+    audio: Audio | None = None
+
+
+@dataclass(frozen=True)
+class Running:
+    """A machine on its errand, which ends itself at `deadline`."""
+
+    errand: Build
+    instance: str
+    deadline: datetime
+
+
+def obtain(context: Context, job: Job) -> Running:
+    """The machine for `job`: the one that an earlier launcher asked for, or else a new one."""
+    started = build.recall(context.bucket, Build(job.bake, job.mode, context.config.s3.prefix))
+    if started is None:
+        return launch(context, job)
+    errand = started.errand
+    living = context.machines.ours(errand.bake, errand.mode)
+    if living:
+        return Running(errand, living[0].id, started.deadline)
+    if context.now() > started.deadline:
+        raise BakeError(f"the machine of {errand.id} is gone: its time ended at {started.deadline:%H:%M} UTC")
+    return _ask_again(context, job, started)
+
+
+def _ask_again(context: Context, job: Job, started: build.Started) -> Running:
+    """Repeat a request that may never have been heard: by its token, one that was heard gives the same machine."""
+    errand = started.errand
+    try:
+        return Running(errand, context.machines.run(started.request), started.deadline)
+    except AwsError as error:
+        if error.code == "IdempotentInstanceTerminated":
+            raise BakeError(f"the machine of {errand.id} ended while no launcher was there") from None
+        if error.code not in CAPACITY_CODES:
+            raise
+        return launch(context, job, errand.attempt)
+
+
+def launch(context: Context, job: Job, attempt: int = 1) -> Running:
+    """Start a new machine, wherever there is room first.
+
+    Every request has its own client token, in the bucket before it is used: repeated after a crash, it finds
+    the instance that the first one made instead of making a second one.
     """
     config = context.config
-    deadline = config.bake.deadline_minutes * 60
+    errand = Build(job.bake, job.mode, config.s3.prefix, attempt)
+    seconds = config.bake.deadline_minutes * 60
+    deadline = context.now() + timedelta(seconds=seconds)
+    told = build.parameters(errand, context.bucket, seconds, payload=job.payload, audio=job.audio)
     spec = launchspec.MachineSpec(
-        image_id=image.id,
-        root_device=image.root_device,
-        volume_gb=volume_gb,
+        image_id=job.image.id,
+        root_device=job.image.root_device,
+        volume_gb=job.volume_gb,
         security_group=context.machines.security_group(config.instance, config.tags),
-        user_data=userdata.render(context.root, parameters),
+        user_data=userdata.render(context.root, told),
         tags=errand.tags(config.tags, deadline),
         kms_key=config.image.kms_key,
     )
     for place in places(context):
-        token = str(uuid.uuid4())
-        facts = {"client_token": token, "image": image.id, "type": place.instance_type, "subnet": place.subnet}
-        build.record(context.bucket, errand, facts)
+        request = launchspec.run_request(spec, place, str(uuid.uuid4()))
+        build.record(context.bucket, errand, request, deadline)
         try:
-            return context.machines.run(launchspec.run_request(spec, place, token))
+            return Running(errand, context.machines.run(request), deadline)
         except AwsError as error:
             if error.code not in CAPACITY_CODES:
                 raise
@@ -47,19 +99,3 @@ def places(context: Context) -> Iterator[launchspec.Place]:
     for kind in context.config.instance.types:
         for subnet in context.config.instance.subnets or ("",):
             yield launchspec.Place(kind, subnet)
-
-
-def sweep(context: Context, bake: str) -> None:
-    """End every instance of a bake and remove every image of it that is not verified.
-
-    Found by tag, since the answer that would have told the id may be what was lost.
-    """
-    mine = {launchspec.TAG_BAKE: bake}
-    instances = context.machines.tagged(mine)
-    for instance_id in instances:
-        context.machines.terminate(instance_id)
-    for image in context.images.tagged(mine):
-        if image.tags.get(launchspec.TAG_VERIFIED) != "true":
-            context.images.remove(image)
-    for instance_id in instances:
-        context.machines.wait(instance_id, "terminated")

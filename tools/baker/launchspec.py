@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 
 TAG_BAKE = "transcribe:bake"  # on everything that one bake makes: how it is found again
 TAG_ROLE = "transcribe:role"  # what a machine is for: "bake" or "verify"
-TAG_DEADLINE = "transcribe:deadline"  # when an instance may be swept, ISO 8601
+TAG_DEADLINE = "transcribe:deadline"  # ISO 8601: from then on it is swept, unless it is a verified image or of one
 TAG_CONTENT = "transcribe:content-hash"
 TAG_INPUTS = "transcribe:inputs"
 TAG_PAYLOAD = "transcribe:payload"
@@ -81,6 +82,15 @@ def tag_specifications(
 ) -> "list[TagSpecificationTypeDef]":
     """The same tags for each kind of resource."""
     return [{"ResourceType": kind, "Tags": tag_list(tags)} for kind in kinds]
+
+
+def parse_time(text: str) -> datetime | None:
+    """A time out of a tag, in UTC; None for anything else."""
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return read if read.tzinfo else None
 
 
 def tag_list(tags: Mapping[str, str]) -> "list[TagTypeDef]":

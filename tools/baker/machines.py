@@ -1,20 +1,39 @@
 """Instances and the security group they stand behind: started, watched, stopped, ended."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from baker import launchspec
-from baker.awscalls import POLL_SECONDS, Clients, aws_errors, gone_is_fine, is_missing, tag_filters
+from baker.awscalls import POLL_SECONDS, Clients, Patience, aws_errors, eventually, is_missing, tag_filters
 from baker.config import Instance
 from baker.errors import AwsError, BakeError, UsageError
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2.type_defs import FilterTypeDef, SecurityGroupTypeDef
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, InstanceTypeDef, SecurityGroupTypeDef
 
 INSTANCE_TIMEOUT = 600.0  # seconds for an instance to stop or to go
 GROUP_NAME = "transcribe-bake"
 ENDED = frozenset({"shutting-down", "terminated", "stopping", "stopped"})
 LIVING = ["pending", "running", "stopping", "stopped"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """An instance of a bake as EC2 describes it; `deadline` is its tag, None when that cannot be read."""
+
+    id: str
+    state: str
+    bake: str
+    role: str
+    kind: str  # instance type
+    zone: str
+    deadline: datetime | None
+
+    def overdue(self, now: datetime) -> bool:
+        """Whether it should have ended itself; one without a readable deadline has none to wait for."""
+        return self.deadline is None or now > self.deadline
 
 
 class Machines:
@@ -25,8 +44,12 @@ class Machines:
 
     def run(self, request: launchspec.Request) -> str:
         """Start one instance and return its id; the client token makes a repetition harmless."""
-        with aws_errors(f"RunInstances {request['InstanceType']}"):
-            return self._clients.ec2.run_instances(**request)["Instances"][0]["InstanceId"]
+
+        def run() -> str:
+            with aws_errors(f"RunInstances {request['InstanceType']}"):
+                return self._clients.ec2.run_instances(**request)["Instances"][0]["InstanceId"]
+
+        return eventually(self._clients, run)  # the image and the group may be seconds old
 
     def state(self, instance_id: str) -> str:
         """EC2's word for what the instance does; `pending` while describe does not know it yet."""
@@ -39,13 +62,18 @@ class Machines:
             raise
         return found[0]["Instances"][0]["State"]["Name"] if found else "pending"
 
-    def tagged(self, tags: Mapping[str, str]) -> list[str]:
-        """Ids of the instances with these tags that still exist."""
-        filters: list[FilterTypeDef] = [*tag_filters(tags), {"Name": "instance-state-name", "Values": LIVING}]
+    def ours(self, bake: str = "", role: str = "") -> list[Machine]:
+        """The machines of every bake, or of one, that still exist."""
+        named = {launchspec.TAG_BAKE: bake, launchspec.TAG_ROLE: role}
+        filters: list[FilterTypeDef] = [
+            *tag_filters({key: value for key, value in named.items() if value}),
+            {"Name": "tag-key", "Values": [launchspec.TAG_BAKE]},
+            {"Name": "instance-state-name", "Values": LIVING},
+        ]
         with aws_errors("DescribeInstances"):
             pages = self._clients.ec2.get_paginator("describe_instances").paginate(Filters=filters)
             reservations = [reservation for page in pages for reservation in page["Reservations"]]
-        return [instance["InstanceId"] for reservation in reservations for instance in reservation["Instances"]]
+        return [_machine(instance) for reservation in reservations for instance in reservation["Instances"]]
 
     def started_from(self, image_ids: Iterable[str]) -> dict[str, list[str]]:
         """Ids of the instances that exist, of whoever, by the image each was started from."""
@@ -63,19 +91,36 @@ class Machines:
 
     def stop(self, instance_id: str) -> None:
         """Stop an instance and wait until its disk is still."""
-        with aws_errors("StopInstances"):
-            self._clients.ec2.stop_instances(InstanceIds=[instance_id])
+
+        def stop() -> None:
+            with aws_errors("StopInstances"):
+                self._clients.ec2.stop_instances(InstanceIds=[instance_id])
+
+        eventually(self._clients, stop)
         self.wait(instance_id, "stopped")
 
     def terminate(self, instance_id: str) -> None:
-        """Begin to end an instance."""
-        ec2 = self._clients.ec2
-        gone_is_fine("TerminateInstances", lambda: ec2.terminate_instances(InstanceIds=[instance_id]))
+        """Begin to end an instance, which may be so new that not all of AWS knows it, or gone already."""
+
+        def terminate() -> None:
+            with aws_errors("TerminateInstances"):
+                self._clients.ec2.terminate_instances(InstanceIds=[instance_id])
+
+        try:
+            eventually(self._clients, terminate)
+        except AwsError as error:
+            if not is_missing(error):
+                raise
 
     def wait(self, instance_id: str, wanted: str) -> None:
         """Return once the instance is in the state `wanted`; raises BakeError if that cannot come any more."""
+        patience = Patience()
         for _ in range(int(INSTANCE_TIMEOUT / POLL_SECONDS)):
-            state = self.state(instance_id)
+            try:
+                state = self.state(instance_id)
+            except AwsError as error:
+                patience.bear(error)
+                state = ""
             if state == wanted:
                 return
             if state == "terminated":
@@ -104,15 +149,28 @@ class Machines:
             return _without_ingress(group)
         vpc = self._vpc(instance)
         group = self._describe_group({"group-name": GROUP_NAME, "vpc-id": vpc})
-        if group is not None:
-            return _without_ingress(group)
-        with aws_errors("CreateSecurityGroup"):
-            return self._clients.ec2.create_security_group(
-                GroupName=GROUP_NAME,
-                Description="Machines of a bake: nobody may connect",
-                VpcId=vpc,
-                TagSpecifications=launchspec.tag_specifications(("security-group",), tags),
-            )["GroupId"]
+        return _without_ingress(group) if group else self._create_group(vpc, tags)
+
+    def _create_group(self, vpc: str, tags: Mapping[str, str]) -> str:
+        """Make the shared group; one that is there after all, though nobody told, is taken."""
+        try:
+            with aws_errors("CreateSecurityGroup"):
+                return self._clients.ec2.create_security_group(
+                    GroupName=GROUP_NAME,
+                    Description="Machines of a bake: nobody may connect",
+                    VpcId=vpc,
+                    TagSpecifications=launchspec.tag_specifications(("security-group",), {"Name": GROUP_NAME, **tags}),
+                )["GroupId"]
+        except AwsError as error:
+            if error.code != "InvalidGroup.Duplicate":
+                raise
+        return eventually(self._clients, lambda: _without_ingress(self._group_named(vpc)))
+
+    def _group_named(self, vpc: str) -> "SecurityGroupTypeDef":
+        group = self._describe_group({"group-name": GROUP_NAME, "vpc-id": vpc})
+        if group is None:
+            raise AwsError(f"AWS has a security group {GROUP_NAME} and does not show it", "InvalidGroup.NotFound")
+        return group
 
     def _vpc(self, instance: Instance) -> str:
         """The VPC of the configured subnets, or the default one."""
@@ -134,6 +192,19 @@ class Machines:
         with aws_errors("DescribeSecurityGroups"):
             found = self._clients.ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
         return found[0] if found else None
+
+
+def _machine(described: "InstanceTypeDef") -> Machine:
+    tags = {tag.get("Key", ""): tag.get("Value", "") for tag in described.get("Tags", [])}
+    return Machine(
+        id=described["InstanceId"],
+        state=described["State"]["Name"],
+        bake=tags.get(launchspec.TAG_BAKE, ""),
+        role=tags.get(launchspec.TAG_ROLE, ""),
+        kind=described["InstanceType"],
+        zone=described.get("Placement", {}).get("AvailabilityZone", ""),
+        deadline=launchspec.parse_time(tags.get(launchspec.TAG_DEADLINE, "")),
+    )
 
 
 def _without_ingress(group: "SecurityGroupTypeDef") -> str:

@@ -61,7 +61,8 @@ def tags_at(creation: str, *resources: str) -> Grant:
 
 CALLS: tuple[Call, ...] = (
     *describes(
-        "DescribeImages", "DescribeInstances", "DescribeSecurityGroups", "DescribeSubnets", "DescribeVpcs",
+        "DescribeImages", "DescribeInstances", "DescribeSecurityGroups", "DescribeSnapshots", "DescribeSubnets",
+        "DescribeVolumes", "DescribeVpcs",
     ),
     Call("ec2", "GetConsoleOutput", (grant("ec2:GetConsoleOutput", INSTANCES, when=OURS),)),
     Call("ec2", "RunInstances", (
@@ -91,7 +92,9 @@ CALLS: tuple[Call, ...] = (
     )),
     Call("ec2", "ModifyImageAttribute", (grant("ec2:ModifyImageAttribute", IMAGES, when=OURS),)),
     Call("ec2", "EnableImageDeprecation", (grant("ec2:EnableImageDeprecation", IMAGES, when=OURS),)),
+    Call("ec2", "DeleteVolume", (grant("ec2:DeleteVolume", VOLUMES, when=OURS),)),
     Call("s3", "HeadBucket", (grant("s3:ListBucket", BUCKET),)),
+    Call("s3", "ListObjectsV2", (grant("s3:ListBucket", BUCKET),)),
     Call("s3", "GetObject", (grant("s3:GetObject", OBJECTS), grant("s3:ListBucket", BUCKET))),  # else missing is denied
     Call("s3", "PutObject", (grant("s3:PutObject", OBJECTS),)),
     Call("ssm", "GetParameter", (

@@ -1,0 +1,142 @@
+"""The misbehaving cloud, and the table of what was tried on it."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.session
+import pytest
+from bakertree import REFERENCE, make_tree
+from fakecloud import BUCKET, REGION
+from faults import launchers
+from faults.faultcloud import Fault, Machines, Misbehaving, remains, reset, serve
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
+from rich.console import Console
+from rich.table import Table
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker("fault")
+
+
+@dataclass
+class Lab:
+    """One launcher's world."""
+
+    tree: Path
+    config: Path
+    cloud: Misbehaving
+    machines: Machines
+
+    def launch(self, *arguments: str, fault: Fault | None = None, late: float = 0.0) -> launchers.Ended:
+        """Run `bake.py` with these arguments while `fault` is in force."""
+        self.cloud.log.clear()
+        self.cloud.fault = fault
+        try:
+            command = [*arguments, "--config", str(self.config)]
+            return launchers.run(command, self.tree, late=late, born=self._born)
+        finally:
+            self.cloud.fault = None
+
+    def _born(self, pid: int) -> None:
+        self.cloud.launcher = pid
+
+    def keys(self, under: str) -> list[str]:
+        """Keys in the bucket below the launcher's prefix."""
+        objects = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[BUCKET].keys
+        return [key for key in objects if key.startswith(f"transcribe-bake/{under}")]
+
+    def assert_left(self, *, images: int, verified: int | None = None) -> None:
+        """What there is, is so many images, all verified unless said otherwise, each with its snapshot."""
+        left = remains()
+        assert self.machines.most <= 1, "more than one machine at a time"
+        assert left["instances"] == []
+        assert left["volumes"] == []
+        assert len(left["images"]) == images
+        assert len(left["images"]) - len(left["unverified"]) == (images if verified is None else verified)
+        assert len(left["snapshots"]) == images
+        assert left["groups"] in ([], ["transcribe-bake"])
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str, Misbehaving, Machines]]:
+    """A tree and a server, for every test of this process."""
+    os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
+    true_session = boto3.Session
+    loader = botocore.session.Session().get_component("data_loader")
+
+    def session(**keys: Any) -> boto3.Session:
+        core = botocore.session.Session()
+        core.register_component("data_loader", loader)
+        return true_session(**keys, botocore_session=core)
+
+    made: dict[str, Any] = {}
+    machines = Machines(lambda: made["ec2"], REFERENCE)
+    server, cloud = serve(machines)
+    url = f"http://127.0.0.1:{server.server_port}"
+    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", "region_name": REGION}
+    for service in ("ec2", "s3", "ssm"):  # which reads their models, once for every launcher
+        made[service] = session(**keys).client(service, endpoint_url=url)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(boto3, "Session", session)  # reading EC2's model takes longer than a whole bake
+        yield make_tree(tmp_path_factory.mktemp("launcher") / "tree"), url, cloud, machines
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def lab(served: tuple[Path, str, Misbehaving, Machines], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    tree, url, cloud, machines = served
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    reset()
+    machines.forget()
+    disk = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 10}}
+    ec2 = machines.client()
+    source = ec2.register_image(Name="source", RootDeviceName="/dev/xvda", BlockDeviceMappings=[disk])["ImageId"]
+    config = tmp_path / "bake.toml"
+    config.write_text(
+        f'[aws]\nregion = "{REGION}"\nendpoint_url = "{url}"\n[s3]\nbucket = "{BUCKET}"\n'
+        f'[source]\nami = "{source}"\n[bake]\ndeadline_minutes = 1\n'
+    )
+    return Lab(tree, config, cloud, machines)
+
+
+# --- the table
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Rows are what was done to, columns what was done, cells how many were right of how many were tried."""
+    cells: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for name, value in getattr(report, "user_properties", []):
+                if name == "fault":
+                    cells[value[0]][value[1]].append(outcome == "passed")
+    if not cells:
+        return
+    columns = list(dict.fromkeys(column for row in cells.values() for column in row))
+    table = Table("", *columns, title="Faults: right of tried", title_justify="left")
+    for row, told in sorted(cells.items()):
+        table.add_row(row, *(_cell(told.get(column, [])) for column in columns))
+    table.add_section()
+    table.add_row(
+        "in all", *(_cell([ok for row in cells.values() for ok in row.get(column, [])]) for column in columns)
+    )
+    Console(width=200, file=terminalreporter._tw._file, force_terminal=terminalreporter.hasmarkup).print(table)
+
+
+def _cell(tried: list[bool]) -> str:
+    if not tried:
+        return ""
+    colour = "green" if all(tried) else "red"
+    return f"[{colour}]{sum(tried)}/{len(tried)}[/{colour}]"

@@ -1,0 +1,256 @@
+"""An AWS that misbehaves on purpose: moto behind the local cloud's EC2 layer, and before both a layer that sees every
+HTTP request of the launcher and throttles, breaks, loses, denies or denies knowledge of the one that a test names.
+
+The launcher is a process of its own, forked from this one, so that it can be killed at any request. Machines are moto's
+records; what a machine would do, it does when its launcher first looks at its progress.
+"""
+
+import os
+import re
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+from fakecloud import BUCKET, REGION, Records
+from fakemachine import Machine, Script, succeed
+from localcloud.ec2 import Ec2Layer, read_form
+from localcloud.server import Handler
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.ec2.models import ec2_backends
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.s3.models import s3_backends
+from moto.ssm.models import ssm_backends
+from werkzeug.serving import make_server
+
+LAUNCHER = "bake"  # in the user agent of every request that the launcher sends
+THROTTLED, BROKEN, LOST, LOST_AFTER, DENIED, NOT_FOUND = (
+    "throttled twice", "5xx twice", "lost before", "lost after effect", "denied", "not found thrice",
+)  # fmt: skip
+KILLED, KILLED_AFTER = "killed before", "killed after"
+TIMES = {THROTTLED: 2, BROKEN: 2, LOST: 1, LOST_AFTER: 1, NOT_FOUND: 3, KILLED: 1, KILLED_AFTER: 1, DENIED: 10_000}
+FAULTS = (THROTTLED, BROKEN, LOST, LOST_AFTER, DENIED, NOT_FOUND)
+MISSING = {
+    "RunInstances": "InvalidAMIID.NotFound",
+    "CreateTags": "InvalidAMIID.NotFound",
+    "DeregisterImage": "InvalidAMIID.NotFound",
+    "DeleteSnapshot": "InvalidSnapshot.NotFound",
+}
+EMPTY = re.compile(rb"<(reservationSet|imagesSet|snapshotSet|volumeSet|securityGroupInfo)>.*</\1>", re.DOTALL)
+
+
+@dataclass
+class Fault:
+    """What goes wrong with which call: the `occurrence`-th one of that name, counted from 1."""
+
+    kind: str
+    call: str
+    occurrence: int = 1
+    answer: bytes = b""  # instead of the kind's own: an EC2 error code, or how a test changes the true answer
+    hits: int = 0
+
+
+class DroppedError(ConnectionError):
+    """Ends a request without an answer."""
+
+
+class DroppingHandler(Handler):
+    """Closes the connection of a request that is lost, as a network would."""
+
+    def connection_dropped(self, error: BaseException, environ: WSGIEnvironment | None = None) -> None:
+        self.close_connection = True
+
+
+class Machines(Records):
+    """Machines that work when they are first looked at, and what there ever was of them at one time."""
+
+    def __init__(self, ec2: Callable[[], Any], reference: str) -> None:
+        super().__init__()
+        self.client = ec2
+        self._reference = reference
+        self._waiting: list[str] = []
+        self.scripts: dict[str, Script] = {}
+        self.most = 0
+
+    def forget(self) -> None:
+        self.names.clear()
+        self.ended.clear()
+        self._waiting.clear()
+        self.scripts = {"bake": succeed, "verify": succeed}
+        self.most = 0
+
+    def launched(self, instance_ids: list[str], image_id: str, user_data: bytes) -> None:
+        self._waiting += instance_ids
+        self.most = max(self.most, len(living()))
+
+    def imaged(self, instance_id: str, image_id: str, *, snapshot_tags: Mapping[str, str]) -> None:
+        backend().amis[image_id].ebs_snapshot.add_tags(snapshot_tags)
+
+    def looked_at(self) -> None:
+        """Every machine that has not worked yet does it now."""
+        while self._waiting:
+            machine = Machine(self.client(), self._waiting.pop(0), self._reference)
+            self.scripts[machine.mode](machine)
+
+
+@dataclass
+class Misbehaving:
+    """The WSGI layer that a test's fault acts in. `log` has every call of the launcher, in order."""
+
+    inner: WSGIApplication
+    machines: Machines
+    fault: Fault | None = None
+    launcher: int = 0  # the process to kill
+    log: list[str] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if f" {LAUNCHER}" not in environ.get("HTTP_USER_AGENT", ""):
+            return self.inner(environ, start_response)
+        name = name_of(environ)
+        fault = self._due(name)
+        if name == "GetObject progress.json":
+            self.machines.looked_at()
+        if fault is None:
+            return self.inner(environ, start_response)
+        if fault.kind in (LOST, KILLED):
+            self._end_of(fault)
+        if fault.kind in (LOST_AFTER, KILLED_AFTER):
+            list(self.inner(environ, start_response))
+            self._end_of(fault)
+        return answer(fault, name, environ, start_response, self.inner)
+
+    def _due(self, name: str) -> Fault | None:
+        """The fault, if it is this request's turn; a repetition by botocore is the same occurrence."""
+        with self._lock:
+            self.log.append(name)
+            fault = self.fault
+            if fault is None or fault.call != name or fault.hits >= TIMES[fault.kind]:
+                return None
+            if Counter(self.log)[name] < fault.occurrence:
+                return None
+            fault.hits += 1
+            return fault
+
+    def _end_of(self, fault: Fault) -> None:
+        if fault.kind in (KILLED, KILLED_AFTER):
+            os.kill(self.launcher, signal.SIGKILL)
+        raise DroppedError
+
+
+def name_of(environ: WSGIEnvironment) -> str:
+    """A request's operation, and for an object the last part of its key, or for a description whether it names ids."""
+    form = read_form(environ)
+    if form:
+        ids = any(re.match(r"(Instance|Image)Id\.1$", key) for key in form)
+        dry = " dry" if form.get("DryRun") == "true" else ""
+        return form["Action"] + (" by id" if ids and form["Action"].startswith("Describe") else "") + dry
+    target = str(environ.get("HTTP_X_AMZ_TARGET", ""))
+    if target:
+        return target.rpartition(".")[2]
+    key = environ["PATH_INFO"].strip("/").partition("/")[2]
+    if not key:
+        listing = parse_qs(environ.get("QUERY_STRING", "")).get("list-type")
+        return "ListObjectsV2" if listing else "HeadBucket"
+    tail = key.rpartition("/")[2]
+    kind = "payload" if tail.endswith(".tar.gz") else "bake.json" if "/bakes/" in key else tail
+    kind = "final report" if "/reports/" in key else kind
+    return f"{'PutObject' if environ['REQUEST_METHOD'] == 'PUT' else 'GetObject'} {kind}"
+
+
+def answer(
+    fault: Fault, name: str, environ: WSGIEnvironment, start_response: StartResponse, inner: WSGIApplication
+) -> Iterable[bytes]:
+    """The answer of a service that refuses."""
+    service = "ssm" if environ.get("HTTP_X_AMZ_TARGET") else "ec2" if read_form(environ) else "s3"
+    if fault.kind == NOT_FOUND and service == "ec2" and name.startswith("Describe") and not name.endswith("by id"):
+        return nothing(environ, start_response, inner)
+    status, code = {
+        THROTTLED: {"ec2": (503, "RequestLimitExceeded"), "s3": (503, "SlowDown"), "ssm": (400, "ThrottlingException")},
+        BROKEN: {"ec2": (500, "InternalError"), "s3": (500, "InternalError"), "ssm": (500, "InternalServerError")},
+        DENIED: {
+            "ec2": (403, "UnauthorizedOperation"), "s3": (403, "AccessDenied"), "ssm": (400, "AccessDeniedException"),
+        },
+        NOT_FOUND: {
+            "ec2": (400, missing(name)), "s3": (404, "NoSuchKey" if "Get" in name else "NoSuchBucket"),
+            "ssm": (400, "ParameterNotFound"),
+        },
+    }[fault.kind][service]  # fmt: skip
+    code = fault.answer.decode() or code
+    message = f"{fault.kind}: {name}"
+    body = {
+        "ec2": f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors></Response>",
+        "s3": f"<Error><Code>{code}</Code><Message>{message}</Message></Error>",
+        "ssm": f'{{"__type": "{code}", "message": "{message}"}}',
+    }[service].encode()
+    body = b"" if environ["REQUEST_METHOD"] == "HEAD" else body
+    environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    start_response(f"{status} Refused", [("Content-Type", "text/xml"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+def missing(name: str) -> str:
+    """EC2's word for what it does not know yet."""
+    operation = name.partition(" ")[0]
+    return MISSING.get(operation, "InvalidAMIID.NotFound" if "Images" in operation else "InvalidInstanceID.NotFound")
+
+
+def nothing(environ: WSGIEnvironment, start_response: StartResponse, inner: WSGIApplication) -> Iterable[bytes]:
+    """A description that does not find yet what is there already: the true answer without its items."""
+    told: dict[str, Any] = {}
+
+    def begin(status: str, headers: list[tuple[str, str]], _error: Any = None) -> Callable[[bytes], object]:
+        told.update(status=status, headers=[h for h in headers if h[0].lower() != "content-length"])
+        return lambda data: None
+
+    body = EMPTY.sub(rb"<\1/>", b"".join(inner(environ, begin)))
+    start_response(told["status"], [*told["headers"], ("Content-Length", str(len(body)))])
+    return [body]
+
+
+# --- what there is, read from moto's own records
+
+
+def backend() -> Any:
+    return ec2_backends[DEFAULT_ACCOUNT_ID][REGION]
+
+
+def living() -> list[str]:
+    return [i.id for i in backend().all_instances() if i.state in ("pending", "running", "stopping", "stopped")]
+
+
+def remains() -> dict[str, Any]:
+    """Everything that a bake can leave in an account, without the source image and the default group."""
+    images = [image for image in backend().amis.values() if image.name != "source"]
+    return {
+        "instances": living(),
+        "images": [image.id for image in images],
+        "unverified": [image.id for image in images if tags_of(image).get("transcribe:verified") != "true"],
+        "volumes": list(backend().volumes),
+        "snapshots": [s.id for s in backend().snapshots.values() if tags_of(s)],
+        "groups": [g.name for vpc in backend().groups.values() for g in vpc.values() if g.name != "default"],
+    }
+
+
+def tags_of(thing: Any) -> Mapping[str, str]:
+    return {tag["key"]: tag["value"] for tag in thing.get_tags()}
+
+
+def reset() -> None:
+    """An empty account with the bucket."""
+    for backends in (ec2_backends, ssm_backends):
+        backends[DEFAULT_ACCOUNT_ID][REGION].reset()
+    s3_backends[DEFAULT_ACCOUNT_ID]["aws"].reset()
+    s3_backends[DEFAULT_ACCOUNT_ID]["aws"].create_bucket(BUCKET, REGION)
+
+
+def serve(machines: Machines) -> tuple[Any, Misbehaving]:
+    """The server, which serves from a thread, and its misbehaving layer."""
+    application = Misbehaving(Ec2Layer(DomainDispatcherApplication(create_backend_app), machines), machines)
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=DroppingHandler)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    return server, application

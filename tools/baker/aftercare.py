@@ -1,0 +1,110 @@
+"""What is done about bakes whose launcher is gone: see them, continue one, sweep what is left."""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from baker import bakes, clouds, sweeping
+from baker.bakes import Found
+from baker.context import Context, open_context
+from baker.errors import AwsError, UsageError
+from baker.progress import Display, open_console
+
+
+def status(root: Path, options: argparse.Namespace) -> int:
+    """Show the newest bakes and what exists of each."""
+    context = _open(root, options)
+    console = context.display.console
+    found = bakes.survey(context)
+    if options.json:
+        print(json.dumps([_plain(context, one) for one in found], indent=1))
+        return 0
+    if not found:
+        console.print(f"the bucket {context.bucket.name} knows of no bake", markup=False)
+        return 0
+    table = Table("bake", "began (UTC)", "is", "exists", box=box.SIMPLE_HEAD)
+    for one in found:
+        began = one.bake.began[:16].replace("T", " ")
+        table.add_row(one.bake.name, began, escape(verdict(context, one)), escape(_existing(one)))
+    console.print(table)
+    return 0
+
+
+def reap(root: Path, options: argparse.Namespace) -> int:
+    """Show what is left of bakes that are over, and with --yes remove it."""
+    context = _open(root, options)
+    console = context.display.console
+    left = sweeping.of_bake(context, options.bake) if options.bake else sweeping.overdue(context, context.now())
+    if not len(left):
+        console.print(f"nothing {f'of {options.bake}' if options.bake else 'past its deadline'} is left", markup=False)
+        return 0
+    _print(console, left, "removing" if options.yes else "would remove")
+    if not options.yes:
+        console.print("nothing was touched; --yes removes it", style="dim")
+        return 0
+    sweeping.remove(context, left)
+    console.print(f"removed {len(left)}")
+    return 0
+
+
+def chosen(context: Context, name: str) -> str:
+    """The bake to resume: `name`, or the only one that is not finished."""
+    if name:
+        return name
+    try:
+        found = bakes.unfinished(context)
+    except AwsError as error:
+        raise UsageError(str(error)) from None
+    if len(found) == 1:
+        return found[0].bake.name
+    names = ", ".join(one.bake.name for one in found)
+    raise UsageError(f"which of these: {names}? name it" if found else "no bake is unfinished: see `bake.py status`")
+
+
+def verdict(context: Context, found: Found) -> str:
+    """What has become of a bake, in a few words."""
+    if any(machine.overdue(context.now()) for machine in found.instances):
+        return "past its deadline: reap"
+    if found.instances:
+        return f"under way or unfinished, {found.instances[0].role} until {found.instances[0].deadline:%H:%M}"
+    if found.unfinished:
+        return "unfinished: resume or reap"
+    if found.bake.end == bakes.FAILED:
+        return f"failed: {found.bake.reason[:80]}"
+    if any(image.verified for image in found.images):
+        return "verified"
+    return "over, and its image is gone" if found.bake.end else "over; it had made nothing yet"
+
+
+def _open(root: Path, options: argparse.Namespace) -> Context:
+    display = Display(open_console())
+    return open_context(root, clouds.bake_config(root, options, Display(Console(quiet=True))), display)
+
+
+def _existing(found: Found) -> str:
+    machines = [f"{machine.id} ({machine.state}, {machine.kind})" for machine in found.instances]
+    return ", ".join([*machines, *(f"{image.id} ({image.state})" for image in found.images)])
+
+
+def _plain(context: Context, found: Found) -> dict[str, object]:
+    return {
+        **asdict(found.bake),
+        "is": verdict(context, found),
+        "instances": [machine.id for machine in found.instances],
+        "images": {image.id: "verified" if image.verified else image.state for image in found.images},
+    }
+
+
+def _print(console: Console, left: sweeping.Leftovers, doing: str) -> None:
+    for machine in left.machines:
+        console.print(f"{doing} {machine.id}  {machine.kind} {machine.zone}, {machine.state}, of {machine.bake}")
+    for image in left.images:
+        console.print(f"{doing} {image.id}  {image.name}, not verified, with {len(image.snapshots)} snapshots")
+    for piece in (*left.volumes, *left.snapshots):
+        console.print(f"{doing} {piece.id}  {piece.gb} GiB, of {piece.bake}")
