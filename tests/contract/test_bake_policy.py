@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from baker import cli, flow, policy, publishing
+from baker import bakes, cli, flow, launchspec, policy, publishing, sweeping
 from baker.config import Source
 from baker.errors import BakeError
 from fakecloud import Cloud
@@ -48,8 +48,18 @@ def published(cloud: Cloud) -> None:
     publishing.roll_back(context)
 
 
+def swept(cloud: Cloud) -> None:
+    """A bake that is long over has left a machine and a volume."""
+    tags = [{"Key": launchspec.TAG_BAKE, "Value": "20200101-000000-abcdef"}]
+    zone = cloud.ec2.describe_availability_zones()["AvailabilityZones"][0]["ZoneName"]
+    cloud.ec2.create_volume(AvailabilityZone=zone, Size=1, TagSpecifications=[{"ResourceType": "volume", "Tags": tags}])
+    bakes.survey(cloud.context)
+    sweeping.remove(cloud.context, sweeping.overdue(cloud.context, cloud.context.now()))
+    assert cloud.ec2.describe_volumes()["Volumes"] == []
+
+
 # What a launcher does in its life; whoever adds a call to the policy table adds what makes it here.
-JOURNEYS: tuple[Callable[[Cloud], object], ...] = (source_by_parameter, failed_verification, subnets, published)
+JOURNEYS: tuple[Callable[[Cloud], object], ...] = (source_by_parameter, failed_verification, subnets, published, swept)
 
 
 @pytest.mark.parametrize("journey", JOURNEYS, ids=lambda journey: journey.__name__)

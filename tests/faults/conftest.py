@@ -12,10 +12,8 @@ import botocore.session
 import pytest
 from bakertree import REFERENCE, make_tree
 from fakecloud import BUCKET, REGION
-from faults import launchers
-from faults.faultcloud import Fault, Machines, Misbehaving, remains, reset, serve
-from moto.core import DEFAULT_ACCOUNT_ID
-from moto.s3.models import s3_backends
+from faults import account, launchers
+from faults.faultcloud import Fault, Machines, Misbehaving, serve
 from rich.console import Console
 from rich.table import Table
 
@@ -48,14 +46,14 @@ class Lab:
     def _born(self, pid: int) -> None:
         self.cloud.launcher = pid
 
-    def keys(self, under: str) -> list[str]:
-        """Keys in the bucket below the launcher's prefix."""
-        objects = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[BUCKET].keys
-        return [key for key in objects if key.startswith(f"transcribe-bake/{under}")]
+    def bake(self) -> str:
+        """The name of the only bake that the bucket knows."""
+        [known] = account.keys("bakes/")
+        return known.rpartition("/")[2].removesuffix(".json")
 
     def assert_left(self, *, images: int, verified: int | None = None) -> None:
         """What there is, is so many images, all verified unless said otherwise, each with its snapshot."""
-        left = remains()
+        left = account.remains()
         assert self.machines.most <= 1, "more than one machine at a time"
         assert left["instances"] == []
         assert left["volumes"] == []
@@ -98,7 +96,7 @@ def lab(served: tuple[Path, str, Misbehaving, Machines], tmp_path: Path, monkeyp
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    reset()
+    account.reset()
     machines.forget()
     disk = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 10}}
     ec2 = machines.client()

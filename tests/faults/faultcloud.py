@@ -16,15 +16,13 @@ from typing import Any
 from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from fakecloud import BUCKET, REGION, Records
+from fakecloud import Records
 from fakemachine import Machine, Script, succeed
-from localcloud.ec2 import Ec2Layer, read_form
+from faults.account import backend, living
+from localcloud.ec2 import Ec2Layer
 from localcloud.server import Handler
-from moto.core import DEFAULT_ACCOUNT_ID
-from moto.ec2.models import ec2_backends
+from localcloud.wire import read_form
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from moto.s3.models import s3_backends
-from moto.ssm.models import ssm_backends
 from werkzeug.serving import make_server
 
 LAUNCHER = "bake"  # in the user agent of every request that the launcher sends
@@ -210,42 +208,6 @@ def nothing(environ: WSGIEnvironment, start_response: StartResponse, inner: WSGI
     body = EMPTY.sub(rb"<\1/>", b"".join(inner(environ, begin)))
     start_response(told["status"], [*told["headers"], ("Content-Length", str(len(body)))])
     return [body]
-
-
-# --- what there is, read from moto's own records
-
-
-def backend() -> Any:
-    return ec2_backends[DEFAULT_ACCOUNT_ID][REGION]
-
-
-def living() -> list[str]:
-    return [i.id for i in backend().all_instances() if i.state in ("pending", "running", "stopping", "stopped")]
-
-
-def remains() -> dict[str, Any]:
-    """Everything that a bake can leave in an account, without the source image and the default group."""
-    images = [image for image in backend().amis.values() if image.name != "source"]
-    return {
-        "instances": living(),
-        "images": [image.id for image in images],
-        "unverified": [image.id for image in images if tags_of(image).get("transcribe:verified") != "true"],
-        "volumes": list(backend().volumes),
-        "snapshots": [s.id for s in backend().snapshots.values() if tags_of(s)],
-        "groups": [g.name for vpc in backend().groups.values() for g in vpc.values() if g.name != "default"],
-    }
-
-
-def tags_of(thing: Any) -> Mapping[str, str]:
-    return {tag["key"]: tag["value"] for tag in thing.get_tags()}
-
-
-def reset() -> None:
-    """An empty account with the bucket."""
-    for backends in (ec2_backends, ssm_backends):
-        backends[DEFAULT_ACCOUNT_ID][REGION].reset()
-    s3_backends[DEFAULT_ACCOUNT_ID]["aws"].reset()
-    s3_backends[DEFAULT_ACCOUNT_ID]["aws"].create_bucket(BUCKET, REGION)
 
 
 def serve(machines: Machines) -> tuple[Any, Misbehaving]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from baker import aftercare, clouds, flow, planning, policy, report, summary
 from baker.build import Audio
 from baker.context import Context, open_context
-from baker.errors import UsageError
+from baker.errors import AwsError, UsageError
 from baker.progress import Display, open_console
 
 LANGUAGE = re.compile(r"[a-z]{2,3}")
@@ -71,7 +71,10 @@ def _report(context: Context, outcome: flow.Outcome) -> int:
     key = report.key_of(config.s3.prefix, outcome.bake)
     if outcome.baked is None:
         made = report.completed(made, report.load(context.bucket, key) or report.read(root / report.FILE))
-    report.save(root / report.FILE, context.bucket, key, made)
+    try:
+        report.save(root / report.FILE, context.bucket, key, made)
+    except AwsError as error:  # the image is what it is
+        display.note(f"the report is only in {report.FILE}: {error}", "yellow")
     summary.print_report(display.console, made)
     display.note(f"  report: {report.FILE}", "dim")
     return 0

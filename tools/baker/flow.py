@@ -94,7 +94,10 @@ def finish(context: Context, plan: Plan, begun: bakes.Bake, audio: Audio | None)
         with interrupts.held_off(context.display.note), suppress(AwsError):
             bakes.ended(context, begun, bakes.FAILED, str(error))
         raise
-    bakes.ended(context, begun, bakes.VERIFIED)
+    try:
+        bakes.ended(context, begun, bakes.VERIFIED)
+    except AwsError as error:  # no reason to call an image bad
+        context.display.note(f"the bucket does not know that {name} has ended: {error}", "yellow")
     return Outcome(plan, image, name, baked, verified)
 
 
@@ -168,7 +171,7 @@ def verify_image(
     with display.phase("clean up"):
         context.images.tag(image.id, {launchspec.TAG_VERIFIED: "true"})
         sweeping.sweep(context, name)
-    return context.images.get(image.id) or image, verified
+    return replace(image, tags={**image.tags, launchspec.TAG_VERIFIED: "true"}), verified
 
 
 def expectation(plan: Plan, errand: Build, payload_sha256: str) -> signal.Expected:

@@ -48,11 +48,6 @@ class Image:
         """Whether a machine that booted from it proved itself."""
         return self.tags.get(launchspec.TAG_VERIFIED) == "true"
 
-
-def newest_first(image: Image) -> tuple[str, str]:
-    """Key to sort by, reversed. EC2 tells whole seconds; the names of bakes sort by time as well."""
-    return image.created, image.name
-
     @property
     def bake(self) -> str:
         """The bake that made it; empty: none did."""
@@ -63,9 +58,10 @@ def newest_first(image: Image) -> tuple[str, str]:
         deadline = launchspec.parse_time(self.tags.get(launchspec.TAG_DEADLINE, ""))
         return deadline is None or now > deadline
 
-    @property
-    def verified(self) -> bool:
-        return self.tags.get(launchspec.TAG_VERIFIED) == "true"
+
+def newest_first(image: Image) -> tuple[str, str]:
+    """Key to sort by, reversed. EC2 tells whole seconds; the names of bakes sort by time as well."""
+    return image.created, image.name
 
 
 class Images:

@@ -1,0 +1,49 @@
+"""What there is in the account of a test, read from moto's own records."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fakecloud import BUCKET, REGION
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.ec2.models import ec2_backends
+from moto.s3.models import s3_backends
+from moto.ssm.models import ssm_backends
+
+
+def backend() -> Any:
+    return ec2_backends[DEFAULT_ACCOUNT_ID][REGION]
+
+
+def living() -> list[str]:
+    return [i.id for i in backend().all_instances() if i.state in ("pending", "running", "stopping", "stopped")]
+
+
+def remains() -> dict[str, Any]:
+    """Everything that a bake can leave in an account, without the source image and the default group."""
+    images = [image for image in backend().amis.values() if image.name != "source"]
+    return {
+        "instances": living(),
+        "images": [image.id for image in images],
+        "unverified": [image.id for image in images if tags_of(image).get("transcribe:verified") != "true"],
+        "volumes": list(backend().volumes),
+        "snapshots": [s.id for s in backend().snapshots.values() if tags_of(s)],
+        "groups": [g.name for vpc in backend().groups.values() for g in vpc.values() if g.name != "default"],
+    }
+
+
+def tags_of(thing: Any) -> Mapping[str, str]:
+    return {tag["key"]: tag["value"] for tag in thing.get_tags()}
+
+
+def reset() -> None:
+    """An empty account with the bucket."""
+    for backends in (ec2_backends, ssm_backends):
+        backends[DEFAULT_ACCOUNT_ID][REGION].reset()
+    s3_backends[DEFAULT_ACCOUNT_ID]["aws"].reset()
+    s3_backends[DEFAULT_ACCOUNT_ID]["aws"].create_bucket(BUCKET, REGION)
+
+
+def keys(under: str) -> list[str]:
+    """Keys in the bucket below the launcher's prefix."""
+    objects = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[BUCKET].keys
+    return [key for key in objects if key.startswith(f"transcribe-bake/{under}")]
