@@ -1,5 +1,6 @@
 """The two errands of a machine: to bake itself, and to prove what it is. Each reads as the list of its phases."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,7 @@ class Errand:
             self._verify()
         with self._phase("seal"):
             check(saltcall.apply(saltlog.Plan({}), self._tell, SEAL), "the seal")
+        os.sync()  # a spot machine cannot be stopped: its image is made while it runs
 
     def verify(self) -> None:
         """What a machine that was started from an image must show; raises DriverError."""

@@ -1,13 +1,12 @@
 """A whole bake against moto over HTTP, with machines that only signal: what is launched, made, reused."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from baker import config, flow, launchspec
+from baker import launchspec
 from baker.build import Audio
-from baker.errors import AwsError, UsageError
+from baker.errors import UsageError
 from fakecloud import BUCKET, Cloud
 
 
@@ -90,24 +89,6 @@ def test_the_client_token_is_in_the_bucket_before_it_is_used(cloud: Cloud, monke
     monkeypatch.setattr(cloud.context.machines, "run", watched)
     cloud.bake()
     assert len(set(tokens)) == 2
-
-
-def test_without_capacity_the_next_type_is_tried_with_a_token_of_its_own(
-    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, tried = cloud.context.machines.run, []
-
-    def full(request: launchspec.Request) -> str:
-        tried.append((request["InstanceType"], request["ClientToken"]))
-        if request["InstanceType"] == "g4dn.xlarge":
-            raise AwsError("no room", "InsufficientInstanceCapacity")
-        return run(request)
-
-    monkeypatch.setattr(cloud.context.machines, "run", full)
-    wider = replace(cloud.context.config, instance=config.Instance(types=("g4dn.xlarge", "g5.xlarge")))
-    flow.bake(replace(cloud.context, config=wider), flow.Options())
-    assert [kind for kind, _ in tried] == ["g4dn.xlarge", "g5.xlarge"] * 2
-    assert len({token for _, token in tried}) == 4
 
 
 def test_a_group_that_lets_somebody_in_is_refused(cloud: Cloud) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,10 @@ class Lab:
     def _born(self, pid: int) -> None:
         self.cloud.launcher = pid
 
+    def configure(self, text: str) -> None:
+        """Add sections to the configuration."""
+        self.config.write_text(self.config.read_text() + text)
+
     def bake(self) -> str:
         """The name of the only bake that the bucket knows."""
         [known] = account.keys("bakes/")
@@ -63,8 +67,19 @@ class Lab:
         assert left["groups"] in ([], ["transcribe-bake"])
 
 
+@dataclass
+class Served:
+    """What all tests of this process share; `session` opens sessions that do not read AWS' models again."""
+
+    tree: Path
+    url: str
+    cloud: Misbehaving
+    machines: Machines
+    session: Callable[..., boto3.Session]
+
+
 @pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str, Misbehaving, Machines]]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A tree and a server, for every test of this process."""
     os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"
     true_session = boto3.Session
@@ -82,31 +97,31 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
     keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", "region_name": REGION}
     for service in ("ec2", "s3", "ssm"):  # which reads their models, once for every launcher
         made[service] = session(**keys).client(service, endpoint_url=url)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(boto3, "Session", session)  # reading EC2's model takes longer than a whole bake
-        yield make_tree(tmp_path_factory.mktemp("launcher") / "tree"), url, cloud, machines
+    yield Served(make_tree(tmp_path_factory.mktemp("launcher") / "tree"), url, cloud, machines, session)
     server.shutdown()
     server.server_close()
 
 
 @pytest.fixture
-def lab(served: tuple[Path, str, Misbehaving, Machines], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    tree, url, cloud, machines = served
+def lab(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    cloud, machines = served.cloud, served.machines
+    monkeypatch.setattr(boto3, "Session", served.session)  # reading EC2's model takes longer than a whole bake
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     account.reset()
     machines.forget()
+    cloud.refuses, cloud.rewrites = lambda form: None, None
     disk = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 10}}
     ec2 = machines.client()
     source = ec2.register_image(Name="source", RootDeviceName="/dev/xvda", BlockDeviceMappings=[disk])["ImageId"]
     config = tmp_path / "bake.toml"
     config.write_text(
-        f'[aws]\nregion = "{REGION}"\nendpoint_url = "{url}"\n[s3]\nbucket = "{BUCKET}"\n'
+        f'[aws]\nregion = "{REGION}"\nendpoint_url = "{served.url}"\n[s3]\nbucket = "{BUCKET}"\n'
         f'[source]\nami = "{source}"\n[bake]\ndeadline_minutes = 1\n'
     )
-    return Lab(tree, config, cloud, machines)
+    return Lab(served.tree, config, cloud, machines)
 
 
 # --- the table
@@ -120,17 +135,25 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             for name, value in getattr(report, "user_properties", []):
                 if name == "fault":
                     cells[value[0]][value[1]].append(outcome == "passed")
-    if not cells:
-        return
-    columns = list(dict.fromkeys(column for row in cells.values() for column in row))
-    table = Table("", *columns, title="Faults: right of tried", title_justify="left")
+    calls = {row: told for row, told in cells.items() if row[0].isupper()}
+    others = {row: told for row, told in cells.items() if row not in calls}
+    console = Console(width=170, file=terminalreporter._tw._file, force_terminal=terminalreporter.hasmarkup)
+    for title, part in (("AWS calls", calls), ("Capacity, machines, signals", others)):
+        if part:
+            console.print(_table(title, part))
+
+
+def _table(title: str, cells: dict[str, dict[str, list[bool]]]) -> Table:
+    columns = sorted({column for row in cells.values() for column in row})
+    table = Table("", *columns, title=f"{title}: right of tried", title_justify="left")
     for row, told in sorted(cells.items()):
         table.add_row(row, *(_cell(told.get(column, [])) for column in columns))
     table.add_section()
-    table.add_row(
-        "in all", *(_cell([ok for row in cells.values() for ok in row.get(column, [])]) for column in columns)
-    )
-    Console(width=200, file=terminalreporter._tw._file, force_terminal=terminalreporter.hasmarkup).print(table)
+    sums = [[ok for row in cells.values() for ok in row.get(column, [])] for column in columns]
+    table.add_row("in all", *map(_cell, sums), end_section=True)
+    everything = [ok for column in sums for ok in column]
+    table.caption = f"{sum(everything)} of {len(everything)} as it must be"
+    return table
 
 
 def _cell(tried: list[bool]) -> str:

@@ -21,7 +21,7 @@ from fakemachine import Machine, Script, succeed
 from faults.account import backend, living
 from localcloud.ec2 import Ec2Layer
 from localcloud.server import Handler
-from localcloud.wire import read_form
+from localcloud.wire import ApiError, Form, answer_error, read_form
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
@@ -38,7 +38,8 @@ MISSING = {
     "DeregisterImage": "InvalidAMIID.NotFound",
     "DeleteSnapshot": "InvalidSnapshot.NotFound",
 }
-EMPTY = re.compile(rb"<(reservationSet|imagesSet|snapshotSet|volumeSet|securityGroupInfo)>.*</\1>", re.DOTALL)
+SETS = rb"reservationSet|imagesSet|snapshotSet|volumeSet|securityGroupInfo|vpcSet|subnetSet|instanceTypeOfferingSet"
+EMPTY = re.compile(rb"<(" + SETS + rb")>.*</\1>", re.DOTALL)
 
 
 @dataclass
@@ -102,6 +103,8 @@ class Misbehaving:
     inner: WSGIApplication
     machines: Machines
     fault: Fault | None = None
+    refuses: Callable[[Form], tuple[str, str] | None] = lambda form: None  # a RunInstances: code and message
+    rewrites: Callable[[str, Form, bytes], bytes] | None = None  # of true answers: the call's name, its form, the body
     launcher: int = 0  # the process to kill
     log: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -113,14 +116,23 @@ class Misbehaving:
         fault = self._due(name)
         if name == "GetObject progress.json":
             self.machines.looked_at()
+        refusal = self.refuses(read_form(environ)) if name == "RunInstances" else None
+        if refusal:
+            return answer_error(start_response, ApiError(*refusal))
         if fault is None:
-            return self.inner(environ, start_response)
+            return self._answer(name, environ, start_response)
         if fault.kind in (LOST, KILLED):
             self._end_of(fault)
         if fault.kind in (LOST_AFTER, KILLED_AFTER):
             list(self.inner(environ, start_response))
             self._end_of(fault)
         return answer(fault, name, environ, start_response, self.inner)
+
+    def _answer(self, name: str, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if self.rewrites is None:
+            return self.inner(environ, start_response)
+        form, rewrites = read_form(environ), self.rewrites
+        return rewritten(environ, start_response, self.inner, lambda body: rewrites(name, form, body))
 
     def _due(self, name: str) -> Fault | None:
         """The fault, if it is this request's turn; a repetition by botocore is the same occurrence."""
@@ -166,7 +178,8 @@ def answer(
     """The answer of a service that refuses."""
     service = "ssm" if environ.get("HTTP_X_AMZ_TARGET") else "ec2" if read_form(environ) else "s3"
     if fault.kind == NOT_FOUND and service == "ec2" and name.startswith("Describe") and not name.endswith("by id"):
-        return nothing(environ, start_response, inner)
+        # It does not find yet what is there already: the true answer without its items.
+        return rewritten(environ, start_response, inner, lambda body: EMPTY.sub(rb"<\1/>", body))
     status, code = {
         THROTTLED: {"ec2": (503, "RequestLimitExceeded"), "s3": (503, "SlowDown"), "ssm": (400, "ThrottlingException")},
         BROKEN: {"ec2": (500, "InternalError"), "s3": (500, "InternalError"), "ssm": (500, "InternalServerError")},
@@ -197,15 +210,17 @@ def missing(name: str) -> str:
     return MISSING.get(operation, "InvalidAMIID.NotFound" if "Images" in operation else "InvalidInstanceID.NotFound")
 
 
-def nothing(environ: WSGIEnvironment, start_response: StartResponse, inner: WSGIApplication) -> Iterable[bytes]:
-    """A description that does not find yet what is there already: the true answer without its items."""
+def rewritten(
+    environ: WSGIEnvironment, start_response: StartResponse, inner: WSGIApplication, change: Callable[[bytes], bytes]
+) -> Iterable[bytes]:
+    """The true answer, changed."""
     told: dict[str, Any] = {}
 
     def begin(status: str, headers: list[tuple[str, str]], _error: Any = None) -> Callable[[bytes], object]:
         told.update(status=status, headers=[h for h in headers if h[0].lower() != "content-length"])
         return lambda data: None
 
-    body = EMPTY.sub(rb"<\1/>", b"".join(inner(environ, begin)))
+    body = change(b"".join(inner(environ, begin)))
     start_response(told["status"], [*told["headers"], ("Content-Length", str(len(body)))])
     return [body]
 

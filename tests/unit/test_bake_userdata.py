@@ -55,7 +55,7 @@ SPEC = launchspec.MachineSpec("ami-1", "/dev/xvda", 50, "sg-1", "#cloud-config\n
 
 
 def test_a_machine_is_closed_encrypted_tagged_and_ends_itself() -> None:
-    request = launchspec.run_request(SPEC, launchspec.Place("g4dn.xlarge", ""), "token")
+    request = launchspec.run_request(SPEC, launchspec.Place("g4dn.xlarge", "subnet-1", "eu-north-1a"), "token")
     assert request["MetadataOptions"]["HttpTokens"] == "required"
     assert request["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
     assert request["InstanceInitiatedShutdownBehavior"] == "terminate"
@@ -66,5 +66,11 @@ def test_a_machine_is_closed_encrypted_tagged_and_ends_itself() -> None:
     }
     assert [s["ResourceType"] for s in request["TagSpecifications"]] == ["instance", "volume"]
     assert request["ClientToken"] == "token"
-    assert not {"KeyName", "IamInstanceProfile", "SubnetId"} & set(request)
-    assert launchspec.run_request(SPEC, launchspec.Place("g4dn.xlarge", "subnet-1"), "t")["SubnetId"] == "subnet-1"
+    assert request["SubnetId"] == "subnet-1"
+    assert not {"KeyName", "IamInstanceProfile", "InstanceMarketOptions"} & set(request)
+
+
+def test_a_spot_machine_is_not_started_again_when_it_ends() -> None:
+    request = launchspec.run_request(SPEC, launchspec.Place("g4dn.xlarge", "s", "z", launchspec.SPOT), "token")
+    options = request["InstanceMarketOptions"]["SpotOptions"]
+    assert options == {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}

@@ -32,7 +32,6 @@ POLL_SECONDS = 2.0
 SETTLING_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # pauses until what was just made is known everywhere
 BORNE_LOOKS = 20  # failing looks in a row, each of which botocore has tried five times
 PASSING_CODES = frozenset({"RequestLimitExceeded", "Throttling", "ThrottlingException", "SlowDown", "TooManyRequests"})
-CAPACITY_CODES = frozenset({"InsufficientInstanceCapacity", "Unsupported", "InsufficientHostCapacity"})
 RETRIES = ClientConfig(
     retries={"mode": "standard", "total_max_attempts": 5}, connect_timeout=10, read_timeout=60, user_agent_extra="bake"
 )

@@ -100,6 +100,11 @@ class Started:
     request: launchspec.Request
     deadline: datetime
 
+    @property
+    def spot(self) -> bool:
+        """Whether AWS may take the machine away."""
+        return "InstanceMarketOptions" in self.request
+
 
 def record(bucket: Bucket, errand: Build, request: launchspec.Request, deadline: datetime) -> None:
     """Write down what is about to be asked, client token and all, before it is: a launcher may die at any moment."""

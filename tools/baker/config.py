@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from baker import launchspec
 from baker.errors import UsageError
 
 Section = TypeVar("Section")
@@ -52,9 +53,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Instance:
-    """The machine that bakes. Types and subnets are tried in order when AWS has no capacity."""
+    """The machine that bakes. Types, markets and subnets are tried in order when AWS has no capacity."""
 
     types: tuple[str, ...] = ("g4dn.xlarge",)
+    markets: tuple[str, ...] = (launchspec.ON_DEMAND,)
     subnets: tuple[str, ...] = ()
     volume_gb: int = 0  # 0: as large as the source image's
     security_group: str = ""
@@ -107,6 +109,7 @@ class Config:
     bake: Bake = Bake()
     hub: Hub = Hub()
     tags: Mapping[str, str] = field(default_factory=dict)
+    prices: Mapping[str, float] = field(default_factory=dict)  # US dollars an hour by instance type
     pillar: Mapping[str, Any] = field(default_factory=dict)
     credentials: Credentials | None = None  # never from the file
 
@@ -115,7 +118,7 @@ SECTIONS: dict[str, type] = {
     "aws": Aws, "s3": S3, "source": Source, "instance": Instance, "image": Image, "publish": Publish,
     "bake": Bake, "hub": Hub,
 }  # fmt: skip
-OPEN_SECTIONS = ("tags", "pillar")
+OPEN_SECTIONS = ("tags", "prices", "pillar")
 PARAMETER = re.compile(r"/(?!aws|ssm)[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", re.IGNORECASE)
 ACCOUNT = re.compile(r"[0-9]{12}")
 ORGANIZATION = re.compile(r"arn:[a-z-]+:organizations::[0-9]{12}:(organization/o-|ou/o-)[a-z0-9/-]+")
@@ -145,11 +148,14 @@ def from_mapping(document: Mapping[str, Any]) -> Config:
         if not isinstance(table, Mapping):
             raise UsageError(f"[{name}] must be a section, not a value")
     sections: dict[str, Any] = {name: _section(kind, name, document.get(name, {})) for name, kind in SECTIONS.items()}
-    tags = document.get("tags", {})
-    for key, value in tags.items():
+    opened = {name: document.get(name, {}) for name in OPEN_SECTIONS}
+    for key, value in opened["tags"].items():
         if not isinstance(value, str):
             raise UsageError(f"[tags] {key} must be a string")
-    config = Config(**sections, tags=tags, pillar=document.get("pillar", {}))
+    for key, value in opened["prices"].items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+            raise UsageError(f"[prices] {key} must be US dollars an hour, not {value!r}")
+    config = Config(**sections, **opened)
     _check_values(config)
     return config
 
@@ -187,6 +193,8 @@ def _check_values(config: Config) -> None:
         raise UsageError("[source] needs owner and name together: a name alone would trust any account")
     if not config.instance.types:
         raise UsageError("[instance] types names no instance type")
+    if not config.instance.markets or set(config.instance.markets) - set(launchspec.MARKETS):
+        raise UsageError(f"[instance] markets must name some of: {', '.join(launchspec.MARKETS)}")
     if config.instance.volume_gb < 0:
         raise UsageError("[instance] volume_gb must not be negative")
     if not 1 <= config.bake.deadline_minutes <= 720:

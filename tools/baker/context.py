@@ -15,6 +15,7 @@ from baker.bucket import Bucket
 from baker.config import Config
 from baker.images import Images
 from baker.machines import Machines
+from baker.places import Zones
 from baker.progress import Display
 from baker.storage import Storage
 
@@ -28,6 +29,7 @@ class Context:
     images: Images
     machines: Machines
     storage: Storage
+    zones: Zones
     bucket: Bucket
     display: Display
     clients_in: Callable[[str], Clients]  # for a region by its name
@@ -57,5 +59,5 @@ def open_context(
 
     clients = clients_in(config.aws.region)
     bucket = Bucket(clients, config.s3.bucket)
-    machines, storage = Machines(clients), Storage(clients)
-    return Context(root, config, Images(clients), machines, storage, bucket, display, clients_in, sleep)
+    images, machines, storage, zones = Images(clients), Machines(clients), Storage(clients), Zones(clients)
+    return Context(root, config, images, machines, storage, zones, bucket, display, clients_in, sleep)

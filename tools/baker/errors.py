@@ -21,5 +21,9 @@ class AwsError(BakeError):
         self.passing = passing
 
 
+class TakenAwayError(BakeError):
+    """AWS took the machine away, or its host is broken: no fault of the bake, and another machine may do."""
+
+
 class Interrupted(BaseException):
     """Ctrl-C or SIGTERM: not an Exception, so that no handler of ordinary failures swallows it."""

@@ -8,13 +8,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from baker import bakes, build, following, interrupts, launching, launchspec, planning, signal, sweeping
+from baker import bakes, build, errands, interrupts, launchspec, planning, signal, sweeping
 from baker.build import Audio, Build
 from baker.config import Config, Source
 from baker.context import Context
 from baker.errors import AwsError, BakeError, Interrupted, UsageError
 from baker.images import IMAGE_TIMEOUT, Image
-from baker.launching import Job, Running
+from baker.launching import Job
 from baker.pillar import merge
 from baker.planning import Plan
 
@@ -86,11 +86,12 @@ def finish(context: Context, plan: Plan, begun: bakes.Bake, audio: Audio | None)
         with swept_on_failure(context, name):
             image, baked = make_image(context, plan, name)
             if image.verified:  # an earlier launcher had only not cleaned up
-                verified = heard_before(context, plan, Build(name, signal.VERIFY, context.config.s3.prefix))
+                errand = Build(name, signal.VERIFY, context.config.s3.prefix)
+                verified = errands.heard_before(context, plan, errand, plan.payload.sha256)
                 sweeping.sweep(context, name)
             else:
                 image, verified = verify_image(context, plan, image, name, audio)
-    except (BakeError, Interrupted) as error:
+    except (BakeError, UsageError, Interrupted) as error:
         with interrupts.held_off(context.display.note), suppress(AwsError):
             bakes.ended(context, begun, bakes.FAILED, str(error))
         raise
@@ -119,16 +120,15 @@ def make_image(context: Context, plan: Plan, name: str) -> tuple[Image, signal.A
     display = context.display
     with display.phase("upload payload"):
         context.bucket.put(build.payload_key(context.config.s3.prefix, plan.payload), plan.payload.data)
-    with display.phase("launch machine"):
-        running = launching.obtain(context, Job(name, signal.BAKE, plan.source, plan.volume_gb, payload=plan.payload))
-    with display.phase("bake on the machine"), explained_by_log(context, running):
-        expected = expectation(plan, running.errand, plan.payload.sha256)
-        baked = following.wait_for_signal(context, running, expected)
-    with display.phase("stop machine"):
-        context.machines.stop(running.instance)
+    job = Job(name, signal.BAKE, plan.source, plan.volume_gb, plan.places, payload=plan.payload)
+    running, baked = errands.carry_out(context, plan, job, plan.payload.sha256)
+    if not running.spot:
+        with display.phase("stop machine"):
+            context.machines.stop(running.instance)
     with display.phase("create image"):
         title = f"{context.config.image.name_prefix}-{name}"
-        request = launchspec.image_request(running.instance, title, image_tags(context, plan, name, title))
+        tags = image_tags(context, plan, name, title)
+        request = launchspec.image_request(running.instance, title, tags, running=running.spot)
         image = context.images.wait_until_available(context.images.create(request, name))
     context.machines.terminate(running.instance)
     return image, baked
@@ -136,7 +136,8 @@ def make_image(context: Context, plan: Plan, name: str) -> tuple[Image, signal.A
 
 def complete_image(context: Context, plan: Plan, name: str, image_id: str) -> tuple[Image, signal.Accepted]:
     """An earlier launcher began the image, so it had accepted the machine's signal: hear that again, and wait."""
-    baked = heard_before(context, plan, Build(name, signal.BAKE, context.config.s3.prefix))
+    errand = Build(name, signal.BAKE, context.config.s3.prefix)
+    baked = errands.heard_before(context, plan, errand, plan.payload.sha256)
     with context.display.phase("create image"):
         image = context.images.wait_until_available(image_id)
     for machine in context.machines.ours(name, signal.BAKE):
@@ -144,40 +145,20 @@ def complete_image(context: Context, plan: Plan, name: str, image_id: str) -> tu
     return image, baked
 
 
-def heard_before(context: Context, plan: Plan, errand: Build) -> signal.Accepted:
-    """The signal that an earlier launcher accepted, judged once more: what it then did is no proof of it."""
-    started = build.recall(context.bucket, errand)
-    report = context.bucket.get(started.errand.key("report.json")) if started else None
-    if started is None or report is None:
-        raise BakeError(f"nothing in the bucket tells how the machine of {errand.id} fared")
-    return signal.accept(report, expectation(plan, started.errand, plan.payload.sha256))
-
-
 def verify_image(
     context: Context, plan: Plan, image: Image, name: str, audio: Audio | None
 ) -> tuple[Image, signal.Accepted]:
     """Boot the image, let the machine prove itself again, and mark the image as verified."""
-    display = context.display
-    with display.phase("boot the image"):
-        if audio is not None:
-            audio = replace(audio, language=audio.language or plan.model["language"])
-            errand = Build(name, signal.VERIFY, context.config.s3.prefix)
-            context.bucket.put(build.audio_key(errand, audio), audio.path.read_bytes())
-        volume = max(plan.volume_gb, image.volume_gb)
-        running = launching.obtain(context, Job(name, signal.VERIFY, image, volume, audio=audio))
-    with display.phase("verify on the image"), explained_by_log(context, running):
-        expected = expectation(plan, running.errand, image.tags.get(launchspec.TAG_PAYLOAD, ""))
-        verified = following.wait_for_signal(context, running, expected)
-    with display.phase("clean up"):
+    if audio is not None:
+        audio = replace(audio, language=audio.language or plan.model["language"])
+        errand = Build(name, signal.VERIFY, context.config.s3.prefix)
+        context.bucket.put(build.audio_key(errand, audio), audio.path.read_bytes())
+    job = Job(name, signal.VERIFY, image, max(plan.volume_gb, image.volume_gb), plan.places, audio=audio)
+    _, verified = errands.carry_out(context, plan, job, image.tags.get(launchspec.TAG_PAYLOAD, ""))
+    with context.display.phase("clean up"):
         context.images.tag(image.id, {launchspec.TAG_VERIFIED: "true"})
         sweeping.sweep(context, name)
     return replace(image, tags={**image.tags, launchspec.TAG_VERIFIED: "true"}), verified
-
-
-def expectation(plan: Plan, errand: Build, payload_sha256: str) -> signal.Expected:
-    """What the signal of `errand` must be."""
-    limit = float(plan.declared["verify"]["max_word_error_rate"])
-    return signal.Expected(errand.id, errand.nonce, errand.mode, payload_sha256, plan.reference, limit)
 
 
 def image_tags(context: Context, plan: Plan, name: str, title: str) -> dict[str, str]:
@@ -193,16 +174,6 @@ def image_tags(context: Context, plan: Plan, name: str, title: str) -> dict[str,
         launchspec.TAG_PAYLOAD: plan.payload.sha256,
         launchspec.TAG_MODEL: f"{plan.model['id']}@{plan.model['revision']}",
     }
-
-
-@contextmanager
-def explained_by_log(context: Context, running: Running) -> Iterator[None]:
-    """On a failure, save the machine's log while the machine is there, and say where it is."""
-    try:
-        yield
-    except BakeError as error:
-        path = following.save_log(context, running.errand, running.instance)
-        raise BakeError(f"{error}; log: {path}" if path else f"{error}; the machine left no log") from None
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from baker import signal
 from baker.awscalls import Patience
 from baker.build import Build
 from baker.context import Context
-from baker.errors import AwsError, BakeError
+from baker.errors import AwsError, BakeError, TakenAwayError
 from baker.launching import Running
 from baker.machines import ENDED
 from baker.progress import Step
@@ -17,6 +17,11 @@ from baker.progress import Step
 SIGNAL_SECONDS = 1.0  # between looks at the bucket
 STATE_EVERY = 5  # looks at the bucket between looks at the instance
 LATE_SECONDS = 120.0  # a machine ends itself at its deadline; the launcher waits this much longer to hear of it
+IMPAIRED_LOOKS = 3  # in a row: a check that fails once may be a hiccup
+TAKEN_AWAY = frozenset({
+    "Server.SpotInstanceTermination", "Server.SpotInstanceShutdown", "Server.InsufficientInstanceCapacity",
+    "Server.InternalError", "Server.ScheduledStop",
+})  # fmt: skip
 MARKER = "TRANSCRIBE-BAKE"
 
 
@@ -27,15 +32,20 @@ def wait_for_signal(context: Context, running: Running, expected: signal.Expecte
     """
     build, instance_id = running.errand, running.instance
     end = context.clock() + (running.deadline - context.now()).total_seconds() + LATE_SECONDS
-    patience = Patience()
+    patience, impaired = Patience(), 0
     for looks in itertools.count():
         try:
             report = context.bucket.get(build.key("report.json"))
             if report is not None:
                 return signal.accept(report, expected)
             show_progress(context, build)
-            if looks % STATE_EVERY == 0 and context.machines.state(instance_id) in ENDED:
-                return _last_look(context, build, instance_id, expected)
+            if looks % STATE_EVERY == 0:
+                seen = context.machines.look(instance_id)
+                if seen.state in ENDED:
+                    return _last_look(context, build, instance_id, expected)
+                impaired = impaired + 1 if seen.impaired else 0
+                if impaired == IMPAIRED_LOOKS:
+                    raise TakenAwayError(f"the machine {instance_id} fails AWS' status checks")
             patience.calm()
         except AwsError as error:
             patience.bear(error)
@@ -70,6 +80,9 @@ def _last_look(context: Context, build: Build, instance_id: str, expected: signa
     report = context.bucket.get(build.key("report.json"))
     if report is not None:
         return signal.accept(report, expected)
+    code = context.machines.why_ended(instance_id)
+    if code in TAKEN_AWAY:
+        raise TakenAwayError(f"AWS took the machine {instance_id} away ({code})")
     marker = [line for line in context.machines.console(instance_id).splitlines() if MARKER in line]
     words = marker[-1].split(MARKER, 1)[1].split() if marker else []
     if len(words) >= 3 and words[0] == build.id:

@@ -1,17 +1,17 @@
 """Starting a machine of a bake, or finding the one that an earlier launcher started."""
 
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from baker import build, launchspec, userdata
-from baker.awscalls import CAPACITY_CODES
 from baker.build import Audio, Build
 from baker.context import Context
 from baker.errors import AwsError, BakeError
 from baker.images import Image
+from baker.launchspec import Place
 from baker.payload import Payload
+from baker.places import Refusal, after, is_refusal
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Job:
     mode: str  # signal.BAKE or signal.VERIFY
     image: Image
     volume_gb: int
+    places: tuple[Place, ...]
     payload: Payload | None = None
     audio: Audio | None = None
 
@@ -33,6 +34,7 @@ class Running:
     errand: Build
     instance: str
     deadline: datetime
+    spot: bool = False  # AWS may take it away, and it cannot be stopped
 
 
 def obtain(context: Context, job: Job) -> Running:
@@ -43,7 +45,7 @@ def obtain(context: Context, job: Job) -> Running:
     errand = started.errand
     living = context.machines.ours(errand.bake, errand.mode)
     if living:
-        return Running(errand, living[0].id, started.deadline)
+        return Running(errand, living[0].id, started.deadline, started.spot)
     if context.now() > started.deadline:
         raise BakeError(f"the machine of {errand.id} is gone: its time ended at {started.deadline:%H:%M} UTC")
     return _ask_again(context, job, started)
@@ -53,11 +55,11 @@ def _ask_again(context: Context, job: Job, started: build.Started) -> Running:
     """Repeat a request that may never have been heard: by its token, one that was heard gives the same machine."""
     errand = started.errand
     try:
-        return Running(errand, context.machines.run(started.request), started.deadline)
+        return Running(errand, context.machines.run(started.request), started.deadline, started.spot)
     except AwsError as error:
         if error.code == "IdempotentInstanceTerminated":
             raise BakeError(f"the machine of {errand.id} ended while no launcher was there") from None
-        if error.code not in CAPACITY_CODES:
+        if not is_refusal(error):
             raise
         return launch(context, job, errand.attempt)
 
@@ -82,20 +84,18 @@ def launch(context: Context, job: Job, attempt: int = 1) -> Running:
         tags=errand.tags(config.tags, deadline),
         kms_key=config.image.kms_key,
     )
-    for place in places(context):
+    waiting, refused = list(job.places), list[Refusal]()
+    while waiting:
+        place = waiting.pop(0)
         request = launchspec.run_request(spec, place, str(uuid.uuid4()))
         build.record(context.bucket, errand, request, deadline)
         try:
-            return Running(errand, context.machines.run(request), deadline)
+            return Running(errand, context.machines.run(request), deadline, place.market == launchspec.SPOT)
         except AwsError as error:
-            if error.code not in CAPACITY_CODES:
+            if not is_refusal(error):
                 raise
-            context.display.note(f"  no room for {place.instance_type} {place.subnet}: {error.code}", "yellow")
-    raise BakeError(f"AWS has no capacity for {', '.join(config.instance.types)} in any subnet; try again later")
-
-
-def places(context: Context) -> Iterator[launchspec.Place]:
-    """Where to try, in order."""
-    for kind in context.config.instance.types:
-        for subnet in context.config.instance.subnets or ("",):
-            yield launchspec.Place(kind, subnet)
+            refused.append(Refusal(place, error))
+            context.display.note(f"  not to be had: {refused[-1]}", "yellow")
+            waiting = after(refused[-1], waiting)
+    reasons = {refusal.error.code: str(refusal.error) for refusal in refused}
+    raise BakeError(f"AWS has no machine for us now ({'; '.join(map(str, refused))}): {'; '.join(reasons.values())}")

@@ -20,6 +20,9 @@ TAG_VERIFIED = "transcribe:verified"
 TAG_PUBLISHED = "transcribe:published"  # when an image was last made the one that is launched, ISO 8601
 TAG_COPY = "transcribe:copy-of"  # on the copy of an image in another region: the id of the image
 
+ON_DEMAND, SPOT = "on-demand", "spot"
+MARKETS = (ON_DEMAND, SPOT)
+
 Request = dict[str, Any]  # boto3's own shape
 
 
@@ -28,7 +31,17 @@ class Place:
     """Where a machine may run: one of the combinations that are tried when AWS has no capacity."""
 
     instance_type: str
-    subnet: str  # empty: the default VPC's choice
+    subnet: str
+    zone: str
+    market: str = ON_DEMAND
+
+    @property
+    def pool(self) -> tuple[str, str]:
+        """What a quota is counted for."""
+        return self.instance_type, self.market
+
+    def __str__(self) -> str:
+        return f"{self.instance_type} in {self.zone}" + (" (spot)" if self.market == SPOT else "")
 
 
 @dataclass(frozen=True)
@@ -56,21 +69,25 @@ def run_request(spec: MachineSpec, place: Place, client_token: str) -> Request:
         "MaxCount": 1,
         "ClientToken": client_token,
         "UserData": spec.user_data,
+        "SubnetId": place.subnet,
         "SecurityGroupIds": [spec.security_group],
         "BlockDeviceMappings": [{"DeviceName": spec.root_device, "Ebs": ebs}],
         "InstanceInitiatedShutdownBehavior": "terminate",
         "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
         "TagSpecifications": tag_specifications(("instance", "volume"), spec.tags),
     }
-    if place.subnet:
-        request["SubnetId"] = place.subnet
+    if place.market == SPOT:
+        # Only a persistent request could be stopped, and that would start a new machine when one ends at its deadline.
+        options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
+        request["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": options}
     return request
 
 
-def image_request(instance_id: str, name: str, tags: Mapping[str, str]) -> Request:
-    """The arguments of CreateImage."""
+def image_request(instance_id: str, name: str, tags: Mapping[str, str], *, running: bool = False) -> Request:
+    """The arguments of CreateImage. A machine that is `running` has flushed its disk, and is not to start again."""
     return {
         "InstanceId": instance_id,
+        "NoReboot": running,
         "Name": name,
         "Description": "Speech-to-text machine",
         "TagSpecifications": tag_specifications(("image", "snapshot"), tags),

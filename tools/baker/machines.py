@@ -36,6 +36,14 @@ class Machine:
         return self.deadline is None or now > self.deadline
 
 
+@dataclass(frozen=True)
+class Look:
+    """What is seen of an instance from outside."""
+
+    state: str
+    impaired: bool = False
+
+
 class Machines:
     """The instances of one account in one region."""
 
@@ -61,6 +69,31 @@ class Machines:
                 return "pending"
             raise
         return found[0]["Instances"][0]["State"]["Name"] if found else "pending"
+
+    def look(self, instance_id: str) -> Look:
+        """What the instance does, and whether AWS' own checks of it fail; `pending` while AWS does not know it yet."""
+        try:
+            with aws_errors("DescribeInstanceStatus"):
+                found = self._clients.ec2.describe_instance_status(InstanceIds=[instance_id], IncludeAllInstances=True)[
+                    "InstanceStatuses"
+                ]
+        except AwsError as error:
+            if is_missing(error):
+                return Look("pending")
+            raise
+        if not found:
+            return Look("pending")
+        checks = [found[0].get("SystemStatus", {}).get("Status"), found[0].get("InstanceStatus", {}).get("Status")]
+        return Look(found[0]["InstanceState"]["Name"], impaired="impaired" in checks)
+
+    def why_ended(self, instance_id: str) -> str:
+        """AWS' code for why an instance ended, such as Server.SpotInstanceTermination; empty when it does not say."""
+        try:
+            with aws_errors("DescribeInstances"):
+                found = self._clients.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
+        except AwsError:  # the reason is only a help
+            return ""
+        return found[0]["Instances"][0].get("StateReason", {}).get("Code", "") if found else ""
 
     def ours(self, bake: str = "", role: str = "") -> list[Machine]:
         """The machines of every bake, or of one, that still exist."""

@@ -8,6 +8,7 @@ from baker import build, components, contenthash, launchspec, modelhub, payload,
 from baker.context import Context
 from baker.errors import AwsError, UsageError
 from baker.images import Image
+from baker.launchspec import Place
 
 MIN_VOLUME_GB = 40  # libraries for CUDA, the model, and room to work
 
@@ -21,6 +22,7 @@ class Plan:
     payload: payload.Payload
     inputs: Mapping[str, str]
     volume_gb: int
+    places: tuple[Place, ...]  # where the machines may run, the most wished first
     user_data_bytes: int
     reference: str  # the words of the clip that every machine must transcribe
     untracked: tuple[str, ...]
@@ -75,6 +77,7 @@ def _make(context: Context) -> Plan:
         payload=packed,
         inputs=inputs,
         volume_gb=volume_size(config.instance.volume_gb, source),
+        places=context.zones.places(config.instance),
         user_data_bytes=_user_data_bytes(context, packed),
         reference=(root / "service/clips" / wished["verify"]["reference"]).read_text(encoding="utf-8").strip(),
         untracked=tuple(tree.untracked(root, tree.PAYLOAD_FOLDERS)),

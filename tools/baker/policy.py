@@ -17,6 +17,7 @@ IMAGES, SNAPSHOTS = "{ec2_any}image/*", "{ec2_any}snapshot/*"  # a public image 
 INSTANCES, VOLUMES, GROUPS = "{ec2}instance/*", "{ec2}volume/*", "{ec2}security-group/*"
 OBJECTS, BUCKET = "{s3}{bucket}/{prefix}/*", "{s3}{bucket}"
 PUBLISHED = "{published_parameter}"
+SPOT = "{ec2}spot-instances-request/*"
 NETWORK = ("{ec2}subnet/*", "{ec2}network-interface/*", "{ec2}vpc/*")
 
 Condition = Mapping[str, Mapping[str, str]]
@@ -61,7 +62,8 @@ def tags_at(creation: str, *resources: str) -> Grant:
 
 CALLS: tuple[Call, ...] = (
     *describes(
-        "DescribeImages", "DescribeInstances", "DescribeSecurityGroups", "DescribeSnapshots", "DescribeSubnets",
+        "DescribeImages", "DescribeInstances", "DescribeInstanceStatus", "DescribeInstanceTypeOfferings",
+        "DescribeSecurityGroups", "DescribeSnapshots", "DescribeSubnets",
         "DescribeVolumes", "DescribeVpcs",
     ),
     Call("ec2", "GetConsoleOutput", (grant("ec2:GetConsoleOutput", INSTANCES, when=OURS),)),
@@ -70,7 +72,7 @@ CALLS: tuple[Call, ...] = (
             **BECOMES_OURS, "StringEquals": {"ec2:MetadataHttpTokens": "required"},
         }),
         grant("ec2:RunInstances", VOLUMES, when={"Bool": {"ec2:Encrypted": "true"}}),
-        grant("ec2:RunInstances", IMAGES, SNAPSHOTS, GROUPS, *NETWORK[:2]),  # no key pair: nobody could log in
+        grant("ec2:RunInstances", SPOT, IMAGES, SNAPSHOTS, GROUPS, *NETWORK[:2]),  # no key pair: nobody could log in
         tags_at("RunInstances", INSTANCES, VOLUMES),
     )),
     Call("ec2", "StopInstances", (grant("ec2:StopInstances", INSTANCES, when=OURS),)),
