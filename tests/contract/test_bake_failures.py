@@ -83,6 +83,7 @@ def test_a_silent_machine_is_ended_after_its_deadline(cloud: Cloud) -> None:
     cloud.assert_nothing_left()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a socket that the signal left open
 @pytest.mark.parametrize("number", [signals.SIGINT, signals.SIGTERM])
 @pytest.mark.parametrize("mode", ["bake", "verify"])
 def test_an_interrupted_bake_cleans_up(cloud: Cloud, number: signals.Signals, mode: str) -> None:
