@@ -15,6 +15,9 @@ from botocore.exceptions import (
     HTTPClientError,
     NoCredentialsError,
     ProfileNotFound,
+    SSOError,
+    SSOTokenLoadError,
+    TokenRetrievalError,
 )
 
 from baker.config import Config
@@ -31,6 +34,10 @@ T = TypeVar("T")
 POLL_SECONDS = 2.0
 SETTLING_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # pauses until what was just made is known everywhere
 BORNE_LOOKS = 20  # failing looks in a row, each of which botocore has tried five times
+LOGGED_OUT_CODES = frozenset({
+    "AuthFailure", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidClientTokenId",
+    "RequestExpired", "SignatureDoesNotMatch", "UnrecognizedClientException",
+})  # fmt: skip
 PASSING_CODES = frozenset({"RequestLimitExceeded", "Throttling", "ThrottlingException", "SlowDown", "TooManyRequests"})
 RETRIES = ClientConfig(
     retries={"mode": "standard", "total_max_attempts": 5}, connect_timeout=10, read_timeout=60, user_agent_extra="bake"
@@ -71,10 +78,8 @@ def open_session(config: Config) -> boto3.Session:
             "aws_access_key_id": config.credentials.access_key_id,
             "aws_secret_access_key": config.credentials.secret_access_key,
         }
-    try:
+    with aws_errors("session"):
         return boto3.Session(region_name=config.aws.region, profile_name=config.aws.profile or None, **keys)
-    except ProfileNotFound:
-        raise UsageError(f"[aws] profile {config.aws.profile!r} is not in your AWS configuration") from None
 
 
 def s3_style(endpoint_url: str | None) -> ClientConfig:
@@ -143,15 +148,22 @@ def aws_errors(doing: str) -> Iterator[None]:
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         message = " ".join(error.response.get("Error", {}).get("Message", "").split())
+        if code in LOGGED_OUT_CODES:
+            message = f"{message or 'these keys are not valid'}; log in again, or mend the keys"
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         passing = status >= 500 or code in PASSING_CODES
         raise AwsError(f"AWS refused {doing}: {message or 'no reason given'} ({code})", code, passing=passing) from None
     except NoCredentialsError:
         raise AwsError(f"AWS {doing}: no credentials; set AWS_PROFILE or [aws] profile, or log in") from None
     except EndpointConnectionError as error:
+        where = error.kwargs.get("endpoint_url", "the endpoint")
         raise AwsError(
-            f"AWS {doing}: cannot reach {error.kwargs.get('endpoint_url', 'the endpoint')}", passing=True
+            f"AWS {doing}: cannot reach {where}; check [aws] region, and the network", passing=True
         ) from None
+    except ProfileNotFound as error:
+        raise UsageError(f"[aws] profile {error.kwargs.get('profile')!r} is not in your AWS configuration") from None
+    except (SSOError, SSOTokenLoadError, TokenRetrievalError) as error:
+        raise AwsError(f"AWS {doing}: {' '.join(str(error).split())}; log in again") from None
     except BotoCoreError as error:
         passing = isinstance(error, HTTPClientError)
         raise AwsError(f"AWS {doing}: {' '.join(str(error).split())}", passing=passing) from None

@@ -1,0 +1,91 @@
+"""What an operator gets wrong: one line that says what, where and the mend; exit 2; nothing made."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from faults import account
+from faults.conftest import Lab
+from faults.faultcloud import DENIED, Fault
+
+
+def no_credentials(lab: Lab, patch: pytest.MonkeyPatch) -> None:
+    patch.delenv("AWS_ACCESS_KEY_ID")
+    patch.delenv("AWS_SECRET_ACCESS_KEY")
+    patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    patch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    patch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+
+
+def rewritten(before: str, after: str) -> Callable[[Lab, pytest.MonkeyPatch], None]:
+    def change(lab: Lab, patch: pytest.MonkeyPatch) -> None:
+        text = lab.config.read_text()
+        assert before in text
+        lab.config.write_text(text.replace(before, after))
+
+    return change
+
+
+def region_that_is_none(lab: Lab, patch: pytest.MonkeyPatch) -> None:
+    """AWS itself, whose name for this region does not resolve anywhere."""
+    lines = lab.config.read_text().replace("eu-north-1", "eu-nowhere-9").splitlines()
+    lab.config.write_text("\n".join(line for line in lines if "endpoint_url" not in line))
+
+
+def no_default_vpc(lab: Lab, patch: pytest.MonkeyPatch) -> None:
+    for subnet in [s for zone in account.backend().subnets.values() for s in zone.values()]:
+        account.backend().delete_subnet(subnet.id)
+
+
+def unknown_profile(lab: Lab, patch: pytest.MonkeyPatch) -> None:
+    rewritten("[aws]", '[aws]\nprofile = "nobody"')(lab, patch)
+
+
+CASES: dict[str, tuple[Callable[[Lab, pytest.MonkeyPatch], None], str]] = {
+    "no credentials": (no_credentials, "no credentials; set AWS_PROFILE or [aws] profile, or log in"),
+    "unknown profile": (unknown_profile, "profile 'nobody' is not in your AWS configuration"),
+    "another region": (rewritten('"eu-north-1"', '"eu-west-1"'), "[source] there is no image ami-"),
+    "no such region": (region_that_is_none, "cannot reach https://ec2.eu-nowhere-9.amazonaws.com/; check [aws] region"),
+    "missing bucket": (rewritten('"bakes"', '"no-such-bucket"'), "[s3] there is no bucket 'no-such-bucket'"),
+    "unknown key": (rewritten("[aws]", "[aws]\nregoin = 1"), "[aws] has an unknown key 'regoin'"),
+    "unknown section": (rewritten("[bake]", "[beak]"), "unknown section [beak]"),
+    "bad TOML": (rewritten("[aws]", "[aws"), "not valid TOML"),
+    "no default VPC": (no_default_vpc, "no default VPC; name your subnets in [instance] subnets"),
+    "unknown subnet": (
+        rewritten("[bake]", '[instance]\nsubnets = ["subnet-0123456789abcdef0"]\n[bake]'), "subnet-0123456789abcdef0",
+    ),
+    "unknown type": (
+        rewritten("[bake]", '[instance]\ntypes = ["g9.xlarge"]\n[bake]'), "g9.xlarge are offered in no zone",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["plan", "bake"])
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_wrong_is_one_line_and_makes_nothing(
+    lab: Lab, record_property: Any, monkeypatch: pytest.MonkeyPatch, case: str, command: str
+) -> None:
+    record_property("fault", ("operator", case))
+    change, words = CASES[case]
+    change(lab, monkeypatch)
+    ended = lab.launch(command)
+    [line] = ended.err.strip().splitlines()
+    assert words in line
+    assert ended.code == 2
+    assert_nothing_made(lab)
+
+
+@pytest.mark.parametrize("code", ["RequestExpired", "ExpiredToken", "AuthFailure"])
+def test_an_expired_session_says_so(lab: Lab, record_property: Any, code: str) -> None:
+    record_property("fault", ("operator", "expired session"))
+    ended = lab.launch("bake", fault=Fault(DENIED, "DescribeImages by id", answer=code.encode()))
+    [line] = ended.err.strip().splitlines()
+    assert "log in again" in line
+    assert ended.code == 2
+    assert_nothing_made(lab)
+
+
+def assert_nothing_made(lab: Lab) -> None:
+    lab.assert_left(images=0)
+    assert account.keys("") == []
+    assert account.backend().all_instances() == []
