@@ -11,7 +11,9 @@ REFERENCE = "And Mr. John Dashwood had then leisure to consider how much there m
 PILLAR = {
     "transcribe": {
         "root": "/opt/transcribe",
+        "host": "127.0.0.1",
         "port": 8000,
+        "auth": {"keys_file": ""},
         "model": {
             "id": "example/small",
             "revision": "0123456789abcdef0123456789abcdef01234567",

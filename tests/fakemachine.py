@@ -17,6 +17,24 @@ Script = Callable[["Machine"], None]
 APPLY = {"states": 12, "changed": 10, "failed": [], "seconds": 1.0, "results": []}
 
 
+def manifest_of(payload_sha256: str, **changes: Any) -> Report:
+    """A small manifest as a machine writes it: the same on the machine that was baked and on the one that booted."""
+    package = {"name": "numpy", "version": "2.0", "license": "BSD-3-Clause", "files_sha256": "0" * 64}
+    return {
+        "schema": 1,
+        "origin": {"bake": "b", "payload_sha256": payload_sha256},
+        "os": {"id": "debian", "version": "12", "name": "Debian"},
+        "kernel": "6.1",
+        "driver": None,
+        "model": {"id": "a/model", "revision": "c" * 40, "files": {"m.safetensors": {"sha256": "1" * 64, "bytes": 9}}},
+        "python": {"service": [package], "salt": []},
+        "debian": [{"name": "ffmpeg", "version": "7:5.1", "architecture": "amd64", "files_sha256": None}],
+        "sources": {"salt/states/layout.sls": "2" * 64},
+        "bytes": {"disk": 100, "venv": 50, "models": 9, "salt": 10},
+        **changes,
+    }
+
+
 class Machine:
     """One launched instance as it sees itself."""
 
@@ -62,6 +80,7 @@ class Machine:
             "audio": {"text": "hello"} if self.parameters.get("audio") else None,
             "boot_to_ready_seconds": 4.0,
             "facts": {},
+            "manifest": manifest_of(self.payload_sha256()),
             **changes,
         }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from baker import launchspec, regions
 from baker.config import Image as ImageConfig
-from baker.config import Publish
+from baker.config import Launch, Publish
 from baker.context import Context
 from baker.images import Image
 from fakecloud import REGION, Cloud
@@ -23,6 +23,17 @@ def publisher(cloud: Cloud, **changes: Any) -> Context:
     publish = Publish(regions=(ABROAD,), **changes)
     image = ImageConfig(kms_key="alias/images")
     return replace(cloud.context, config=replace(cloud.context.config, publish=publish, image=image))
+
+
+KEYS = "keys.txt"  # in the tree
+
+
+def served(cloud: Cloud, **changes: Any) -> Context:
+    """A launcher of machines that serve, whose tree has a file of keys; groups of it start without machines."""
+    (cloud.context.root / KEYS).write_text(f"newsroom {'a' * 64}\n")
+    group = cloud.ec2.create_security_group(GroupName="serve", Description="d")["GroupId"]
+    launch = Launch(**{"security_groups": (group,), "min_size": 0, **changes})
+    return replace(cloud.context, config=replace(cloud.context.config, launch=launch))
 
 
 def record(image_id: str, region: str = REGION) -> Any:

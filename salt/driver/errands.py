@@ -1,5 +1,6 @@
 """The two errands of a machine: to bake itself, and to prove what it is. Each reads as the list of its phases."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ class Errand:
             refuse_changes(self.report.salt["second"])
         with self._phase("verify"):
             self._verify()
+        with self._phase("manifest"):
+            self._write_manifest()
         with self._phase("seal"):
             check(saltcall.apply(saltlog.Plan({}), self._tell, SEAL), "the seal")
         os.sync()  # a spot machine cannot be stopped: its image is made while it runs
@@ -52,6 +55,7 @@ class Errand:
             refuse_changes(self.report.salt["second"])
         with self._phase("verify"):
             self._verify()
+            self.report.manifest = _manifest(saltcall.call("transcribe_manifest.read"))
         if self.parameters.audio:
             with self._phase("audio"):
                 self._transcribe(self.parameters.audio)
@@ -84,6 +88,10 @@ class Errand:
         if failed:
             raise DriverError(f"{len(failed)} of {len(found['checks'])} checks failed: {'; '.join(failed)}")
 
+    def _write_manifest(self) -> None:
+        origin = {**self.parameters.origin, "payload_sha256": self.parameters.payload_sha256}
+        self.report.manifest = _manifest(saltcall.call("transcribe_manifest.write", f"origin={json.dumps(origin)}"))
+
     def _transcribe(self, audio: Audio) -> None:
         path = AUDIO.with_suffix(audio.suffix)
         channel.get(audio.url, path)
@@ -93,6 +101,12 @@ class Errand:
         if "text" not in answer:
             raise DriverError(f"the audio file was not transcribed: {answer.get('error', answer)}")
         self.report.audio = answer
+
+
+def _manifest(answer: Any) -> dict[str, Any]:
+    if not isinstance(answer, dict) or "schema" not in answer:
+        raise DriverError(f"no manifest: {str(answer)[:300]}")
+    return answer
 
 
 def check(result: dict[str, Any], what: str) -> None:

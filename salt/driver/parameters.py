@@ -1,8 +1,10 @@
 """parameters.json: who this machine is to the launcher, and where its answers go."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 BAKE, VERIFY = "bake", "verify"
 
@@ -32,6 +34,7 @@ class Parameters:
     log_url: str = field(repr=False)
     payload_sha256: str
     audio: Audio | None
+    origin: Mapping[str, Any]  # what the image's manifest is to say of where it comes from
 
 
 def load(path: Path, payload_file: Path) -> Parameters:
@@ -54,6 +57,7 @@ def load(path: Path, payload_file: Path) -> Parameters:
             log_url=told["log_url"],
             payload_sha256=told["payload"]["sha256"] if mode == BAKE else _digest(payload_file),
             audio=Audio(url=audio["url"], language=audio["language"], suffix=audio["suffix"]) if audio else None,
+            origin=told.get("origin", {}),
         )
     except OSError as error:
         raise DriverError(f"{path}: {error.strerror}") from None

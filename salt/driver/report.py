@@ -26,6 +26,7 @@ class Report:
     audio: dict[str, Any] | None = None
     boot_to_ready_seconds: float | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    manifest: dict[str, Any] | None = None
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -53,6 +54,7 @@ class Report:
             "audio": self.audio,
             "boot_to_ready_seconds": self.boot_to_ready_seconds,
             "facts": self.facts,
+            "manifest": self.manifest,
         }
         return json.dumps(told, indent=1).encode()
 

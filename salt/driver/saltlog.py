@@ -4,12 +4,15 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import time
 from typing import Any
 
 from driver.parameters import DriverError
 
 EXECUTING = re.compile(r"Executing state (?P<module>\w+)\.(?P<function>\w+) for \[(?P<name>.*)\]$")
 PROGRESS = re.compile(r"progress of (?P<kind>\w+): (?P<text>.*)$")
+MIDNIGHT = "00:00:00.000000"
+DAY = 86_400  # seconds
 SEPARATOR = "_|-"  # between the parts of a result's key: module, id, name, function
 
 
@@ -85,12 +88,14 @@ def applied(answer: Any, seconds: float) -> dict[str, Any]:
     if not isinstance(answer, dict) or not answer:
         raise DriverError(f"nothing was applied: {_problem(answer)}")
     ordered = sorted(answer.items(), key=lambda item: item[1].get("__run_num__", 0))
+    first = ordered[0][1].get("start_time", MIDNIGHT)
     results = [
         {
             "id": told.get("__id__", key.split(SEPARATOR)[1]),
             "result": told["result"],
             "changed": bool(told.get("changes")),
             "seconds": round(float(told.get("duration", 0)) / 1000, 3),
+            "began": _seconds_between(first, told.get("start_time", first)),
         }
         for key, told in ordered
     ]
@@ -102,6 +107,13 @@ def applied(answer: Any, seconds: float) -> dict[str, Any]:
     ]
     changed = sum(result["changed"] for result in results)
     return {"states": len(results), "changed": changed, "failed": failed, "seconds": seconds, "results": results}
+
+
+def _seconds_between(began: str, now: str) -> float:
+    """Seconds from one time of day to another, as Salt tells them: 23:59:59.250000; midnight may lie between."""
+    times = [time.fromisoformat(told) for told in (began, now)]
+    early, late = (told.hour * 3600 + told.minute * 60 + told.second + told.microsecond / 1e6 for told in times)
+    return round((late - early) % DAY, 3)
 
 
 def first_reason(result: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import pytest
 from baker import flow, launchspec
 from baker.errors import BakeError, Interrupted
 from fakecloud import Cloud
-from fakemachine import Machine, succeed
+from fakemachine import Machine, manifest_of, succeed
 
 
 def wrong(**changes: Any) -> Any:
@@ -51,6 +51,7 @@ SALT_CHANGED = {
         (wrong(salt=SALT_CHANGED), "second apply changed 1 states"),
         (wrong(checks=[{"name": "cache", "verdict": "fail", "detail": "gone"}]), "1 of 1 checks failed: cache: gone"),
         (wrong(clip={"text": "Nothing of the kind"}), "word error rate"),
+        (wrong(manifest=None), "has no manifest of schema 1"),
         (garbage, "not valid JSON"),
         (replay, "another build's"),
         (die, "ended without a signal"),
@@ -63,6 +64,13 @@ def test_no_good_signal_no_image(cloud: Cloud, mode: str, script: Any, words: st
         cloud.bake()
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+    cloud.assert_nothing_left()
+
+
+def test_an_image_that_boots_with_another_manifest_is_removed(cloud: Cloud) -> None:
+    cloud.fleet.scripts["verify"] = wrong(manifest=manifest_of("", kernel="5.0"))
+    with pytest.raises(BakeError, match="is not the one that was written when it was baked"):
+        cloud.bake()
     cloud.assert_nothing_left()
 
 

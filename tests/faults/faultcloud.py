@@ -168,7 +168,8 @@ def name_of(environ: WSGIEnvironment) -> str:
         return "ListObjectsV2" if listing else "HeadBucket"
     tail = key.rpartition("/")[2]
     kind = "payload" if tail.endswith(".tar.gz") else "bake.json" if "/bakes/" in key else tail
-    kind = "final report" if "/reports/" in key else kind
+    if "/reports/" in key:
+        kind = "timeline" if tail.endswith(".html") else "final report"
     return f"{'PutObject' if environ['REQUEST_METHOD'] == 'PUT' else 'GetObject'} {kind}"
 
 

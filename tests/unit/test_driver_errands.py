@@ -22,6 +22,7 @@ TOLD = {
     "report_url": "http://x/report?X=1",
     "progress_url": "http://x/progress?X=1",
     "log_url": "http://x/log?X=1",
+    "origin": {"git_commit": "1e10"},
 }
 VERIFIED = {
     "checks": [{"name": "health", "verdict": "pass", "detail": ""}],
@@ -50,6 +51,7 @@ class Machine:
         self.applies: list[dict[str, Any]] = [result(changed=("a",)), result()]
         self.seal = result(changed=("seal-apt",))
         self.verified: Any = VERIFIED
+        self.manifest: Any = {"schema": 1}
         monkeypatch.setattr(prepare, "install_salt", lambda source, say: self.done.append("salt"))
         monkeypatch.setattr(saltcall, "plan", lambda: saltlog.Plan({("file", "/a"): "a"}))
         monkeypatch.setattr(saltcall, "apply", self._apply)
@@ -63,8 +65,8 @@ class Machine:
         return self.seal if states else self.applies.pop(0)
 
     def _call(self, *arguments: str) -> Any:
-        self.done.append(arguments[0])
-        return self.verified
+        self.done.append(" ".join(arguments))
+        return self.manifest if arguments[0].startswith("transcribe_manifest.") else self.verified
 
 
 @pytest.fixture
@@ -79,7 +81,9 @@ def run(tmp_path: Path, report: Report, **more: Any) -> str:
 def test_bake_seals_last_and_only_when_all_is_right(machine: Machine, tmp_path: Path) -> None:
     report = Report()
     assert run(tmp_path, report) == ""
-    assert machine.done == ["salt", "apply", "apply", "transcribe.verify", "apply transcribe.seal"]
+    write = f'transcribe_manifest.write origin={{"git_commit": "1e10", "payload_sha256": "{"ab" * 32}"}}'
+    assert machine.done == ["salt", "apply", "apply", "transcribe.verify", write, "apply transcribe.seal"]
+    assert report.manifest == {"schema": 1}
     assert [phase["name"] for phase in report.phases][-1] == "seal"
     assert report.salt["first"]["changed"] == 1
     assert report.salt["second"]["changed"] == 0
@@ -114,6 +118,13 @@ def test_failed_check_is_named_and_reported(machine: Machine, tmp_path: Path) ->
     report = Report()
     assert "ready: 503" in run(tmp_path, report)
     assert report.checks[0]["verdict"] == "fail"
+    assert "apply transcribe.seal" not in machine.done
+
+
+@pytest.mark.parametrize("mode", ["bake", "verify"])
+def test_without_a_manifest_there_is_no_image(machine: Machine, tmp_path: Path, mode: str) -> None:
+    machine.applies, machine.manifest = [result(), result()], "Passed invalid arguments"
+    assert "no manifest: Passed invalid arguments" in run(tmp_path, Report(), mode=mode)
     assert "apply transcribe.seal" not in machine.done
 
 

@@ -63,14 +63,14 @@ def test_follower_counts_states_and_repeats_none() -> None:
 def test_applied_counts_in_the_order_of_running() -> None:
     result = saltlog.applied(
         {
-            "file_|-b_|-/b_|-managed": state(True, 1, changes={"diff": "x"}, __id__="b"),
-            "file_|-a_|-/a_|-managed": state(True, 0, __id__="a"),
+            "file_|-b_|-/b_|-managed": state(True, 1, changes={"diff": "x"}, __id__="b", start_time="00:00:01.5"),
+            "file_|-a_|-/a_|-managed": state(True, 0, __id__="a", start_time="23:59:59.250000"),
         },
         2.5,
     )
     assert (result["states"], result["changed"], result["failed"], result["seconds"]) == (2, 1, [], 2.5)
     assert [item["id"] for item in result["results"]] == ["a", "b"]
-    assert result["results"][1] == {"id": "b", "result": True, "changed": True, "seconds": 1.5}
+    assert result["results"][1] == {"id": "b", "result": True, "changed": True, "seconds": 1.5, "began": 2.25}
 
 
 @pytest.mark.parametrize("result", [False, None])

@@ -24,8 +24,10 @@ from baker.config import Config
 from baker.errors import AwsError, UsageError
 
 if TYPE_CHECKING:
+    from mypy_boto3_autoscaling import AutoScalingClient
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_ec2.type_defs import FilterTypeDef
+    from mypy_boto3_elbv2 import ElasticLoadBalancingv2Client
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_ssm import SSMClient
 
@@ -39,6 +41,9 @@ LOGGED_OUT_CODES = frozenset({
     "RequestExpired", "SignatureDoesNotMatch", "UnrecognizedClientException",
 })  # fmt: skip
 PASSING_CODES = frozenset({"RequestLimitExceeded", "Throttling", "ThrottlingException", "SlowDown", "TooManyRequests"})
+GONE_CODES = frozenset(
+    {"404", "NoSuchKey", "ParameterNotFound", "TargetGroupNotFound", "InvalidAMIID.Unavailable"}
+)  # beside those that say NotFound after a dot
 RETRIES = ClientConfig(
     retries={"mode": "standard", "total_max_attempts": 5}, connect_timeout=10, read_timeout=60, user_agent_extra="bake"
 )
@@ -52,6 +57,8 @@ class Clients:
     ssm: "SSMClient"
     s3: "S3Client"
     presigner: "S3Client"
+    autoscaling: "AutoScalingClient"
+    elbv2: "ElasticLoadBalancingv2Client"
     sleep: Callable[[float], None] = time.sleep
 
 
@@ -66,6 +73,8 @@ def connect(config: Config, session: boto3.Session, *, sleep: Callable[[float], 
             ssm=session.client("ssm", region_name=region, endpoint_url=endpoint, config=RETRIES),
             s3=session.client("s3", region_name=region, endpoint_url=endpoint, config=s3_style(endpoint)),
             presigner=session.client("s3", region_name=region, endpoint_url=outside, config=s3_style(outside)),
+            autoscaling=session.client("autoscaling", region_name=region, endpoint_url=endpoint, config=RETRIES),
+            elbv2=session.client("elbv2", region_name=region, endpoint_url=endpoint, config=RETRIES),
             sleep=sleep,
         )
 
@@ -120,9 +129,13 @@ def eventually(clients: Clients, call: Callable[[], T]) -> T:
 
 def is_missing(error: AwsError) -> bool:
     """Whether AWS says that the thing is not there (yet, or any more)."""
-    return error.code in {"404", "NoSuchKey", "ParameterNotFound", "InvalidAMIID.Unavailable"} or (
-        ".NotFound" in error.code
-    )
+    return error.code in {
+        "404",
+        "NoSuchKey",
+        "ParameterNotFound",
+        "TargetGroupNotFound",
+        "InvalidAMIID.Unavailable",
+    } or (".NotFound" in error.code)
 
 
 def gone_is_fine(doing: str, call: Callable[[], object]) -> None:
@@ -138,6 +151,15 @@ def gone_is_fine(doing: str, call: Callable[[], object]) -> None:
 def tag_filters(tags: Mapping[str, str]) -> "list[FilterTypeDef]":
     """The filter of a describe call for resources that carry all of `tags`."""
     return [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
+
+
+@contextmanager
+def only_looking() -> Iterator[None]:
+    """Inside, AWS is only asked: what it refuses is wrong usage or configuration, since nothing was changed."""
+    try:
+        yield
+    except AwsError as error:
+        raise UsageError(str(error)) from None
 
 
 @contextmanager

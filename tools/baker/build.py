@@ -69,7 +69,13 @@ def audio_key(errand: Build, audio: Audio) -> str:
 
 
 def parameters(
-    build: Build, bucket: Bucket, deadline_seconds: int, *, payload: Payload | None = None, audio: Audio | None = None
+    build: Build,
+    bucket: Bucket,
+    deadline_seconds: int,
+    *,
+    payload: Payload | None = None,
+    audio: Audio | None = None,
+    origin: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What the machine is told. Every address in it is signed, allows one thing, and expires."""
     seconds = deadline_seconds + GRACE_SECONDS
@@ -85,6 +91,7 @@ def parameters(
     if payload is not None:
         url = bucket.url(payload_key(build.prefix, payload), "GET", seconds)
         told["payload"] = {"url": url, "sha256": payload.sha256, "bytes": len(payload.data)}
+        told["origin"] = dict(origin or {})
     if audio is not None:
         suffix = audio.path.suffix.lower()
         url = bucket.url(audio_key(replace(build, attempt=1), audio), "GET", seconds)

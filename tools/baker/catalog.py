@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from baker import launchspec, pointer, regions
+from baker.awscalls import only_looking
 from baker.context import Context
 from baker.errors import UsageError
 from baker.images import Image, newest_first
@@ -50,6 +51,7 @@ class Entry:
         return found
 
 
+@only_looking()
 def read(context: Context) -> list[Entry]:
     """Every image of this configuration's name, newest first, with its copies."""
     home = context.config.aws.region
@@ -76,6 +78,7 @@ def _held(region: Region, prefix: str) -> Iterable[Held]:
         )
 
 
+@only_looking()
 def choose(context: Context, word: str) -> Image:
     """The image of the home region that `word` means: an id, a name, LATEST (verified) or PUBLISHED.
 

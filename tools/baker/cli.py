@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     except BakeError as error:
         return _end(errors, str(error), FAILED)
     except Interrupted as error:
-        return _end(errors, f"interrupted by {error}; what the bake had made is gone", FAILED)
+        return _end(errors, f"interrupted by {error}; {options.after}", FAILED)
     except BrokenPipeError:
         sys.stderr.close()
         return FAILED
@@ -55,7 +55,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     top = argparse.ArgumentParser(prog="bake.py", description="Bake a verified speech-to-text machine image.")
-    top.set_defaults(run=None)
+    top.set_defaults(run=None, after="what the bake had made is gone")
     commands_ = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     plan = commands_.add_parser("plan", help="say what a bake would do; creates nothing")
@@ -111,9 +111,22 @@ def _image_commands(commands_: "argparse._SubParsersAction[argparse.ArgumentPars
     prune.add_argument("--yes", action="store_true", help="remove them")
     prune.set_defaults(run=imagecommands.prune)
 
-    for command in (list_, publish, rollback, prune):
+    diff = commands_.add_parser("diff", help="what separates two images")
+    diff.add_argument("a", metavar="A", help="an image's id or name, latest, or published")
+    diff.add_argument("b", metavar="B", nargs="?", default=catalog.LATEST, help="likewise; default: latest")
+    diff.add_argument("--json", action="store_true", help="for programs")
+    diff.set_defaults(run=imagecommands.diff)
+
+    launch = commands_.add_parser("launch", help="start what serves from the published image")
+    launch.add_argument("--group", action="store_true", help="an Auto Scaling group behind a target group")
+    launch.add_argument("--keys", metavar="FILE", type=Path, help="lines of api_server.py --new-key")
+    launch.add_argument("--wait", action="store_true", help="until the machine answers here, as its keys say")
+    launch.add_argument("--end", action="store_true", help="end and remove all that was launched under the name")
+    launch.set_defaults(run=imagecommands.launch)
+
+    for command in (list_, publish, rollback, prune, diff, launch):
         _where(command)
-        command.set_defaults(model="")
+        command.set_defaults(model="", after="the same command again is the mend")
 
 
 def _aftercare(commands_: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -16,7 +16,7 @@ from localcloud import Endpoint, LocalCloud, LocalCloudError
 from baker import config as configuration
 from baker import launchspec, pillar
 from baker.config import Config, Credentials
-from baker.context import open_context
+from baker.context import Context, open_context
 from baker.errors import BakeError, UsageError
 from baker.progress import Display
 
@@ -76,6 +76,15 @@ def describe(config: Config) -> str:
     """Where a bake would go, for a person."""
     where = config.aws.endpoint_url or f"AWS, profile {config.aws.profile or 'by default'}"
     return f"{where}, {config.aws.region}; bucket {config.s3.bucket}"
+
+
+def address(root: Path, cloud: str, context: Context, instance_id: str, port: int) -> str:
+    """Where a machine's service is reached from here: on the local cloud by way of this host's loopback."""
+    if cloud == AWS:
+        return f"http://{context.machines.address(instance_id)}:{port}"
+    with _local_errors():
+        LocalCloud.leader(root, instance_id)
+        return LocalCloud.url_of(root, instance_id, port)
 
 
 def shell(root: Path, image: str, argv: Sequence[str], *, disk: bool) -> int:

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from baker import aftercare, clouds, flow, planning, policy, report, summary
+from baker import aftercare, clouds, flow, planning, policy, report, summary, timeline
 from baker.build import Audio
 from baker.context import Context, open_context
 from baker.errors import AwsError, UsageError
@@ -73,10 +73,13 @@ def _report(context: Context, outcome: flow.Outcome) -> int:
         made = report.completed(made, report.load(context.bucket, key) or report.read(root / report.FILE))
     try:
         report.save(root / report.FILE, context.bucket, key, made)
+        if outcome.baked is not None:
+            report.save_timeline(root, context.bucket, config.s3.prefix, made)
     except AwsError as error:  # the image is what it is
         display.note(f"the report is only in {report.FILE}: {error}", "yellow")
     summary.print_report(display.console, made)
-    display.note(f"  report: {report.FILE}", "dim")
+    drawn = f", {timeline.FILE}" if outcome.baked is not None else ""
+    display.note(f"  report: {report.FILE}{drawn}", "dim")
     return 0
 
 

@@ -15,6 +15,7 @@ REQUIRED = (
     "salt/requirements.lock",
     "salt/driver/main.py",
     "salt/minion",
+    "salt/pillar/launch.sls",
     "salt/pillar/top.sls",
     "salt/pillar/transcribe.sls",
     "salt/states/top.sls",

@@ -83,6 +83,20 @@ class Publish:
 
 
 @dataclass(frozen=True)
+class Launch:
+    """Machines that serve, started from the published image. `pillar` overrides the image's for them alone."""
+
+    name: str = "transcribe"  # of the launch template, the group and the target group
+    instance_type: str = ""  # empty: the first of [instance] types
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()  # none: the closed one
+    keys_file: str = ""  # lines of api_server.py --new-key, relative to the tree
+    min_size: int = 1  # of a group
+    max_size: int = 2
+    pillar: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Bake:
     """How long a machine may exist at all."""
 
@@ -106,6 +120,7 @@ class Config:
     instance: Instance = Instance()
     image: Image = Image()
     publish: Publish = Publish()
+    launch: Launch = Launch()
     bake: Bake = Bake()
     hub: Hub = Hub()
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -115,11 +130,12 @@ class Config:
 
 
 SECTIONS: dict[str, type] = {
-    "aws": Aws, "s3": S3, "source": Source, "instance": Instance, "image": Image, "publish": Publish,
+    "aws": Aws, "s3": S3, "source": Source, "instance": Instance, "image": Image, "publish": Publish, "launch": Launch,
     "bake": Bake, "hub": Hub,
 }  # fmt: skip
 OPEN_SECTIONS = ("tags", "prices", "pillar")
 PARAMETER = re.compile(r"/(?!aws|ssm)[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", re.IGNORECASE)
+LAUNCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
 ACCOUNT = re.compile(r"[0-9]{12}")
 ORGANIZATION = re.compile(r"arn:[a-z-]+:organizations::[0-9]{12}:(organization/o-|ou/o-)[a-z0-9/-]+")
 TYPE_NAMES = {str: "a string", int: "a whole number", tuple[str, ...]: "a list of strings"}
@@ -168,9 +184,9 @@ def _section(kind: type[Section], name: str, table: Mapping[str, Any]) -> Sectio
         if key not in fields:
             raise UsageError(f"[{name}] has an unknown key {key!r}; known: {', '.join(fields)}")
         if not _fits(value, types[key]):
-            raise UsageError(f"[{name}] {key} must be {TYPE_NAMES[types[key]]}, not {value!r}")
+            raise UsageError(f"[{name}] {key} must be {TYPE_NAMES.get(types[key], 'a section')}, not {value!r}")
     for key, f in fields.items():
-        if f.default is dataclasses.MISSING and not table.get(key):
+        if f.default is f.default_factory is dataclasses.MISSING and not table.get(key):
             raise UsageError(f"[{name}] {key} is missing or empty")
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
 
@@ -180,7 +196,9 @@ def _fits(value: object, kind: object) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if kind is str:
         return isinstance(value, str)
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if kind == tuple[str, ...]:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return isinstance(value, Mapping)
 
 
 def _check_values(config: Config) -> None:
@@ -200,6 +218,10 @@ def _check_values(config: Config) -> None:
     if not 1 <= config.bake.deadline_minutes <= 720:
         raise UsageError("[bake] deadline_minutes must be from 1 to 720")
     _check_publish(config)
+    if not LAUNCH_NAME.fullmatch(config.launch.name):
+        raise UsageError("[launch] name must be 3 to 32 letters, digits and hyphens")
+    if not 0 <= config.launch.min_size <= config.launch.max_size:
+        raise UsageError("[launch] min_size must be from 0 to max_size")
 
 
 def _check_publish(config: Config) -> None:

@@ -26,7 +26,7 @@ def inputs(
     groups: dict[str, dict[str, str]] = {"states": {}, "pillar": {}, "locks": {}, "service": {}, "launcher": {}}
     for name, digest in digests.items():
         if name != payload.OVERRIDES:
-            groups[_group(name)][name] = digest
+            groups[group_of(name)][name] = digest
     groups["pillar"]["overrides"] = json.dumps(without_addresses(overrides), sort_keys=True)
     for name in tree.files(root, LAUNCHER):
         groups["launcher"][name] = hashlib.sha256((root / name).read_bytes()).hexdigest()
@@ -63,7 +63,8 @@ def without_addresses(overrides: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _group(name: str) -> str:
+def group_of(name: str) -> str:
+    """The input that a file of the payload belongs to."""
     if name.endswith(".lock"):
         return "locks"
     if name.startswith("salt/pillar/"):

@@ -15,6 +15,7 @@ from baker.bucket import Bucket
 from baker.config import Config
 from baker.images import Images
 from baker.machines import Machines
+from baker.networks import Networks
 from baker.places import Zones
 from baker.progress import Display
 from baker.storage import Storage
@@ -30,6 +31,7 @@ class Context:
     machines: Machines
     storage: Storage
     zones: Zones
+    networks: Networks
     bucket: Bucket
     display: Display
     clients_in: Callable[[str], Clients]  # for a region by its name
@@ -58,6 +60,16 @@ def open_context(
         return connect(replace(config, aws=replace(config.aws, region=region)), opened, sleep=sleep)
 
     clients = clients_in(config.aws.region)
-    bucket = Bucket(clients, config.s3.bucket)
-    images, machines, storage, zones = Images(clients), Machines(clients), Storage(clients), Zones(clients)
-    return Context(root, config, images, machines, storage, zones, bucket, display, clients_in, sleep)
+    return Context(
+        root,
+        config,
+        Images(clients),
+        Machines(clients),
+        Storage(clients),
+        Zones(clients),
+        Networks(clients),
+        Bucket(clients, config.s3.bucket),
+        display,
+        clients_in,
+        sleep,
+    )

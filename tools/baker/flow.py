@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from baker import bakes, build, errands, interrupts, launchspec, planning, signal, sweeping
+from baker import bakes, build, errands, interrupts, launchspec, manifest, planning, signal, sweeping
 from baker.build import Audio, Build
 from baker.config import Config, Source
 from baker.context import Context
@@ -120,14 +120,16 @@ def make_image(context: Context, plan: Plan, name: str) -> tuple[Image, signal.A
     display = context.display
     with display.phase("upload payload"):
         context.bucket.put(build.payload_key(context.config.s3.prefix, plan.payload), plan.payload.data)
-    job = Job(name, signal.BAKE, plan.source, plan.volume_gb, plan.places, payload=plan.payload)
+    origin = planning.origin(context, name, plan.content_hash, plan.source)
+    job = Job(name, signal.BAKE, plan.source, plan.volume_gb, plan.places, payload=plan.payload, origin=origin)
     running, baked = errands.carry_out(context, plan, job, plan.payload.sha256)
     if not running.spot:
         with display.phase("stop machine"):
             context.machines.stop(running.instance)
     with display.phase("create image"):
         title = f"{context.config.image.name_prefix}-{name}"
-        tags = image_tags(context, plan, name, title)
+        told = manifest.keep(context.bucket, context.config.s3.prefix, name, baked.report)
+        tags = {**image_tags(context, plan, name, title), launchspec.TAG_MANIFEST: manifest.digest(told)}
         request = launchspec.image_request(running.instance, title, tags, running=running.spot)
         image = context.images.wait_until_available(context.images.create(request, name))
     context.machines.terminate(running.instance)
@@ -155,6 +157,7 @@ def verify_image(
         context.bucket.put(build.audio_key(errand, audio), audio.path.read_bytes())
     job = Job(name, signal.VERIFY, image, max(plan.volume_gb, image.volume_gb), plan.places, audio=audio)
     _, verified = errands.carry_out(context, plan, job, image.tags.get(launchspec.TAG_PAYLOAD, ""))
+    manifest.check_booted(verified.report, image)
     with context.display.phase("clean up"):
         context.images.tag(image.id, {launchspec.TAG_VERIFIED: "true"})
         sweeping.sweep(context, name)

@@ -1,4 +1,4 @@
-"""The commands about images that exist: list, publish, rollback, prune, diff."""
+"""The commands about images that exist: list, publish, rollback, prune, diff, launch."""
 
 import argparse
 import json
@@ -6,20 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from baker import catalog, clouds, imagetables, publishing, retention
+from baker import catalog, clouds, comparing, imagetables, launchdata, manifest, publishing, retention, starting
+from baker.awscalls import only_looking
 from baker.context import Context, open_context
-from baker.errors import AwsError, UsageError
+from baker.errors import UsageError
 from baker.progress import Display
 
 
 @contextmanager
 def looking(root: Path, options: argparse.Namespace) -> Iterator[Context]:
     """Where images are looked at; whatever is wrong is a UsageError, since nothing is changed."""
-    with clouds.planning_config(root, options.cloud, options.config) as config:
-        try:
-            yield open_context(root, config, Display())
-        except AwsError as error:
-            raise UsageError(str(error)) from None
+    with clouds.planning_config(root, options.cloud, options.config) as config, only_looking():
+        yield open_context(root, config, Display())
 
 
 def acting(root: Path, options: argparse.Namespace) -> Context:
@@ -45,6 +43,19 @@ def publish(root: Path, options: argparse.Namespace) -> int:
     image = catalog.choose(context, options.image)
     held = publishing.publish(context, image)
     imagetables.print_published(context, image.id, held)
+    return 0
+
+
+def diff(root: Path, options: argparse.Namespace) -> int:
+    """What separates two images."""
+    with looking(root, options) as context:
+        images = [catalog.choose(context, word) for word in (options.a, options.b)]
+        told = [manifest.need(context.bucket, context.config.s3.prefix, image) for image in images]
+        found = comparing.difference(*told)
+        if options.json:
+            print(json.dumps(found.document(), indent=1))
+        else:
+            imagetables.print_difference(context.display.console, images, found)
     return 0
 
 
@@ -74,4 +85,32 @@ def prune(root: Path, options: argparse.Namespace) -> int:
         context.display.note(f"removed {', '.join(gone)}, with disks and copies")
     else:
         context.display.note(f"would remove {', '.join(gone)}: bake.py prune --yes")
+    return 0
+
+
+def launch(root: Path, options: argparse.Namespace) -> int:
+    """Start what serves from the published image, or end it."""
+    context = acting(root, options)
+    if options.end:
+        with context.display.phase("end what was launched"):
+            ended = starting.end(context)
+        context.display.note(f"ended {', '.join(ended) or 'no machine'}; the template and its groups are gone")
+        return 0
+    if options.keys:
+        context = starting.with_keys(context, str(options.keys.resolve()))
+    told = launchdata.serving(root, context.config)
+    with context.display.phase("launch template"):
+        name = starting.template(context, told)
+    if options.group:
+        with context.display.phase("group"):
+            target = starting.group(context, told)
+        context.display.note(f"the group {name} is behind {target}: name it in a listener of your balancer")
+        return 0
+    with context.display.phase("start a machine"):
+        instance = starting.one(context)
+    url = clouds.address(root, options.cloud, context, instance, told.port)
+    if options.wait:
+        with context.display.phase("wait until it is ready"):
+            starting.wait_ready(context, url, told)
+    context.display.note(f"{instance} serves at {url}")
     return 0

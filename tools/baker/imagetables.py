@@ -8,7 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from baker.catalog import Entry
+from baker.comparing import Difference
 from baker.context import Context
+from baker.images import Image
 from baker.retention import Verdict
 
 
@@ -38,6 +40,25 @@ def print_published(context: Context, image_id: str, held: Mapping[str, str]) ->
     shared = [*wanted.accounts, *wanted.organizations]
     if shared:
         console.print(f"  shared with {escape(', '.join(shared))}", style="dim")
+
+
+def print_difference(console: Console, images: Sequence[Image], found: Difference) -> None:
+    """What changes from the first image to the second, and how large each is."""
+    console.print(f"from [bold]{images[0].id}[/bold]  {escape(images[0].name)}")
+    console.print(f"to   [bold]{images[1].id}[/bold]  {escape(images[1].name)}")
+    if not found.groups:
+        console.print("\nthey are made of the same things")
+    for name, changes in found.groups.items():
+        table = Table(box=None, show_header=False, title=f"\n{name}", title_justify="left", title_style="bold")
+        for change in changes:
+            mark = "[green]+[/green]" if not change.before else "[red]-[/red]" if not change.after else "~"
+            both = " → ".join(filter(None, (change.before, change.after)))
+            table.add_row(mark, escape(change.what), f"[dim]{escape(both)}[/dim]")
+        console.print(table)
+    sizes = Table(box=None, show_header=False, title="\nMB", title_justify="left", title_style="bold")
+    for name, (before, after) in found.bytes.items():
+        sizes.add_row(name, f"{before / 1e6:,.1f}", f"{after / 1e6:,.1f}", f"{(after - before) / 1e6:+,.1f}")
+    console.print(sizes)
 
 
 def print_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:

@@ -1,8 +1,10 @@
 """Starting a machine of a bake, or finding the one that an earlier launcher started."""
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from baker import build, launchspec, userdata
 from baker.build import Audio, Build
@@ -25,6 +27,7 @@ class Job:
     places: tuple[Place, ...]
     payload: Payload | None = None
     audio: Audio | None = None
+    origin: Mapping[str, Any] | None = None  # of the image to be, for its manifest
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,12 @@ def launch(context: Context, job: Job, attempt: int = 1) -> Running:
     errand = Build(job.bake, job.mode, config.s3.prefix, attempt)
     seconds = config.bake.deadline_minutes * 60
     deadline = context.now() + timedelta(seconds=seconds)
-    told = build.parameters(errand, context.bucket, seconds, payload=job.payload, audio=job.audio)
+    told = build.parameters(errand, context.bucket, seconds, payload=job.payload, audio=job.audio, origin=job.origin)
     spec = launchspec.MachineSpec(
         image_id=job.image.id,
         root_device=job.image.root_device,
         volume_gb=job.volume_gb,
-        security_group=context.machines.security_group(config.instance, config.tags),
+        security_group=context.networks.security_group(config.instance, config.tags),
         user_data=userdata.render(context.root, told),
         tags=errand.tags(config.tags, deadline),
         kms_key=config.image.kms_key,

@@ -16,8 +16,10 @@ TAG_CONTENT = "transcribe:content-hash"
 TAG_INPUTS = "transcribe:inputs"
 TAG_PAYLOAD = "transcribe:payload"
 TAG_MODEL = "transcribe:model"
+TAG_MANIFEST = "transcribe:manifest"  # the digest of the manifest that the machine wrote when it was baked
 TAG_VERIFIED = "transcribe:verified"
 TAG_PUBLISHED = "transcribe:published"  # when an image was last made the one that is launched, ISO 8601
+TAG_LAUNCH = "transcribe:launch"  # on what serves: the name of the launch template that it was started by
 TAG_COPY = "transcribe:copy-of"  # on the copy of an image in another region: the id of the image
 
 ON_DEMAND, SPOT = "on-demand", "spot"

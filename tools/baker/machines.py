@@ -1,20 +1,18 @@
-"""Instances and the security group they stand behind: started, watched, stopped, ended."""
+"""Instances: started, watched, stopped, ended."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from baker import launchspec
 from baker.awscalls import POLL_SECONDS, Clients, Patience, aws_errors, eventually, is_missing, tag_filters
-from baker.config import Instance
-from baker.errors import AwsError, BakeError, UsageError
+from baker.errors import AwsError, BakeError
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2.type_defs import FilterTypeDef, InstanceTypeDef, SecurityGroupTypeDef
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, InstanceTypeDef
 
 INSTANCE_TIMEOUT = 600.0  # seconds for an instance to stop or to go
-GROUP_NAME = "transcribe-bake"
 ENDED = frozenset({"shutting-down", "terminated", "stopping", "stopped"})
 LIVING = ["pending", "running", "stopping", "stopped"]
 
@@ -54,7 +52,7 @@ class Machines:
         """Start one instance and return its id; the client token makes a repetition harmless."""
 
         def run() -> str:
-            with aws_errors(f"RunInstances {request['InstanceType']}"):
+            with aws_errors(f"RunInstances {request.get('InstanceType', '')}".rstrip()):
                 return self._clients.ec2.run_instances(**request)["Instances"][0]["InstanceId"]
 
         return eventually(self._clients, run)  # the image and the group may be seconds old
@@ -103,10 +101,20 @@ class Machines:
             {"Name": "tag-key", "Values": [launchspec.TAG_BAKE]},
             {"Name": "instance-state-name", "Values": LIVING},
         ]
+        return [_machine(instance) for instance in self._described(filters)]
+
+    def _described(self, filters: "list[FilterTypeDef]") -> "list[InstanceTypeDef]":
         with aws_errors("DescribeInstances"):
             pages = self._clients.ec2.get_paginator("describe_instances").paginate(Filters=filters)
-            reservations = [reservation for page in pages for reservation in page["Reservations"]]
-        return [_machine(instance) for reservation in reservations for instance in reservation["Instances"]]
+            return [instance for page in pages for told in page["Reservations"] for instance in told["Instances"]]
+
+    def launched(self, name: str) -> list[str]:
+        """Ids of the instances that exist and were started by the launch template `name`."""
+        filters: list[FilterTypeDef] = [
+            *tag_filters({launchspec.TAG_LAUNCH: name}),
+            {"Name": "instance-state-name", "Values": LIVING},
+        ]
+        return [instance["InstanceId"] for instance in self._described(filters)]
 
     def started_from(self, image_ids: Iterable[str]) -> dict[str, list[str]]:
         """Ids of the instances that exist, of whoever, by the image each was started from."""
@@ -117,9 +125,7 @@ class Machines:
             {"Name": "image-id", "Values": wanted},
             {"Name": "instance-state-name", "Values": LIVING},
         ]
-        with aws_errors("DescribeInstances"):
-            pages = self._clients.ec2.get_paginator("describe_instances").paginate(Filters=filters)
-            found = [instance for page in pages for told in page["Reservations"] for instance in told["Instances"]]
+        found = self._described(filters)
         return {image: [i["InstanceId"] for i in found if i["ImageId"] == image] for image in wanted}
 
     def stop(self, instance_id: str) -> None:
@@ -170,61 +176,11 @@ class Machines:
             return ""
         return answer.get("Output", "")  # botocore has decoded it
 
-    def security_group(self, instance: Instance, tags: Mapping[str, str]) -> str:
-        """The group that lets nobody in: the configured one, or one that is made once in each VPC.
-
-        Raises UsageError when that group has a rule that lets somebody in.
-        """
-        if instance.security_group:
-            group = self._describe_group({"group-id": instance.security_group})
-            if group is None:
-                raise UsageError(f"[instance] there is no security group {instance.security_group} in this region")
-            return _without_ingress(group)
-        vpc = self._vpc(instance)
-        group = self._describe_group({"group-name": GROUP_NAME, "vpc-id": vpc})
-        return _without_ingress(group) if group else self._create_group(vpc, tags)
-
-    def _create_group(self, vpc: str, tags: Mapping[str, str]) -> str:
-        """Make the shared group; one that is there after all, though nobody told, is taken."""
-        try:
-            with aws_errors("CreateSecurityGroup"):
-                return self._clients.ec2.create_security_group(
-                    GroupName=GROUP_NAME,
-                    Description="Machines of a bake: nobody may connect",
-                    VpcId=vpc,
-                    TagSpecifications=launchspec.tag_specifications(("security-group",), {"Name": GROUP_NAME, **tags}),
-                )["GroupId"]
-        except AwsError as error:
-            if error.code != "InvalidGroup.Duplicate":
-                raise
-        return eventually(self._clients, lambda: _without_ingress(self._group_named(vpc)))
-
-    def _group_named(self, vpc: str) -> "SecurityGroupTypeDef":
-        group = self._describe_group({"group-name": GROUP_NAME, "vpc-id": vpc})
-        if group is None:
-            raise AwsError(f"AWS has a security group {GROUP_NAME} and does not show it", "InvalidGroup.NotFound")
-        return group
-
-    def _vpc(self, instance: Instance) -> str:
-        """The VPC of the configured subnets, or the default one."""
-        if instance.subnets:
-            with aws_errors("DescribeSubnets"):
-                subnets = self._clients.ec2.describe_subnets(SubnetIds=list(instance.subnets))["Subnets"]
-            vpcs = sorted({subnet["VpcId"] for subnet in subnets})
-            if len(vpcs) != 1:
-                raise UsageError(f"[instance] subnets must lie in one VPC, not in {', '.join(vpcs) or 'none'}")
-            return vpcs[0]
-        with aws_errors("DescribeVpcs"):
-            default = self._clients.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
-        if not default:
-            raise UsageError("this region has no default VPC; name your subnets in [instance] subnets")
-        return default[0]["VpcId"]
-
-    def _describe_group(self, wanted: Mapping[str, str]) -> "SecurityGroupTypeDef | None":
-        filters: list[FilterTypeDef] = [{"Name": name, "Values": [value]} for name, value in wanted.items()]
-        with aws_errors("DescribeSecurityGroups"):
-            found = self._clients.ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
-        return found[0] if found else None
+    def address(self, instance_id: str) -> str:
+        """The address of an instance inside its VPC."""
+        with aws_errors("DescribeInstances"):
+            found = self._clients.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
+        return found[0]["Instances"][0].get("PrivateIpAddress", "") if found else ""
 
 
 def _machine(described: "InstanceTypeDef") -> Machine:
@@ -238,9 +194,3 @@ def _machine(described: "InstanceTypeDef") -> Machine:
         zone=described.get("Placement", {}).get("AvailabilityZone", ""),
         deadline=launchspec.parse_time(tags.get(launchspec.TAG_DEADLINE, "")),
     )
-
-
-def _without_ingress(group: "SecurityGroupTypeDef") -> str:
-    if group.get("IpPermissions"):
-        raise UsageError(f"the security group {group['GroupId']} lets connections in; remove its ingress rules")
-    return group["GroupId"]

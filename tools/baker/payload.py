@@ -24,6 +24,7 @@ class Payload:
 
     data: bytes
     digests: Mapping[str, str]
+    contents: Mapping[str, str]  # the SHA-256 of the content alone, as a machine sees it
 
     @property
     def sha256(self) -> str:
@@ -43,7 +44,8 @@ def build(root: Path, overrides: Mapping[str, Any]) -> Payload:
         name: hashlib.sha256(b"x" * (name in executable) + b"\n" + data).hexdigest()
         for name, data in sorted(contents.items())
     }
-    return Payload(gzip_stored(archive.getvalue()), digests)
+    plain = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(contents.items())}
+    return Payload(gzip_stored(archive.getvalue()), digests, plain)
 
 
 def overrides_file(overrides: Mapping[str, Any]) -> bytes:

@@ -2,9 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from baker import build, components, contenthash, launchspec, modelhub, payload, pillar, signal, tree, userdata
+from baker import (
+    build,
+    comparing,
+    components,
+    contenthash,
+    launchspec,
+    manifest,
+    modelhub,
+    payload,
+    pillar,
+    signal,
+    tree,
+    userdata,
+)
 from baker.context import Context
 from baker.errors import AwsError, UsageError
 from baker.images import Image
@@ -27,6 +41,7 @@ class Plan:
     reference: str  # the words of the clip that every machine must transcribe
     untracked: tuple[str, ...]
     reusable: Image | None  # verified, and made from exactly these inputs
+    changed_files: tuple[str, ...]  # of the payload, since the newest image; empty when that cannot be known
     newest: Image | None  # the newest verified image, to say what has changed since
 
     @property
@@ -78,12 +93,19 @@ def _make(context: Context) -> Plan:
         inputs=inputs,
         volume_gb=volume_size(config.instance.volume_gb, source),
         places=context.zones.places(config.instance),
-        user_data_bytes=_user_data_bytes(context, packed),
+        user_data_bytes=_user_data_bytes(context, packed, source),
         reference=(root / "service/clips" / wished["verify"]["reference"]).read_text(encoding="utf-8").strip(),
         untracked=tuple(tree.untracked(root, tree.PAYLOAD_FOLDERS)),
         reusable=next((i for i in verified if i.tags.get(launchspec.TAG_CONTENT) == content), None),
         newest=verified[0] if verified else None,
+        changed_files=_changed_files(context, packed, verified[0]) if verified else (),
     )
+
+
+def _changed_files(context: Context, packed: payload.Payload, newest: Image) -> tuple[str, ...]:
+    """The files of the payload that differ from what the newest image was made of, as its manifest tells."""
+    told = manifest.find(context.bucket, context.config.s3.prefix, newest)
+    return tuple(comparing.changed_sources(told, packed.contents)) if told else ()
 
 
 def pin_model(hub: str, wished: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,8 +122,24 @@ def volume_size(wished: int, source: Image) -> int:
     return wished or max(source.volume_gb, MIN_VOLUME_GB)
 
 
-def _user_data_bytes(context: Context, packed: payload.Payload) -> int:
+def origin(context: Context, bake: str, content_hash: str, source: Image) -> dict[str, Any]:
+    """What only the launcher knows of where an image comes from; the machine writes it into the manifest."""
+    commit, changed = tree.commit(context.root)
+    return {
+        "bake": bake,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git_commit": commit,
+        "git_changed": changed,
+        "content_hash": content_hash,
+        "source_image": source.id,
+        "source_name": source.name,
+    }
+
+
+def _user_data_bytes(context: Context, packed: payload.Payload, source: Image) -> int:
     """How large the user-data would be: rendered as for a launch, with addresses that nothing is sent to."""
     errand = build.Build(build.new_bake_name(), signal.BAKE, context.config.s3.prefix)
-    told = build.parameters(errand, context.bucket, context.config.bake.deadline_minutes * 60, payload=packed)
+    known = origin(context, errand.bake, "0" * 64, source)
+    seconds = context.config.bake.deadline_minutes * 60
+    told = build.parameters(errand, context.bucket, seconds, payload=packed, origin=known)
     return len(userdata.render(context.root, told).encode())

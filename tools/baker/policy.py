@@ -16,6 +16,8 @@ ANY = ("*",)  # what has no resource of its own: every Describe of EC2
 IMAGES, SNAPSHOTS = "{ec2_any}image/*", "{ec2_any}snapshot/*"  # a public image belongs to no account
 INSTANCES, VOLUMES, GROUPS = "{ec2}instance/*", "{ec2}volume/*", "{ec2}security-group/*"
 OBJECTS, BUCKET = "{s3}{bucket}/{prefix}/*", "{s3}{bucket}"
+TEMPLATES = "{ec2}launch-template/*"
+TARGETS, SCALING = "{elb}targetgroup/{launch}/*", "{scaling}autoScalingGroup:*:autoScalingGroupName/{launch}"
 PUBLISHED = "{published_parameter}"
 SPOT = "{ec2}spot-instances-request/*"
 NETWORK = ("{ec2}subnet/*", "{ec2}network-interface/*", "{ec2}vpc/*")
@@ -23,6 +25,8 @@ NETWORK = ("{ec2}subnet/*", "{ec2}network-interface/*", "{ec2}vpc/*")
 Condition = Mapping[str, Mapping[str, str]]
 FREE: Condition = {}
 OURS: Condition = {"Null": {f"aws:ResourceTag/{launchspec.TAG_BAKE}": "false"}}  # it carries a bake's tag
+SERVES: Condition = {"Null": {f"aws:ResourceTag/{launchspec.TAG_LAUNCH}": "false"}}  # it was launched to serve
+BECOMES_SERVING: Condition = {"Null": {f"aws:RequestTag/{launchspec.TAG_LAUNCH}": "false"}}
 BECOMES_OURS: Condition = {"Null": {f"aws:RequestTag/{launchspec.TAG_BAKE}": "false"}}
 
 
@@ -73,10 +77,16 @@ CALLS: tuple[Call, ...] = (
         }),
         grant("ec2:RunInstances", VOLUMES, when={"Bool": {"ec2:Encrypted": "true"}}),
         grant("ec2:RunInstances", SPOT, IMAGES, SNAPSHOTS, GROUPS, *NETWORK[:2]),  # no key pair: nobody could log in
+        grant("ec2:RunInstances", INSTANCES, when={
+            **BECOMES_SERVING, "StringEquals": {"ec2:MetadataHttpTokens": "required"},
+        }),
+        grant("ec2:RunInstances", TEMPLATES), grant("ssm:GetParameters", PUBLISHED),  # which names a template's image
         tags_at("RunInstances", INSTANCES, VOLUMES),
     )),
     Call("ec2", "StopInstances", (grant("ec2:StopInstances", INSTANCES, when=OURS),)),
-    Call("ec2", "TerminateInstances", (grant("ec2:TerminateInstances", INSTANCES, when=OURS),)),
+    Call("ec2", "TerminateInstances", (
+        grant("ec2:TerminateInstances", INSTANCES, when=OURS), grant("ec2:TerminateInstances", INSTANCES, when=SERVES),
+    )),
     Call("ec2", "CreateImage", (
         grant("ec2:CreateImage", INSTANCES, when=OURS),
         grant("ec2:CreateImage", IMAGES, SNAPSHOTS, when=BECOMES_OURS),
@@ -95,6 +105,24 @@ CALLS: tuple[Call, ...] = (
     Call("ec2", "ModifyImageAttribute", (grant("ec2:ModifyImageAttribute", IMAGES, when=OURS),)),
     Call("ec2", "EnableImageDeprecation", (grant("ec2:EnableImageDeprecation", IMAGES, when=OURS),)),
     Call("ec2", "DeleteVolume", (grant("ec2:DeleteVolume", VOLUMES, when=OURS),)),
+    *describes("DescribeLaunchTemplateVersions"),
+    Call("ec2", "CreateLaunchTemplate", (
+        grant("ec2:CreateLaunchTemplate", TEMPLATES), tags_at("CreateLaunchTemplate", TEMPLATES),
+    )),
+    *(
+        Call("ec2", operation, (grant(f"ec2:{operation}", TEMPLATES, when=SERVES),))
+        for operation in ("CreateLaunchTemplateVersion", "ModifyLaunchTemplate", "DeleteLaunchTemplate")
+    ),
+    Call("elbv2", "DescribeTargetGroups", (grant("elasticloadbalancing:DescribeTargetGroups"),)),
+    Call("elbv2", "CreateTargetGroup", (
+        grant("elasticloadbalancing:CreateTargetGroup", TARGETS), grant("elasticloadbalancing:AddTags", TARGETS),
+    )),
+    Call("elbv2", "DeleteTargetGroup", (grant("elasticloadbalancing:DeleteTargetGroup", TARGETS),)),
+    Call("autoscaling", "DescribeAutoScalingGroups", (grant("autoscaling:DescribeAutoScalingGroups"),)),
+    *(
+        Call("autoscaling", operation, (grant(f"autoscaling:{operation}", SCALING),))
+        for operation in ("CreateAutoScalingGroup", "UpdateAutoScalingGroup", "DeleteAutoScalingGroup")
+    ),
     Call("s3", "HeadBucket", (grant("s3:ListBucket", BUCKET),)),
     Call("s3", "ListObjectsV2", (grant("s3:ListBucket", BUCKET),)),
     Call("s3", "GetObject", (grant("s3:GetObject", OBJECTS), grant("s3:ListBucket", BUCKET))),  # else missing is denied
@@ -149,6 +177,9 @@ def _values(config: Config) -> dict[str, str]:
     return {
         "ec2": f"arn:{partition}:ec2:{region}:*:",
         "ec2_any": f"arn:{partition}:ec2:{anywhere}::",
+        "elb": f"arn:{partition}:elasticloadbalancing:{region}:*:",
+        "scaling": f"arn:{partition}:autoscaling:{region}:*:",
+        "launch": config.launch.name,
         "s3": f"arn:{partition}:s3:::",
         "bucket": config.s3.bucket,
         "prefix": config.s3.prefix,

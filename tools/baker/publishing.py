@@ -6,9 +6,11 @@ publishing again is the mend for whatever interrupted it.
 
 import json
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from baker import launchspec, pointer, regions
+from baker.awscalls import only_looking
 from baker.context import Context
 from baker.distribution import CopyOrder
 from baker.errors import BakeError, UsageError
@@ -55,7 +57,7 @@ def copied(context: Context, region: Region, image: Image) -> Image:
         image=image.id,
         region=context.config.aws.region,
         name=image.name,
-        tags={**image.tags, launchspec.TAG_COPY: image.id},
+        tags={**_lasting(image.tags), launchspec.TAG_COPY: image.id},
         kms_key=context.config.image.kms_key,
         client_token=_token(context, image, region),
     )
@@ -83,6 +85,17 @@ def roll_back(context: Context) -> tuple[str, dict[str, str]]:
 
     Raises UsageError when there is nothing to go back to, BakeError when it is gone somewhere: then nothing moves.
     """
+    left, held = _previous(context)
+    home, *abroad = regions.every(context)
+    with context.display.phase("roll back"):
+        for region in (*abroad, home):
+            region.pointer.point(held[region.name], pointer.ROLLED_BACK)
+    return left, held
+
+
+@only_looking()
+def _previous(context: Context) -> tuple[str, dict[str, str]]:
+    """The image that is published, and by region the one that was before."""
     home, *abroad = regions.every(context)
     standing = pointer.published(home.pointer.history())
     if len(standing) < 2:
@@ -97,10 +110,12 @@ def roll_back(context: Context) -> tuple[str, dict[str, str]]:
         if not copies:
             raise BakeError(f"{region.name} has no copy of {target}; nothing was changed: bake.py publish {target}")
         held[region.name] = copies[0].id
-    with context.display.phase("roll back"):
-        for region in (*abroad, home):
-            region.pointer.point(held[region.name], pointer.ROLLED_BACK)
     return left, held
+
+
+def _lasting(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags without what was true of the image's making only."""
+    return {name: value for name, value in tags.items() if name != launchspec.TAG_DEADLINE}
 
 
 def _key(context: Context, image: Image, region: Region) -> str:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from baker import timeline
 from baker.bucket import Bucket
 from baker.flow import Outcome
 from baker.following import machine_phases
@@ -46,7 +47,8 @@ def _machine(accepted: Accepted | None) -> Document | None:
     told = accepted.report
     kept = ("salt", "checks", "clip", "audio", "boot_to_ready_seconds", "facts")
     phases = [{"name": name, "seconds": seconds} for name, seconds in machine_phases(told)]
-    return {"phases": phases, "word_error_rate": accepted.word_error_rate, **{key: told.get(key) for key in kept}}
+    same = {"word_error_rate": accepted.word_error_rate, "bytes": (told.get("manifest") or {}).get("bytes")}
+    return {"phases": phases, **same, **{key: told.get(key) for key in kept}}
 
 
 def completed(made: Document, earlier: Document | None) -> Document:
@@ -62,6 +64,13 @@ def save(path: Path, bucket: Bucket, key: str, report: Mapping[str, Any]) -> Non
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     path.write_text(text, encoding="utf-8")
     bucket.put(key, text.encode())
+
+
+def save_timeline(root: Path, bucket: Bucket, prefix: str, report: Document) -> None:
+    """Draw a bake that has just been made, beside its report."""
+    page = timeline.html(report)
+    (root / timeline.FILE).write_text(page, encoding="utf-8")
+    bucket.put(f"{prefix}/reports/{report['bake']}.html", page.encode())
 
 
 def load(bucket: Bucket, key: str) -> Document | None:

@@ -28,6 +28,8 @@ def print_plan(console: Console, plan: Plan, config_rows: Mapping[str, str]) -> 
     table.add_row("", f"[dim]{escape(plan.inputs_tag)}[/dim]")
     for name in plan.untracked:
         table.add_row("[yellow]left out[/yellow]", f"{escape(name)}  [dim]git does not track it[/dim]")
+    for name in plan.changed_files:
+        table.add_row("changed", escape(name))
     table.add_row("so a bake", escape(verdict(plan)))
     console.print(table)
 

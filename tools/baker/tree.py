@@ -27,14 +27,30 @@ def untracked(root: Path, folders: tuple[str, ...]) -> list[str]:
     return git_list(root, "--others", folders) or []
 
 
+def commit(root: Path) -> tuple[str, bool]:
+    """The commit of the work tree at `root`, and whether it differs from it; without git, nothing is known."""
+    if not (root / ".git").exists():
+        return "", False
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except OSError:
+        return "", False
+    return (head.stdout.strip(), bool(changed.stdout.strip())) if head.returncode == 0 else ("", False)
+
+
+def _git(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    # Under sudo the tree belongs to somebody else, which git refuses unless told that it is meant.
+    command = ["git", "-c", f"safe.directory={root}", "-C", str(root), *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
 def git_list(root: Path, which: str, folders: tuple[str, ...]) -> list[str] | None:
     """`git ls-files` of the work tree at `root`, or None where there is none or no git."""
     if not (root / ".git").exists():
         return None
-    # Under sudo the tree belongs to somebody else, which git refuses unless told that it is meant.
-    command = ["git", "-c", f"safe.directory={root}", "-C", str(root), "ls-files", "-z", which, "--exclude-standard"]
     try:
-        done = subprocess.run([*command, "--", *folders], check=False, capture_output=True, text=True)
+        done = _git(root, "ls-files", "-z", which, "--exclude-standard", "--", *folders)
     except OSError:
         return None
     if done.returncode != 0:

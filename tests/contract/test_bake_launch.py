@@ -1,0 +1,123 @@
+"""What is launched from the published image, against moto over HTTP: template, machine, group, and their end."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from baker import launchdata, launchspec, publishing, starting
+from baker.context import Context
+from baker.errors import UsageError
+from baker.launchdata import KEYS as KEYS_PATH
+from baker.launchdata import PILLAR
+from fakecloud import Cloud
+from madeimages import KEYS, client, made, served
+
+
+@pytest.fixture(name="serving")
+def published_and_ready_to_serve(cloud: Cloud) -> Context:
+    cloud.fleet.end()  # what serves takes no part in a bake
+    context = served(cloud, name="newsroom", keys_file=KEYS, pillar={"batch": {"max_chunks": 4}})
+    publishing.publish(context, made(cloud, "one"))
+    return context
+
+
+def told(context: Context) -> launchdata.Serving:
+    return launchdata.serving(context.root, context.config)
+
+
+def files(user_data: str) -> dict[str, str]:
+    """The files that user-data writes, by path."""
+    assert user_data.startswith("#cloud-config\n")
+    document = json.loads(user_data.removeprefix("#cloud-config\n"))
+    return {file["path"]: base64.b64decode(file["content"]).decode() for file in document["write_files"]}
+
+
+def test_user_data_holds_digests_of_keys_and_overrides_only(serving: Context) -> None:
+    written = files(launchdata.user_data(told(serving)))
+    assert written[KEYS_PATH] == f"newsroom {'a' * 64}\n"
+    assert json.loads(written[PILLAR].removeprefix("#!yaml\n"))["transcribe"] == {
+        "auth": {"keys_file": KEYS_PATH},
+        "host": "0.0.0.0",
+        "batch": {"max_chunks": 4},
+    }
+    assert set(written) == {KEYS_PATH, PILLAR}
+
+
+def test_a_machine_of_the_published_image_is_started_closed_and_tagged(cloud: Cloud, serving: Context) -> None:
+    starting.template(serving, told(serving))
+    instance_id = starting.one(serving)
+    [instance] = [i for i in cloud.instances() if i["InstanceId"] == instance_id]
+    tags = {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
+    assert instance["ImageId"] == cloud.images()[0]["ImageId"]
+    assert instance["MetadataOptions"]["HttpTokens"] == "required"
+    assert instance["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
+    assert (tags["project"], tags[launchspec.TAG_LAUNCH]) == ("p", "newsroom")
+    assert launchspec.TAG_BAKE not in tags, "a sweep of bakes would end it"
+
+
+def test_a_template_has_a_version_for_each_change_and_follows_the_parameter(cloud: Cloud, serving: Context) -> None:
+    for context in (serving, serving, starting.with_keys(serving, ""), starting.with_keys(serving, "")):
+        starting.template(context, told(context))
+    versions = cloud.ec2.describe_launch_template_versions(LaunchTemplateName="newsroom")["LaunchTemplateVersions"]
+    assert [version["VersionNumber"] for version in versions if version["DefaultVersion"]] == [2]
+    assert len(versions) == 2
+    second = made(cloud, "two")
+    publishing.publish(serving, second)
+    instance = starting.one(serving)
+    assert [i["ImageId"] for i in cloud.instances() if i["InstanceId"] == instance] == [second.id]
+
+
+def test_a_group_is_healthy_while_it_is_ready(cloud: Cloud, serving: Context) -> None:
+    starting.template(serving, told(serving))
+    target = starting.group(serving, told(serving))
+    assert starting.group(serving, told(serving)) == target
+    region = serving.config.aws.region
+    [found] = client(cloud, "elbv2", region).describe_target_groups()["TargetGroups"]
+    assert (found["HealthCheckPath"], found["Port"], found["TargetGroupArn"]) == ("/ready", 8000, target)
+    [group] = client(cloud, "autoscaling", region).describe_auto_scaling_groups()["AutoScalingGroups"]
+    assert (group["HealthCheckType"], group["TargetGroupARNs"], group["MaxSize"]) == ("ELB", [target], 2)
+    assert group["LaunchTemplate"]["LaunchTemplateName"] == "newsroom"
+
+
+def test_all_that_was_launched_ends_and_nothing_else(cloud: Cloud, serving: Context) -> None:
+    starting.template(serving, told(serving))
+    starting.group(serving, told(serving))
+    mine = starting.one(serving)
+    other = cloud.ec2.run_instances(ImageId=cloud.images()[0]["ImageId"], MinCount=1, MaxCount=1)
+    assert starting.end(serving) == [mine]
+    assert starting.end(serving) == []
+    assert cloud.living() == [other["Instances"][0]["InstanceId"]]
+    assert cloud.ec2.describe_launch_templates()["LaunchTemplates"] == []
+    assert client(cloud, "elbv2", serving.config.aws.region).describe_target_groups()["TargetGroups"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "keys", "words"),
+    [
+        ({"pillar": {"modle": {}}}, "", "[launch.pillar] has an unknown key 'modle'"),
+        ({"pillar": {"model": {"id": "other/model"}}}, "", "model.id is part of the image"),
+        ({"pillar": {"host": "0.0.0.0"}}, "", "host 0.0.0.0 is open to others: name [launch] keys_file"),
+        ({"keys_file": "none.txt"}, "", "keys_file none.txt: cannot be read"),
+        ({"keys_file": KEYS}, "secret-key-in-clear\n", "lines are NAME SHA256"),
+        ({"keys_file": KEYS}, "# nobody\n", "holds no key"),
+        ({"keys_file": KEYS}, f"{'n' * 40} {'a' * 64}\n" * 200, "EC2 takes 16,384"),
+    ],
+)
+def test_what_cannot_serve_is_refused_before_anything_is_made(
+    cloud: Cloud, changes: dict[str, Any], keys: str, words: str
+) -> None:
+    context = served(cloud, **changes)
+    (context.root / KEYS).write_text(keys)
+    with pytest.raises(UsageError) as caught:
+        launchdata.user_data(told(context))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_published_image_or_keys_nothing_is_launched(cloud: Cloud) -> None:
+    context = served(cloud)
+    with pytest.raises(UsageError, match="/transcribe/image names no image yet"):
+        starting.template(context, told(context))
+    with pytest.raises(UsageError, match="keys_file is needed for a group"):
+        starting.group(context, told(context))

@@ -1,0 +1,142 @@
+"""The life of an image by the commands that an operator types, on real machines: from plan to prune, and a launch.
+
+In a copy of the tree with a local cloud of its own, which begins with the image that the other tests share: its
+second bake is of one state that was changed.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from bakedmachine import ROOT
+from localcloud import LocalCloud
+from localcloud.client import folders_of
+
+CLIP = ROOT / "service/clips/verify.flac"
+STATE = "salt/states/transcribe/tuning.sls"
+SHARED = ("apt", "models", "pip", "venvs")  # of the project's cache
+COMMAND_SECONDS = 1200
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Who types commands in a tree."""
+
+    root: Path
+
+    def bake(self, command: str, *arguments: str, code: int = 0) -> str:
+        """What `bake.py COMMAND` prints; it must end with `code`."""
+        argv = [sys.executable, str(self.root / "tools/bake.py"), command, "--cloud=local", *arguments]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        done = subprocess.run(
+            argv, cwd=self.root, check=False, capture_output=True, text=True, timeout=COMMAND_SECONDS, env=environment
+        )
+        assert done.returncode == code, f"{command}: {done.stdout[-3000:]}\n{done.stderr[-2000:]}"
+        return done.stdout + done.stderr
+
+    def told(self, command: str, *arguments: str) -> Any:
+        """The same, for a command that prints JSON."""
+        return json.loads(self.bake(command, "--json", *arguments))
+
+    def baked(self) -> str:
+        """The image that the last bake made or took."""
+        return str(json.loads((self.root / "bake-report.json").read_text())["image"]["id"])
+
+    def on(self, machine_id: str, *argv: str) -> str:
+        """What a command prints on a machine."""
+        command = LocalCloud.command(self.root, machine_id, argv)
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+
+
+@pytest.fixture(scope="module", name="operator")
+def in_a_tree_of_their_own(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """The tracked files as they are, without git; big folders are links, which nothing here can delete through."""
+    root = tmp_path_factory.mktemp("cycle")
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, listing.split("\0")):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, root / name)
+    mine, project = folders_of(root), folders_of(ROOT)
+    mine.state.mkdir(parents=True)
+    for name in SHARED:
+        (project.cache / name).mkdir(exist_ok=True)
+        (mine.cache / name).symlink_to(project.cache / name)
+    [entry] = [told for told in json.loads(project.images.read_text()) if told["id"] == image]
+    for parent, names in (("roots", [entry["root"]]), ("layers", entry["layers"])):
+        (mine.state / parent).mkdir()
+        for name in names:
+            (mine.state / parent / name).symlink_to(project.state / parent / name)
+    mine.images.write_text(json.dumps([entry]))
+    shutil.copytree(project.bucket, mine.bucket)
+    yield Operator(root)
+    LocalCloud.stop(root)
+
+
+def test_an_image_lives_from_plan_to_prune(operator: Operator, image: str) -> None:
+    first = image
+    assert f"would reuse {first}" in operator.bake("plan")
+    operator.bake("bake")
+    assert operator.baked() == first
+    assert f"published  {first}" in operator.bake("publish")
+
+    state = operator.root / STATE
+    state.write_text(state.read_text().replace("- - - 14d", "- - - 13d"))
+    planned = operator.bake("plan")
+    assert re.search(rf"changed +{re.escape(STATE)}\n", planned), planned
+    assert re.search(r"these +changed:\s+states\b", planned), planned
+    operator.bake("bake")
+    second = operator.baked()
+    assert second != first
+
+    differences = operator.told("diff", first, second)
+    assert [change["what"] for change in differences["states"]] == [STATE]
+    assert set(differences) == {"system", "states", "bytes"}
+    assert {change["what"] for change in differences["system"]} <= {"git commit", "payload"}
+
+    assert f"published  {second}" in operator.bake("publish")
+    assert f"published  {first}" in operator.bake("rollback")
+    assert f"would remove {second}" in operator.bake("prune", "--keep=0")
+    assert [entry["id"] for entry in operator.told("list")] == [second, first]
+    assert f"removed {second}" in operator.bake("prune", "--keep=0", "--yes")
+    [left] = operator.told("list")
+    assert left["id"] == first
+    assert left["verified"]
+
+
+def test_what_is_launched_has_its_keys_and_nothing_to_repair(operator: Operator, image: str, tmp_path: Path) -> None:
+    operator.bake("publish", image)
+    made = [sys.executable, str(ROOT / "service/api_server.py"), "--new-key", "newsroom"]
+    printed = subprocess.run(made, check=True, capture_output=True, text=True).stdout
+    shown = dict(line.split(":", 1) for line in printed.splitlines())
+    keys, secret = tmp_path / "keys", shown["key"].strip()
+    keys.write_text(shown["line"].strip() + "\n")
+
+    launched = operator.bake("launch", f"--keys={keys}", "--wait")
+    told = re.search(r"(i-\w+) serves at (http://\S+)", launched)
+    assert told, launched
+    machine, url = told[1], told[2]
+    form = {"model": "whisper-1", "language": "en", "response_format": "text"}
+    allowed = {"Authorization": f"Bearer {secret}"}
+    for headers, status, words in ((allowed, 200, "Dashwood"), ({}, 401, "")):
+        files = {"file": (CLIP.name, CLIP.read_bytes())}
+        answer = requests.post(f"{url}/v1/audio/transcriptions", data=form, files=files, headers=headers, timeout=300)
+        assert (answer.status_code, words in answer.text) == (status, True)
+
+    applied = json.loads(operator.on(machine, "salt-call", "state.apply", "--out=json"))["local"].values()
+    assert [state["__id__"] for state in applied if state["changes"] or not state["result"]] == []
+    manifest = json.loads(operator.on(machine, "cat", "/opt/transcribe/manifest.json"))
+    assert manifest["python"]["service"]
+    assert manifest["debian"]
+    assert secret not in operator.on(machine, "cat", "/etc/transcribe/keys", "/srv/transcribe/salt/pillar/launch.sls")
+    assert f"{machine} runs it" in json.dumps(operator.bake("prune", "--keep=0"))
+    assert f"ended {machine}" in operator.bake("launch", "--end")
+    assert operator.told("list")[0]["regions"]["eu-north-1"]["instances"] == []
