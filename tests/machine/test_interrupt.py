@@ -14,11 +14,11 @@ LONG = [
     ("venv", f"rm -rf {VENV}/lib/python3*/site-packages/[a-s]*"),
     ("model", "rm -rf /opt/transcribe/models/* /opt/transcribe/cache/cache_info.json"),
 ]
-STATES = {"venv": "venv-synced", "model": "model-cached"}
 
 
 @pytest.mark.parametrize(("what", "damage"), LONG, ids=["packages", "whole venv", "model"])
 def test_killed_apply_converges(machine: Machine, what: str, damage: str) -> None:
+    """The next apply waits for what the killed one left running, and does the rest, if any: the machine is right."""
     machine.sh(damage)
     log = machine.sh("mktemp /run/killed.XXXXXX").strip()
     command = machine.command("salt-call", "state.apply", f"--log-file={log}", "--log-file-level=info")
@@ -29,7 +29,6 @@ def test_killed_apply_converges(machine: Machine, what: str, damage: str) -> Non
         machine.sh(f"kill -KILL $(sed -n 's/.*\\[\\([0-9]*\\)\\] Executing state.*/\\1/p' {log} | tail --lines=1)")
     applied = machine.apply()
     assert applied.failed == {}
-    assert STATES[what] in applied.changed
     machine.wait_serving()
     assert machine.verify() == {}
 
@@ -37,7 +36,8 @@ def test_killed_apply_converges(machine: Machine, what: str, damage: str) -> Non
 def test_killed_worker_is_back(machine: Machine) -> None:
     before = machine.property("transcribe-worker", "MainPID")
     machine.run("systemctl", "kill", "--signal=KILL", "transcribe-worker")
-    machine.wait(f"test $(systemctl show transcribe-worker --property=MainPID --value) -ne {before}")
+    main_pid = "systemctl show transcribe-worker --property=MainPID --value"
+    machine.wait(f"systemctl is-active --quiet transcribe-worker && test $({main_pid}) -ne {before}", seconds=120)
     machine.wait_serving()
     assert "Dashwood" in machine.transcribe(CLIP)
 

@@ -102,8 +102,11 @@ class Machine:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         enter_cgroup(self.spec.name, "box")  # what is started inherits it
+        environment = {**os.environ, "SYSTEMD_NSPAWN_TMPFS_TMP": "0"}  # /tmp is on the disk, as on an instance
         with Path("console.log").open("ab") as console, Path("nspawn.log").open("ab") as log:
-            process = subprocess.Popen(nspawn(self.spec), stdin=subprocess.DEVNULL, stdout=console, stderr=log)
+            process = subprocess.Popen(
+                nspawn(self.spec), stdin=subprocess.DEVNULL, stdout=console, stderr=log, env=environment
+            )
         enter_cgroup(self.spec.name, "keeper")
         return process
 

@@ -2,7 +2,9 @@
 {%- set it = pillar['transcribe'] %}
 {%- import_yaml 'transcribe/files/seal.yaml' as seal %}
 
-{%- for unit in ['transcribe-api', 'transcribe-worker', 'transcribe-warm', 'syslog.socket', 'rsyslog'] %}
+{#- The last one records the shutdown in wtmp, when it is stopped. #}
+{%- for unit in ['transcribe-api', 'transcribe-worker', 'transcribe-warm', 'syslog.socket', 'rsyslog',
+                 'systemd-update-utmp'] %}
 
 seal-stop-{{ unit }}:
   service.dead:
