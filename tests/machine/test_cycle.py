@@ -41,7 +41,7 @@ class Operator:
             argv, cwd=self.root, check=False, capture_output=True, text=True, timeout=COMMAND_SECONDS, env=environment
         )
         assert done.returncode == code, f"{command}: {done.stdout[-3000:]}\n{done.stderr[-2000:]}"
-        return done.stdout + done.stderr
+        return done.stdout
 
     def told(self, command: str, *arguments: str) -> Any:
         """The same, for a command that prints JSON."""
@@ -91,15 +91,15 @@ def test_an_image_lives_from_plan_to_prune(operator: Operator, image: str) -> No
     state = operator.root / STATE
     state.write_text(state.read_text().replace("- - - 14d", "- - - 13d"))
     planned = operator.bake("plan")
-    assert re.search(rf"changed +{re.escape(STATE)}\n", planned), planned
-    assert re.search(r"these +changed:\s+states\b", planned), planned
+    assert re.search(rf"changed +{re.escape(STATE)}\s", planned), planned
+    assert re.search(r"these\s+changed:\s+states\s", planned), planned
     operator.bake("bake")
     second = operator.baked()
     assert second != first
 
     differences = operator.told("diff", first, second)
     assert [change["what"] for change in differences["states"]] == [STATE]
-    assert set(differences) == {"system", "states", "bytes"}
+    assert set(differences) <= {"system", "states", "bytes", "debian"}  # whose archive may have moved on meanwhile
     assert {change["what"] for change in differences["system"]} <= {"git commit", "payload"}
 
     assert f"published  {second}" in operator.bake("publish")
@@ -137,6 +137,7 @@ def test_what_is_launched_has_its_keys_and_nothing_to_repair(operator: Operator,
     assert manifest["python"]["service"]
     assert manifest["debian"]
     assert secret not in operator.on(machine, "cat", "/etc/transcribe/keys", "/srv/transcribe/salt/pillar/launch.sls")
-    assert f"{machine} runs it" in json.dumps(operator.bake("prune", "--keep=0"))
+    assert "nothing to remove" in operator.bake("prune", "--keep=0")
+    assert operator.told("list")[0]["regions"]["eu-north-1"]["instances"] == [machine]
     assert f"ended {machine}" in operator.bake("launch", "--end")
     assert operator.told("list")[0]["regions"]["eu-north-1"]["instances"] == []
