@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from baker import bakes, cli, flow, launchdata, launchspec, policy, publishing, starting, sweeping
+from baker import bakes, cli, flow, launchdata, launchspec, planning, policy, publishing, starting, sweeping
 from baker.config import Source
 from baker.errors import BakeError
 from fakecloud import Cloud
@@ -71,6 +71,12 @@ def launched(cloud: Cloud) -> None:
     starting.end(context)
 
 
+def planned(cloud: Cloud) -> None:
+    context = cloud.context
+    planning.permitted(context, planning.make(context))
+    assert context.prices.hourly(context.config) == {"g4dn.xlarge": None}  # moto has no price list
+
+
 # What a launcher does in its life; whoever adds a call to the policy table adds what makes it here.
 JOURNEYS: tuple[Callable[[Cloud], object], ...] = (
     source_by_parameter,
@@ -79,6 +85,7 @@ JOURNEYS: tuple[Callable[[Cloud], object], ...] = (
     published,
     swept,
     launched,
+    planned,
 )
 
 
@@ -114,7 +121,7 @@ def test_the_policy_is_printed_without_asking_aws(tmp_path: Path, capsys: pytest
 def test_the_policy_confines_what_can_be_confined(cloud: Cloud) -> None:
     statements = policy.document(cloud.context.config)["Statement"]
     for statement in statements:
-        looks = all(":Describe" in action for action in statement["Action"])
+        looks = all(":Describe" in action or action == "pricing:GetProducts" for action in statement["Action"])
         assert looks or statement["Resource"] != ["*"], statement
     assert "key-pair" not in json.dumps(statements)
     assert "{" not in "".join(r for s in statements for r in s["Resource"])

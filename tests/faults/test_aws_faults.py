@@ -14,8 +14,11 @@ EVERYTHING = os.environ.get("FAULTS") == "all"
 # The calls of a bake in their order: what the first test finds must be exactly this.
 PLAN = [
     "DescribeImages by id", "HeadBucket", "DescribeImages", "DescribeSubnets", "DescribeInstanceTypeOfferings",
-    "DescribeInstances", "DescribeImages",
+    "DescribeInstances", "DescribeImages", "DescribeVpcs", "DescribeSecurityGroups", "CreateSecurityGroup dry",
+    "RunInstances dry", "StopInstances dry", "CreateImage dry", "TerminateInstances dry", "CreateTags dry",
+    "DeregisterImage dry", "DeleteSnapshot dry", "DeleteVolume dry",
 ]  # fmt: skip
+MADE_UP = PLAN[-7:]  # dry runs on things that do not exist, of which a denial proves nothing
 LAUNCH = ["GetObject state.json", "DescribeVpcs", "DescribeSecurityGroups", "PutObject state.json", "RunInstances"]
 FOLLOW = ["GetObject report.json", "GetObject progress.json", "DescribeInstanceStatus by id", "GetObject report.json"]
 SWEEP = ["DescribeInstances", "TerminateInstances", "DescribeImages", "DescribeVolumes", "DescribeSnapshots"]
@@ -72,7 +75,7 @@ def test_a_call_that_goes_wrong(lab: Lab, record_property: object, kind: str, po
     if ended.code and (kind == DENIED or (kind == NOT_FOUND and point[0].startswith(UNMENDED))):
         assert_refused(lab, ended, point)
     else:
-        assert kind != DENIED or point in ENDURED, "it was denied, and nobody said so"
+        assert kind != DENIED or point in ENDURED or point[0] in MADE_UP, "it was denied, and nobody said so"
         assert ended.code == 0, ended.err
         lab.assert_left(images=1)
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 POLL_SECONDS = 2.0
+PRICE_LIST = "us-east-1"  # the region that AWS' price list is served from, whatever region it is asked about
 SETTLING_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # pauses until what was just made is known everywhere
 BORNE_LOOKS = 20  # failing looks in a row, each of which botocore has tried five times
 LOGGED_OUT_CODES = frozenset({
@@ -59,6 +60,7 @@ class Clients:
     presigner: "S3Client"
     autoscaling: "AutoScalingClient"
     elbv2: "ElasticLoadBalancingv2Client"
+    pricing: Any
     sleep: Callable[[float], None] = time.sleep
 
 
@@ -75,6 +77,7 @@ def connect(config: Config, session: boto3.Session, *, sleep: Callable[[float], 
             presigner=session.client("s3", region_name=region, endpoint_url=outside, config=s3_style(outside)),
             autoscaling=session.client("autoscaling", region_name=region, endpoint_url=endpoint, config=RETRIES),
             elbv2=session.client("elbv2", region_name=region, endpoint_url=endpoint, config=RETRIES),
+            pricing=session.client("pricing", region_name=PRICE_LIST, endpoint_url=endpoint, config=RETRIES),
             sleep=sleep,
         )
 

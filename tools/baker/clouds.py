@@ -27,6 +27,7 @@ REHEARSAL = {
     "instance": {"types": ["g4dn.xlarge"], "volume_gb": 40},
     "image": {"name_prefix": "transcribe-rehearsal"},
     "bake": {"deadline_minutes": 40},
+    "prices": {"g4dn.xlarge": 0},
     "tags": {"project": "transcribe", "rehearsal": "true"},
 }
 

@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from baker import aftercare, clouds, flow, planning, policy, report, summary, timeline
+from baker import aftercare, clouds, errands, flow, permissions, planning, policy, prices, report, summary, timeline
 from baker.build import Audio
 from baker.context import Context, open_context
 from baker.errors import AwsError, UsageError
@@ -22,12 +22,19 @@ def plan(root: Path, options: argparse.Namespace) -> int:
         if options.policy:
             print(json.dumps(policy.document(config), indent=1))
             return 0
-        made = planning.make(open_context(root, config, Display(console)))
+        context = open_context(root, config, Display(console))
+        made = planning.make(context)
+        verdicts = planning.permitted(context, made)
+        cost = prices.bound(config, context.prices.hourly(config), errands.ATTEMPTS)
     rows = {
         "cloud": clouds.describe(config),
-        "machine": f"{', '.join(config.instance.types)}, gone after {config.bake.deadline_minutes} minutes at most",
+        "machine": ", ".join(map(str, made.places)),
+        "deadline": f"{config.bake.deadline_minutes} minutes after its launch no machine is left",
+        "costs at most": cost,
     }
     summary.print_plan(console, made, rows)
+    summary.print_permissions(console, verdicts)
+    permissions.require(verdicts)
     return 0
 
 

@@ -16,7 +16,9 @@ from baker.config import Config
 from baker.images import Images
 from baker.machines import Machines
 from baker.networks import Networks
+from baker.permissions import Permissions
 from baker.places import Zones
+from baker.prices import Prices
 from baker.progress import Display
 from baker.storage import Storage
 
@@ -32,6 +34,8 @@ class Context:
     storage: Storage
     zones: Zones
     networks: Networks
+    permissions: Permissions
+    prices: Prices
     bucket: Bucket
     display: Display
     clients_in: Callable[[str], Clients]  # for a region by its name
@@ -61,15 +65,17 @@ def open_context(
 
     clients = clients_in(config.aws.region)
     return Context(
-        root,
-        config,
-        Images(clients),
-        Machines(clients),
-        Storage(clients),
-        Zones(clients),
-        Networks(clients),
-        Bucket(clients, config.s3.bucket),
-        display,
-        clients_in,
-        sleep,
+        root=root,
+        config=config,
+        images=Images(clients),
+        machines=Machines(clients),
+        storage=Storage(clients),
+        zones=Zones(clients),
+        networks=Networks(clients),
+        permissions=Permissions(clients),
+        prices=Prices(clients),
+        bucket=Bucket(clients, config.s3.bucket),
+        display=display,
+        clients_in=clients_in,
+        sleep=sleep,
     )

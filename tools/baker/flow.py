@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from baker import bakes, build, errands, interrupts, launchspec, manifest, planning, signal, sweeping
+from baker import bakes, build, errands, interrupts, launchspec, manifest, permissions, planning, signal, sweeping
 from baker.build import Audio, Build
 from baker.config import Config, Source
 from baker.context import Context
@@ -47,6 +47,7 @@ def bake(context: Context, options: Options) -> Outcome:
         context.display.note(f"  left out, since git does not track it: {name}", "yellow")
     if plan.reusable and not options.force:
         return reuse(context, plan, plan.reusable, options.audio)
+    permissions.require(planning.permitted(context, plan))
     return finish(context, plan, bakes.begin(context, plan, build.new_bake_name()), options.audio)
 
 

@@ -25,14 +25,19 @@ class Networks:
 
         Raises UsageError when that group has a rule that lets somebody in.
         """
+        group, vpc = self.present_group(instance)
+        return group or self._create_group(vpc, tags)
+
+    def present_group(self, instance: Instance) -> tuple[str, str]:
+        """The group if it exists, empty if it is still to be made, and the VPC where the configuration names none."""
         if instance.security_group:
             group = self._describe_group({"group-id": instance.security_group})
             if group is None:
                 raise UsageError(f"[instance] there is no security group {instance.security_group} in this region")
-            return _without_ingress(group)
+            return _without_ingress(group), ""
         vpc = self.vpc(instance)
         group = self._describe_group({"group-name": GROUP_NAME, "vpc-id": vpc})
-        return _without_ingress(group) if group else self._create_group(vpc, tags)
+        return (_without_ingress(group) if group else ""), vpc
 
     def _create_group(self, vpc: str, tags: Mapping[str, str]) -> str:
         """Make the shared group; one that is there after all, though nobody told, is taken."""

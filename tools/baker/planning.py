@@ -23,6 +23,7 @@ from baker.context import Context
 from baker.errors import AwsError, UsageError
 from baker.images import Image
 from baker.launchspec import Place
+from baker.permissions import Subject, Verdict
 
 MIN_VOLUME_GB = 40  # libraries for CUDA, the model, and room to work
 
@@ -106,6 +107,16 @@ def _changed_files(context: Context, packed: payload.Payload, newest: Image) -> 
     """The files of the payload that differ from what the newest image was made of, as its manifest tells."""
     told = manifest.find(context.bucket, context.config.s3.prefix, newest)
     return tuple(comparing.changed_sources(told, packed.contents)) if told else ()
+
+
+def permitted(context: Context, plan: Plan) -> list[Verdict]:
+    """What AWS says of every call that a bake would change something with."""
+    try:
+        group, vpc = context.networks.present_group(context.config.instance)
+    except AwsError as error:
+        raise UsageError(str(error)) from None
+    subject = Subject(plan.places[0], plan.source, group, vpc, plan.newest)
+    return context.permissions.ask(context.config, subject)
 
 
 def pin_model(hub: str, wished: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -123,6 +123,7 @@ CALLS: tuple[Call, ...] = (
         Call("autoscaling", operation, (grant(f"autoscaling:{operation}", SCALING),))
         for operation in ("CreateAutoScalingGroup", "UpdateAutoScalingGroup", "DeleteAutoScalingGroup")
     ),
+    Call("pricing", "GetProducts", (grant("pricing:GetProducts"),)),
     Call("s3", "HeadBucket", (grant("s3:ListBucket", BUCKET),)),
     Call("s3", "ListObjectsV2", (grant("s3:ListBucket", BUCKET),)),
     Call("s3", "GetObject", (grant("s3:GetObject", OBJECTS), grant("s3:ListBucket", BUCKET))),  # else missing is denied

@@ -1,6 +1,6 @@
 """What a person reads at the end of a command."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from baker.permissions import ALLOWED, DENIED, UNKNOWN, Verdict
 from baker.planning import Plan
 
 Document = Mapping[str, Any]
@@ -31,6 +32,17 @@ def print_plan(console: Console, plan: Plan, config_rows: Mapping[str, str]) -> 
     for name in plan.changed_files:
         table.add_row("changed", escape(name))
     table.add_row("so a bake", escape(verdict(plan)))
+    console.print(table)
+
+
+def print_permissions(console: Console, verdicts: Sequence[Verdict]) -> None:
+    """What AWS' dry runs said, by answer."""
+    table = _facts()
+    for answer, style in ((ALLOWED, "green"), (UNKNOWN, "yellow"), (DENIED, "red")):
+        named = [verdict.operation for verdict in verdicts if verdict.answer == answer]
+        if named:
+            why = "  [dim]nothing exists yet to ask about[/dim]" if answer == UNKNOWN else ""
+            table.add_row(f"[{style}]{answer}[/{style}]", ", ".join(named) + why)
     console.print(table)
 
 

@@ -1,0 +1,66 @@
+"""A plan: everything resolved, everything asked, nothing made."""
+
+import json
+from types import SimpleNamespace
+from typing import cast
+
+import boto3
+from baker import prices
+from baker.awscalls import Clients
+from baker.config import from_mapping
+from botocore.stub import Stubber
+from faults import account
+from faults.conftest import Lab
+from faults.faultcloud import DENIED, Fault
+
+PRODUCT = {
+    "terms": {
+        "OnDemand": {
+            "X.Y": {"priceDimensions": {"X.Y.Z": {"unit": "Hrs", "pricePerUnit": {"USD": "0.5580000000"}}}},
+        },
+        "Reserved": {"R": {"priceDimensions": {"R.Z": {"unit": "Hrs", "pricePerUnit": {"USD": "0.1"}}}}},
+    }
+}  # fmt: skip
+
+
+def test_a_plan_tells_places_cost_and_permissions_and_makes_nothing(lab: Lab) -> None:
+    lab.configure('[prices]\n"g4dn.xlarge" = 0.6\n')
+    ended = lab.launch("plan")
+    assert ended.code == 0, ended.err
+    told = " ".join(ended.out.split())
+    assert "g4dn.xlarge in eu-north-1a, g4dn.xlarge in eu-north-1b, g4dn.xlarge in eu-north-1c" in told
+    assert "$0.02 for two machines to their deadlines; $0.06 if AWS takes each away 2 times" in told
+    assert "allowed RunInstances" in told.replace("CreateSecurityGroup, ", "")
+    assert "would make the first image" in told
+    lab.assert_left(images=0)
+    assert account.remains()["groups"] == []
+    assert account.keys("") == []
+
+
+def test_a_price_that_nobody_knows_is_no_reason_to_fail(lab: Lab) -> None:
+    ended = lab.launch("plan")
+    assert (ended.code, "set [prices]" in ended.out) == (0, True)
+
+
+def test_missing_permissions_are_named_together(lab: Lab) -> None:
+    ended = lab.launch("plan", fault=Fault(DENIED, "RunInstances dry"))
+    [line] = ended.err.strip().splitlines()
+    assert line.startswith("bake: AWS denies you ec2:RunInstances; `bake.py plan --policy`")
+    assert ended.code == 2
+
+
+def test_an_earlier_image_is_asked_about(lab: Lab) -> None:
+    lab.launch("bake")
+    out = lab.launch("plan").out
+    told = " ".join(out.split())
+    assert "CreateTags, DeregisterImage, DeleteSnapshot" in told.partition("cannot be told")[0]
+    lab.assert_left(images=1)
+
+
+def test_aws_price_list_is_read(lab: Lab) -> None:
+    client = boto3.Session(region_name="us-east-1").client("pricing")
+    with Stubber(client) as stub:  # checks request and answer against the service's model
+        stub.add_response("get_products", {"PriceList": [json.dumps(PRODUCT)]})
+        clients = SimpleNamespace(pricing=client)
+        config = from_mapping({"aws": {"region": "eu-north-1"}, "s3": {"bucket": "b"}, "source": {"ami": "ami-1"}})
+        assert prices.Prices(cast(Clients, clients)).hourly(config) == {"g4dn.xlarge": 0.558}
