@@ -35,6 +35,7 @@ FAULTS = (THROTTLED, BROKEN, LOST, LOST_AFTER, DENIED, NOT_FOUND)
 MISSING = {
     "RunInstances": "InvalidAMIID.NotFound",
     "CreateTags": "InvalidAMIID.NotFound",
+    "CreateSecurityGroup": "InvalidVpcID.NotFound",
     "DeregisterImage": "InvalidAMIID.NotFound",
     "DeleteSnapshot": "InvalidSnapshot.NotFound",
 }

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from baker import bakes, clouds, sweeping
+from baker import bakes, clouds, planning, sweeping
 from baker.bakes import Found
 from baker.context import Context, open_context
-from baker.errors import AwsError, UsageError
+from baker.errors import UsageError
 from baker.progress import Display, open_console
 
 
@@ -57,10 +57,8 @@ def chosen(context: Context, name: str) -> str:
     """The bake to resume: `name`, or the only one that is not finished."""
     if name:
         return name
-    try:
+    with planning.nothing_made():
         found = bakes.unfinished(context)
-    except AwsError as error:
-        raise UsageError(str(error)) from None
     if len(found) == 1:
         return found[0].bake.name
     names = ", ".join(one.bake.name for one in found)

@@ -42,7 +42,8 @@ def bake(context: Context, options: Options) -> Outcome:
     """From the tree to a verified image. On any failure nothing is left but the log and the reason."""
     with context.display.phase("plan"):
         plan = planning.make(context)
-        refuse_beside(bakes.unfinished(context))
+        with planning.nothing_made():
+            refuse_beside(bakes.unfinished(context))
     for name in plan.untracked:
         context.display.note(f"  left out, since git does not track it: {name}", "yellow")
     if plan.reusable and not options.force:

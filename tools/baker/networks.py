@@ -41,7 +41,8 @@ class Networks:
 
     def _create_group(self, vpc: str, tags: Mapping[str, str]) -> str:
         """Make the shared group; one that is there after all, though nobody told, is taken."""
-        try:
+
+        def create() -> str:
             with aws_errors("CreateSecurityGroup"):
                 return self._clients.ec2.create_security_group(
                     GroupName=GROUP_NAME,
@@ -49,6 +50,9 @@ class Networks:
                     VpcId=vpc,
                     TagSpecifications=launchspec.tag_specifications(("security-group",), {"Name": GROUP_NAME, **tags}),
                 )["GroupId"]
+
+        try:
+            return eventually(self._clients, create)
         except AwsError as error:
             if error.code != "InvalidGroup.Duplicate":
                 raise

@@ -1,6 +1,7 @@
 """Everything that a bake decides before it creates anything. Planning costs nothing and changes nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -68,8 +69,15 @@ class Plan:
 
 def make(context: Context) -> Plan:
     """Resolve everything; whatever is wrong here is a UsageError, since nothing was created."""
-    try:
+    with nothing_made():
         return _make(context)
+
+
+@contextmanager
+def nothing_made() -> Iterator[None]:
+    """Inside, a refusal by AWS is a UsageError: nothing was created yet."""
+    try:
+        yield
     except AwsError as error:
         raise UsageError(str(error)) from None
 
@@ -111,10 +119,8 @@ def _changed_files(context: Context, packed: payload.Payload, newest: Image) -> 
 
 def permitted(context: Context, plan: Plan) -> list[Verdict]:
     """What AWS says of every call that a bake would change something with."""
-    try:
+    with nothing_made():
         group, vpc = context.networks.present_group(context.config.instance)
-    except AwsError as error:
-        raise UsageError(str(error)) from None
     subject = Subject(plan.places[0], plan.source, group, vpc, plan.newest)
     return context.permissions.ask(context.config, subject)
 
