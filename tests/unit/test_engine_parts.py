@@ -107,10 +107,11 @@ def test_doubtful_is_repetition_or_a_guess_but_not_silence() -> None:
     assert Quality(-1.2, 1.0, 0.9).silent
 
 
-def test_a_loud_row_does_not_change_a_quiet_one() -> None:
+@pytest.mark.parametrize("few", [True, False])
+def test_a_loud_row_does_not_change_a_quiet_one(few: bool) -> None:
     torch.manual_seed(0)
     weight, bias = torch.randn(24, 64), torch.randn(24)
-    linear = quantize.int8_linear(*quantize.quantized(weight), bias)
+    linear = quantize.int8_linear(*quantize.quantized(weight), bias, few=few)
     quiet = torch.randn(1, 64).clamp(-2, 2) / 100
     together = linear(torch.cat([quiet, torch.randn(1, 64) * 1000]))[0]
     exact = torch.nn.functional.linear(quiet, weight, bias)[0]

@@ -23,7 +23,7 @@ def by_head(qkv: Tensor, heads: int) -> Tensor:
     Torch's kernel for processors works in blocks too small for them; one head's scores stay in the cache.
     """
     length, width = len(qkv), qkv.shape[1] // 3
-    q, k, v = (part.view(length, heads, -1).transpose(0, 1) for part in qkv.bfloat16().chunk(3, dim=1))
+    q, k, v = qkv.view(length, 3, heads, -1).permute(1, 2, 0, 3).to(torch.bfloat16).contiguous()
     mixed = torch.empty(heads, length, width // heads, dtype=torch.bfloat16)
     scores = torch.empty(length, length, dtype=torch.bfloat16)
     for head in range(heads):

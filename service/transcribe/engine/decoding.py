@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .heard import Heard, Padded
 from .network import Cache, Decoder
 from .rows import Row
 from .rules import Rules, RuleState
@@ -14,12 +15,14 @@ from .spec import Special
 class Batch:
     """Rows 0..n-1 of a cache that are being decoded together."""
 
-    def __init__(self, decoder: Decoder, special: Special, rows: int, audio_dtype: torch.dtype | None = None) -> None:
+    def __init__(self, decoder: Decoder, special: Special, rows: int, heard: Heard | None = None) -> None:
         self._decoder = decoder
         self._special = special
         self._device = decoder.positions.device.type
         self.capacity = rows
-        self.cache = Cache(decoder.shape, rows, decoder.positions, audio_dtype or decoder.positions.dtype)
+        like = decoder.positions
+        heard = heard or Padded(decoder.shape, rows, like.dtype, like.device)
+        self.cache = Cache(decoder.shape, rows, like, heard)
         self._rules = Rules(special, decoder.shape.vocabulary, self._device)
         self._state = RuleState.of(rows, self._device)
         self._next = torch.zeros(rows, dtype=torch.int64, device=self._device)

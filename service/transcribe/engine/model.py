@@ -9,6 +9,7 @@ import torch
 
 from . import build, precision, prepared, quantize
 from .api import EngineError
+from .heard import Compact, Heard, Padded
 from .network import Decoder, Encoder
 from .precision import Precision
 from .spec import Shape, Special, shape_of, special_of
@@ -38,9 +39,12 @@ class Model:
     def wide(self) -> torch.dtype:
         return quantize.DTYPES[self.precision.wide]
 
-    @property
-    def audio_dtype(self) -> torch.dtype:
-        return quantize.DTYPES[self.precision.audio]
+    def heard(self, rows: int) -> Heard:
+        """Where the decoder keeps the encoded audio of `rows` chunks."""
+        if self.precision.audio == quantize.INT8 and Compact.suits(self.shape):
+            return Compact(self.shape, rows)
+        dtype = quantize.DTYPES.get(self.precision.audio, self.wide)
+        return Padded(self.shape, rows, dtype, torch.device(self.device))
 
 
 def _read(path: Path) -> dict[str, Any]:

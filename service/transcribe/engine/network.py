@@ -8,6 +8,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
 from .attention import Attention
+from .heard import Heard
 from .spec import Shape
 
 Linear = Callable[[Tensor], Tensor]
@@ -70,58 +71,39 @@ class Encoder:
 
 
 class Cache:
-    """What the decoder remembers of `rows` chunks: keys and values of tokens and of the encoded audio.
+    """What the decoder remembers of `rows` chunks: keys and values of tokens, and of the encoded audio in `heard`.
 
-    A row's entries may have any length; `tokens` grows in steps, so that short texts cost little memory.
+    `tokens` grows in steps, so that short texts cost little memory.
     """
 
     STEP = 64  # tokens
 
-    def __init__(self, shape: Shape, rows: int, like: Tensor, audio_dtype: torch.dtype) -> None:
-        """`like` gives the device, and the dtype of the text's part."""
-        device = like.device
-        self._shape = shape
-        heads = shape.decoder_heads
-        size = shape.width // heads
-        self.keys = like.new_zeros(shape.decoder_layers, rows, heads, 0, size)
+    def __init__(self, shape: Shape, rows: int, like: Tensor, heard: Heard) -> None:
+        """`like` gives the device and the dtype of the text's part."""
+        self._context = shape.context
+        size = shape.width // shape.decoder_heads
+        self.keys = like.new_zeros(shape.decoder_layers, rows, shape.decoder_heads, 0, size)
         self.values = self.keys.clone()
-        self.audio_keys = torch.zeros(
-            shape.decoder_layers, rows, heads, shape.positions, size, dtype=audio_dtype, device=device
-        )
-        self.audio_values = torch.zeros_like(self.audio_keys)
-        self.audio_mask = torch.zeros(rows, 1, 1, shape.positions, dtype=audio_dtype, device=device)
-        self.audio_lengths = [0] * rows
+        self.heard = heard
 
     def reserve(self, tokens: int) -> None:
         """Makes room for `tokens` tokens in every row."""
         have = self.keys.shape[3]
         if tokens > have:
-            more = min(-(-tokens // self.STEP) * self.STEP, self._shape.context) - have
+            more = min(-(-tokens // self.STEP) * self.STEP, self._context) - have
             self.keys = F.pad(self.keys, (0, 0, 0, more))
             self.values = F.pad(self.values, (0, 0, 0, more))
 
     def move(self, source: int, target: int) -> None:
         """Row `source` takes the place of row `target`."""
-        length = self.audio_lengths[source]
         self.keys[:, target] = self.keys[:, source]
         self.values[:, target] = self.values[:, source]
-        self.audio_keys[:, target, :, :length] = self.audio_keys[:, source, :, :length]
-        self.audio_values[:, target, :, :length] = self.audio_values[:, source, :, :length]
-        self._set_length(target, length)
-
-    def _set_length(self, row: int, length: int) -> None:
-        self.audio_lengths[row] = length
-        self.audio_mask[row, ..., :length] = 0.0
-        self.audio_mask[row, ..., length:] = float("-inf")
+        self.heard.move(source, target)
 
     def listen(self, layers: tuple[DecoderLayer, ...], row: int, encoded: Tensor) -> None:
         """Row `row` is about this audio: [positions, width]."""
-        length, heads = len(encoded), self._shape.decoder_heads
         for index, layer in enumerate(layers):
-            keys, values = layer.cross(encoded).view(length, 2, heads, -1).permute(1, 2, 0, 3).unbind(0)
-            self.audio_keys[index, row, :, :length] = keys
-            self.audio_values[index, row, :, :length] = values
-        self._set_length(row, length)
+            self.heard.put(index, row, layer.cross(encoded))
 
 
 @dataclass(frozen=True)
@@ -141,19 +123,16 @@ class Decoder:
         """Hidden states [rows, count, width] of `tokens` [rows, count] that begin at positions `starts` [rows].
 
         The cache must have room for them. `attentions` collects each layer's weights over the audio
-        [rows, heads, count, positions].
+        [rows, heads, count, positions]; only of a single row.
         """
         places = starts[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
         x = self.embed(tokens) + self.positions[places]
         length = int(places.max()) + 1
         ahead = torch.arange(length, device=tokens.device) > places[:, None, :, None]
         mask = torch.zeros(ahead.shape, dtype=x.dtype, device=x.device).masked_fill_(ahead, float("-inf"))
-        lengths = cache.audio_lengths[rows]
-        audio = max(lengths)
-        silence = cache.audio_mask[rows, :, :, :audio] if min(lengths) < audio else None
         for index, layer in enumerate(self.layers):
             x = x + layer.out(self._attend_text(layer.qkv(layer.norm1(x)), cache, index, rows, (places, mask)))
-            mixed, weights = self._attend_audio(layer.query(layer.norm_cross(x)), cache, index, rows, silence)
+            mixed, weights = cache.heard.attend(index, rows, layer.query(layer.norm_cross(x)))
             x = x + layer.cross_out(mixed)
             x = x + layer.fc2(layer.fc1(layer.norm_ffn(x)))
             if attentions is not None:
@@ -172,15 +151,3 @@ class Decoder:
         scores = q.transpose(1, 2) @ keys[:, :, :length].transpose(2, 3)
         weights = torch.softmax(scores + mask, dim=-1)
         return (weights @ values[:, :, :length]).transpose(1, 2).reshape(batch, count, -1)
-
-    def _attend_audio(
-        self, query: Tensor, cache: Cache, index: int, rows: slice, silence: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        batch, count, _ = query.shape
-        length = max(cache.audio_lengths[rows])
-        keys, values = cache.audio_keys[index, rows, :, :length], cache.audio_values[index, rows, :, :length]
-        q = query.to(keys.dtype).view(batch, count, self.shape.decoder_heads, -1).transpose(1, 2)
-        scores = q @ keys.transpose(2, 3)
-        weights = torch.softmax(scores if silence is None else scores + silence, dim=-1)
-        mixed = (weights @ values).transpose(1, 2).reshape(batch, count, -1)
-        return mixed.to(query.dtype), weights

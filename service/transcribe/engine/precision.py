@@ -1,14 +1,16 @@
 """Which precision a device works in: what is asked for, or what is fastest here."""
 
+import functools
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from . import attention, quantize
 from .api import EngineError
-from .network import Linear
+from .heard import Compact, Heard, Padded
 from .quantize import BFLOAT16, FLOAT16, FLOAT32, INT8
 from .spec import Shape
 
@@ -32,33 +34,55 @@ class Precision:
 
     @property
     def attend(self) -> attention.Attention:
-        narrow = self.encoder in {INT8, BFLOAT16} and self.audio == BFLOAT16
+        narrow = self.encoder in {INT8, BFLOAT16} and self.wide == FLOAT32 and quantize.bfloat16_products()
         return attention.by_head if narrow else attention.fused
 
 
-def _seconds(linear: Linear, rows: int, width: int) -> float:
+def _milliseconds(work: Callable[[Tensor], object], rows: int, width: int) -> float:
     x = torch.randn(rows, width)
     times = []
     for _ in range(REPEATS):
         begin = time.perf_counter()
-        linear(x)
+        work(x)
         times.append(time.perf_counter() - begin)
-    return min(times)
+    return round(min(times) * 1000, 4)
+
+
+def _attend(heard: Heard, queries: Tensor) -> Tensor:
+    return heard.attend(0, slice(0, len(queries)), queries[:, None])[0]
+
+
+def _heard(shape: Shape) -> dict[str, float]:
+    """Milliseconds that a token of DECODER_ROWS rows takes to attend to whole windows in one layer, by precision."""
+    one = replace(shape, decoder_layers=1)
+    candidates: dict[str, Heard] = {FLOAT32: Padded(one, DECODER_ROWS, torch.float32, torch.device("cpu"))}
+    if Compact.suits(one):
+        candidates[INT8] = Compact(one, DECODER_ROWS)
+    times = {}
+    for kind, heard in candidates.items():
+        for row in range(DECODER_ROWS):
+            heard.put(0, row, torch.randn(shape.positions, 2 * shape.width))
+        times[kind] = _milliseconds(functools.partial(_attend, heard), DECODER_ROWS, shape.width)
+    return times
 
 
 def measure(shape: Shape) -> dict[str, dict[str, float]]:
-    """Milliseconds that a matrix of the model takes in each kind that this processor has: {"encoder": {kind: ms}}."""
+    """Milliseconds of each kind that this processor has: {"encoder": {kind: ms}}.
+
+    For "encoder" and "decoder" they are those of one matrix of the model, for "audio" those of the encoded audio in the
+    decoder's cache.
+    """
     weight = torch.randn(4 * shape.width, shape.width)
-    candidates = {FLOAT32: quantize.float_linear(weight, None)}
-    if quantize.bfloat16_products():
-        candidates[BFLOAT16] = quantize.float_linear(weight.bfloat16(), None)
-    if quantize.int8_products():
-        candidates[INT8] = quantize.int8_linear(*quantize.quantized(weight), None)
     rows = {"encoder": shape.positions, "decoder": DECODER_ROWS}
-    return {
-        side: {kind: round(_seconds(linear, count, shape.width) * 1000, 4) for kind, linear in candidates.items()}
-        for side, count in rows.items()
-    }
+    result: dict[str, dict[str, float]] = {}
+    for side, count in rows.items():
+        candidates = {FLOAT32: quantize.float_linear(weight, None)}
+        if quantize.bfloat16_products():
+            candidates[BFLOAT16] = quantize.float_linear(weight.bfloat16(), None)
+        if quantize.int8_products():
+            candidates[INT8] = quantize.int8_linear(*quantize.quantized(weight), None, few=side == "decoder")
+        result[side] = {kind: _milliseconds(linear, count, shape.width) for kind, linear in candidates.items()}
+    return {**result, "audio": _heard(shape)}
 
 
 def of(dtype: str, device: str, fastest: Mapping[str, str]) -> Precision:
@@ -74,7 +98,6 @@ def of(dtype: str, device: str, fastest: Mapping[str, str]) -> Precision:
         raise EngineError("float16 is for GPUs and very slow on processors: set dtype to auto, int8 or float32")
     if dtype == FLOAT32:
         return Precision(FLOAT32, FLOAT32, FLOAT32, FLOAT32)
-    audio = BFLOAT16 if quantize.bfloat16_products() else FLOAT32
     if dtype == "auto":
-        return Precision(fastest["encoder"], fastest["decoder"], audio, FLOAT32)
-    return Precision(dtype, dtype, audio, FLOAT32)
+        return Precision(fastest["encoder"], fastest["decoder"], fastest["audio"], FLOAT32)
+    return Precision(dtype, dtype, INT8, FLOAT32)

@@ -5,7 +5,7 @@ that one loud position does not cost the others their precision, and rows do not
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
@@ -17,6 +17,7 @@ from .weights import Weights
 INT8, BFLOAT16, FLOAT16, FLOAT32 = "int8", "bfloat16", "float16", "float32"
 DTYPES: Mapping[str, torch.dtype] = {BFLOAT16: torch.bfloat16, FLOAT16: torch.float16, FLOAT32: torch.float32}
 LEVELS = 127  # of int8, on either side of zero
+ZERO = 128  # of uint8: oneDNN multiplies unsigned inputs with signed matrices
 SMALLEST = 1e-9  # keeps a row of zeros from being divided by zero
 
 
@@ -26,8 +27,23 @@ def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight.float() / scale[:, None]).round().to(torch.int8), scale
 
 
-def int8_linear(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Linear:
-    """A linear layer of an int8 matrix; input and output are float32."""
+def int8_linear(weight: Tensor, scale: Tensor, bias: Tensor | None, *, few: bool = False) -> Linear:
+    """A linear layer of an int8 matrix; input and output are float32.
+
+    `few`: for inputs of few rows, where fbgemm's product is the faster one; for many it is oneDNN's.
+    """
+    product = _few_rows(weight, scale) if few else _many_rows(weight, scale)
+
+    def apply(x: Tensor) -> Tensor:
+        largest = torch.maximum(x.amax(-1, keepdim=True), x.amin(-1, keepdim=True).neg_()).clamp_(min=SMALLEST)
+        y = product(x, largest).mul_(largest)
+        return y if bias is None else y.add_(bias)
+
+    return apply
+
+
+def _few_rows(weight: Tensor, scale: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """The product with rows that are divided by their `largest` magnitude first."""
     torch.backends.quantized.engine = "fbgemm"
     with warnings.catch_warnings():  # torch is to drop this kind of tensor one day; the version is pinned
         warnings.simplefilter("ignore", UserWarning)
@@ -35,11 +51,19 @@ def int8_linear(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Linear:
         matrix = torch._make_per_channel_quantized_tensor(weight, scale.double(), zeros, 0)
     packed = torch.ops.quantized.linear_prepack(matrix, None)
     product = torch.ops.quantized.linear_dynamic
+    return lambda x, largest: product(x / largest, packed)
 
-    def apply(x: Tensor) -> Tensor:
-        largest = x.abs().amax(-1, keepdim=True).clamp_(min=SMALLEST)
-        y: Tensor = product(x / largest, packed).mul_(largest)
-        return y if bias is None else y.add_(bias)
+
+def _many_rows(weight: Tensor, scale: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    packed = torch.ops.onednn.qlinear_prepack(weight, None)
+    product = torch.ops.onednn.qlinear_pointwise
+    zeros, step = torch.zeros(len(scale), dtype=torch.int64), 1.0 / LEVELS
+
+    def apply(x: Tensor, largest: Tensor) -> Tensor:
+        narrow = (x * (LEVELS / largest)).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(ZERO)
+        flat = narrow.view(-1, narrow.shape[-1])
+        y = product(flat, step, ZERO, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], "")
+        return y.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]  # torch.ops has no types
 
     return apply
 
@@ -60,7 +84,8 @@ def linear(weights: Weights, name: str) -> Linear:
     weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
     scale = weights.get(f"{name}.scale")
     if scale is not None:
-        return int8_linear(weight, scale, bias)
+        few = name.startswith("decoder.") and not name.endswith(".cross")
+        return int8_linear(weight, scale, bias, few=few)
     return float_linear(weight, bias)
 
 

@@ -24,7 +24,7 @@ class Runner:
     def __init__(self, model: Model, max_chunks: int) -> None:
         self._model = model
         self._mel = LogMel(model.shape.bands, model.device)
-        self._batch = Batch(model.decoder, model.special, max_chunks, model.audio_dtype)
+        self._batch = Batch(model.decoder, model.special, max_chunks, model.heard(max_chunks))
         self._finisher = Finisher(model.shape, model.special, model.text, word_times=model.word_times)
         self._waiting: deque[Task] = deque()
 

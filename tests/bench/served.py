@@ -1,0 +1,103 @@
+"""A running service for the benchmarks: ours as tools/serve.py runs it, and what a client needs to talk to it."""
+
+import argparse
+import http.client
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from baker import pillar
+from serving.folder import fill_cache, find_model, machine_folder
+from serving.run import Children
+
+from . import common
+
+POLL_SECONDS = 0.01
+LONGEST_START = 300.0
+TIMEOUT = 600.0
+
+
+def prepare(port: int, model: str = "") -> Path:
+    """Does what a bake does before the service is started; returns its configuration."""
+    options = argparse.Namespace(host="127.0.0.1", port=port, language="en")
+    declared = pillar.load(common.ROOT)
+    found = find_model(model, declared["model"]["endpoint"])
+    config = machine_folder(options, declared, found)
+    fill_cache(config, found)
+    return config
+
+
+def wait(url: str, alive: Callable[[], bool]) -> float:
+    """Seconds until GET `url` answers 200. Exits when the server dies or takes too long."""
+    began = time.perf_counter()
+    while time.perf_counter() - began < LONGEST_START:
+        if status(url) == http.HTTPStatus.OK:
+            return time.perf_counter() - began
+        if not alive():
+            sys.exit(f"the server of {url} ended before it was ready")
+        time.sleep(POLL_SECONDS)
+    sys.exit(f"{url} was not ready after {LONGEST_START:.0f} s")
+
+
+def status(url: str) -> int | None:
+    """The answer's status, or None when nobody listens."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=TIMEOUT)
+    try:
+        connection.request("GET", parts.path)
+        return connection.getresponse().status
+    except OSError:
+        return None
+    finally:
+        connection.close()
+
+
+@contextmanager
+def service(config: Path, port: int) -> Iterator[float]:
+    """Both processes of ours; gives the seconds from start to ready."""
+    children = Children(config)
+
+    def alive() -> bool:
+        children.check()
+        return True
+
+    try:
+        yield wait(f"http://127.0.0.1:{port}/ready", alive)
+    finally:
+        children.stop()
+
+
+@contextmanager
+def program(command: list[str], url: str) -> Iterator[float]:
+    """Any other server; gives the seconds from start to the first 200 of `url`."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield wait(url, lambda: process.poll() is None)
+        finally:
+            process.terminate()
+
+
+def transcribe(url: str, clip: bytes) -> tuple[str, float]:
+    """The text of a WAV through POST /v1/audio/transcriptions, and the seconds that it took. Exits on an error."""
+    boundary = uuid.uuid4().hex
+    part = f'--{boundary}\r\nContent-Disposition: form-data; name="'
+    fields = {"model": "whisper-1", "language": "en", "response_format": "text"}
+    body = "".join(f'{part}{name}"\r\n\r\n{value}\r\n' for name, value in fields.items())
+    body += f'{part}file"; filename="clip.wav"\r\n\r\n'
+    whole = body.encode() + clip + f"\r\n--{boundary}--\r\n".encode()
+    kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT)
+    began = time.perf_counter()
+    connection.request("POST", "/v1/audio/transcriptions", whole, kind)
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    seconds = time.perf_counter() - began
+    connection.close()
+    if answer.status != http.HTTPStatus.OK:
+        sys.exit(f"{url} answered {answer.status}: {text.strip()[:200]}")
+    return text, seconds
