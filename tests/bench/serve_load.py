@@ -22,14 +22,20 @@ from localcloud.models import model_dir  # noqa: E402 - found by the line above
 
 from bench import common, corpus, served  # noqa: E402
 
+SHIFT_SECONDS = 0.05
+SHORT_SECONDS = 5.0
 
-def cut(recording: Path, seconds: float, count: int) -> list[bytes]:
-    """`count` WAVs of `seconds` from a recording, one after the other, from its start again when it ends."""
+
+def cut(recording: Path, seconds: float, count: int, shift: int) -> list[bytes]:
+    """`count` WAVs of `seconds` from a recording, one after the other, from its start again when it ends.
+
+    They begin `shift` · SHIFT_SECONDS later: the service answers the same sound again from what it has stored.
+    """
     samples, rate = soundfile.read(recording, dtype="int16")
     length = int(seconds * rate)
     clips = []
     for number in range(count):
-        start = number * length % max(1, len(samples) - length)
+        start = (number * length + int(shift * SHIFT_SECONDS * rate)) % max(1, len(samples) - length)
         with io.BytesIO() as file:
             soundfile.write(file, samples[start : start + length], rate, format="WAV")
             clips.append(file.getvalue())
@@ -51,14 +57,14 @@ def percentiles(latencies: Sequence[float]) -> dict[str, float]:
 
 
 def side_by_side(url: str, options: argparse.Namespace, recording: Path) -> dict[str, Any]:
-    """The same clips by --clients clients and by one, in turns."""
-    clips = cut(recording, options.clip_seconds, options.clients)
+    """Much the same clips by --clients clients and by one, in turns."""
     together, in_turn, latencies = [], [], list[float]()
-    for _ in range(options.repeats):
-        seconds, each = load(url, clips, options.clients)
+    for repeat in range(options.repeats):
+        first, second = (cut(recording, options.clip_seconds, options.clients, 2 * repeat + which) for which in (1, 2))
+        seconds, each = load(url, first, options.clients)
         together.append(seconds)
         latencies += each
-        in_turn.append(load(url, clips, 1)[0])
+        in_turn.append(load(url, second, 1)[0])
     audio = options.clip_seconds * options.clients
     ratio = statistics.median(in_turn) / statistics.median(together)
     return {
@@ -73,13 +79,13 @@ def side_by_side(url: str, options: argparse.Namespace, recording: Path) -> dict
 
 def short_clip(url: str, options: argparse.Namespace, recording: Path) -> dict[str, Any]:
     """One client's 5 s clip over HTTP, and the same in transformers' pipeline without any server."""
-    clip = cut(recording, 5.0, 1)[0]
     file = common.CACHE / "short.wav"
-    file.write_bytes(clip)
+    file.write_bytes(cut(recording, SHORT_SECONDS, 1, 0)[0])
     hear, folder = Path(__file__).with_name("hear.py"), model_dir("whisper-base")
     ours, theirs = [], []
-    for _ in range(options.repeats):
-        ours.append(statistics.median(served.transcribe(url, clip)[1] for _ in range(3)))
+    for repeat in range(options.repeats):
+        clips = (cut(recording, SHORT_SECONDS, 1, 3 * repeat + which)[0] for which in range(3))
+        ours.append(statistics.median(served.transcribe(url, clip)[1] for clip in clips))
         told = common.run_json([sys.executable, hear, "pipeline:8", folder, "en", file, *[file] * 3])
         theirs.append(told["seconds"] / 3)
     medians = statistics.median(ours), statistics.median(theirs)
@@ -100,8 +106,7 @@ def main() -> None:
     described = common.machine()
     url = options.url or f"http://127.0.0.1:{options.port}"
     with nullcontext() if options.url else served.service(served.prepare(options.port), options.port):
-        served.transcribe(url, cut(recording, options.clip_seconds, 1)[0])
-        load(url, cut(recording, options.clip_seconds, options.clients), options.clients)
+        load(url, cut(recording, options.clip_seconds, options.clients, 0), options.clients)  # warms it
         many, short = side_by_side(url, options, recording), short_clip(url, options, recording)
     print(
         f"{many['clients']} clients with {many['clip_seconds']:.0f} s clips: {many['times_realtime_together']} × real "

@@ -3,6 +3,7 @@
 A token reads all of it in every layer, so on a processor its bytes decide how fast the decoder is.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from .spec import Shape
 
 LEVELS = 127  # of int8, on either side of zero
+GROUP = 4  # heads that share a product: it takes as many inputs in the time of one
 BLOCK = 32  # positions that the int8 product takes at a time: it reads beyond what is no multiple of them
 SMALLEST = 1e-9  # keeps silence from being divided by zero
 
@@ -28,7 +30,7 @@ class Heard(Protocol):
 
     def attend(self, layer: int, rows: slice, query: Tensor) -> tuple[Tensor, Tensor]:
         """What `query` [rows, count, width] takes from the audio: the same shape, and the weights
-        [rows, heads, count, positions] that it took it by."""
+        [rows, heads, count, positions] that it took it by; those only of a single row."""
 
 
 class Padded(Heard):
@@ -78,14 +80,16 @@ class Padded(Heard):
 
 
 class Compact(Heard):
-    """In int8, each row and head by itself and as long as its audio: a quarter of float32's bytes.
+    """In int8, each row as long as its audio: a quarter of float32's bytes.
 
-    A key has a scale of its own, and so has each of the channels of the values. The product reads int8 and computes in
-    bfloat16 and float32 (it is torch's kernel for int8 weights).
+    The product (torch's kernel for int8 weights: it reads int8, computes in bfloat16 and float32) takes up to GROUP
+    inputs in the time of one, so the queries of as many heads share a call, each with zeros where the others' keys lie.
+    A position has a scale in each group, and so has each channel of the values.
     """
 
     def __init__(self, shape: Shape, rows: int) -> None:
         self._heads = shape.decoder_heads
+        self._group = math.gcd(shape.decoder_heads, GROUP)
         self._lengths = [0] * rows
         self._rows: list[list[Sequence[tuple[Tensor, Tensor, Tensor, Tensor]]]] = [
             [() for _ in range(rows)] for _ in range(shape.decoder_layers)
@@ -99,7 +103,7 @@ class Compact(Heard):
     def put(self, layer: int, row: int, keys_values: Tensor) -> None:
         self._lengths[row] = len(keys_values)
         whole = F.pad(keys_values, (0, 0, 0, -len(keys_values) % BLOCK))
-        parts = whole.view(len(whole), 2, self._heads, -1).permute(1, 2, 0, 3)
+        parts = whole.view(len(whole), 2, self._heads // self._group, -1).permute(1, 2, 0, 3)
         keys, key_scales = _narrow(parts[0].contiguous())
         values, value_scales = _narrow(parts[1].transpose(1, 2).contiguous())
         self._rows[layer][row] = list(zip(keys, key_scales, values, value_scales, strict=True))
@@ -110,27 +114,25 @@ class Compact(Heard):
         self._lengths[target] = self._lengths[source]
 
     def attend(self, layer: int, rows: slice, query: Tensor) -> tuple[Tensor, Tensor]:
+        batch, count, width = query.shape
+        groups, group = self._heads // self._group, self._group
+        heads = query.bfloat16().view(batch, count, groups, group, -1).permute(0, 2, 1, 4, 3)
+        apart = heads.new_zeros(batch, groups, group, count, group, width // self._heads)
+        apart.diagonal(dim1=2, dim2=4).copy_(heads)
         product = torch._weight_int8pack_mm
-        heard = self._rows[layer][rows]
-        queries = query.bfloat16().view(len(query), query.shape[1], self._heads, -1).transpose(1, 2).contiguous()
         outputs, weights = [], []
-        for row, per_head, length in zip(queries, heard, self._lengths[rows], strict=True):
-            scores = torch.stack([product(q, head[0], head[1]) for q, head in zip(row, per_head, strict=True)])
+        queries = apart.view(batch, groups, group * count, -1)
+        for row, parts, length in zip(queries, self._rows[layer][rows], self._lengths[rows], strict=True):
+            scores = torch.stack([product(q, part[0], part[1]) for q, part in zip(row, parts, strict=True)])
             scores[..., length:] = float("-inf")
             weights.append(torch.softmax(scores, -1))
-            outputs += [product(w, head[2], head[3]) for w, head in zip(weights[-1], per_head, strict=True)]
-        mixed = torch.stack(outputs).view(queries.shape).transpose(1, 2).reshape(query.shape)
-        return mixed.to(query.dtype), _padded(weights)
+            outputs += [product(w, part[2], part[3]) for w, part in zip(weights[-1], parts, strict=True)]
+        mixed = torch.stack(outputs).view(apart.shape).diagonal(dim1=2, dim2=4).permute(0, 2, 1, 4, 3)
+        told = weights[0].view(1, self._heads, count, -1) if batch == 1 else weights[0].new_empty(0)
+        return mixed.reshape(query.shape).to(query.dtype), told
 
 
 def _narrow(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """int8 [..., n, m] and the scale of each row [..., n] in bfloat16."""
     scales = (torch.maximum(matrices.amax(-1), -matrices.amin(-1)).clamp_(min=SMALLEST) / LEVELS).bfloat16()
     return (matrices / scales.float()[..., None]).round_().clamp_(-LEVELS, LEVELS).to(torch.int8), scales
-
-
-def _padded(weights: Sequence[Tensor]) -> Tensor:
-    """Rows of weights [heads, count, positions] in one tensor, if they are as long as each other.
-
-    Only the times of words look at them, one row at a time."""
-    return weights[0][None] if len(weights) == 1 else weights[0].new_empty(0)

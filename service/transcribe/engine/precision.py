@@ -1,6 +1,7 @@
 """Which precision a device works in: what is asked for, or what is fastest here."""
 
 import functools
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from .spec import Shape
 
 CHOICES = ("auto", FLOAT32, FLOAT16, BFLOAT16, INT8)
 DECODER_ROWS = 8  # that the decoder's speed is measured with
-REPEATS = 5
+REPEATS = 15
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,16 @@ class Precision:
         return attention.by_head if narrow else attention.fused
 
 
-def _milliseconds(work: Callable[[Tensor], object], rows: int, width: int) -> float:
+def _milliseconds(candidates: Mapping[str, Callable[[Tensor], object]], rows: int, width: int) -> dict[str, float]:
+    """The shortest time of each candidate; taken in turns, so that what else the machine does hits all alike."""
     x = torch.randn(rows, width)
-    times = []
+    times = dict.fromkeys(candidates, math.inf)
     for _ in range(REPEATS):
-        begin = time.perf_counter()
-        work(x)
-        times.append(time.perf_counter() - begin)
-    return round(min(times) * 1000, 4)
+        for kind, work in candidates.items():
+            begin = time.perf_counter()
+            work(x)
+            times[kind] = min(times[kind], time.perf_counter() - begin)
+    return {kind: round(seconds * 1000, 4) for kind, seconds in times.items()}
 
 
 def _attend(heard: Heard, queries: Tensor) -> Tensor:
@@ -58,12 +61,11 @@ def _heard(shape: Shape) -> dict[str, float]:
     candidates: dict[str, Heard] = {FLOAT32: Padded(one, DECODER_ROWS, torch.float32, torch.device("cpu"))}
     if Compact.suits(one):
         candidates[INT8] = Compact(one, DECODER_ROWS)
-    times = {}
-    for kind, heard in candidates.items():
+    for heard in candidates.values():
         for row in range(DECODER_ROWS):
             heard.put(0, row, torch.randn(shape.positions, 2 * shape.width))
-        times[kind] = _milliseconds(functools.partial(_attend, heard), DECODER_ROWS, shape.width)
-    return times
+    attend = {kind: functools.partial(_attend, heard) for kind, heard in candidates.items()}
+    return _milliseconds(attend, DECODER_ROWS, shape.width)
 
 
 def measure(shape: Shape) -> dict[str, dict[str, float]]:
@@ -81,7 +83,7 @@ def measure(shape: Shape) -> dict[str, dict[str, float]]:
             candidates[BFLOAT16] = quantize.float_linear(weight.bfloat16(), None)
         if quantize.int8_products():
             candidates[INT8] = quantize.int8_linear(*quantize.quantized(weight), None, few=side == "decoder")
-        result[side] = {kind: _milliseconds(linear, count, shape.width) for kind, linear in candidates.items()}
+        result[side] = _milliseconds(candidates, count, shape.width)
     return {**result, "audio": _heard(shape)}
 
 
