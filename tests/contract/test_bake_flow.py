@@ -72,6 +72,12 @@ def test_a_changed_input_makes_a_new_image(cloud: Cloud) -> None:
     second = cloud.bake()
     assert second.image.id != first.image.id
     assert second.plan.changed == ["states"]
+    assert "salt/states/layout.sls" in second.plan.changed_files
+    assert (
+        "salt/pillar/launch.sls" not in second.plan.changed_files
+    )  # the fake manifest lacks it; its input is the same
+    keys = [o["Key"] for o in cloud.s3.list_objects_v2(Bucket=BUCKET)["Contents"] if second.bake in o["Key"]]
+    assert f"transcribe-bake/manifests/{second.bake}/sbom.cdx.json" in keys
 
 
 def test_the_client_token_is_in_the_bucket_before_it_is_used(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

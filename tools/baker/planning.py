@@ -107,14 +107,19 @@ def _make(context: Context) -> Plan:
         untracked=tuple(tree.untracked(root, tree.PAYLOAD_FOLDERS)),
         reusable=next((i for i in verified if i.tags.get(launchspec.TAG_CONTENT) == content), None),
         newest=verified[0] if verified else None,
-        changed_files=_changed_files(context, packed, verified[0]) if verified else (),
+        changed_files=_changed_files(context, packed, inputs, verified[0]) if verified else (),
     )
 
 
-def _changed_files(context: Context, packed: payload.Payload, newest: Image) -> tuple[str, ...]:
-    """The files of the payload that differ from what the newest image was made of, as its manifest tells."""
+def _changed_files(
+    context: Context, packed: payload.Payload, inputs: Mapping[str, str], newest: Image
+) -> tuple[str, ...]:
+    """The files of the changed inputs that differ from what the newest image was made of, as its manifest tells."""
     told = manifest.find(context.bucket, context.config.s3.prefix, newest)
-    return tuple(comparing.changed_sources(told, packed.contents)) if told else ()
+    before = contenthash.from_tag(newest.tags.get(launchspec.TAG_INPUTS, ""))
+    groups = contenthash.changed(before, inputs)
+    names = comparing.changed_sources(told, packed.contents) if told else []
+    return tuple(name for name in names if contenthash.group_of(name) in groups)
 
 
 def permitted(context: Context, plan: Plan) -> list[Verdict]:
