@@ -73,9 +73,7 @@ def test_a_changed_input_makes_a_new_image(cloud: Cloud) -> None:
     assert second.image.id != first.image.id
     assert second.plan.changed == ["states"]
     assert "salt/states/layout.sls" in second.plan.changed_files
-    assert (
-        "salt/pillar/launch.sls" not in second.plan.changed_files
-    )  # the fake manifest lacks it; its input is the same
+    assert "salt/pillar/launch.sls" not in second.plan.changed_files  # not in the fake manifest, but the same input
     keys = [o["Key"] for o in cloud.s3.list_objects_v2(Bucket=BUCKET)["Contents"] if second.bake in o["Key"]]
     assert f"transcribe-bake/manifests/{second.bake}/sbom.cdx.json" in keys
 
