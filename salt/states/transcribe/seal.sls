@@ -2,9 +2,7 @@
 {%- set it = pillar['transcribe'] %}
 {%- import_yaml 'transcribe/files/seal.yaml' as seal %}
 
-{#- The last one records the shutdown in wtmp, when it is stopped. #}
-{%- for unit in ['transcribe-api', 'transcribe-worker', 'transcribe-warm', 'syslog.socket', 'rsyslog',
-                 'systemd-update-utmp'] %}
+{%- for unit in ['transcribe-api', 'transcribe-worker', 'transcribe-warm', 'syslog.socket', 'rsyslog'] %}
 
 seal-stop-{{ unit }}:
   service.dead:
