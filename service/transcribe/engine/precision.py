@@ -59,6 +59,8 @@ def _heard(shape: Shape) -> dict[str, float]:
     """Milliseconds that a token of DECODER_ROWS rows takes to attend to whole windows in one layer, by precision."""
     one = replace(shape, decoder_layers=1)
     candidates: dict[str, Heard] = {FLOAT32: Padded(one, DECODER_ROWS, torch.float32, torch.device("cpu"))}
+    if quantize.bfloat16_products():
+        candidates[BFLOAT16] = Padded(one, DECODER_ROWS, torch.bfloat16, torch.device("cpu"))
     if Compact.suits(one):
         candidates[INT8] = Compact(one, DECODER_ROWS)
     for heard in candidates.values():
@@ -102,4 +104,4 @@ def of(dtype: str, device: str, fastest: Mapping[str, str]) -> Precision:
         return Precision(FLOAT32, FLOAT32, FLOAT32, FLOAT32)
     if dtype == "auto":
         return Precision(fastest["encoder"], fastest["decoder"], fastest["audio"], FLOAT32)
-    return Precision(dtype, dtype, INT8, FLOAT32)
+    return Precision(dtype, dtype, BFLOAT16 if quantize.bfloat16_products() else INT8, FLOAT32)
