@@ -27,13 +27,14 @@ class Process:
     notified: socket.socket
 
     def request(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> Reply:
-        """One request."""
+        """One request. Raises OSError or http.client.HTTPException when the server goes away."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        connection.request(method, path, body, {"Content-Type": kind} if kind else {})
-        answer = connection.getresponse()
-        reply = Reply(answer.status, answer.read(), dict(answer.headers))
-        connection.close()
-        return reply
+        try:
+            connection.request(method, path, body, {"Content-Type": kind} if kind else {})
+            answer = connection.getresponse()
+            return Reply(answer.status, answer.read(), dict(answer.headers))
+        finally:
+            connection.close()
 
     def upload(self, path: str, content: bytes, **fields: str) -> Reply:
         """A multipart POST."""

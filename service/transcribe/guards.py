@@ -131,8 +131,8 @@ def loop(words: Sequence[str]) -> tuple[int, int, int] | None:
 def unheard(segments: Sequence[Segment], piece: Piece) -> list[Dropped]:
     """Stretches of speech in the piece that no segment covers."""
     found = []
-    for start, end in piece.speech:
-        at = start
+    for start, until in piece.speech:
+        at, end = start, min(until, piece.end)  # the detector's last frame reaches beyond the recording
         for segment in segments:
             if segment.end > at and segment.start < end:
                 if segment.start - at >= UNHEARD_SECONDS:

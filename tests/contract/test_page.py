@@ -1,63 +1,16 @@
 """The page in headless Chromium, with a real recording."""
 
-import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from apiserver import Api, running
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.by import By
+from browser import Page, chromium
 from selenium.webdriver.common.keys import Keys
 from transcribe.api.keys import new_key
 
 CLIP = Path(__file__).resolve().parents[2] / "service" / "clips" / "verify.flac"
-ARGUMENTS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1100,900"),
-    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
-    "--autoplay-policy=no-user-gesture-required",
-)
-
-
-class Page:
-    """A tab with the page in it."""
-
-    def __init__(self, driver: Any, url: str) -> None:
-        self.driver = driver
-        driver.get(f"{url}/")
-
-    def find(self, css: str) -> Any:
-        return self.driver.find_element(By.CSS_SELECTOR, css)
-
-    def lines(self) -> list[Any]:
-        found: list[Any] = self.driver.find_elements(By.CSS_SELECTOR, "#lines button")
-        return found
-
-    def script(self, code: str) -> Any:
-        return self.driver.execute_script(f"return {code}")
-
-    def until(self, true: Callable[[], Any], seconds: float = 15.0) -> None:
-        end = time.monotonic() + seconds
-        while not true():
-            assert time.monotonic() < end, self.find("body").text
-            time.sleep(0.05)
-
-    def send(self, file: Path) -> None:
-        self.until(lambda: self.find("#choose").is_displayed())
-        self.find("#file").send_keys(str(file))
-
-    def done(self) -> None:
-        self.until(lambda: self.find("#results").is_displayed())
-
-    def press(self, key: str) -> None:
-        webdriver.ActionChains(self.driver).send_keys(key).perform()
-
-    def complaints(self) -> list[str]:
-        """What the browser wrote to its console, violations of the policy among it."""
-        return [entry["message"] for entry in self.driver.get_log("browser")]
 
 
 @pytest.fixture(scope="module")
@@ -67,18 +20,8 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def driver(downloads: Path) -> Iterator[Any]:
-    chromium, program = shutil.which("chromium"), shutil.which("chromedriver")
-    if not (chromium and program):
-        pytest.skip("chromium and chromedriver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ARGUMENTS:
-        options.add_argument(argument)
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options=options, service=Service(program))
-    yield found
-    found.quit()
+    with chromium(downloads) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

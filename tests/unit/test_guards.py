@@ -132,6 +132,8 @@ def test_the_same_segment_again_and_again_goes_from_the_third_on() -> None:
 def test_speech_without_text_is_reported() -> None:
     gaps = unheard([replace(SURE, start=2.0, end=4.0)], piece(((0.0, 5.5), (7.0, 7.5))))
     assert [(gap.start, gap.end, gap.reason) for gap in gaps] == [(0.0, 2.0, "no_text"), (4.0, 5.5, "no_text")]
+    (last,) = unheard([], piece(((8.0, 10.02),)))
+    assert (last.start, last.end) == (8.0, 10.0), "not beyond the recording"
 
 
 def test_coverage_adds_up_and_names_what_went() -> None:

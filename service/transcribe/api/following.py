@@ -1,5 +1,6 @@
 """A client waits for its job: until the job is over, the client is gone, or the server stops."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -50,7 +51,7 @@ def following(shared: Context, job: Job) -> Iterator[None]:
 
 def until_over(shared: Context, job: Job) -> Job:
     """The finished job. Raises ApiError if it failed, was cancelled, or as `changes` does."""
-    *_, last = changes(shared, job, client_left())
+    [last] = deque(changes(shared, job, client_left()), maxlen=1)  # hours of waiting must not pile up
     return checked(last)
 
 
