@@ -1,0 +1,65 @@
+"""What the disk has of a job: all of it before the 202, and nothing after its end."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apiserver import Api, running, tidy
+from fakeworker import TEXTS
+
+
+def finished(api: Api, job_id: str) -> None:
+    end = time.monotonic() + 10
+    while not api.get(f"/v1/jobs/{job_id}").json["finished_at"]:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def places(root: Path, traces: dict[str, bytes]) -> set[str]:
+    """Which of these are in any file below the root, be it in a database's free page."""
+    contents = [path.read_bytes() for path in root.rglob("*") if path.is_file()]
+    return {name for name, trace in traces.items() if any(trace in content for content in contents)}
+
+
+def test_nothing_of_a_deleted_job_is_left_in_any_file(tmp_path: Path) -> None:
+    traces = {"text": TEXTS[1].strip().encode(), "prompt": b"planted-prompt", "audio": b"planted-sound" * 99}
+    with running(tmp_path) as api:
+        api.worker.hold.set()
+        job = api.upload("/v1/jobs", traces["audio"], prompt="planted-prompt").json["id"]
+        assert places(tmp_path, traces) == {"prompt", "audio"}
+        api.worker.hold.clear()
+        finished(api, job)
+        tidy(api, time.time())
+        assert places(tmp_path, traces) == {"prompt", "text"}, "the audio of a finished job is gone"
+        api.send("DELETE", f"/v1/jobs/{job}")
+        assert places(tmp_path, traces) == set()
+        finished(api, api.upload("/v1/jobs", traces["audio"], prompt="planted-prompt").json["id"])
+        tidy(api, time.time() + 25 * 3600)
+        assert places(tmp_path, traces) == set()
+
+
+def test_a_202_comes_after_audio_and_job_were_synced_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+    sync, pragmas = os.fsync, ("synchronous", "journal_mode")
+
+    def noted(descriptor: int) -> None:
+        steps.append(Path(f"/proc/self/fd/{descriptor}").readlink().suffix or "folder")
+        sync(descriptor)
+
+    with running(tmp_path) as api:
+        create = api.store.create
+
+        def commit(*args: Any, **more: Any) -> Any:
+            steps.append("commit")
+            return create(*args, **more)
+
+        monkeypatch.setattr(os, "fsync", noted)
+        monkeypatch.setattr(api.store, "create", commit)
+        assert api.upload("/v1/jobs", b"durable").status == 202
+        found = [api.store._database.reader().execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas]
+    assert steps == [".part", "folder", "commit"]
+    assert found == [2, "truncate"], "a commit that returned must be on the disk: see database.py"
