@@ -70,7 +70,8 @@ def test_two_hundred_clients_at_once(tmp_path: Path, config: dict[str, Any]) -> 
             time.sleep(0.02)
     worker.stop()
     slowest = sorted(times)[int(len(times) * 0.99) - 1]
-    print(f"{CLIENTS} clients: {dict(crowd.statuses)}, /health p99 {slowest * 1000:.0f} ms of {len(times)}")
+    told = f"Retry-After {min(crowd.waits)} to {max(crowd.waits)} s"
+    print(f"{CLIENTS} clients: {dict(crowd.statuses)}, {told}, /health p99 {slowest * 1000:.0f} ms of {len(times)}")
     assert len(crowd.texts) == CLIENTS
     assert set(crowd.statuses) == {200, 429}
     assert all(1 <= wait <= 120 for wait in crowd.waits)

@@ -136,6 +136,17 @@ FORM = b"Content-Type: multipart/form-data; boundary=B\r\n"
         b"CONNECT localhost:22 HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"TRACE /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"\xc3\xa5\xc3\xa4 /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost : localhost\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\nno colon here\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: a\r\n folded\r\n\r\n",
+        b"GET /health HTTP/1.1\nHost: localhost\n\n",
+        b"GET /" + b"a" * 30_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: user:password@localhost\r\n\r\n",
+        HEAD + b"Content-Length: 3\r\nContent-Length: 5\r\n\r\nabcde",
+        HEAD + b"Content-Length: 0x5\r\n\r\nabcde",
+        HEAD + b"Transfer-Encoding: chunked\r\n" + FORM + b"\r\n5;x=y\r\n--B\r\n\r\n0\r\nTrailer: x\r\n\r\n",
+        HEAD + b"Content-Type: multipart/mixed; boundary=B\r\nContent-Length: 7\r\n\r\n--B--\r\n",
+        HEAD + b"Content-Type: multipart/form-data; boundary=B; charset=utf-7\r\nContent-Length: 7\r\n\r\n--B--\r\n",
     ],
 )
 def test_hostile_requests_are_never_the_servers_fault(api: Api, request_bytes: bytes) -> None:
