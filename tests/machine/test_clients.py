@@ -2,6 +2,7 @@
 keeps of all that."""
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,12 @@ def test_a_restart_of_the_worker_costs_no_job(machine: Machine) -> None:
         job = requests.post(url, data=fields, files={"file": file}, headers=FRESH, timeout=60).json()["id"]
     machine.wait(RUNNING)
     machine.run("systemctl", "restart", "transcribe-worker")
-    machine.wait(f'curl --silent localhost:8000/v1/jobs/{job} | grep --quiet \'"status":"done"\'', seconds=120)
+    machine.wait_serving()
+    end = time.monotonic() + 120
+    while (found := requests.get(f"{url}/{job}", timeout=60).json())["status"] in ("queued", "running"):
+        assert time.monotonic() < end, (found, machine.sh("journalctl --unit=transcribe-worker --lines=40"))
+        time.sleep(0.5)
+    assert found["status"] == "done", found
     assert "amiable" in requests.get(f"{url}/{job}/result", params={"format": "txt"}, timeout=60).text
 
 
