@@ -21,7 +21,7 @@ DISK = r"""
 ls -d /etc/ssh/ssh_host_* /root/.ssh /root/.cache /home/*/.ssh /var/lib/cloud/* /var/lib/apt/lists/* 2>/dev/null
 find /var/log /tmp /var/tmp /opt/transcribe/{results,temp,logs} -type f -size +0 -not -name wtmp
 find /etc/systemd -name 'transcribe-bake*' -o -name 'transcribe-deadline*'
-grep --recursive --files-with-matches --extended-regexp --exclude-dir=venv --exclude-dir=models \
+grep --recursive --files-with-matches --extended-regexp --exclude-dir={venv,models,__pycache__} \
   'X-Amz-Signatur[e]=|[?&]Signatur[e]=' /etc /var /root /home /srv /opt/transcribe
 stat --format='machine-id %s' /etc/machine-id
 echo "payload $(cat /srv/transcribe/payload.sha256)"
