@@ -10,8 +10,8 @@ from localcloud.guestconfig import Bind
 LISTING = """\
 :env:.find-links='/env/wheels'
 :env:.default-timeout='9'
-global.find-links='/opt/wheels'
-global.index-url='https://mirror.example/simple'
+global.find-links='/srv/wheels'
+global.index-url='https://mirror.example/packages'
 global.extra-index-url='file:///srv/one/simple\\nfile:///srv/two'
 install.no-index='true'
 user.agent='nobody'
@@ -35,7 +35,7 @@ def test_the_environment_wins_over_pips_files() -> None:
 def test_pip_conf_keeps_the_indexes_and_puts_the_cache_where_no_image_keeps_it() -> None:
     lines = guestconfig.pip_conf({**guestconfig.pip_settings(LISTING), "cert": "/etc/own.crt"}).splitlines()
     assert lines[:2] == ["[global]", "cache-dir = /run/local-cloud/pip-cache"]
-    assert "index-url = https://mirror.example/simple" in lines
+    assert "index-url = https://mirror.example/packages" in lines
     assert "extra-index-url = file:///srv/one/simple file:///srv/two" in lines
     assert "cert = /run/local-cloud/ca.crt" in lines
     assert not any("agent" in line for line in lines)
@@ -45,7 +45,7 @@ def test_local_indexes_are_seen_with_the_files_beside_them(tmp_path: Path) -> No
     for name in ("index/simple", "wheels", "a b"):
         (tmp_path / name).mkdir(parents=True)
     settings = {
-        "extra-index-url": f"file://{tmp_path}/index/simple https://elsewhere/simple",
+        "extra-index-url": f"file://{tmp_path}/index/simple https://mirror.example/packages",
         "find-links": f"{tmp_path}/wheels {tmp_path}/missing file://{tmp_path}/a%20b relative",
     }
     found = [path.relative_to(tmp_path).as_posix() for path in guestconfig.local_folders(settings)]
@@ -53,8 +53,8 @@ def test_local_indexes_are_seen_with_the_files_beside_them(tmp_path: Path) -> No
 
 
 def test_a_folder_within_another_is_not_mounted_twice() -> None:
-    paths = [Path("/opt/pypi/more"), Path("/opt/pypi"), Path("/opt/pypi-more"), Path("/opt/pypi")]
-    assert guestconfig.outermost(paths) == [Path("/opt/pypi"), Path("/opt/pypi-more")]
+    paths = [Path("/srv/index/more"), Path("/srv/index"), Path("/srv/index-more"), Path("/srv/index")]
+    assert guestconfig.outermost(paths) == [Path("/srv/index"), Path("/srv/index-more")]
 
 
 def test_colons_in_a_path_do_not_end_it() -> None:

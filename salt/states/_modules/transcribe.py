@@ -60,7 +60,7 @@ def verify(*, clip: bool = True) -> dict[str, Any]:
     """
     pillar = __pillar__["transcribe"]
     heard: dict[str, Any] = {}
-    todo: list[tuple[str, Callable[[], str]]] = [
+    looks: list[tuple[str, Callable[[], str]]] = [
         *((f"component {path}", lambda owned=owned: _owned(*owned)) for path, owned in _components(pillar).items()),
         *((f"folder {path}", lambda owned=owned: _owned(*owned)) for path, owned in _folders(pillar).items()),
         *((f"unit {unit}", lambda unit=unit: _unit(unit)) for unit in UNITS),
@@ -70,8 +70,8 @@ def verify(*, clip: bool = True) -> dict[str, Any]:
         ("ready", lambda: _answers("/ready")),
     ]
     if clip:
-        todo.append(("clip", lambda: _clip(pillar, heard)))
-    return {"checks": [_check(name, look) for name, look in todo], "clip": heard or None, "facts": _facts(pillar)}
+        looks.append(("clip", lambda: _clip(pillar, heard)))
+    return {"checks": [_check(name, look) for name, look in looks], "clip": heard or None, "facts": _facts(pillar)}
 
 
 def _check(name: str, look: Callable[[], str]) -> Check:
