@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from baker import bakes, clouds, planning, sweeping
+from baker import bakes, clouds, sweeping
+from baker.awscalls import only_looking
 from baker.bakes import Found
 from baker.context import Context, open_context
 from baker.errors import UsageError
@@ -57,7 +58,7 @@ def chosen(context: Context, name: str) -> str:
     """The bake to resume: `name`, or the only one that is not finished."""
     if name:
         return name
-    with planning.nothing_made():
+    with only_looking():
         found = bakes.unfinished(context)
     if len(found) == 1:
         return found[0].bake.name

@@ -132,13 +132,7 @@ def eventually(clients: Clients, call: Callable[[], T]) -> T:
 
 def is_missing(error: AwsError) -> bool:
     """Whether AWS says that the thing is not there (yet, or any more)."""
-    return error.code in {
-        "404",
-        "NoSuchKey",
-        "ParameterNotFound",
-        "TargetGroupNotFound",
-        "InvalidAMIID.Unavailable",
-    } or (".NotFound" in error.code)
+    return error.code in GONE_CODES or ".NotFound" in error.code
 
 
 def gone_is_fine(doing: str, call: Callable[[], object]) -> None:

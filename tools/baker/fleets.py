@@ -61,15 +61,11 @@ class Fleets:
 
     def target_group(self, name: str, vpc: str, port: int, tags: Mapping[str, str]) -> str:
         """The ARN of the target group, whose targets are healthy while they are ready."""
-        elbv2 = self._clients.elbv2
-        try:
-            with aws_errors("DescribeTargetGroups"):
-                return elbv2.describe_target_groups(Names=[name])["TargetGroups"][0]["TargetGroupArn"]
-        except AwsError as error:
-            if not is_missing(error):
-                raise
+        arn = self._target_group(name)
+        if arn is not None:
+            return arn
         with aws_errors("CreateTargetGroup"):
-            made = elbv2.create_target_group(
+            made = self._clients.elbv2.create_target_group(
                 Name=name,
                 Protocol="HTTP",
                 Port=port,
@@ -116,17 +112,23 @@ class Fleets:
         if found:
             with aws_errors("DeleteAutoScalingGroup"):
                 scaling.delete_auto_scaling_group(AutoScalingGroupName=name, ForceDelete=True)
-        try:
-            with aws_errors("DescribeTargetGroups"):
-                arn = elbv2.describe_target_groups(Names=[name])["TargetGroups"][0]["TargetGroupArn"]
-        except AwsError as error:
-            if not is_missing(error):
-                raise
-        else:
+        arn = self._target_group(name)
+        if arn is not None:
             with aws_errors("DeleteTargetGroup"):
                 elbv2.delete_target_group(TargetGroupArn=arn)
         if self._default_version(name) is not None:
             gone_is_fine("DeleteLaunchTemplate", lambda: ec2.delete_launch_template(LaunchTemplateName=name))
+
+    def _target_group(self, name: str) -> str | None:
+        """The ARN of the target group with this name; None when there is none."""
+        try:
+            with aws_errors("DescribeTargetGroups"):
+                found = self._clients.elbv2.describe_target_groups(Names=[name])["TargetGroups"]
+        except AwsError as error:
+            if not is_missing(error):
+                raise
+            return None
+        return found[0]["TargetGroupArn"]
 
     def _default_version(self, name: str) -> str | None:
         """The description of a template's default version; None when there is no such template."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from baker import bakes, build, errands, interrupts, launchspec, manifest, permissions, planning, signal, sweeping
+from baker.awscalls import only_looking
 from baker.build import Audio, Build
 from baker.config import Config, Source
 from baker.context import Context
@@ -42,7 +43,7 @@ def bake(context: Context, options: Options) -> Outcome:
     """From the tree to a verified image. On any failure nothing is left but the log and the reason."""
     with context.display.phase("plan"):
         plan = planning.make(context)
-        with planning.nothing_made():
+        with only_looking():
             refuse_beside(bakes.unfinished(context))
     for name in plan.untracked:
         context.display.note(f"  left out, since git does not track it: {name}", "yellow")

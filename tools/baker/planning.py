@@ -1,7 +1,6 @@
 """Everything that a bake decides before it creates anything. Planning costs nothing and changes nothing."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,8 +19,9 @@ from baker import (
     tree,
     userdata,
 )
+from baker.awscalls import only_looking
 from baker.context import Context
-from baker.errors import AwsError, UsageError
+from baker.errors import UsageError
 from baker.images import Image
 from baker.launchspec import Place
 from baker.permissions import Subject, Verdict
@@ -69,17 +69,8 @@ class Plan:
 
 def make(context: Context) -> Plan:
     """Resolve everything; whatever is wrong here is a UsageError, since nothing was created."""
-    with nothing_made():
+    with only_looking():
         return _make(context)
-
-
-@contextmanager
-def nothing_made() -> Iterator[None]:
-    """Inside, a refusal by AWS is a UsageError: nothing was created yet."""
-    try:
-        yield
-    except AwsError as error:
-        raise UsageError(str(error)) from None
 
 
 def _make(context: Context) -> Plan:
@@ -124,7 +115,7 @@ def _changed_files(
 
 def permitted(context: Context, plan: Plan) -> list[Verdict]:
     """What AWS says of every call that a bake would change something with."""
-    with nothing_made():
+    with only_looking():
         group, vpc = context.networks.present_group(context.config.instance)
     subject = Subject(plan.places[0], plan.source, group, vpc, plan.newest)
     return context.permissions.ask(context.config, subject)
