@@ -105,7 +105,8 @@ def serving(root: Path, name: str = "whisper-tiny.en", **changes: Any) -> Iterat
         found.wait_ready()
         yield found
         for process in list(found.processes):
-            assert found.stop(process) == 0
+            code = found.stop(process)
+            assert code == 0, f"{process} ended with {code}: {found.log(process).read_text()[-2000:]}"
     finally:
         for left in found.processes.values():
             left.kill()

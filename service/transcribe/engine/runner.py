@@ -40,6 +40,7 @@ class Runner:
             raise EngineError(f"the model cannot {chunk.options.task}")
         self._waiting.append(Task(chunk, language=language if self._model.special.multilingual else "en"))
 
+    @torch.inference_mode()  # the cache was written in it, and cannot be changed outside
     def discard(self, key: object) -> None:
         self._waiting = deque(task for task in self._waiting if task.chunk.key != key)
         for row in [row for row in self._batch.rows if row.task.chunk.key == key]:
