@@ -148,6 +148,7 @@ def run(site: Site, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_program_refuses_a_hub_that_lacks_the_model_in_one_line(site: Site) -> None:
     site.config = replace(site.config, model=replace(site.config.model, id="openai/nothing"))
     done = run(site)
@@ -164,6 +165,7 @@ def test_the_program_refuses_a_branch(site: Site) -> None:
     assert "40 hex digits" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_program_writes_the_fallback_when_the_model_cannot_run(site: Site) -> None:
     """The hub's files are no real model, so the warm-up in the child process fails; the download stands."""
     done = run(site)

@@ -10,6 +10,7 @@ from browser import Page, chromium
 from selenium.webdriver.common.keys import Keys
 from transcribe.api.keys import new_key
 
+pytestmark = pytest.mark.slow
 CLIP = Path(__file__).resolve().parents[2] / "service" / "clips" / "verify.flac"
 
 

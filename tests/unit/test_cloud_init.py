@@ -145,6 +145,7 @@ def test_bootstrap_hands_over_to_the_driver_of_the_payload(tmp_path: Path, bucke
     assert Bucket.kept == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from lockedvenv import Difference, VenvError, check, create, sync
 
+pytestmark = pytest.mark.slow
+
 
 def make_wheel(folder: Path, name: str, version: str) -> str:
     """A wheel with one module, and its lock block."""
