@@ -10,6 +10,7 @@ import boto3
 from baker import flow, interrupts
 from baker.context import Context
 from fakemachine import Fleet
+from localcloud import conditions
 from localcloud.ec2 import Ec2Layer
 from localcloud.wire import ApiError
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -56,7 +57,7 @@ class Records:
 @contextmanager
 def serving() -> Iterator[str]:
     """The server's address, while it serves."""
-    application = Ec2Layer(DomainDispatcherApplication(create_backend_app), Records())
+    application = Ec2Layer(conditions.atomic(DomainDispatcherApplication(create_backend_app)), Records())
     server = make_server("127.0.0.1", 0, application, threaded=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()

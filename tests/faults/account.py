@@ -43,6 +43,16 @@ def reset() -> None:
     s3_backends[DEFAULT_ACCOUNT_ID]["aws"].create_bucket(BUCKET, REGION)
 
 
+def stored(key: str) -> Any:
+    """moto's record of an object in the bucket, by what follows the launcher's prefix."""
+    return s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[BUCKET].keys[f"transcribe-bake/{key}"]
+
+
+def store(key: str, data: bytes) -> None:
+    """Put an object into the bucket, whatever was there."""
+    s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object(BUCKET, f"transcribe-bake/{key}", data)
+
+
 def keys(under: str) -> list[str]:
     """Keys in the bucket below the launcher's prefix."""
     objects = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[BUCKET].keys

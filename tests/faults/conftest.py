@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,17 @@ class Lab:
 
     def launch(self, *arguments: str, fault: Fault | None = None, late: float = 0.0) -> launchers.Ended:
         """Run `bake.py` with these arguments while `fault` is in force."""
-        self.cloud.log.clear()
-        self.cloud.fault = fault
         try:
-            command = [*arguments, "--config", str(self.config)]
-            return launchers.run(command, self.tree, late=late, born=self._born)
+            return self.start(*arguments, fault=fault, late=late).ended()
         finally:
             self.cloud.fault = None
+
+    def start(self, *arguments: str, fault: Fault | None = None, late: float = 0.0) -> launchers.Launcher:
+        """The same, without waiting for its end; the fault stays."""
+        self.cloud.log.clear()
+        self.cloud.fault = fault
+        command = [*arguments, "--config", str(self.config)]
+        return launchers.start(command, self.tree, late=late, born=self._born)
 
     def _born(self, pid: int) -> None:
         self.cloud.launcher = pid
@@ -112,7 +116,7 @@ def lab(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     account.reset()
     machines.forget()
-    cloud.refuses, cloud.rewrites = lambda form: None, None
+    cloud.refuses, cloud.rewrites, cloud.meets = lambda form: None, None, lambda name: None
     disk = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 10}}
     ec2 = machines.client()
     source = ec2.register_image(Name="source", RootDeviceName="/dev/xvda", BlockDeviceMappings=[disk])["ImageId"]
@@ -128,7 +132,7 @@ def lab(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Rows are what was done to, columns what was done, cells how many were right of how many were tried."""
+    """Rows are what something was done to, and how many were right of how many were tried."""
     cells: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
     for outcome in ("passed", "failed"):
         for report in terminalreporter.stats.get(outcome, []):
@@ -138,22 +142,40 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     calls = {row: told for row, told in cells.items() if row[0].isupper()}
     others = {row: told for row, told in cells.items() if row not in calls}
     console = Console(width=170, file=terminalreporter._tw._file, force_terminal=terminalreporter.hasmarkup)
-    for title, part in (("AWS calls", calls), ("Capacity, machines, signals", others)):
-        if part:
-            console.print(_table(title, part))
+    if calls:
+        console.print(_by_call(calls))
+    if others:
+        console.print(_listed(others))
 
 
-def _table(title: str, cells: dict[str, dict[str, list[bool]]]) -> Table:
+def _by_call(cells: dict[str, dict[str, list[bool]]]) -> Table:
     columns = sorted({column for row in cells.values() for column in row})
-    table = Table("", *columns, title=f"{title}: right of tried", title_justify="left")
+    table = Table(title="AWS calls: right of tried", title_justify="left")
+    table.add_column("", no_wrap=True)
+    for column in columns:
+        table.add_column(column)
     for row, told in sorted(cells.items()):
         table.add_row(row, *(_cell(told.get(column, [])) for column in columns))
     table.add_section()
     sums = [[ok for row in cells.values() for ok in row.get(column, [])] for column in columns]
     table.add_row("in all", *map(_cell, sums), end_section=True)
-    everything = [ok for column in sums for ok in column]
-    table.caption = f"{sum(everything)} of {len(everything)} as it must be"
+    table.caption = _caption(ok for column in sums for ok in column)
     return table
+
+
+def _listed(cells: dict[str, dict[str, list[bool]]]) -> Table:
+    title = "Capacity, machines, signals, operators, launchers: right of tried"
+    table = Table("", "", "", title=title, title_justify="left")
+    for row, told in sorted(cells.items()):
+        for number, (column, tried) in enumerate(sorted(told.items())):
+            table.add_row("" if number else row, column, _cell(tried), end_section=number == len(told) - 1)
+    table.caption = _caption(ok for told in cells.values() for tried in told.values() for ok in tried)
+    return table
+
+
+def _caption(verdicts: Iterable[bool]) -> str:
+    told = list(verdicts)
+    return f"{sum(told)} of {len(told)} as it must be"
 
 
 def _cell(tried: list[bool]) -> str:

@@ -5,6 +5,7 @@ The launcher is a process of its own, forked from this one, so that it can be ki
 records; what a machine would do, it does when its launcher first looks at its progress.
 """
 
+import io
 import os
 import re
 import signal
@@ -13,12 +14,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from fakecloud import Records
 from fakemachine import Machine, Script, succeed
 from faults.account import backend, living
+from faults.naming import name_of
+from localcloud import conditions
 from localcloud.ec2 import Ec2Layer
 from localcloud.server import Handler
 from localcloud.wire import ApiError, Form, answer_error, read_form
@@ -29,8 +31,8 @@ LAUNCHER = "bake"  # in the user agent of every request that the launcher sends
 THROTTLED, BROKEN, LOST, LOST_AFTER, DENIED, NOT_FOUND = (
     "throttled twice", "5xx twice", "lost before", "lost after effect", "denied", "not found thrice",
 )  # fmt: skip
-KILLED, KILLED_AFTER = "killed before", "killed after"
-TIMES = {THROTTLED: 2, BROKEN: 2, LOST: 1, LOST_AFTER: 1, NOT_FOUND: 3, KILLED: 1, KILLED_AFTER: 1, DENIED: 10_000}
+KILLED, KILLED_AFTER, PAUSED, DELAYED = "killed before", "killed after", "paused", "delayed"
+TIMES = {THROTTLED: 2, BROKEN: 2, NOT_FOUND: 3, DENIED: 10_000}  # the others: once
 FAULTS = (THROTTLED, BROKEN, LOST, LOST_AFTER, DENIED, NOT_FOUND)
 MISSING = {
     "RunInstances": "InvalidAMIID.NotFound",
@@ -106,7 +108,9 @@ class Misbehaving:
     fault: Fault | None = None
     refuses: Callable[[Form], tuple[str, str] | None] = lambda form: None  # a RunInstances: code and message
     rewrites: Callable[[str, Form, bytes], bytes] | None = None  # of true answers: the call's name, its form, the body
-    launcher: int = 0  # the process to kill
+    meets: Callable[[str], None] = lambda name: None  # told of every call before it is answered
+    goes_on: threading.Event = field(default_factory=threading.Event)  # a launcher that was paused
+    launcher: int = 0  # the process to kill or to pause
     log: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -120,7 +124,11 @@ class Misbehaving:
         refusal = self.refuses(read_form(environ)) if name == "RunInstances" else None
         if refusal:
             return answer_error(start_response, ApiError(*refusal))
+        if fault is not None and fault.kind in (PAUSED, DELAYED):
+            self._pause(fault, environ)
+            fault = None
         if fault is None:
+            self.meets(name)
             return self._answer(name, environ, start_response)
         if fault.kind in (LOST, KILLED):
             self._end_of(fault)
@@ -128,6 +136,14 @@ class Misbehaving:
             list(self.inner(environ, start_response))
             self._end_of(fault)
         return answer(fault, name, environ, start_response, self.inner)
+
+    def _pause(self, fault: Fault, environ: WSGIEnvironment) -> None:
+        """Stop the launcher; what it has just asked for is done meanwhile, or only when it goes on."""
+        environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
+        self.goes_on.clear()
+        os.kill(self.launcher, signal.SIGSTOP)
+        if fault.kind == DELAYED:
+            self.goes_on.wait()
 
     def _answer(self, name: str, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if self.rewrites is None:
@@ -140,7 +156,7 @@ class Misbehaving:
         with self._lock:
             self.log.append(name)
             fault = self.fault
-            if fault is None or fault.call != name or fault.hits >= TIMES[fault.kind]:
+            if fault is None or fault.call != name or fault.hits >= TIMES.get(fault.kind, 1):
                 return None
             if Counter(self.log)[name] < fault.occurrence:
                 return None
@@ -151,27 +167,6 @@ class Misbehaving:
         if fault.kind in (KILLED, KILLED_AFTER):
             os.kill(self.launcher, signal.SIGKILL)
         raise DroppedError
-
-
-def name_of(environ: WSGIEnvironment) -> str:
-    """A request's operation, and for an object the last part of its key, or for a description whether it names ids."""
-    form = read_form(environ)
-    if form:
-        ids = any(re.match(r"(Instance|Image)Id\.1$", key) for key in form)
-        dry = " dry" if form.get("DryRun") == "true" else ""
-        return form["Action"] + (" by id" if ids and form["Action"].startswith("Describe") else "") + dry
-    target = str(environ.get("HTTP_X_AMZ_TARGET", ""))
-    if target:
-        return target.rpartition(".")[2]
-    key = environ["PATH_INFO"].strip("/").partition("/")[2]
-    if not key:
-        listing = parse_qs(environ.get("QUERY_STRING", "")).get("list-type")
-        return "ListObjectsV2" if listing else "HeadBucket"
-    tail = key.rpartition("/")[2]
-    kind = "payload" if tail.endswith(".tar.gz") else "bake.json" if "/bakes/" in key else tail
-    if "/reports/" in key:
-        kind = "timeline" if tail.endswith(".html") else "final report"
-    return f"{'PutObject' if environ['REQUEST_METHOD'] == 'PUT' else 'GetObject'} {kind}"
 
 
 def answer(
@@ -229,7 +224,8 @@ def rewritten(
 
 def serve(machines: Machines) -> tuple[Any, Misbehaving]:
     """The server, which serves from a thread, and its misbehaving layer."""
-    application = Misbehaving(Ec2Layer(DomainDispatcherApplication(create_backend_app), machines), machines)
+    moto = conditions.atomic(DomainDispatcherApplication(create_backend_app))
+    application = Misbehaving(Ec2Layer(moto, machines), machines)
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=DroppingHandler)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     return server, application

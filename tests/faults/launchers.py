@@ -1,9 +1,9 @@
 """Launchers as processes: forked from a warm one, with time that passes when they sleep, through the command line."""
 
+import itertools
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from baker import aftercare, cli, commands, context
 
 NAP = 0.001  # seconds that a launcher really sleeps
 PATIENCE = 90.0  # seconds of real time after which a launcher is hung
+NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,24 @@ class Time:
         return datetime.now(UTC) + timedelta(seconds=self.slept)
 
 
-def run(
+@dataclass(frozen=True)
+class Launcher:
+    """One that runs."""
+
+    pid: int
+    files: list[Path]
+
+    def ended(self) -> Ended:
+        """Wait until it has."""
+        return Ended(_wait(self.pid), *(file.read_text() for file in self.files))
+
+
+def start(
     arguments: list[str], tree: Path, *, late: float = 0.0, born: Callable[[int], None] = lambda pid: None
-) -> Ended:
-    """Run `bake.py` with these arguments on `tree`, `late` seconds from now; `born` is told its process id."""
-    files = [tree.parent / f"{name}-{threading.get_ident()}" for name in ("out", "err")]
+) -> Launcher:
+    """Start `bake.py` with these arguments on `tree`, `late` seconds from now; `born` is told its process id."""
+    number = next(NUMBERS)
+    files = [tree.parent / f"{name}-{number}" for name in ("out", "err")]
     ready, go = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -58,8 +72,7 @@ def run(
     os.close(ready)
     born(pid)
     os.close(go)
-    code = _wait(pid)
-    return Ended(code, *(file.read_text() for file in files))
+    return Launcher(pid, files)
 
 
 def _be_launcher(arguments: list[str], tree: Path, files: list[Path], late: float) -> None:

@@ -27,7 +27,7 @@ def test_a_second_bake_is_refused_while_one_is_unfinished(died: Lab) -> None:
 def test_status_tells_what_exists(died: Lab) -> None:
     [told] = json.loads(died.launch("status", "--json").out)
     assert (told["name"], told["instances"]) == (died.bake(), account.living())
-    assert told["is"].startswith("under way or unfinished, bake until ")
+    assert told["is"].startswith("unfinished, bake until ")
     died.launch("resume")
     [told] = json.loads(died.launch("status", "--json").out)
     assert (told["is"], list(told["images"].values())) == ("verified", ["verified"])

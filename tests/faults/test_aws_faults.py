@@ -14,27 +14,33 @@ EVERYTHING = os.environ.get("FAULTS") == "all"
 # The calls of a bake in their order: what the first test finds must be exactly this.
 PLAN = [
     "DescribeImages by id", "HeadBucket", "DescribeImages", "DescribeSubnets", "DescribeInstanceTypeOfferings",
+    "GetObject lease.json", "PutObject lease.json",
     "DescribeInstances", "DescribeImages", "DescribeVpcs", "DescribeSecurityGroups", "CreateSecurityGroup dry",
     "RunInstances dry", "StopInstances dry", "CreateImage dry", "TerminateInstances dry", "CreateTags dry",
     "DeregisterImage dry", "DeleteSnapshot dry", "DeleteVolume dry",
 ]  # fmt: skip
 MADE_UP = PLAN[-7:]  # dry runs on things that do not exist, of which a denial proves nothing
-LAUNCH = ["GetObject state.json", "DescribeVpcs", "DescribeSecurityGroups", "PutObject state.json", "RunInstances"]
+LAUNCH = [
+    "GetObject state.json", "DescribeVpcs", "DescribeSecurityGroups", "PutObject lease.json", "PutObject state.json",
+    "RunInstances",
+]  # fmt: skip
 FOLLOW = ["GetObject report.json", "GetObject progress.json", "DescribeInstanceStatus by id", "GetObject report.json"]
 SWEEP = ["DescribeInstances", "TerminateInstances", "DescribeImages", "DescribeVolumes", "DescribeSnapshots"]
 BAKE = [
     *PLAN, "PutObject bake.json", "DescribeImages", "PutObject payload",
-    *LAUNCH[:3], "CreateSecurityGroup", *LAUNCH[3:], *FOLLOW, "StopInstances", "DescribeInstances by id",
+    *LAUNCH[:3], "CreateSecurityGroup", *LAUNCH[3:], *FOLLOW,
+    "PutObject lease.json", "StopInstances", "DescribeInstances by id",
     "PutObject manifest.json", "PutObject sbom.cdx.json",
-    "DescribeImages", "CreateImage", "DescribeImages by id", "TerminateInstances",
-    *LAUNCH, *FOLLOW, "CreateTags", *SWEEP, "DescribeInstances by id",
-    "PutObject bake.json", "PutObject final report", "PutObject timeline",
+    "PutObject lease.json", "DescribeImages", "CreateImage", "DescribeImages by id", "TerminateInstances",
+    *LAUNCH, *FOLLOW, "PutObject lease.json", "CreateTags", *SWEEP, "DescribeInstances by id",
+    "PutObject bake.json", "PutObject lease.json", "PutObject final report", "PutObject timeline",
 ]  # fmt: skip
 
 Point = tuple[str, int]  # a call's name, and which of that name
 POINTS: list[Point] = [(name, Counter(BAKE[: index + 1])[name]) for index, name in enumerate(BAKE)]
 ENDURED = [
     ("PutObject bake.json", 2),
+    ("PutObject lease.json", 7),
     ("PutObject final report", 1),
     ("PutObject timeline", 1),
 ]  # denied, they are told, and change nothing

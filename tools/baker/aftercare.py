@@ -10,21 +10,24 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from baker import bakes, clouds, sweeping
+from baker import bakes, clouds, leases, sweeping
 from baker.awscalls import only_looking
 from baker.bakes import Found
 from baker.context import Context, open_context
 from baker.errors import UsageError
+from baker.leases import Holder
 from baker.progress import Display, open_console
+
+REAPING = "what is past its deadline"  # what the lease is held for, where that is no bake
 
 
 def status(root: Path, options: argparse.Namespace) -> int:
     """Show the newest bakes and what exists of each."""
     context = _open(root, options)
     console = context.display.console
-    found = bakes.survey(context)
+    found, holder = bakes.survey(context), leases.present(context)
     if options.json:
-        print(json.dumps([_plain(context, one) for one in found], indent=1))
+        print(json.dumps([_plain(context, one, holder) for one in found], indent=1))
         return 0
     if not found:
         console.print(f"the bucket {context.bucket.name} knows of no bake", markup=False)
@@ -32,7 +35,7 @@ def status(root: Path, options: argparse.Namespace) -> int:
     table = Table("bake", "began (UTC)", "is", "exists", box=box.SIMPLE_HEAD)
     for one in found:
         began = one.bake.began[:16].replace("T", " ")
-        table.add_row(one.bake.name, began, escape(verdict(context, one)), escape(_existing(one)))
+        table.add_row(one.bake.name, began, escape(verdict(context, one, holder)), escape(_existing(one)))
     console.print(table)
     return 0
 
@@ -40,18 +43,32 @@ def status(root: Path, options: argparse.Namespace) -> int:
 def reap(root: Path, options: argparse.Namespace) -> int:
     """Show what is left of bakes that are over, and with --yes remove it."""
     context = _open(root, options)
-    console = context.display.console
-    left = sweeping.of_bake(context, options.bake) if options.bake else sweeping.overdue(context, context.now())
+    if not options.yes:
+        holder = leases.present(context)
+        _reap(context, options, holder.bake if holder else "")
+        return 0
+    try:
+        with leases.held(context, options.bake or REAPING) as alone:
+            _reap(alone, options)
+    except leases.HeldError as error:
+        if options.bake == error.bake:
+            raise
+        _reap(context, options, error.bake)  # what another launcher works on is left to it, and bakes are swept daily
+    return 0
+
+
+def _reap(context: Context, options: argparse.Namespace, at_work: str = "") -> None:
+    console, now = context.display.console, context.now()
+    left = sweeping.of_bake(context, options.bake) if options.bake else sweeping.overdue(context, now, at_work)
     if not len(left):
         console.print(f"nothing {f'of {options.bake}' if options.bake else 'past its deadline'} is left", markup=False)
-        return 0
+        return
     _print(console, left, "removing" if options.yes else "would remove")
     if not options.yes:
         console.print("nothing was touched; --yes removes it", style="dim")
-        return 0
+        return
     sweeping.remove(context, left)
     console.print(f"removed {len(left)}")
-    return 0
 
 
 def chosen(context: Context, name: str) -> str:
@@ -66,14 +83,22 @@ def chosen(context: Context, name: str) -> str:
     raise UsageError(f"which of these: {names}? name it" if found else "no bake is unfinished: see `bake.py status`")
 
 
-def verdict(context: Context, found: Found) -> str:
-    """What has become of a bake, in a few words."""
+def verdict(context: Context, found: Found, holder: Holder | None) -> str:
+    """What has become of a bake, in a few words; `holder` is the launcher that is at work."""
+    if holder is not None and holder.bake == found.bake.name:
+        return f"under way, by {holder.who}"
+    return _unfinished(context, found) if found.unfinished else _over(found)
+
+
+def _unfinished(context: Context, found: Found) -> str:
     if any(machine.overdue(context.now()) for machine in found.instances):
         return "past its deadline: reap"
     if found.instances:
-        return f"under way or unfinished, {found.instances[0].role} until {found.instances[0].deadline:%H:%M}"
-    if found.unfinished:
-        return "unfinished: resume or reap"
+        return f"unfinished, {found.instances[0].role} until {found.instances[0].deadline:%H:%M}: resume or reap"
+    return "unfinished: resume or reap"
+
+
+def _over(found: Found) -> str:
     if found.bake.end == bakes.FAILED:
         return f"failed: {found.bake.reason[:80]}"
     if any(image.verified for image in found.images):
@@ -91,10 +116,10 @@ def _existing(found: Found) -> str:
     return ", ".join([*machines, *(f"{image.id} ({image.state})" for image in found.images)])
 
 
-def _plain(context: Context, found: Found) -> dict[str, object]:
+def _plain(context: Context, found: Found, holder: Holder | None) -> dict[str, object]:
     return {
         **asdict(found.bake),
-        "is": verdict(context, found),
+        "is": verdict(context, found, holder),
         "instances": [machine.id for machine in found.instances],
         "images": {image.id: "verified" if image.verified else image.state for image in found.images},
     }

@@ -1,9 +1,23 @@
 """The bucket that payloads, signals and reports pass through."""
 
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
 from baker.awscalls import Clients, aws_errors, is_missing
 from baker.errors import AwsError, UsageError
 
 PRESIGN_LIMIT = 7 * 24 * 3600  # seconds: what signature version 4 allows
+UNMET = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"})  # conditions of a writing
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object, the tag of this very content, and its age in seconds by S3's own clock."""
+
+    data: bytes
+    etag: str
+    age: float
 
 
 class Bucket:
@@ -30,15 +44,40 @@ class Bucket:
         with aws_errors(f"PutObject {key}"):
             self._clients.s3.put_object(Bucket=self.name, Key=key, Body=data)
 
+    def put_if(self, key: str, data: bytes, etag: str) -> str:
+        """Store an object if what is there has this tag, or if nothing is there when it is empty.
+
+        Returns the tag of what is stored; nothing if somebody else has written meanwhile. No two writers may write the
+        same bytes: that these are there already means that the answer to writing them was lost, and it was repeated.
+        """
+        condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
+        try:
+            with aws_errors(f"PutObject {key}"):
+                return self._clients.s3.put_object(Bucket=self.name, Key=key, Body=data, **condition)["ETag"]  # type: ignore[arg-type]
+        except AwsError as error:
+            if error.code not in UNMET:
+                raise
+        found = self.look(key)
+        return found.etag if found and found.data == data else ""
+
     def get(self, key: str) -> bytes | None:
         """The object's bytes, or None when there is none (yet)."""
+        found = self.look(key)
+        return found.data if found else None
+
+    def look(self, key: str) -> Stored | None:
+        """The object and what S3 says of it, or None when there is none (yet)."""
         try:
             with aws_errors(f"GetObject {key}"):
-                return self._clients.s3.get_object(Bucket=self.name, Key=key)["Body"].read()
+                answer = self._clients.s3.get_object(Bucket=self.name, Key=key)
+                data = answer["Body"].read()
         except AwsError as error:
             if is_missing(error):
                 return None
             raise
+        told = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        now = parsedate_to_datetime(told) if told else datetime.now(UTC)
+        return Stored(data, answer["ETag"], max((now - answer["LastModified"]).total_seconds(), 0.0))
 
     def keys(self, prefix: str) -> list[str]:
         """The keys that begin with `prefix`, sorted."""

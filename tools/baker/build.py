@@ -11,6 +11,7 @@ from typing import Any
 
 from baker import launchspec
 from baker.bucket import Bucket
+from baker.errors import BakeError
 from baker.payload import Payload
 
 GRACE_SECONDS = 900  # signed addresses outlive the deadline by this, so that a late failure can still be told
@@ -106,6 +107,7 @@ class Started:
     errand: Build
     request: launchspec.Request
     deadline: datetime
+    etag: str  # of what the bucket holds
 
     @property
     def spot(self) -> bool:
@@ -113,8 +115,12 @@ class Started:
         return "InstanceMarketOptions" in self.request
 
 
-def record(bucket: Bucket, errand: Build, request: launchspec.Request, deadline: datetime) -> None:
-    """Write down what is about to be asked, client token and all, before it is: a launcher may die at any moment."""
+def record(bucket: Bucket, errand: Build, request: launchspec.Request, deadline: datetime, before: str) -> str:
+    """Write down what is about to be asked, client token and all, before it is: a launcher may die at any moment.
+
+    It takes the place of what has the tag `before`, if any. Returns its own; raises BakeError when another launcher
+    has written something else down: only what is in the bucket may be asked for.
+    """
     document = {
         "bake": errand.bake,
         "mode": errand.mode,
@@ -123,7 +129,10 @@ def record(bucket: Bucket, errand: Build, request: launchspec.Request, deadline:
         "deadline": deadline.isoformat(timespec="seconds"),
         "request": request,
     }
-    bucket.put(errand.key("state.json"), json.dumps(document, indent=1, sort_keys=True).encode())
+    etag = bucket.put_if(errand.key("state.json"), json.dumps(document, indent=1, sort_keys=True).encode(), before)
+    if not etag:
+        raise BakeError(f"another launcher has asked for the machine of {errand.id} meanwhile")
+    return etag
 
 
 def recall(bucket: Bucket, errand: Build) -> Started | None:
@@ -131,10 +140,10 @@ def recall(bucket: Bucket, errand: Build) -> Started | None:
     last = None
     for attempt in itertools.count(1):
         tried = replace(errand, attempt=attempt)
-        raw = bucket.get(tried.key("state.json"))
-        if raw is None:
+        stored = bucket.look(tried.key("state.json"))
+        if stored is None:
             return last
-        told = json.loads(raw)
+        told = json.loads(stored.data)
         deadline = datetime.fromisoformat(told["deadline"])
-        last = Started(replace(tried, nonce=told["nonce"]), told["request"], deadline)
+        last = Started(replace(tried, nonce=told["nonce"]), told["request"], deadline, stored.etag)
     return last

@@ -39,6 +39,7 @@ class Context:
     bucket: Bucket
     display: Display
     clients_in: Callable[[str], Clients]  # for a region by its name
+    hold: Callable[[], None] = lambda: None  # raises if another launcher has taken over
     sleep: Callable[[float], None] = interrupts.sleep
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)

@@ -8,7 +8,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from baker import bakes, build, errands, interrupts, launchspec, manifest, permissions, planning, signal, sweeping
+from baker import (
+    bakes,
+    build,
+    errands,
+    interrupts,
+    launchspec,
+    leases,
+    manifest,
+    permissions,
+    planning,
+    signal,
+    sweeping,
+)
 from baker.awscalls import only_looking
 from baker.build import Audio, Build
 from baker.config import Config, Source
@@ -43,14 +55,16 @@ def bake(context: Context, options: Options) -> Outcome:
     """From the tree to a verified image. On any failure nothing is left but the log and the reason."""
     with context.display.phase("plan"):
         plan = planning.make(context)
-        with only_looking():
-            refuse_beside(bakes.unfinished(context))
     for name in plan.untracked:
         context.display.note(f"  left out, since git does not track it: {name}", "yellow")
-    if plan.reusable and not options.force:
-        return reuse(context, plan, plan.reusable, options.audio)
-    permissions.require(planning.permitted(context, plan))
-    return finish(context, plan, bakes.begin(context, plan, build.new_bake_name()), options.audio)
+    name = build.new_bake_name()
+    with leases.held(context, name) as alone:
+        with only_looking():
+            refuse_beside(bakes.unfinished(alone))
+        if plan.reusable and not options.force:
+            return reuse(alone, plan, plan.reusable, name, options.audio)
+        permissions.require(planning.permitted(alone, plan))
+        return finish(alone, plan, bakes.begin(alone, plan, name), options.audio)
 
 
 def resume(context: Context, name: str, audio: Audio | None = None) -> Outcome:
@@ -62,7 +76,8 @@ def resume(context: Context, name: str, audio: Audio | None = None) -> Outcome:
             raise UsageError(
                 f"the tree is not what {name} was begun from: check that out again, or `bake.py reap --bake {name}`"
             )
-    return finish(context, plan, begun, audio)
+    with leases.held(context, name) as alone:
+        return finish(alone, plan, begun, audio)
 
 
 def _as_begun(context: Context, begun: bakes.Bake) -> Config:
@@ -91,9 +106,12 @@ def finish(context: Context, plan: Plan, begun: bakes.Bake, audio: Audio | None)
             if image.verified:  # an earlier launcher had only not cleaned up
                 errand = Build(name, signal.VERIFY, context.config.s3.prefix)
                 verified = errands.heard_before(context, plan, errand, plan.payload.sha256)
+                context.hold()
                 sweeping.sweep(context, name)
             else:
                 image, verified = verify_image(context, plan, image, name, audio)
+    except leases.LostError:
+        raise  # how this bake ends is another launcher's business
     except (BakeError, UsageError, Interrupted) as error:
         with interrupts.held_off(context.display.note), suppress(AwsError):
             bakes.ended(context, begun, bakes.FAILED, str(error))
@@ -105,11 +123,10 @@ def finish(context: Context, plan: Plan, begun: bakes.Bake, audio: Audio | None)
     return Outcome(plan, image, name, baked, verified)
 
 
-def reuse(context: Context, plan: Plan, image: Image, audio: Audio | None) -> Outcome:
+def reuse(context: Context, plan: Plan, image: Image, run: str, audio: Audio | None) -> Outcome:
     """Nothing has changed: take the image that exists, and boot it only if there is something to transcribe."""
     if audio is None:
         return Outcome(plan, image, image.bake)
-    run = build.new_bake_name()
     with swept_on_failure(context, run):
         image, verified = verify_image(context, plan, image, run, audio)
     return Outcome(plan, image, image.bake, verified=verified)
@@ -128,12 +145,14 @@ def make_image(context: Context, plan: Plan, name: str) -> tuple[Image, signal.A
     running, baked = errands.carry_out(context, plan, job, plan.payload.sha256)
     if not running.spot:
         with display.phase("stop machine"):
+            context.hold()
             context.machines.stop(running.instance)
     with display.phase("create image"):
         title = f"{context.config.image.name_prefix}-{name}"
         told = manifest.keep(context.bucket, context.config.s3.prefix, name, baked.report)
         tags = {**image_tags(context, plan, name, title), launchspec.TAG_MANIFEST: manifest.digest(told)}
         request = launchspec.image_request(running.instance, title, tags, running=running.spot)
+        context.hold()
         image = context.images.wait_until_available(context.images.create(request, name))
     context.machines.terminate(running.instance)
     return image, baked
@@ -162,6 +181,7 @@ def verify_image(
     _, verified = errands.carry_out(context, plan, job, image.tags.get(launchspec.TAG_PAYLOAD, ""))
     manifest.check_booted(verified.report, image)
     with context.display.phase("clean up"):
+        context.hold()
         context.images.tag(image.id, {launchspec.TAG_VERIFIED: "true"})
         sweeping.sweep(context, name)
     return replace(image, tags={**image.tags, launchspec.TAG_VERIFIED: "true"}), verified
@@ -184,13 +204,22 @@ def image_tags(context: Context, plan: Plan, name: str, title: str) -> dict[str,
 
 @contextmanager
 def swept_on_failure(context: Context, name: str) -> Iterator[None]:
-    """Whatever goes wrong inside: end the bake's machines and remove its image, undisturbed by signals."""
+    """Whatever goes wrong inside: end the bake's machines and remove its image, undisturbed by signals.
+
+    Unless another launcher has taken the bake over: what exists of it is that one's now.
+    """
     try:
         yield
+    except leases.LostError:
+        raise
     except BaseException:
         with interrupts.held_off(context.display.note):
             try:
+                with suppress(AwsError):
+                    context.hold()
                 sweeping.sweep(context, name)
+            except leases.LostError:
+                raise
             except (AwsError, BakeError) as error:
                 minutes = context.config.bake.deadline_minutes
                 context.display.note(

@@ -57,6 +57,7 @@ def obtain(context: Context, job: Job) -> Running:
 def _ask_again(context: Context, job: Job, started: build.Started) -> Running:
     """Repeat a request that may never have been heard: by its token, one that was heard gives the same machine."""
     errand = started.errand
+    context.hold()
     try:
         return Running(errand, context.machines.run(started.request), started.deadline, started.spot)
     except AwsError as error:
@@ -64,11 +65,11 @@ def _ask_again(context: Context, job: Job, started: build.Started) -> Running:
             raise BakeError(f"the machine of {errand.id} ended while no launcher was there") from None
         if not is_refusal(error):
             raise
-        return launch(context, job, errand.attempt)
+        return launch(context, job, errand.attempt, started.etag)
 
 
-def launch(context: Context, job: Job, attempt: int = 1) -> Running:
-    """Start a new machine, wherever there is room first.
+def launch(context: Context, job: Job, attempt: int = 1, recorded: str = "") -> Running:
+    """Start a new machine, wherever there is room first; `recorded` is the tag of what this attempt asked for before.
 
     Every request has its own client token, in the bucket before it is used: repeated after a crash, it finds
     the instance that the first one made instead of making a second one.
@@ -91,7 +92,8 @@ def launch(context: Context, job: Job, attempt: int = 1) -> Running:
     while waiting:
         place = waiting.pop(0)
         request = launchspec.run_request(spec, place, str(uuid.uuid4()))
-        build.record(context.bucket, errand, request, deadline)
+        context.hold()
+        recorded = build.record(context.bucket, errand, request, deadline, recorded)
         try:
             return Running(errand, context.machines.run(request), deadline, place.market == launchspec.SPOT)
         except AwsError as error:

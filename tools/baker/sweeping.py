@@ -26,13 +26,15 @@ class Leftovers:
         return len(self.machines) + len(self.images) + len(self.volumes) + len(self.snapshots)
 
 
-def overdue(context: Context, now: datetime) -> Leftovers:
-    """What is past its deadline. A bake with a machine whose time is not over is under way: nothing of it is."""
+def overdue(context: Context, now: datetime, at_work: str = "") -> Leftovers:
+    """What is past its deadline. A bake with a machine whose time is not over is under way, and so is the one that a
+    launcher is `at_work` on: nothing of them is.
+    """
     machines = context.machines.ours()
-    busy = {machine.bake for machine in machines if not machine.overdue(now)}
+    busy = {at_work, *(machine.bake for machine in machines if not machine.overdue(now))}
     images = context.images.ours()
     return Leftovers(
-        [machine for machine in machines if machine.overdue(now)],
+        [machine for machine in machines if machine.overdue(now) and machine.bake != at_work],
         [image for image in images if not image.verified and image.bake not in busy and image.overdue(now)],
         [volume for volume in context.storage.volumes() if volume.bake not in busy and volume.overdue(now)],
         [piece for piece in _loose(context, images) if piece.bake not in busy and piece.overdue(now)],

@@ -128,6 +128,10 @@ class Ec2Layer:
         return self._each(form, call, self.actions.reboot)
 
     def _stop(self, form: Form, call: "Call") -> bytes:
+        for instance_id in filter(self.actions.terminated, members(form, "InstanceId")):  # moto would bring it back
+            raise ApiError(
+                "IncorrectInstanceState", f"The instance '{instance_id}' cannot be stopped: it is terminated"
+            )
         force = form.get("Force") == "true"
         body = self._each(form, call, lambda ids: self.actions.stop(ids, force=force))
         return body.replace(b"<code>80</code><name>stopped</name>", b"<code>64</code><name>stopping</name>")

@@ -15,7 +15,7 @@ os.environ |= {"MOTO_EC2_LOAD_DEFAULT_AMIS": "false", "MOTO_ENABLE_AMI_VALIDATIO
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 
-from . import keeping, models
+from . import conditions, keeping, models
 from .cloud import Cloud
 from .common import Folders, LocalCloudError
 from .ec2 import Ec2Layer
@@ -84,7 +84,7 @@ class Activity:
 
 def aws_app(cloud: Cloud, control: WSGIApplication, activity: Activity) -> WSGIApplication:
     """The AWS API, with the control API below CONTROL."""
-    moto = keeping.keeping(DomainDispatcherApplication(create_backend_app), cloud.images.folders)
+    moto = keeping.keeping(conditions.atomic(DomainDispatcherApplication(create_backend_app)), cloud.images.folders)
     layer = Ec2Layer(moto, cloud)
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
