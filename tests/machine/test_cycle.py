@@ -54,7 +54,9 @@ class Operator:
     def on(self, machine_id: str, *argv: str) -> str:
         """What a command prints on a machine."""
         command = LocalCloud.command(self.root, machine_id, argv)
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{' '.join(argv)}: {done.stdout[-3000:]}\n{done.stderr[-2000:]}"
+        return done.stdout
 
 
 @pytest.fixture(scope="module", name="operator")
@@ -133,6 +135,8 @@ def test_what_is_launched_has_its_keys_and_nothing_to_repair(operator: Operator,
         answer = requests.post(f"{url}/v1/audio/transcriptions", data=form, files=files, headers=headers, timeout=300)
         assert (answer.status_code, words in answer.text) == (status, True)
 
+    # It serves before its first apply has come to its last state, and Salt refuses a second one meanwhile.
+    operator.on(machine, "cloud-init", "status", "--wait")
     applied = json.loads(operator.on(machine, "salt-call", "state.apply", "--out=json"))["local"].values()
     assert [state["__id__"] for state in applied if state["changes"] or not state["result"]] == []
     manifest = json.loads(operator.on(machine, "cat", "/opt/transcribe/manifest.json"))
