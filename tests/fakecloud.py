@@ -9,6 +9,7 @@ from typing import Any
 import boto3
 from baker import flow, interrupts
 from baker.context import Context
+from baker.outcome import Outcome
 from fakemachine import Fleet
 from localcloud import conditions
 from localcloud.ec2 import Ec2Layer
@@ -99,7 +100,7 @@ class Cloud:
         found: list[Any] = self.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]
         return [s for s in found if "Created by CreateImage" in s["Description"]]
 
-    def bake(self, **options: Any) -> flow.Outcome:
+    def bake(self, **options: Any) -> Outcome:
         with interrupts.raised():
             return flow.bake(self.context, flow.Options(**options))
 

@@ -25,20 +25,22 @@ LAUNCH = [
     "RunInstances",
 ]  # fmt: skip
 FOLLOW = ["GetObject report.json", "GetObject progress.json", "DescribeInstanceStatus by id", "GetObject report.json"]
+LOG = ["GetObject log.txt", "GetConsoleOutput"]
 SWEEP = ["DescribeInstances", "TerminateInstances", "DescribeImages", "DescribeVolumes", "DescribeSnapshots"]
 BAKE = [
     *PLAN, "PutObject bake.json", "DescribeImages", "PutObject payload",
     *LAUNCH[:3], "CreateSecurityGroup", *LAUNCH[3:], *FOLLOW,
-    "PutObject lease.json", "StopInstances", "DescribeInstances by id",
+    *LOG, "PutObject lease.json", "StopInstances", "DescribeInstances by id",
     "PutObject manifest.json", "PutObject sbom.cdx.json",
     "PutObject lease.json", "DescribeImages", "CreateImage", "DescribeImages by id", "TerminateInstances",
-    *LAUNCH, *FOLLOW, "PutObject lease.json", "CreateTags", *SWEEP, "DescribeInstances by id",
+    *LAUNCH, *FOLLOW, *LOG, "PutObject lease.json", "CreateTags", *SWEEP, "DescribeInstances by id",
     "PutObject bake.json", "PutObject lease.json", "PutObject final report", "PutObject timeline",
 ]  # fmt: skip
 
 Point = tuple[str, int]  # a call's name, and which of that name
 POINTS: list[Point] = [(name, Counter(BAKE[: index + 1])[name]) for index, name in enumerate(BAKE)]
 ENDURED = [
+    *[(name, number) for name in LOG for number in (1, 2)],
     ("PutObject bake.json", 2),
     ("PutObject lease.json", 7),
     ("PutObject final report", 1),

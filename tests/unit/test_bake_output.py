@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from baker import cli, report, summary
-from baker.progress import Display, Step
+from baker.estimates import Step
+from baker.progress import Display
 from rich.console import Console
 
 APPLY = {"states": 37, "changed": 30, "failed": [], "seconds": 60.0, "results": []}

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from baker import aftercare, catalog, clouds, commands, imagecommands, interrupts
+from baker import aftercare, catalog, clouds, commands, events, imagecommands, interrupts
 from baker.errors import BakeError, Interrupted, UsageError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -18,25 +18,30 @@ OK, FAILED, USAGE = 0, 1, 2
 def main(arguments: Sequence[str]) -> int:
     """Run one command; every way it can end is one line and an exit code."""
     options = parse(arguments)
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        with interrupts.raised():
-            code: int = options.run(ROOT, options)
-            return code
-    except UsageError as error:
-        return _end(errors, str(error), USAGE)
-    except BakeError as error:
-        return _end(errors, str(error), FAILED)
-    except Interrupted as error:
-        return _end(errors, f"interrupted by {error}; {options.after}", FAILED)
+        code, reason = _run(options)
+        if reason:
+            errors = Console(stderr=True, highlight=False, soft_wrap=True)
+            errors.print(f"[bold red]bake:[/bold red] {escape(reason)}")
+        if options.events:
+            events.to(sys.stdout)(events.END, exit_code=code, reason=reason)
     except BrokenPipeError:
         sys.stderr.close()
         return FAILED
-
-
-def _end(console: Console, reason: str, code: int) -> int:
-    console.print(f"[bold red]bake:[/bold red] {escape(reason)}")
     return code
+
+
+def _run(options: argparse.Namespace) -> tuple[int, str]:
+    """Run a command; returns its exit code, and why it failed."""
+    try:
+        with interrupts.raised():
+            return options.run(ROOT, options), ""
+    except UsageError as error:
+        return USAGE, str(error)
+    except BakeError as error:
+        return FAILED, str(error)
+    except Interrupted as error:
+        return FAILED, f"interrupted by {error}; {options.after}"
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -55,7 +60,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     top = argparse.ArgumentParser(prog="bake.py", description="Bake a verified speech-to-text machine image.")
-    top.set_defaults(run=None, after="what the bake had made is gone")
+    top.set_defaults(run=None, events=False, after="what the bake had made is gone")
     commands_ = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     plan = commands_.add_parser("plan", help="say what a bake would do; creates nothing")
@@ -137,6 +142,7 @@ def _aftercare(commands_: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
     resume = commands_.add_parser("resume", help="continue a bake whose launcher died")
     resume.add_argument("bake", metavar="BAKE", nargs="?", default="", help="default: the one that is not finished")
+    _events(resume)
     resume.set_defaults(run=commands.resume)
 
     reap = commands_.add_parser("reap", help="show what is left of bakes past their deadline; --yes removes it")
@@ -157,3 +163,10 @@ def _wishes(command: argparse.ArgumentParser) -> None:
     command.add_argument("--force", action="store_true", help="bake even if nothing has changed")
     command.add_argument("--audio", metavar="FILE", type=Path, help="a recording to transcribe on the finished image")
     command.add_argument("--language", metavar="CODE", help="the recording's; default: the model's")
+    _events(command)
+
+
+def _events(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--json", dest="events", action="store_true", help="events for programs, one JSON object a line"
+    )

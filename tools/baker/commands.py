@@ -4,12 +4,28 @@ import argparse
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
-from baker import aftercare, clouds, errands, flow, permissions, planning, policy, prices, report, summary, timeline
+from baker import (
+    aftercare,
+    clouds,
+    errands,
+    events,
+    flow,
+    following,
+    permissions,
+    planning,
+    policy,
+    prices,
+    report,
+    summary,
+    timeline,
+)
 from baker.build import Audio
 from baker.context import Context, open_context
 from baker.errors import AwsError, UsageError
+from baker.outcome import Outcome
 from baker.progress import Display, open_console
 
 LANGUAGE = re.compile(r"[a-z]{2,3}")
@@ -58,7 +74,7 @@ def shell(root: Path, options: argparse.Namespace) -> int:
 
 
 def _bake(root: Path, options: argparse.Namespace, wishes: flow.Options) -> int:
-    display = Display()
+    display = _display(options)
     config = clouds.bake_config(root, options, display)
     context = open_context(root, config, display)
     return _report(context, flow.bake(context, wishes))
@@ -66,12 +82,19 @@ def _bake(root: Path, options: argparse.Namespace, wishes: flow.Options) -> int:
 
 def resume(root: Path, options: argparse.Namespace) -> int:
     """Continue a bake whose launcher died."""
-    display = Display()
+    display = _display(options)
     context = open_context(root, clouds.bake_config(root, options, display), display)
     return _report(context, flow.resume(context, aftercare.chosen(context, options.bake)))
 
 
-def _report(context: Context, outcome: flow.Outcome) -> int:
+def _display(options: argparse.Namespace) -> Display:
+    """For a person; or events on standard output for a program, and what a person reads on standard error."""
+    if options.events:
+        return Display(open_console(errors=True), tell=events.to(sys.stdout))
+    return Display()
+
+
+def _report(context: Context, outcome: Outcome) -> int:
     """Keep what a bake has to tell, and print it."""
     root, config, display = context.root, context.config, context.display
     made = report.document(outcome, display.phases)
@@ -85,7 +108,7 @@ def _report(context: Context, outcome: flow.Outcome) -> int:
     except AwsError as error:  # the image is what it is
         display.note(f"the report is only in {report.FILE}: {error}", "yellow")
     summary.print_report(display.console, made)
-    drawn = f", {timeline.FILE}" if outcome.baked is not None else ""
+    drawn = f", {timeline.FILE}; logs: {following.logs_of(context, outcome.bake)}" if outcome.baked is not None else ""
     display.note(f"  report: {report.FILE}{drawn}", "dim")
     return 0
 

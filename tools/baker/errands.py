@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from baker import build, following, launching, launchspec, signal
+from baker import build, events, following, launching, launchspec, signal
 from baker.build import Build
 from baker.context import Context
 from baker.errors import BakeError, TakenAwayError
@@ -27,7 +27,9 @@ def carry_out(context: Context, plan: Plan, job: Job, payload_sha256: str) -> tu
         try:
             with context.display.phase(follow), explained_by_log(context, running):
                 expected = expectation(plan, running.errand, payload_sha256)
-                return running, following.wait_for_signal(context, running, expected)
+                accepted = following.wait_for_signal(context, running, expected)
+            tell_accepted(context, running, accepted)
+            return running, accepted
         except TakenAwayError as error:
             if running.errand.attempt == ATTEMPTS:
                 raise
@@ -53,6 +55,20 @@ def expectation(plan: Plan, errand: Build, payload_sha256: str) -> signal.Expect
     return signal.Expected(errand.id, errand.nonce, errand.mode, payload_sha256, plan.reference, limit)
 
 
+def tell_accepted(context: Context, running: Running, accepted: signal.Accepted) -> None:
+    """Keep the log of a machine that did well, and say to programs that it did."""
+    context.display.tell(
+        events.VERDICT,
+        machine=running.instance,
+        role=running.errand.mode,
+        accepted=True,
+        reason="",
+        checks=len(accepted.report["checks"]),
+        word_error_rate=accepted.word_error_rate,
+        log=following.save_log(context, running.errand, running.instance),
+    )
+
+
 @contextmanager
 def explained_by_log(context: Context, running: Running) -> Iterator[None]:
     """On a failure, save the machine's log while the machine is there, and say where it is."""
@@ -62,6 +78,8 @@ def explained_by_log(context: Context, running: Running) -> Iterator[None]:
         raise
     except BakeError as error:
         path = following.save_log(context, running.errand, running.instance)
+        told = {"machine": running.instance, "role": running.errand.mode, "accepted": False}
+        context.display.tell(events.VERDICT, **told, reason=str(error), log=path)
         raise BakeError(f"{error}; log: {path}" if path else f"{error}; the machine left no log") from None
 
 

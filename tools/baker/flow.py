@@ -12,12 +12,15 @@ from baker import (
     bakes,
     build,
     errands,
+    estimates,
+    events,
     interrupts,
     launchspec,
     leases,
     manifest,
     permissions,
     planning,
+    report,
     signal,
     sweeping,
 )
@@ -28,6 +31,7 @@ from baker.context import Context
 from baker.errors import AwsError, BakeError, Interrupted, UsageError
 from baker.images import IMAGE_TIMEOUT, Image
 from baker.launching import Job
+from baker.outcome import Outcome
 from baker.pillar import merge
 from baker.planning import Plan
 
@@ -40,23 +44,12 @@ class Options:
     audio: Audio | None = None  # a recording to transcribe on the finished image
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A verified image, and what its machines said; `baked` is None where an image was reused."""
-
-    plan: Plan
-    image: Image
-    bake: str
-    baked: signal.Accepted | None = None
-    verified: signal.Accepted | None = None
-
-
 def bake(context: Context, options: Options) -> Outcome:
     """From the tree to a verified image. On any failure nothing is left but the log and the reason."""
     with context.display.phase("plan"):
         plan = planning.make(context)
-    for name in plan.untracked:
-        context.display.note(f"  left out, since git does not track it: {name}", "yellow")
+    for untracked in plan.untracked:
+        context.display.note(f"  left out, since git does not track it: {untracked}", "yellow")
     name = build.new_bake_name()
     with leases.held(context, name) as alone:
         with only_looking():
@@ -64,6 +57,7 @@ def bake(context: Context, options: Options) -> Outcome:
         if plan.reusable and not options.force:
             return reuse(alone, plan, plan.reusable, name, options.audio)
         permissions.require(planning.permitted(alone, plan))
+        remember(alone, plan)
         return finish(alone, plan, bakes.begin(alone, plan, name), options.audio)
 
 
@@ -77,7 +71,17 @@ def resume(context: Context, name: str, audio: Audio | None = None) -> Outcome:
                 f"the tree is not what {name} was begun from: check that out again, or `bake.py reap --bake {name}`"
             )
     with leases.held(context, name) as alone:
+        remember(alone, plan)
         return finish(alone, plan, begun, audio)
+
+
+def remember(context: Context, plan: Plan) -> None:
+    """Let the display estimate by the last bake, as its report tells; without one there is nothing to go by."""
+    if plan.newest is None:
+        return
+    with suppress(AwsError):
+        told = report.load(context.bucket, report.key_of(context.config.s3.prefix, plan.newest.bake))
+        context.display.estimate = estimates.of(told)
 
 
 def _as_begun(context: Context, begun: bakes.Bake) -> Config:
@@ -100,6 +104,7 @@ def refuse_beside(found: list[bakes.Found]) -> None:
 def finish(context: Context, plan: Plan, begun: bakes.Bake, audio: Audio | None) -> Outcome:
     """Whatever is still to do of a bake."""
     name = begun.name
+    context.display.tell(events.BAKE, bake=name, content_hash=plan.content_hash)
     try:
         with swept_on_failure(context, name):
             image, baked = make_image(context, plan, name)
@@ -120,15 +125,18 @@ def finish(context: Context, plan: Plan, begun: bakes.Bake, audio: Audio | None)
         bakes.ended(context, begun, bakes.VERIFIED)
     except AwsError as error:  # no reason to call an image bad
         context.display.note(f"the bucket does not know that {name} has ended: {error}", "yellow")
+    tell_image(context, image)
     return Outcome(plan, image, name, baked, verified)
 
 
 def reuse(context: Context, plan: Plan, image: Image, run: str, audio: Audio | None) -> Outcome:
     """Nothing has changed: take the image that exists, and boot it only if there is something to transcribe."""
     if audio is None:
+        tell_image(context, image, reused=True)
         return Outcome(plan, image, image.bake)
     with swept_on_failure(context, run):
         image, verified = verify_image(context, plan, image, run, audio)
+    tell_image(context, image, reused=True)
     return Outcome(plan, image, image.bake, verified=verified)
 
 
@@ -154,6 +162,7 @@ def make_image(context: Context, plan: Plan, name: str) -> tuple[Image, signal.A
         request = launchspec.image_request(running.instance, title, tags, running=running.spot)
         context.hold()
         image = context.images.wait_until_available(context.images.create(request, name))
+    tell_image(context, image)
     context.machines.terminate(running.instance)
     return image, baked
 
@@ -185,6 +194,11 @@ def verify_image(
         context.images.tag(image.id, {launchspec.TAG_VERIFIED: "true"})
         sweeping.sweep(context, name)
     return replace(image, tags={**image.tags, launchspec.TAG_VERIFIED: "true"}), verified
+
+
+def tell_image(context: Context, image: Image, *, reused: bool = False) -> None:
+    """Say to programs that an image exists."""
+    context.display.tell(events.IMAGE, image=image.id, name=image.name, verified=image.verified, reused=reused)
 
 
 def image_tags(context: Context, plan: Plan, name: str, title: str) -> dict[str, str]:

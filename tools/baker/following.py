@@ -10,9 +10,9 @@ from baker.awscalls import Patience
 from baker.build import Build
 from baker.context import Context
 from baker.errors import AwsError, BakeError, TakenAwayError
+from baker.estimates import Step
 from baker.launching import Running
 from baker.machines import ENDED
-from baker.progress import Step
 
 SIGNAL_SECONDS = 1.0  # between looks at the bucket
 STATE_EVERY = 5  # looks at the bucket between looks at the instance
@@ -107,6 +107,11 @@ def save_log(context: Context, build: Build, instance_id: str) -> str:
         return str(path.relative_to(context.root))
     except (AwsError, OSError):
         return ""
+
+
+def logs_of(context: Context, bake: str) -> str:
+    """Where the logs of a bake's machines are, for a person."""
+    return f"{context.logs.relative_to(context.root)}/{bake}-*.log"
 
 
 def machine_phases(report: Mapping[str, Any]) -> list[tuple[str, float]]:

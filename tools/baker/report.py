@@ -8,8 +8,8 @@ from typing import Any
 
 from baker import timeline
 from baker.bucket import Bucket
-from baker.flow import Outcome
 from baker.following import machine_phases
+from baker.outcome import Outcome
 from baker.signal import Accepted
 
 SCHEMA = 1
