@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transcribe.engine import attention, precision, quantize
+from transcribe.engine import attention, int8, precision
 from transcribe.engine.api import EngineError
 from transcribe.engine.fallback import Quality, compression_ratio
 from transcribe.engine.segments import cut
@@ -111,7 +111,7 @@ def test_doubtful_is_repetition_or_a_guess_but_not_silence() -> None:
 def test_a_loud_row_does_not_change_a_quiet_one(few: bool) -> None:
     torch.manual_seed(0)
     weight, bias = torch.randn(24, 64), torch.randn(24)
-    linear = quantize.int8_linear(*quantize.quantized(weight), bias, few=few)
+    linear = int8.linear(*int8.quantized(weight), bias, few=few)
     quiet = torch.randn(1, 64).clamp(-2, 2) / 100
     together = linear(torch.cat([quiet, torch.randn(1, 64) * 1000]))[0]
     exact = torch.nn.functional.linear(quiet, weight, bias)[0]

@@ -6,11 +6,11 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
 from .attention import Attention
-from .network import ACTIVATIONS, Decoder, DecoderLayer, Encoder, EncoderLayer, Linear, Norm
+from .network import ACTIVATIONS, Decoder, DecoderLayer, Encoder, EncoderLayer, Norm
 from .quantize import embedding
 from .quantize import linear as _linear
 from .spec import Shape
-from .weights import Weights
+from .weights import Linear, Weights
 
 
 def _norm(weights: Weights, name: str) -> Norm:

@@ -21,7 +21,7 @@ class Batch:
         self._device = decoder.positions.device.type
         self.capacity = rows
         like = decoder.positions
-        heard = heard or Padded(decoder.shape, rows, like.dtype, like.device)
+        heard = heard or Padded(decoder.shape, rows, [layer.cross for layer in decoder.layers], like)
         self.cache = Cache(decoder.shape, rows, like, heard)
         self._rules = Rules(special, decoder.shape.vocabulary, self._device)
         self._state = RuleState.of(rows, self._device)
@@ -37,7 +37,7 @@ class Batch:
     def listen(self, encoded: Tensor) -> int:
         """Gives the next free row its audio [positions, width]; it joins by `join`. Returns the row's number."""
         row = len(self.rows)
-        self.cache.listen(self._decoder.layers, row, encoded)
+        self.cache.heard.listen(row, encoded)
         return row
 
     def language(self, row: int, candidates: Sequence[str] = ()) -> str:

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from . import build, precision, prepared, quantize
 from .api import EngineError
-from .heard import Compact, Heard, Padded
+from .heard import Heard, Padded
 from .network import Decoder, Encoder
 from .precision import Precision
+from .shared import Shared
 from .spec import Shape, Special, shape_of, special_of
 from .text import Text, load_tokenizer, special_names
 from .weights import Weights, fuse, load_state
@@ -27,6 +29,7 @@ class Model:
     text: Text
     encoder: Encoder
     decoder: Decoder
+    cross: tuple[tuple[Tensor, Tensor], ...]  # weight and bias of each layer's keys and values of the encoded audio
     device: str
     precision: Precision
 
@@ -41,10 +44,10 @@ class Model:
 
     def heard(self, rows: int) -> Heard:
         """Where the decoder keeps the encoded audio of `rows` chunks."""
-        if self.precision.audio == quantize.INT8 and Compact.suits(self.shape):
-            return Compact(self.shape, rows)
-        dtype = quantize.DTYPES.get(self.precision.audio, self.wide)
-        return Padded(self.shape, rows, dtype, torch.device(self.device))
+        if self.precision.audio == quantize.INT8:
+            return Shared(self.shape, rows, self.cross)
+        like = self.decoder.positions.to(quantize.DTYPES[self.precision.audio])
+        return Padded(self.shape, rows, [layer.cross for layer in self.decoder.layers], like)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -94,12 +97,14 @@ def load(model_dir: Path, *, device: str, dtype: str, folder: Path | None = None
     weights, facts = _weights(model_dir, shape, (device, dtype), folder)
     chosen = Precision(**facts["precision"])
     weights = {name: tensor.to(device) for name, tensor in weights.items()}
+    cross = [f"decoder.{layer}.cross" for layer in range(shape.decoder_layers)]
     model = Model(
         shape=shape,
         special=special,
         text=Text(tokenizer, special),
         encoder=build.encoder(weights, shape, chosen.attend),
         decoder=build.decoder(weights, shape),
+        cross=tuple((weights[f"{name}.weight"], weights[f"{name}.bias"]) for name in cross),
         device=device,
         precision=chosen,
     )

@@ -10,8 +10,8 @@ from torch import Tensor
 from .attention import Attention
 from .heard import Heard
 from .spec import Shape
+from .weights import Linear
 
-Linear = Callable[[Tensor], Tensor]
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
 
 
@@ -99,11 +99,6 @@ class Cache:
         self.keys[:, target] = self.keys[:, source]
         self.values[:, target] = self.values[:, source]
         self.heard.move(source, target)
-
-    def listen(self, layers: tuple[DecoderLayer, ...], row: int, encoded: Tensor) -> None:
-        """Row `row` is about this audio: [positions, width]."""
-        for index, layer in enumerate(layers):
-            self.heard.put(index, row, layer.cross(encoded))
 
 
 @dataclass(frozen=True)

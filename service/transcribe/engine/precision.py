@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from . import attention, quantize
+from . import attention, int8, quantize
 from .api import EngineError
-from .heard import Compact, Heard, Padded
+from .heard import Heard, Padded
 from .quantize import BFLOAT16, FLOAT16, FLOAT32, INT8
+from .shared import Shared
 from .spec import Shape
 
 CHOICES = ("auto", FLOAT32, FLOAT16, BFLOAT16, INT8)
 DECODER_ROWS = 8  # that the decoder's speed is measured with
+AUDIO_LAYERS = 2  # that listen in turn: what one layer reads of a small model stays in the processor's cache
 REPEATS = 15
 
 
@@ -31,7 +33,14 @@ class Precision:
 
     @property
     def kinds(self) -> Mapping[str, str]:
-        return {"encoder": self.encoder, "decoder": self.decoder}
+        return {"encoder": self.encoder, "decoder": self.decoder, "cross": self.cross}
+
+    @property
+    def cross(self) -> str:
+        """Kind of the matrices that make keys and values of the encoded audio."""
+        if self.audio == INT8:  # their products are small
+            return BFLOAT16 if quantize.bfloat16_products() else FLOAT32
+        return self.decoder
 
     @property
     def attend(self) -> attention.Attention:
@@ -40,34 +49,43 @@ class Precision:
 
 
 def _milliseconds(candidates: Mapping[str, Callable[[Tensor], object]], rows: int, width: int) -> dict[str, float]:
-    """The shortest time of each candidate; taken in turns, so that what else the machine does hits all alike."""
+    """The shortest time of each candidate on one thread: where anything else runs, threads wait for each other longer
+    than they work. Taken in turns, so that what else the machine does hits all alike."""
     x = torch.randn(rows, width)
     times = dict.fromkeys(candidates, math.inf)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     for _ in range(REPEATS):
         for kind, work in candidates.items():
             begin = time.perf_counter()
             work(x)
             times[kind] = min(times[kind], time.perf_counter() - begin)
+    torch.set_num_threads(threads)
     return {kind: round(seconds * 1000, 4) for kind, seconds in times.items()}
 
 
-def _attend(heard: Heard, queries: Tensor) -> Tensor:
-    return heard.attend(0, slice(0, len(queries)), queries[:, None])[0]
-
-
 def _heard(shape: Shape) -> dict[str, float]:
-    """Milliseconds that a token of DECODER_ROWS rows takes to attend to whole windows in one layer, by precision."""
-    one = replace(shape, decoder_layers=1)
-    candidates: dict[str, Heard] = {FLOAT32: Padded(one, DECODER_ROWS, torch.float32, torch.device("cpu"))}
+    """Milliseconds that a token of DECODER_ROWS rows takes to listen in AUDIO_LAYERS layers, by precision."""
+    few = replace(shape, decoder_layers=AUDIO_LAYERS)
+    weight, bias = torch.randn(2 * shape.width, shape.width), torch.zeros(2 * shape.width)
+    cross = [quantize.float_linear(weight, bias)] * AUDIO_LAYERS
+    candidates: dict[str, Heard] = {FLOAT32: Padded(few, DECODER_ROWS, cross, torch.empty(0))}
     if quantize.bfloat16_products():
-        candidates[BFLOAT16] = Padded(one, DECODER_ROWS, torch.bfloat16, torch.device("cpu"))
-    if Compact.suits(one):
-        candidates[INT8] = Compact(one, DECODER_ROWS)
+        candidates[BFLOAT16] = Padded(few, DECODER_ROWS, cross, torch.empty(0, dtype=torch.bfloat16))
+    if int8.supported():
+        narrow = weight.bfloat16() if quantize.bfloat16_products() else weight
+        candidates[INT8] = Shared(few, DECODER_ROWS, [(narrow, bias)] * AUDIO_LAYERS)
+    encoded = torch.randn(shape.positions - 1, shape.width)  # a full window is rare
     for heard in candidates.values():
         for row in range(DECODER_ROWS):
-            heard.put(0, row, torch.randn(shape.positions, 2 * shape.width))
+            heard.listen(row, encoded)
     attend = {kind: functools.partial(_attend, heard) for kind, heard in candidates.items()}
     return _milliseconds(attend, DECODER_ROWS, shape.width)
+
+
+def _attend(heard: Heard, queries: Tensor) -> None:
+    for layer in range(AUDIO_LAYERS):
+        heard.attend(layer, slice(0, len(queries)), queries[:, None])
 
 
 def measure(shape: Shape) -> dict[str, dict[str, float]]:
@@ -83,8 +101,8 @@ def measure(shape: Shape) -> dict[str, dict[str, float]]:
         candidates = {FLOAT32: quantize.float_linear(weight, None)}
         if quantize.bfloat16_products():
             candidates[BFLOAT16] = quantize.float_linear(weight.bfloat16(), None)
-        if quantize.int8_products():
-            candidates[INT8] = quantize.int8_linear(*quantize.quantized(weight), None, few=side == "decoder")
+        if int8.supported():
+            candidates[INT8] = int8.linear(*int8.quantized(weight), None, few=side == "decoder")
         result[side] = _milliseconds(candidates, count, shape.width)
     return {**result, "audio": _heard(shape)}
 
@@ -104,4 +122,6 @@ def of(dtype: str, device: str, fastest: Mapping[str, str]) -> Precision:
         return Precision(FLOAT32, FLOAT32, FLOAT32, FLOAT32)
     if dtype == "auto":
         return Precision(fastest["encoder"], fastest["decoder"], fastest["audio"], FLOAT32)
-    return Precision(dtype, dtype, BFLOAT16 if quantize.bfloat16_products() else INT8, FLOAT32)
+    if dtype == INT8:
+        return Precision(INT8, INT8, INT8 if int8.supported() else FLOAT32, FLOAT32)
+    return Precision(BFLOAT16, BFLOAT16, BFLOAT16, FLOAT32)

@@ -6,7 +6,7 @@ values of the encoded audio); `conv1`, `conv2`, `positions`, `norm` and `head`, 
 beside the layers. The queries' weights carry the factor 1/sqrt(head size), so that attention needs none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Weights = dict[str, Tensor]
+Linear = Callable[[Tensor], Tensor]
 
 
 def load_state(model_dir: Path, dtype: torch.dtype) -> "Mapping[str, Tensor]":
