@@ -30,7 +30,7 @@ PY
   send report_url $RUN/report.json
   echo "TRANSCRIBE-BAKE $(value build_id) $(value nonce) failure $(sha256sum <$RUN/report.json | cut -d' ' -f1)" >/dev/console
   sync
-  systemctl --no-block poweroff
+  if [ "$(value keep)" != True ]; then systemctl --no-block poweroff; fi # one that is kept ends at its deadline
 }
 
 send() { # the address stays out of the process list

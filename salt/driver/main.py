@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Runs a machine's errand and reports it. Success leaves the machine up for the launcher; failure powers it off.
+"""Runs a machine's errand and reports it. Success leaves the machine up for the launcher; failure powers it
+off, unless it is to be kept.
 
 main.py --parameters FILE
 """
@@ -37,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     reason = _run(told, report)
     verdict = FAILURE if reason else SUCCESS
     _deliver(told, report, verdict, reason)
-    if reason:
+    if reason and told.keep:
+        channel.console("transcribe-bake: kept to be looked at, until the deadline")
+    elif reason:
         _power_off()
     return int(bool(reason))
 

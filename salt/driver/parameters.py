@@ -35,6 +35,7 @@ class Parameters:
     payload_sha256: str
     audio: Audio | None
     origin: Mapping[str, Any]  # what the image's manifest is to say of where it comes from
+    keep: bool = False  # on a failure the machine stays up, to be looked at until its deadline
 
 
 def load(path: Path, payload_file: Path) -> Parameters:
@@ -58,6 +59,7 @@ def load(path: Path, payload_file: Path) -> Parameters:
             payload_sha256=told["payload"]["sha256"] if mode == BAKE else _digest(payload_file),
             audio=Audio(url=audio["url"], language=audio["language"], suffix=audio["suffix"]) if audio else None,
             origin=told.get("origin", {}),
+            keep=told.get("keep") is True,
         )
     except OSError as error:
         raise DriverError(f"{path}: {error.strerror}") from None

@@ -168,3 +168,11 @@ def test_bootstrap_reports_what_failed_and_ends_the_machine(
     assert line[4] == hashlib.sha256(Bucket.kept["/report_url"]).hexdigest()
     assert "systemctl --no-block poweroff" in (tmp_path / "called").read_text()
     assert not (tmp_path / "srv/salt").exists()
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_to_be_kept_stays_up_when_the_bootstrap_fails(tmp_path: Path, bucket: str) -> None:
+    done = bootstrap(tmp_path, {**parameters(bucket, path="/none"), "keep": True})
+    assert done.returncode != 0
+    assert json.loads(Bucket.kept["/report_url"])["verdict"] == "failure"
+    assert "poweroff" not in (tmp_path / "called").read_text()

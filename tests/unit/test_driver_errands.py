@@ -140,6 +140,23 @@ def test_defect_of_the_driver_is_reported_too(
     assert "ZeroDivisionError" in run(tmp_path, Report())
 
 
+@pytest.mark.parametrize(("keep", "powered_off"), [(False, True), (True, False)])
+def test_a_failure_powers_the_machine_off_unless_it_is_to_be_kept(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool, powered_off: bool
+) -> None:
+    commands: list[list[str]] = []
+    told: list[str] = []
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("subprocess.run", lambda command, **_: commands.append(command))
+    monkeypatch.setattr(main, "_log", lambda _: b"")
+    monkeypatch.setattr(channel, "put", lambda *_: None)
+    monkeypatch.setattr(channel, "console", told.append)
+    machine.seal = result(failed=("seal-apt",))
+    assert main.main(["--parameters", str(written(tmp_path, keep=keep))]) == 1
+    assert (["systemctl", "--no-block", "poweroff"] in commands) == powered_off
+    assert any("kept to be looked at" in line for line in told) == keep
+
+
 def test_image_must_apply_without_a_change(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "payload.sha256").write_text("cd" * 32 + "\n")
     report = Report()

@@ -93,6 +93,8 @@ def verdict(context: Context, found: Found, holder: Holder | None) -> str:
 def _unfinished(context: Context, found: Found) -> str:
     if any(machine.overdue(context.now()) for machine in found.instances):
         return "past its deadline: reap"
+    if found.kept is not None:
+        return f"failed, its machine kept {found.kept.until}: {found.bake.reason[:80]}"
     if found.instances:
         return f"unfinished, {found.instances[0].role} until {found.instances[0].deadline:%H:%M}: resume or reap"
     return "unfinished: resume or reap"

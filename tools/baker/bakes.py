@@ -39,6 +39,12 @@ class Found:
     images: tuple[Image, ...]
 
     @property
+    def kept(self) -> Machine | None:
+        """The machine that is kept after it failed."""
+        over = self.bake.end == FAILED
+        return next((machine for machine in self.instances if over and machine.keep), None)
+
+    @property
     def unfinished(self) -> bool:
         """Whether it left a machine, or an image that nobody has verified."""
         return bool(self.instances) or any(not image.verified for image in self.images)
@@ -78,6 +84,22 @@ def unfinished(context: Context) -> list[Found]:
     names = {instance.bake for instance in instances} | {image.bake for image in images if not image.verified}
     records = (_read(context.bucket, key_of(context, name)) for name in sorted(names, reverse=True))
     return [found for record in records if record and (found := _found(record, instances, images)).unfinished]
+
+
+def refuse_beside(found: list[Found]) -> None:
+    """One bake at a time: raises UsageError that names the one that is not finished, and the ways out."""
+    for other in found:
+        name = other.bake.name
+        if other.kept is not None:
+            raise UsageError(
+                f"the bake {name} failed, and its machine {other.kept.id} is kept {other.kept.until}: "
+                f"`bake.py reap --bake {name} --yes` ends it before"
+            )
+        left = ", ".join([*(machine.id for machine in other.instances), *(image.id for image in other.images)])
+        raise UsageError(
+            f"the bake {name} is not finished ({left}): `bake.py resume {name}` continues it, "
+            f"`bake.py reap --bake {name} --yes` removes it"
+        )
 
 
 def survey(context: Context) -> list[Found]:

@@ -33,6 +33,7 @@ class Build:
     mode: str  # signal.BAKE or signal.VERIFY
     prefix: str
     attempt: int = 1  # counted on when AWS took the machine of the one before away
+    keep: bool = False  # if it fails, its machine stays until its deadline
     nonce: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
 
     @property
@@ -47,6 +48,7 @@ class Build:
         """The tags of its instance and volume."""
         return {
             **common,
+            **({launchspec.TAG_KEEP: "true"} if self.keep else {}),
             "Name": f"transcribe-bake {self.id}",
             launchspec.TAG_BAKE: self.bake,
             launchspec.TAG_ROLE: self.mode,
@@ -85,6 +87,7 @@ def parameters(
         "nonce": build.nonce,
         "mode": build.mode,
         "deadline_seconds": deadline_seconds,
+        "keep": build.keep,
         "report_url": bucket.url(build.key("report.json"), "PUT", seconds),
         "progress_url": bucket.url(build.key("progress.json"), "PUT", seconds),
         "log_url": bucket.url(build.key("log.txt"), "PUT", seconds),

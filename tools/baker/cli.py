@@ -87,10 +87,10 @@ def parser() -> argparse.ArgumentParser:
 
     shell = commands_.add_parser(
         "shell",
-        help="run a command in a machine started from an image (local cloud)",
+        help="run a command in a machine started from an image, or in one that runs (local cloud)",
         usage="bake.py shell [-h] [--disk] IMAGE [-- CMD ...]",
     )
-    shell.add_argument("image", metavar="IMAGE", help='an image\'s id, or "latest"')
+    shell.add_argument("image", metavar="IMAGE", help="an image's id, \"latest\", or a machine's id")
     shell.add_argument("--disk", action="store_true", help="only enter the image's disk; boot nothing")
     shell.set_defaults(run=commands.shell, cloud=clouds.LOCAL)
     return top
@@ -161,6 +161,7 @@ def _where(command: argparse.ArgumentParser) -> None:
 
 def _wishes(command: argparse.ArgumentParser) -> None:
     command.add_argument("--force", action="store_true", help="bake even if nothing has changed")
+    command.add_argument("--keep", action="store_true", help="leave a machine that fails until its deadline")
     command.add_argument("--audio", metavar="FILE", type=Path, help="a recording to transcribe on the finished image")
     command.add_argument("--language", metavar="CODE", help="the recording's; default: the model's")
     _events(command)

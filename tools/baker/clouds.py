@@ -88,10 +88,28 @@ def address(root: Path, cloud: str, context: Context, instance_id: str, port: in
         return LocalCloud.url_of(root, instance_id, port)
 
 
+def way_in(cloud: str, config: Config, instance_id: str) -> str:
+    """How a person gets into a machine, which has neither a key pair nor an open port nor a role."""
+    if cloud == LOCAL:
+        return f"look at it with: sudo python3 tools/bake.py shell {instance_id}"
+    where = f"--region {config.aws.region}"
+    return (
+        "look at it by Session Manager, once it has a role with AmazonSSMManagedInstanceCore:\n"
+        f"  aws ec2 associate-iam-instance-profile {where} --instance-id {instance_id} "
+        "--iam-instance-profile Name=PROFILE\n"
+        f"  aws ssm start-session {where} --target {instance_id}"
+    )
+
+
 def shell(root: Path, image: str, argv: Sequence[str], *, disk: bool) -> int:
-    """Run `argv` on an image of the local cloud, booted or only its disk; returns the command's exit code."""
+    """Run `argv` on an image of the local cloud, booted or only its disk, or in a machine that runs.
+
+    Returns the command's exit code.
+    """
     with _local_errors():
         endpoint = LocalCloud.ensure(root)
+        if image.startswith("i-"):
+            return LocalCloud.run(root, image, argv)
         image_id = _newest_image(root, endpoint) if image == "latest" else image
         return LocalCloud.shell(root, image_id, argv, boot=not disk)
 

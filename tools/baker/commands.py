@@ -24,7 +24,7 @@ from baker import (
 )
 from baker.build import Audio
 from baker.context import Context, open_context
-from baker.errors import AwsError, UsageError
+from baker.errors import AwsError, KeptError, UsageError
 from baker.outcome import Outcome
 from baker.progress import Display, open_console
 
@@ -77,7 +77,11 @@ def _bake(root: Path, options: argparse.Namespace, wishes: flow.Options) -> int:
     display = _display(options)
     config = clouds.bake_config(root, options, display)
     context = open_context(root, config, display)
-    return _report(context, flow.bake(context, wishes))
+    try:
+        return _report(context, flow.bake(context, wishes))
+    except KeptError as error:
+        display.note(clouds.way_in(options.cloud, config, error.machine))
+        raise
 
 
 def resume(root: Path, options: argparse.Namespace) -> int:
@@ -118,12 +122,13 @@ def _wishes(options: argparse.Namespace) -> flow.Options:
     if options.audio is None:
         if options.language:
             raise UsageError("--language says what language --audio is in; name a file with --audio")
-        return flow.Options(force=options.force)
+        return flow.Options(force=options.force, keep=options.keep)
     if not options.audio.is_file():
         raise UsageError(f"--audio {options.audio}: there is no such file")
     if options.language and not LANGUAGE.fullmatch(options.language):
         raise UsageError(f"--language {options.language!r}: must be a code such as sv or en")
-    return flow.Options(force=options.force, audio=Audio(options.audio, options.language or ""))
+    audio = Audio(options.audio, options.language or "")
+    return flow.Options(force=options.force, audio=audio, keep=options.keep)
 
 
 def _need_root(why: str) -> None:

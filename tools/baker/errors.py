@@ -21,6 +21,14 @@ class AwsError(BakeError):
         self.passing = passing
 
 
+class KeptError(BakeError):
+    """A bake failed, and its `machine` is kept to be looked at."""
+
+    def __init__(self, message: str, machine: str) -> None:
+        super().__init__(message)
+        self.machine = machine
+
+
 class TakenAwayError(BakeError):
     """AWS took the machine away, or its host is broken: no fault of the bake, and another machine may do."""
 

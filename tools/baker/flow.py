@@ -3,8 +3,7 @@
 Every step finds what an earlier launcher did of it before it does it: resuming a bake is going through it again.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -14,6 +13,7 @@ from baker import (
     errands,
     estimates,
     events,
+    failing,
     interrupts,
     launchspec,
     leases,
@@ -42,6 +42,7 @@ class Options:
 
     force: bool = False  # bake even if an image from the same inputs exists
     audio: Audio | None = None  # a recording to transcribe on the finished image
+    keep: bool = False  # a machine that fails stays until its deadline
 
 
 def bake(context: Context, options: Options) -> Outcome:
@@ -53,18 +54,20 @@ def bake(context: Context, options: Options) -> Outcome:
     name = build.new_bake_name()
     with leases.held(context, name) as alone:
         with only_looking():
-            refuse_beside(bakes.unfinished(alone))
+            bakes.refuse_beside(bakes.unfinished(alone))
         if plan.reusable and not options.force:
-            return reuse(alone, plan, plan.reusable, name, options.audio)
+            return reuse(alone, plan, plan.reusable, name, options)
         permissions.require(planning.permitted(alone, plan))
         remember(alone, plan)
-        return finish(alone, plan, bakes.begin(alone, plan, name), options.audio)
+        return finish(alone, plan, bakes.begin(alone, plan, name), options)
 
 
-def resume(context: Context, name: str, audio: Audio | None = None) -> Outcome:
+def resume(context: Context, name: str) -> Outcome:
     """Continue a bake whose launcher died; it ends as any other: in a verified image, or with nothing left."""
     with context.display.phase("plan"):
         begun = bakes.load(context, name)
+        if begun.end == bakes.FAILED:
+            raise UsageError(f"{name} has failed, which no resuming can mend: {begun.reason}")
         plan = planning.make(replace(context, config=_as_begun(context, begun)))
         if plan.content_hash != begun.content_hash:
             raise UsageError(
@@ -72,7 +75,7 @@ def resume(context: Context, name: str, audio: Audio | None = None) -> Outcome:
             )
     with leases.held(context, name) as alone:
         remember(alone, plan)
-        return finish(alone, plan, begun, audio)
+        return finish(alone, plan, begun, Options())
 
 
 def remember(context: Context, plan: Plan) -> None:
@@ -90,31 +93,20 @@ def _as_begun(context: Context, begun: bakes.Bake) -> Config:
     return replace(context.config, source=Source(ami=begun.source_ami), pillar=pillar)
 
 
-def refuse_beside(found: list[bakes.Found]) -> None:
-    """One bake at a time: raises UsageError that names the one that is not finished, and both ways out."""
-    for other in found:
-        left = ", ".join([*(machine.id for machine in other.instances), *(image.id for image in other.images)])
-        name = other.bake.name
-        raise UsageError(
-            f"the bake {name} is not finished ({left}): `bake.py resume {name}` continues it, "
-            f"`bake.py reap --bake {name} --yes` removes it"
-        )
-
-
-def finish(context: Context, plan: Plan, begun: bakes.Bake, audio: Audio | None) -> Outcome:
+def finish(context: Context, plan: Plan, begun: bakes.Bake, options: Options) -> Outcome:
     """Whatever is still to do of a bake."""
     name = begun.name
     context.display.tell(events.BAKE, bake=name, content_hash=plan.content_hash)
     try:
-        with swept_on_failure(context, name):
-            image, baked = make_image(context, plan, name)
+        with failing.swept_on_failure(context, name):
+            image, baked = make_image(context, plan, name, keep=options.keep)
             if image.verified:  # an earlier launcher had only not cleaned up
                 errand = Build(name, signal.VERIFY, context.config.s3.prefix)
                 verified = errands.heard_before(context, plan, errand, plan.payload.sha256)
                 context.hold()
                 sweeping.sweep(context, name)
             else:
-                image, verified = verify_image(context, plan, image, name, audio)
+                image, verified = verify_image(context, plan, image, name, options)
     except leases.LostError:
         raise  # how this bake ends is another launcher's business
     except (BakeError, UsageError, Interrupted) as error:
@@ -129,18 +121,18 @@ def finish(context: Context, plan: Plan, begun: bakes.Bake, audio: Audio | None)
     return Outcome(plan, image, name, baked, verified)
 
 
-def reuse(context: Context, plan: Plan, image: Image, run: str, audio: Audio | None) -> Outcome:
+def reuse(context: Context, plan: Plan, image: Image, run: str, options: Options) -> Outcome:
     """Nothing has changed: take the image that exists, and boot it only if there is something to transcribe."""
-    if audio is None:
+    if options.audio is None:
         tell_image(context, image, reused=True)
         return Outcome(plan, image, image.bake)
-    with swept_on_failure(context, run):
-        image, verified = verify_image(context, plan, image, run, audio)
+    with failing.swept_on_failure(context, run):
+        image, verified = verify_image(context, plan, image, run, replace(options, keep=False))
     tell_image(context, image, reused=True)
     return Outcome(plan, image, image.bake, verified=verified)
 
 
-def make_image(context: Context, plan: Plan, name: str) -> tuple[Image, signal.Accepted]:
+def make_image(context: Context, plan: Plan, name: str, *, keep: bool) -> tuple[Image, signal.Accepted]:
     """Bake a machine, and make an image of it once its signal is accepted."""
     made = context.images.tagged({launchspec.TAG_BAKE: name})
     if made:
@@ -150,6 +142,7 @@ def make_image(context: Context, plan: Plan, name: str) -> tuple[Image, signal.A
         context.bucket.put(build.payload_key(context.config.s3.prefix, plan.payload), plan.payload.data)
     origin = planning.origin(context, name, plan.content_hash, plan.source)
     job = Job(name, signal.BAKE, plan.source, plan.volume_gb, plan.places, payload=plan.payload, origin=origin)
+    job = replace(job, keep=keep)
     running, baked = errands.carry_out(context, plan, job, plan.payload.sha256)
     if not running.spot:
         with display.phase("stop machine"):
@@ -179,14 +172,16 @@ def complete_image(context: Context, plan: Plan, name: str, image_id: str) -> tu
 
 
 def verify_image(
-    context: Context, plan: Plan, image: Image, name: str, audio: Audio | None
+    context: Context, plan: Plan, image: Image, name: str, options: Options
 ) -> tuple[Image, signal.Accepted]:
     """Boot the image, let the machine prove itself again, and mark the image as verified."""
+    audio = options.audio
     if audio is not None:
         audio = replace(audio, language=audio.language or plan.model["language"])
         errand = Build(name, signal.VERIFY, context.config.s3.prefix)
         context.bucket.put(build.audio_key(errand, audio), audio.path.read_bytes())
-    job = Job(name, signal.VERIFY, image, max(plan.volume_gb, image.volume_gb), plan.places, audio=audio)
+    volume_gb = max(plan.volume_gb, image.volume_gb)
+    job = Job(name, signal.VERIFY, image, volume_gb, plan.places, audio=audio, keep=options.keep)
     _, verified = errands.carry_out(context, plan, job, image.tags.get(launchspec.TAG_PAYLOAD, ""))
     manifest.check_booted(verified.report, image)
     with context.display.phase("clean up"):
@@ -214,30 +209,3 @@ def image_tags(context: Context, plan: Plan, name: str, title: str) -> dict[str,
         launchspec.TAG_PAYLOAD: plan.payload.sha256,
         launchspec.TAG_MODEL: f"{plan.model['id']}@{plan.model['revision']}",
     }
-
-
-@contextmanager
-def swept_on_failure(context: Context, name: str) -> Iterator[None]:
-    """Whatever goes wrong inside: end the bake's machines and remove its image, undisturbed by signals.
-
-    Unless another launcher has taken the bake over: what exists of it is that one's now.
-    """
-    try:
-        yield
-    except leases.LostError:
-        raise
-    except BaseException:
-        with interrupts.held_off(context.display.note):
-            try:
-                with suppress(AwsError):
-                    context.hold()
-                sweeping.sweep(context, name)
-            except leases.LostError:
-                raise
-            except (AwsError, BakeError) as error:
-                minutes = context.config.bake.deadline_minutes
-                context.display.note(
-                    f"cleaning up failed: {error}; the machine ends itself {minutes} minutes after launch at most, "
-                    f"and `bake.py reap --bake {name} --yes` removes the rest"
-                )
-        raise

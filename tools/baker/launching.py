@@ -28,6 +28,7 @@ class Job:
     payload: Payload | None = None
     audio: Audio | None = None
     origin: Mapping[str, Any] | None = None  # of the image to be, for its manifest
+    keep: bool = False  # if it fails, the machine stays until its deadline
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def launch(context: Context, job: Job, attempt: int = 1, recorded: str = "") -> 
     the instance that the first one made instead of making a second one.
     """
     config = context.config
-    errand = Build(job.bake, job.mode, config.s3.prefix, attempt)
+    errand = Build(job.bake, job.mode, config.s3.prefix, attempt, keep=job.keep)
     seconds = config.bake.deadline_minutes * 60
     deadline = context.now() + timedelta(seconds=seconds)
     told = build.parameters(errand, context.bucket, seconds, payload=job.payload, audio=job.audio, origin=job.origin)

@@ -28,6 +28,12 @@ class Machine:
     kind: str  # instance type
     zone: str
     deadline: datetime | None
+    keep: bool = False  # it stays up when it fails, to be looked at
+
+    @property
+    def until(self) -> str:
+        """How long it will be there, for a person."""
+        return f"until {self.deadline:%H:%M} UTC" if self.deadline else "until it is ended"
 
     def overdue(self, now: datetime) -> bool:
         """Whether it should have ended itself; one without a readable deadline has none to wait for."""
@@ -193,4 +199,5 @@ def _machine(described: "InstanceTypeDef") -> Machine:
         kind=described["InstanceType"],
         zone=described.get("Placement", {}).get("AvailabilityZone", ""),
         deadline=launchspec.parse_time(tags.get(launchspec.TAG_DEADLINE, "")),
+        keep=tags.get(launchspec.TAG_KEEP) == "true",
     )

@@ -65,6 +65,24 @@ def sweep(context: Context, bake: str) -> None:
     _discard(context, _beside_machines(context, bake, images), ended)
 
 
+def spare(context: Context, bake: str) -> Machine | None:
+    """Remove all of a bake but the machine that is to be kept, and return that; None, and nothing done: there is none."""
+    machines = context.machines.ours(bake)
+    kept = next((machine for machine in machines if _keepable(context, machine)), None)
+    if kept is not None:
+        images = context.images.ours()
+        left = [image for image in images if image.bake == bake and not image.verified]
+        loose = [piece for piece in _loose(context, images) if piece.bake == bake]
+        others = [machine for machine in machines if machine.id != kept.id]
+        remove(context, Leftovers(machines=others, images=left, snapshots=loose))
+    return kept
+
+
+def _keepable(context: Context, machine: Machine) -> bool:
+    """Whether it was launched to be kept, and will end itself: what does not run, or should have ended, will not."""
+    return machine.keep and machine.state in ("pending", "running") and not machine.overdue(context.now())
+
+
 def remove(context: Context, left: Leftovers) -> None:
     """End the machines, then remove the rest."""
     for machine in left.machines:
