@@ -66,7 +66,7 @@ def sweep(context: Context, bake: str) -> None:
 
 
 def spare(context: Context, bake: str) -> Machine | None:
-    """Remove all of a bake but the machine that is to be kept, and return that; None, and nothing done: there is none."""
+    """Remove all of a bake but the machine to be kept, which is returned. None: there is none, and nothing was done."""
     machines = context.machines.ours(bake)
     kept = next((machine for machine in machines if _keepable(context, machine)), None)
     if kept is not None:
