@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from baker import bakes, cli, flow, launchdata, launchspec, planning, policy, publishing, starting, sweeping
-from baker.config import Source
+from baker.config import Config, Source
 from baker.errors import BakeError
 from fakecloud import Cloud
 from fakemachine import Machine
@@ -116,6 +116,43 @@ def test_the_policy_is_printed_without_asking_aws(tmp_path: Path, capsys: pytest
     assert cli.main(["plan", "--policy", "--config", str(file)]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert "arn:aws-cn:s3:::b/transcribe-bake/*" in json.dumps(printed)
+
+
+def key_statements(config: Config) -> list[Any]:
+    return [s for s in policy.document(config)["Statement"] if any(a.startswith("kms:") for a in s["Action"])]
+
+
+@pytest.mark.parametrize(
+    ("named", "resource", "alias"),
+    [
+        ("alias/images", "arn:aws:kms:*:*:key/*", "alias/images"),
+        ("arn:aws:kms:eu-north-1:111122223333:alias/images", "arn:aws:kms:*:*:key/*", "alias/images"),
+        ("0d990263-018e-4e65-a703-eff731de951e", "arn:aws:kms:*:*:key/0d990263-018e-4e65-a703-eff731de951e", None),
+        ("arn:aws:kms:eu-north-1:111122223333:key/mrk-1", "arn:aws:kms:eu-north-1:111122223333:key/mrk-1", None),
+    ],
+)
+def test_a_key_of_ones_own_may_be_used_by_ec2_and_nobody_else(
+    cloud: Cloud, recorder: Recorder, named: str, resource: str, alias: str | None
+) -> None:
+    """https://docs.aws.amazon.com/ebs/latest/userguide/ebs-encryption-requirements.html#ebs-encryption-permissions"""
+    config = cloud.context.config
+    assert key_statements(config) == []
+    abroad = replace(config.publish, regions=("eu-west-1",))
+    config = replace(config, image=replace(config.image, kms_key=named), publish=abroad)
+    via, grants = key_statements(config)
+    assert set(via["Action"]) == {
+        "kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo",
+    }  # fmt: skip
+    assert grants["Action"] == ["kms:CreateGrant"]
+    aliases = {"ForAnyValue:StringLike": {"kms:ResourceAliases": alias}} if alias else {}
+    expected = {"StringLike": {"kms:ViaService": "ec2.*.amazonaws.com"}, **aliases}
+    assert (via["Resource"], via["Condition"]) == ([resource], expected)
+    assert grants["Resource"] == [resource]
+    assert grants["Condition"] == {**expected, "Bool": {"kms:GrantIsForAWSResource": "true"}}
+    context = replace(cloud.context, config=config)
+    planning.permitted(context, planning.make(context))
+    [disk] = recorder.calls["ec2", "RunInstances"][-1]["BlockDeviceMappings"]
+    assert disk["Ebs"]["KmsKeyId"] == named
 
 
 def test_the_policy_confines_what_can_be_confined(cloud: Cloud) -> None:

@@ -74,7 +74,7 @@ def _questions(config: Config, subject: Subject) -> Iterator[tuple[str, Mapping[
     tags = {**config.tags, launchspec.TAG_BAKE: "dry-run"}
     source = subject.source
     spec = launchspec.MachineSpec(
-        source.id, source.root_device, source.volume_gb, subject.group, "#cloud-config\n", tags
+        source.id, source.root_device, source.volume_gb, subject.group, "#cloud-config\n", tags, config.image.kms_key
     )
     run = launchspec.run_request(spec, subject.place, "dry-run")
     if not subject.group:

@@ -20,6 +20,7 @@ TEMPLATES = "{ec2}launch-template/*"
 TARGETS, SCALING = "{elb}targetgroup/{launch}/*", "{scaling}autoScalingGroup:*:autoScalingGroupName/{launch}"
 PUBLISHED = "{published_parameter}"
 SPOT = "{ec2}spot-instances-request/*"
+KEY = "{kms_key}"  # of disks, where it is the account's own
 NETWORK = ("{ec2}subnet/*", "{ec2}network-interface/*", "{ec2}vpc/*")
 
 Condition = Mapping[str, Mapping[str, str]]
@@ -27,6 +28,11 @@ FREE: Condition = {}
 OURS: Condition = {"Null": {f"aws:ResourceTag/{launchspec.TAG_BAKE}": "false"}}  # it carries a bake's tag
 SERVES: Condition = {"Null": {f"aws:ResourceTag/{launchspec.TAG_LAUNCH}": "false"}}  # it was launched to serve
 BECOMES_SERVING: Condition = {"Null": {f"aws:RequestTag/{launchspec.TAG_LAUNCH}": "false"}}
+VIA_EC2: Condition = {
+    "StringLike": {"kms:ViaService": "ec2.{anywhere}.{suffix}"},
+    "ForAnyValue:StringLike": {"kms:ResourceAliases": "{alias}"},
+}  # fmt: skip
+FOR_EC2: Condition = {**VIA_EC2, "Bool": {"kms:GrantIsForAWSResource": "true"}}
 BECOMES_OURS: Condition = {"Null": {f"aws:RequestTag/{launchspec.TAG_BAKE}": "false"}}
 
 
@@ -64,6 +70,15 @@ def tags_at(creation: str, *resources: str) -> Grant:
     return grant("ec2:CreateTags", *resources, when={"StringEquals": {"ec2:CreateAction": creation}})
 
 
+# What EC2 does with the key for whoever starts a machine from an encrypted disk, or copies one.
+ENCRYPTS = (
+    *(
+        grant(f"kms:{operation}", KEY, when=VIA_EC2)
+        for operation in ("Decrypt", "DescribeKey", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo")
+    ),
+    grant("kms:CreateGrant", KEY, when=FOR_EC2),
+)
+
 CALLS: tuple[Call, ...] = (
     *describes(
         "DescribeImages", "DescribeInstances", "DescribeInstanceStatus", "DescribeInstanceTypeOfferings",
@@ -81,7 +96,7 @@ CALLS: tuple[Call, ...] = (
             **BECOMES_SERVING, "StringEquals": {"ec2:MetadataHttpTokens": "required"},
         }),
         grant("ec2:RunInstances", TEMPLATES), grant("ssm:GetParameters", PUBLISHED),  # which names a template's image
-        tags_at("RunInstances", INSTANCES, VOLUMES),
+        tags_at("RunInstances", INSTANCES, VOLUMES), *ENCRYPTS,
     )),
     Call("ec2", "StopInstances", (grant("ec2:StopInstances", INSTANCES, when=OURS),)),
     Call("ec2", "TerminateInstances", (
@@ -100,7 +115,7 @@ CALLS: tuple[Call, ...] = (
     )),
     *describes("DescribeImageAttribute"),
     Call("ec2", "CopyImage", (
-        grant("ec2:CopyImage", IMAGES, SNAPSHOTS), tags_at("CopyImage", IMAGES, SNAPSHOTS),
+        grant("ec2:CopyImage", IMAGES, SNAPSHOTS), tags_at("CopyImage", IMAGES, SNAPSHOTS), *ENCRYPTS,
     )),
     Call("ec2", "ModifyImageAttribute", (grant("ec2:ModifyImageAttribute", IMAGES, when=OURS),)),
     Call("ec2", "EnableImageDeprecation", (grant("ec2:EnableImageDeprecation", IMAGES, when=OURS),)),
@@ -152,9 +167,15 @@ def document(config: Config, calls: Iterable[Call] = CALLS) -> dict[str, Any]:
         "Statement": [
             _statement(sorted(allowed), resources, condition, _values(config))
             for (resources, condition), allowed in actions.items()
-            if config.source.ssm_parameter or "{source_parameter}" not in resources
+            if _concerns(config, resources)
         ],
     }
+
+
+def _concerns(config: Config, resources: tuple[str, ...]) -> bool:
+    """Whether the configuration has what these resources are."""
+    there = {"{source_parameter}": config.source.ssm_parameter, KEY: config.image.kms_key}
+    return all(configured for resource, configured in there.items() if resource in resources)
 
 
 def _statement(
@@ -166,7 +187,8 @@ def _statement(
         "Resource": [resource.format_map(values) for resource in resources],
     }
     if condition:
-        statement["Condition"] = {test: dict(keys) for test, keys in condition}
+        told = {test: {key: value.format_map(values) for key, value in keys} for test, keys in condition}
+        statement["Condition"] = {test: keys for test, keys in told.items() if all(keys.values())}
     return statement
 
 
@@ -175,7 +197,12 @@ def _values(config: Config) -> dict[str, str]:
     region = config.aws.region
     anywhere = "*" if config.publish.regions else region  # where images are copied to
     partition = boto3.Session().get_partition_for_region(region)
+    key, alias = _key(config.image.kms_key, f"arn:{partition}:kms:{anywhere}:*:key/")
     return {
+        "anywhere": anywhere,
+        "suffix": "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com",
+        "kms_key": key,
+        "alias": alias,
         "ec2": f"arn:{partition}:ec2:{region}:*:",
         "ec2_any": f"arn:{partition}:ec2:{anywhere}::",
         "elb": f"arn:{partition}:elasticloadbalancing:{region}:*:",
@@ -187,3 +214,13 @@ def _values(config: Config) -> dict[str, str]:
         "published_parameter": f"arn:{partition}:ssm:{anywhere}:*:parameter{config.publish.ssm_parameter}",
         "source_parameter": f"arn:{partition}:ssm:{region}:*:parameter/{config.source.ssm_parameter.lstrip('/')}",
     }
+
+
+def _key(named: str, keys: str) -> tuple[str, str]:
+    """What a key is as a resource of a policy, where every key begins with `keys`, and its alias, if it goes by one.
+
+    IAM knows keys by their ids only: https://docs.aws.amazon.com/kms/latest/developerguide/alias-authorization.html
+    """
+    if "alias/" in named:
+        return f"{keys}*", named[named.index("alias/") :]
+    return (named if named.startswith("arn:") else f"{keys}{named}"), ""
