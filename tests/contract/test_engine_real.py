@@ -1,6 +1,7 @@
 """The engine with a real model on real recordings."""
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import soundfile
 import torch
 from localcloud.models import model_dir
 from numpy.typing import NDArray
-from transcribe.engine import Chunk, ChunkResult, Engine, EngineError
+from torch import Tensor
+from transcribe.engine import Chunk, ChunkResult, Engine, EngineError, model, trial
+from transcribe.engine.replay import Capture
+from transcribe.engine.runner import Runner
 from transcribe.types import SAMPLE_RATE, DecodeOptions
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, logging
 
@@ -38,21 +42,84 @@ def engine() -> Engine:
     return load()
 
 
-@pytest.mark.parametrize("name", ["whisper-base", "whisper-tiny.en"])
-def test_float32_says_token_for_token_what_generate_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def load_recorded(name: str) -> Engine:
+    """With the decoder's steps as a GPU has them: over static buffers, recorded; here, that is repeated."""
+    with torch.inference_mode():
+        loaded, _ = model.load(model_dir(name), device="cpu", dtype="float32")
+        runner = Runner(loaded, 4)
+        runner.record(lambda step, _: step)
+    return Engine(runner, device="cpu", torch_dtype="torch.float32", facts={"word_times": False})
+
+
+@pytest.mark.parametrize(
+    ("name", "way"), [("whisper-base", load), ("whisper-tiny.en", load), ("whisper-base", load_recorded)]
+)
+def test_float32_says_token_for_token_what_generate_says(
+    name: str, way: Callable[[str], Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("transcribe.engine.runner.frames_for", lambda _: 3000)  # as generate hears it
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    model = WhisperForConditionalGeneration.from_pretrained(model_dir(name), dtype=torch.float32)
+    theirs = WhisperForConditionalGeneration.from_pretrained(model_dir(name), dtype=torch.float32)
     extract = WhisperFeatureExtractor.from_pretrained(model_dir(name))
     spoken = {"language": "en", "task": "transcribe"} if name == "whisper-base" else {}
-    results = load(name).transcribe([Chunk(i, audio, ENGLISH) for i, audio in enumerate(clips())])
+    results = way(name).transcribe([Chunk(i, audio, ENGLISH) for i, audio in enumerate(clips())])
     for audio, result in zip(clips(), results, strict=True):
         mel = extract(audio, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
-        expected = model.generate(mel, return_timestamps=True, force_unique_generate_call=True, **spoken)[0].tolist()
-        said = expected[expected.index(model.generation_config.no_timestamps_token_id + 1) :]
+        expected = theirs.generate(mel, return_timestamps=True, force_unique_generate_call=True, **spoken)[0].tolist()
+        said = expected[expected.index(theirs.generation_config.no_timestamps_token_id + 1) :]
         ours = [token for segment in result.segments for token in segment.tokens]
-        assert ours == [token for token in said if token != model.generation_config.eos_token_id]
+        assert ours == [token for token in said if token != theirs.generation_config.eos_token_id]
+
+
+def lying(step: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], None]:
+    """Replays something else than it recorded."""
+
+    def replay() -> None:
+        step()
+        changed[0].add_(1)
+
+    return replay
+
+
+def breaking(step: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], None]:
+    raise RuntimeError("CUDA error: operation not permitted\nwhen stream is capturing")
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    ("capture", "agreement", "error"),
+    [
+        (lambda step, _: step, 1.0, ""),
+        (lying, 0.0, ""),
+        (breaking, None, "RuntimeError: CUDA error: operation not permitted when stream is capturing"),
+    ],
+)
+def test_steps_are_recorded_only_if_that_works_and_says_the_same(
+    capture: Capture, agreement: float | None, error: str, tmp_path: Path
+) -> None:
+    loaded, chosen = model.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
+    told = trial.verdict(loaded, chosen, tmp_path, capture)
+    assert (told.get("agreement"), told["error"]) == (agreement, error)
+    assert agreement == 1.0 or not told["recorded"]
+    _, again = model.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
+    assert again["steps"] == told  # and the next start does not try again
+    assert trial.verdict(loaded, again, tmp_path, breaking) == told
+
+
+@torch.inference_mode()
+def test_a_trial_that_ends_the_process_is_not_tried_again(tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(step: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], None]:
+        raise Killed
+
+    loaded, chosen = model.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
+    with pytest.raises(Killed):
+        trial.verdict(loaded, chosen, tmp_path, kill)
+    _, again = model.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
+    assert again["steps"] == trial.UNFINISHED
 
 
 def test_int8_is_prepared_once_and_says_the_same(tmp_path: Path, engine: Engine) -> None:

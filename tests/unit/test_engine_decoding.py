@@ -1,7 +1,7 @@
 """Our decode loop says what transformers' `generate` says, whatever else is in the batch."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +52,20 @@ def _quiet() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+def by_repeating(step: Callable[[], None], _: Sequence[Tensor]) -> Callable[[], None]:
+    """Records a step where there is no GPU: it is done again."""
+    return step
+
+
+def failing(step: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], None]:
+    """As the recording of a graph fails: after the step was tried, whose changes are taken back."""
+    before = [tensor.clone() for tensor in changed]
+    step()
+    for tensor, value in zip(changed, before, strict=True):
+        tensor.copy_(value)
+    raise RuntimeError("operation not permitted when stream is capturing")
+
+
 def mel_of(seed: int) -> Tensor:
     return torch.randn(8, FRAMES, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
@@ -72,17 +86,42 @@ def row_of(tiny: Tiny, request: Request, temperature: float = 0.0) -> Row:
     generation=generations,
     wanted=st.lists(requests, min_size=1, max_size=5),
     capacity=st.integers(1, 4),
+    recorded=st.booleans(),
 )
 @torch.inference_mode()
-def test_equals_generate(seed: int, generation: dict[str, object], wanted: list[Request], capacity: int) -> None:
+def test_equals_generate(
+    seed: int, generation: dict[str, object], wanted: list[Request], capacity: int, recorded: bool
+) -> None:
     tiny = make(seed, generation=generation)
     batch = Batch(tiny.decoder, tiny.special, capacity)
+    replay = batch.record(by_repeating) if recorded else None
     rows = [row_of(tiny, request) for request in wanted]
     tiny.decode(batch, [(mel_of(request.mel_seed), row) for request, row in zip(wanted, rows, strict=True)])
     for request, row in zip(wanted, rows, strict=True):
         tokens, logprobs = tiny.theirs(mel_of(request.mel_seed), request.language, request.task, request.prompt)
         assert [*row.tokens, *([END] if row.complete else [])] == tokens
         assert row.logprobs == pytest.approx(logprobs, abs=1e-4)
+    assert replay is None or not replay.failure
+
+
+def test_what_cannot_be_recorded_is_decoded_as_ever() -> None:
+    """Also when it fails only after some steps, and when it has left its traces in the buffers that it must restore."""
+    captures = iter([by_repeating, by_repeating, failing])
+
+    def capture(step: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], None]:
+        return next(captures)(step, changed)
+
+    tiny = make(21)
+    expected, found = (
+        [row_of(tiny, Request(seed, "en", "transcribe", [PREVIOUS, *range(seed)])) for seed in range(6)] for _ in "ab"
+    )
+    with torch.inference_mode():
+        tiny.decode(Batch(tiny.decoder, tiny.special, 4), [(mel_of(seed), row) for seed, row in enumerate(expected)])
+        batch = Batch(tiny.decoder, tiny.special, 4)
+        replay = batch.record(capture)
+        tiny.decode(batch, [(mel_of(seed), row) for seed, row in enumerate(found)])
+    assert replay.failure == "RuntimeError: operation not permitted when stream is capturing"
+    assert [row.tokens for row in found] == [row.tokens for row in expected]
 
 
 @pytest.mark.parametrize("seed", range(8))

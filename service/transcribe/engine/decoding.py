@@ -7,9 +7,11 @@ from torch import Tensor
 
 from .heard import Heard, Padded
 from .network import Cache, Decoder
+from .replay import Capture, Replay
 from .rows import Row
 from .rules import Rules, RuleState
 from .spec import Special
+from .steps import Cursor, StaticStep
 
 
 class Batch:
@@ -24,15 +26,19 @@ class Batch:
         heard = heard or Padded(decoder.shape, rows, [layer.cross for layer in decoder.layers], like)
         self.cache = Cache(decoder.shape, rows, like, heard)
         self._rules = Rules(special, decoder.shape.vocabulary, self._device)
-        self._state = RuleState.of(rows, self._device)
-        self._next = torch.zeros(rows, dtype=torch.int64, device=self._device)
-        self._lengths = torch.zeros(rows, dtype=torch.int64, device=self._device)
+        self.cursor = Cursor.of(rows, self._device)
+        self._replay: Replay | None = None
         self._generator = torch.Generator(self._device).manual_seed(0)
         self.rows: list[Row] = []
 
     @property
     def room(self) -> int:
         return self.capacity - len(self.rows)
+
+    def record(self, capture: Capture) -> Replay:
+        """From now on greedy steps are recorded by `capture` and replayed, until it fails. The audio must be Padded."""
+        self._replay = Replay(StaticStep(self._decoder, self.cache, self._rules, self.cursor), capture)
+        return self._replay
 
     def listen(self, encoded: Tensor) -> int:
         """Gives the next free row its audio [positions, width]; it joins by `join`. Returns the row's number."""
@@ -69,23 +75,32 @@ class Batch:
         opening = row.prefix.index(self._special.start)
         logits = self._prefill(index, row.prefix, [opening, len(row.prefix) - 1])
         row.no_speech_prob = float(torch.softmax(logits[0], -1)[self._special.no_speech])
-        self._state.reset(index, row.temperature)
-        self._lengths[index] = len(row.prefix)
-        one = RuleState(*(tensor[index : index + 1] for tensor in self._state.tensors))
+        state = self.cursor.state
+        state.reset(index, row.temperature)
+        self.cursor.lengths[index] = len(row.prefix)
+        one = RuleState(*(tensor[index : index + 1] for tensor in state.tensors))
         tokens, logprobs = self._rules.choose(logits[1:], one, self._generator)
-        self._next[index] = tokens[0]
+        self.cursor.tokens[index] = tokens[0]
         return self._take([row], tokens, logprobs)
 
     def step(self) -> list[Row]:
         """One token for every row. Returns the rows that are finished; they stay until `leave` or `retry`."""
-        count = len(self.rows)
-        self.cache.reserve(max(row.length for row in self.rows))
-        hidden = self._decoder(self.cache, slice(0, count), self._next[:count, None], self._lengths[:count])
-        self._lengths[:count] += 1
+        count, cursor = len(self.rows), self.cursor
+        length = max(row.length for row in self.rows)
+        if self._replay is None or any(row.temperature > 0 for row in self.rows) or not self._replay(count, length):
+            self.plain_step(count, length)
+        return self._take(self.rows, cursor.tokens[:count], cursor.logprobs[:count])
+
+    def plain_step(self, count: int, length: int) -> None:
+        """Moves the first `count` rows, none with more than `length` tokens, on by one token."""
+        cursor = self.cursor
+        self.cache.reserve(length)
+        hidden = self._decoder(self.cache, slice(0, count), cursor.tokens[:count, None], cursor.lengths[:count])
+        cursor.lengths[:count] += 1
         logits = self._decoder.head(hidden[:, 0])
-        tokens, logprobs = self._rules.choose(logits, self._state.head(count), self._generator)
-        self._next[:count] = tokens
-        return self._take(self.rows, tokens, logprobs)
+        tokens, logprobs = self._rules.choose(logits, cursor.state.head(count), self._generator)
+        cursor.tokens[:count] = tokens
+        cursor.logprobs[:count] = logprobs
 
     def _take(self, rows: Sequence[Row], tokens: Tensor, logprobs: Tensor) -> list[Row]:
         finished = []
@@ -103,9 +118,7 @@ class Batch:
         index, last = self.rows.index(row), len(self.rows) - 1
         if index != last:
             self.cache.move(last, index)
-            self._state.move(last, index)
-            self._next[index] = self._next[last]
-            self._lengths[index] = self._lengths[last]
+            self.cursor.move(last, index)
             self.rows[index] = self.rows[last]
         self.rows.pop()
 

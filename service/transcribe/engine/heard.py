@@ -65,15 +65,28 @@ class Padded(Heard):
         self._values[:, target, :, :length] = self._values[:, source, :, :length]
         self._set_length(target, length)
 
+    def longest(self, rows: int) -> int:
+        """Positions of the longest audio of the first `rows`."""
+        return max(self._lengths[:rows])
+
     def attend(self, layer: int, rows: slice, query: Tensor) -> tuple[Tensor, Tensor]:
-        batch, count, _ = query.shape
         lengths = self._lengths[rows]
         longest = self._keys.shape[3] if self._whole else max(lengths)
+        mask = self._mask[rows, :, :, :longest] if min(lengths) < longest else None
+        return self._attend(layer, (rows, longest), query, mask)
+
+    def attend_within(self, layer: int, rows: slice, query: Tensor, longest: int) -> Tensor:
+        """As `attend`, of the first `longest` positions: the rows' lengths decide over values, never over sizes."""
+        return self._attend(layer, (rows, longest), query, self._mask[rows, :, :, :longest])[0]
+
+    def _attend(
+        self, layer: int, where: tuple[slice, int], query: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        batch, count, _ = query.shape
+        rows, longest = where
         keys, values = self._keys[layer, rows, :, :longest], self._values[layer, rows, :, :longest]
         q = query.to(keys.dtype).view(batch, count, self._heads, -1).transpose(1, 2)
         scores = q @ keys.transpose(2, 3)
-        if min(lengths) < longest:
-            scores = scores + self._mask[rows, :, :, :longest]
-        weights = torch.softmax(scores, dim=-1)
+        weights = torch.softmax(scores if mask is None else scores + mask, dim=-1)
         mixed = (weights @ values).transpose(1, 2).reshape(batch, count, -1)
         return mixed.to(query.dtype), weights

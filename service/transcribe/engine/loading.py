@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from . import model
+from . import model, replay, trial
 from .api import EngineError
 from .runner import Runner
 
@@ -55,12 +55,16 @@ def load(model_dir: Path, wish: Wish) -> tuple[Runner, str, dict[str, Any]]:
     with torch.inference_mode():
         loaded, chosen = model.load(model_dir, device=device, dtype=wish.dtype, folder=folder)
         runner = Runner(loaded, wish.max_chunks)
+        steps = trial.verdict(loaded, chosen, folder, replay.cuda_graph) if device == "cuda" else {"recorded": False}
+        if steps["recorded"]:
+            runner.record(replay.cuda_graph)
     facts = {
         "device": device,
         "precision": chosen["precision"],
         "measured_ms": chosen["measured_ms"],
         "prepared": chosen["prepared"],
-        "kernels_compiled": False,
+        "steps": steps,
+        "kernels_compiled": False,  # torch brings them all: see replay.py
         "word_times": loaded.word_times,
         "load_seconds": round(time.monotonic() - begin, 3),
     }

@@ -47,6 +47,17 @@ def weights(folder: Path) -> Weights | None:
         return None
 
 
+def amend(folder: Path, more: Mapping[str, Any]) -> bool:
+    """Adds to the facts that were written. False when the folder cannot be written."""
+    try:
+        facts = json.loads((folder / FACTS).read_text())
+        (folder / f"{FACTS}.new").write_text(json.dumps({**facts, **more}, indent=1))
+        (folder / f"{FACTS}.new").replace(folder / FACTS)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def write(folder: Path | None, facts: Mapping[str, Any], tensors: Weights) -> bool:
     """Keeps weights and facts for the next start. False when the folder cannot be written."""
     if folder is None:

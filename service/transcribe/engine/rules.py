@@ -40,10 +40,6 @@ class RuleState:
         for tensor, value in zip(self.tensors, (True, True, True, -1, temperature), strict=True):
             tensor[row] = value
 
-    def move(self, source: int, target: int) -> None:
-        for tensor in self.tensors:
-            tensor[target] = tensor[source]
-
     def head(self, rows: int) -> "RuleState":
         """The first rows, as views."""
         return RuleState(*(tensor[:rows] for tensor in self.tensors))
@@ -62,11 +58,11 @@ class Rules:
         limit = special.max_initial_timestamp
         self._initial = self._steps <= (vocabulary if limit is None else limit)
 
-    def choose(self, logits: Tensor, state: RuleState, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def choose(self, logits: Tensor, state: RuleState, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Next tokens and their log-probabilities, [rows] each, from `logits` [rows, vocabulary]; updates `state`.
 
-        Changes `logits`. A row of temperature 0 takes its most probable token, others draw one. Log-probabilities are
-        those of temperature 1 under the rules.
+        Changes `logits`. A row of temperature 0 takes its most probable token, others draw one; without a generator all
+        are taken for 0, and the device is asked nothing. Log-probabilities are those of temperature 1 under the rules.
         """
         text, times = self._allowed(logits, state)
         times_sum = times.logsumexp(-1)
@@ -77,7 +73,7 @@ class Rules:
         times_max, times_best = times.max(-1)
         first = self._special.first_timestamp
         chosen = torch.where(timed | (times_max > text_max), times_best + first, text_best)
-        if bool((state.temperature > 0).any()):
+        if generator is not None and bool((state.temperature > 0).any()):
             chosen = self._draw(logits, chosen, (timed, state.temperature), generator)
         logprob = logits.gather(-1, chosen[:, None])[:, 0] - total
         self._advance(chosen, state)

@@ -11,6 +11,7 @@ from .decoding import Batch
 from .finish import Finisher
 from .mel import WINDOW_FRAMES, LogMel, frames_for
 from .model import Model
+from .replay import Capture
 from .rows import Row, Task
 
 BURST_STEPS = 8  # tokens decoded in one `step`
@@ -27,6 +28,10 @@ class Runner:
         self._batch = Batch(model.decoder, model.special, max_chunks, model.heard(max_chunks))
         self._finisher = Finisher(model.shape, model.special, model.text, word_times=model.word_times)
         self._waiting: deque[Task] = deque()
+
+    def record(self, capture: Capture) -> None:
+        """Records the decoder's greedy steps by `capture` from now on: see replay.py."""
+        self._batch.record(capture)
 
     def room(self) -> int:
         return max(0, self._batch.room - len(self._waiting))
