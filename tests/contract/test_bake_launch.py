@@ -2,12 +2,13 @@
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from baker import launchdata, launchspec, publishing, starting
 from baker.context import Context
-from baker.errors import UsageError
+from baker.errors import BakeError, UsageError
 from baker.launchdata import KEYS as KEYS_PATH
 from baker.launchdata import PILLAR
 from fakecloud import Cloud
@@ -78,6 +79,18 @@ def test_a_group_is_healthy_while_it_is_ready(cloud: Cloud, serving: Context) ->
     [group] = client(cloud, "autoscaling", region).describe_auto_scaling_groups()["AutoScalingGroups"]
     assert (group["HealthCheckType"], group["TargetGroupARNs"], group["MaxSize"]) == ("ELB", [target], 2)
     assert group["LaunchTemplate"]["LaunchTemplateName"] == "newsroom"
+
+
+def test_a_group_is_waited_for_until_it_has_its_machines(cloud: Cloud, serving: Context) -> None:
+    """Whose image is the template's: here they exist as records only, and nothing of the launcher starts them."""
+    two = replace(serving.config, launch=replace(serving.config.launch, min_size=2))
+    context = replace(serving, config=two, clock=iter(range(0, 10_000, 100)).__next__)
+    starting.template(context, told(context))
+    with pytest.raises(BakeError, match="the group newsroom has fewer than 2 machines after 300 s"):
+        starting.members(context)
+    for _ in range(2):
+        starting.one(context)
+    assert sorted(starting.members(context)) == sorted(cloud.living())
 
 
 def test_all_that_was_launched_ends_and_nothing_else(cloud: Cloud, serving: Context) -> None:

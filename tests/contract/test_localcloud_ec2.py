@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import requests
 from localcloud import baseroot, guestconfig, machines
 from localcloud.common import Folders
 from localcloud.endpoint import BUCKET
@@ -111,10 +112,39 @@ def test_an_image_is_what_the_machine_wrote_and_its_name_is_unique(running: Runn
 
 def test_a_running_machine_is_imaged_by_rebooting_it(running: Running) -> None:
     instance_id = launch(running.ec2, InstanceInitiatedShutdownBehavior="terminate")
-    asked = {"InstanceId": instance_id, "Name": "one"}
-    assert refused(running.ec2.create_image, **asked, NoReboot=True) == "UnsupportedOperation"
-    running.ec2.create_image(**asked)
+    running.ec2.create_image(InstanceId=instance_id, Name="one")
     assert (state(running.ec2, instance_id), running.cloud.machines.running()) == ("running", [instance_id])
+
+
+def test_an_image_without_a_reboot_has_what_the_machine_had_written_until_then(running: Running) -> None:
+    instance_id = launch(running.ec2)
+    process = running.cloud.machines.get(instance_id).process
+    written = running.folders.machines / instance_id / "upper" / "written"
+    written.write_text("before")
+    image_id = running.ec2.create_image(InstanceId=instance_id, Name="one", NoReboot=True)["ImageId"]
+    written.write_text("after")
+    top = running.cloud.images.disk(running.cloud.images.get(image_id))[0]
+    assert (top / "written").read_text() == "before"
+    assert running.cloud.machines.get(instance_id).process is process
+    assert state(running.ec2, instance_id) == "running"
+
+
+def test_a_machine_that_is_taken_away_says_so(running: Running) -> None:
+    market = {"MarketType": "spot", "SpotOptions": {"SpotInstanceType": "one-time"}}
+    instance_id = launch(running.ec2, InstanceMarketOptions=market)
+    requests.post(f"http://127.0.0.1:{running.served.port}/_cloud/machines/{instance_id}/take-away", timeout=10)
+    [reservation] = running.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
+    told = reservation["Instances"][0]
+    assert (told["State"]["Name"], told["InstanceLifecycle"]) == ("terminated", "spot")
+    assert told["StateReason"]["Code"] == "Server.SpotInstanceTermination"
+    assert running.cloud.machines.running() == []
+
+
+def test_what_is_terminated_cannot_be_stopped(running: Running) -> None:
+    instance_id = launch(running.ec2)
+    running.ec2.terminate_instances(InstanceIds=[instance_id])
+    assert refused(running.ec2.stop_instances, InstanceIds=[instance_id]) == "IncorrectInstanceState"
+    assert state(running.ec2, instance_id) == "terminated"
 
 
 def test_what_the_host_lends_leaves_no_mount_point_in_an_image(

@@ -89,7 +89,7 @@ class Machines(Records):
         self._waiting += instance_ids
         self.most = max(self.most, len(living()))
 
-    def imaged(self, instance_id: str, image_id: str, *, snapshot_tags: Mapping[str, str]) -> None:
+    def imaged(self, instance_id: str, image_id: str, *, no_reboot: bool, snapshot_tags: Mapping[str, str]) -> None:
         backend().amis[image_id].ebs_snapshot.add_tags(snapshot_tags)
 
     def looked_at(self) -> None:

@@ -138,6 +138,19 @@ def test_an_image_boots_without_cloud_init_for_a_command(site: Site, image: str)
     assert LocalCloud.shell(site.root, image, ["sh", "-c", look]) == 5
 
 
+def test_an_image_of_a_machine_that_runs_on_is_its_disk_at_that_moment(site: Site, instance: str) -> None:
+    """As of a spot machine, which cannot be stopped; the machine stands still only while its disk is copied."""
+    init = LocalCloud.leader(site.root, instance)
+    site.output(instance, "sh", "-c", "echo before >/root/when; ln /root/when /root/same; rm /etc/motd")
+    image = str(site.ec2.create_image(InstanceId=instance, Name="live", NoReboot=True)["ImageId"])
+    site.output(instance, "sh", "-c", "echo after >/root/when")
+    assert LocalCloud.leader(site.root, instance) == init
+    looks = "cat /root/when /root/same; test /root/when -ef /root/same; test ! -e /etc/motd"
+    with LocalCloud.machine(site.root, image) as copy:
+        assert site.output(copy, "sh", "-ec", looks).split() == ["before", "before"]
+    site.ec2.deregister_image(ImageId=image)
+
+
 def test_the_imaged_machine_runs_on(site: Site, instance: str, image: str) -> None:
     assert site.state(instance) == "running"
     assert LocalCloud.wait_booted(site.root, instance) == "running"

@@ -125,7 +125,7 @@ def _image_commands(commands_: "argparse._SubParsersAction[argparse.ArgumentPars
     launch = commands_.add_parser("launch", help="start what serves from the published image")
     launch.add_argument("--group", action="store_true", help="an Auto Scaling group behind a target group")
     launch.add_argument("--keys", metavar="FILE", type=Path, help="lines of api_server.py --new-key")
-    launch.add_argument("--wait", action="store_true", help="until the machine answers here, as its keys say")
+    launch.add_argument("--wait", action="store_true", help="until every machine answers here, as its keys say")
     launch.add_argument("--end", action="store_true", help="end and remove all that was launched under the name")
     launch.set_defaults(run=imagecommands.launch)
 

@@ -10,6 +10,7 @@ from baker import catalog, clouds, comparing, imagetables, launchdata, manifest,
 from baker.awscalls import only_looking
 from baker.context import Context, open_context
 from baker.errors import UsageError
+from baker.launchdata import Serving
 from baker.progress import Display
 
 
@@ -105,12 +106,22 @@ def launch(root: Path, options: argparse.Namespace) -> int:
         with context.display.phase("group"):
             target = starting.group(context, told)
         context.display.note(f"the group {name} is behind {target}: name it in a listener of your balancer")
+        if options.wait:
+            with context.display.phase("wait until its machines are there"):
+                instances = starting.members(context)
+            for instance in instances:
+                _serves(root, options, context, instance, told)
         return 0
     with context.display.phase("start a machine"):
         instance = starting.one(context)
+    _serves(root, options, context, instance, told)
+    return 0
+
+
+def _serves(root: Path, options: argparse.Namespace, context: Context, instance: str, told: Serving) -> None:
+    """Say where a machine serves; if that is wished, once it does."""
     url = clouds.address(root, options.cloud, context, instance, told.port)
     if options.wait:
         with context.display.phase("wait until it is ready"):
             starting.wait_ready(context, url, told)
     context.display.note(f"{instance} serves at {url}")
-    return 0

@@ -65,6 +65,18 @@ def group(context: Context, told: Serving) -> str:
     return target
 
 
+def members(context: Context) -> list[str]:
+    """Ids of the group's machines, once there are as many as it must have; raises BakeError if that never comes."""
+    name, wanted = context.config.launch.name, context.config.launch.min_size
+    end_ = context.clock() + RUNNING_SECONDS
+    while context.clock() < end_:
+        found = context.machines.launched(name)
+        if len(found) >= wanted:
+            return found
+        context.sleep(LOOK_SECONDS)
+    raise BakeError(f"the group {name} has fewer than {wanted} machines after {RUNNING_SECONDS:.0f} s")
+
+
 def end(context: Context) -> list[str]:
     """End and remove everything that was launched under the configured name; returns the instances that ran."""
     name = context.config.launch.name

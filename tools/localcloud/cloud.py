@@ -4,6 +4,7 @@ import os
 import secrets
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 
 from . import guest
 from .common import Folders, LocalCloudError
@@ -82,32 +83,35 @@ class Cloud:
     def console(self, instance_id: str) -> bytes:
         return self.machines.get(instance_id).console()
 
-    def may_image(self, instance_id: str, name: str, *, no_reboot: bool) -> None:
+    def may_image(self, instance_id: str, name: str) -> None:
         if self.records.has_image_named(name):
             raise ApiError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by another image")
         if self.records.state(instance_id) not in ("running", "stopped"):
             raise ApiError("IncorrectState", f"The instance '{instance_id}' is neither running nor stopped")
-        if no_reboot and self.machines.get(instance_id).running:
-            raise ApiError("UnsupportedOperation", "The local cloud images a running machine only by rebooting it")
 
-    def imaged(self, instance_id: str, image_id: str, *, snapshot_tags: Mapping[str, str]) -> None:
+    def imaged(self, instance_id: str, image_id: str, *, no_reboot: bool, snapshot_tags: Mapping[str, str]) -> None:
         machine = self.machines.get(instance_id)
-        was_running = machine.running
-        self._imaging.add(instance_id)
-        try:
-            if was_running:
-                machine.say("poweroff")
-                if not machine.settled.wait(POWER_OFF_SECONDS):
-                    raise ApiError("InternalError", f"the machine did not power off in {POWER_OFF_SECONDS:.0f} s")
-            below = machine.disk
-            layer = self.machines.freeze(instance_id, self.images.freeze)
-        finally:
-            self._imaging.discard(instance_id)
+        below, was_running = machine.disk, machine.running
+        on = was_running and no_reboot
+        layer = machine.copy_disk(self.images.copy) if on else self._image_off(instance_id)
         self.records.finish_image(image_id, snapshot_tags)
         layers = (layer.name, *(path.name for path in below[:-1]))
         self.images.add(Image(image_id, root=below[-1].name, layers=layers, facts=self.records.facts(image_id)))
-        if was_running:
+        if was_running and not on:
             self.machines.start(instance_id)
+
+    def _image_off(self, instance_id: str) -> Path:
+        """What a machine has written, as a layer, once it is off; it has to be started again."""
+        machine = self.machines.get(instance_id)
+        self._imaging.add(instance_id)
+        try:
+            if machine.running:
+                machine.say("poweroff")
+                if not machine.settled.wait(POWER_OFF_SECONDS):
+                    raise ApiError("InternalError", f"the machine did not power off in {POWER_OFF_SECONDS:.0f} s")
+            return self.machines.freeze(instance_id, self.images.freeze)
+        finally:
+            self._imaging.discard(instance_id)
 
     def copied(self, source_id: str, image_id: str) -> None:
         source = self.images.get(source_id)
@@ -121,6 +125,12 @@ class Cloud:
     def changed(self) -> None:
         for image in self.images.all():
             self.images.describe(image.id, self.records.facts(image.id))
+
+    def take_away(self, machine_id: str) -> None:
+        """End a spot machine as AWS does when it wants the room back."""
+        code = "Server.SpotInstanceTermination"
+        self.records.set_state(machine_id, "terminated", code=code, reason="Instance terminated by Spot")
+        self._end(machine_id)
 
     # --- beside it
 

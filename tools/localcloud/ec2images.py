@@ -10,8 +10,8 @@ from .wire import ApiError, Call, Form, found
 class ImageActions(Protocol):
     """What these calls do beyond moto's records."""
 
-    def may_image(self, instance_id: str, name: str, *, no_reboot: bool) -> None: ...
-    def imaged(self, instance_id: str, image_id: str, *, snapshot_tags: Mapping[str, str]) -> None: ...
+    def may_image(self, instance_id: str, name: str) -> None: ...
+    def imaged(self, instance_id: str, image_id: str, *, no_reboot: bool, snapshot_tags: Mapping[str, str]) -> None: ...
     def copied(self, source_id: str, image_id: str) -> None: ...
     def deregistered(self, image_id: str) -> None: ...
     def changed(self) -> None: ...
@@ -49,11 +49,12 @@ class ImageCalls:
 
     def _create(self, form: Form, call: Call) -> bytes:
         instance_id = form.get("InstanceId", "")
-        self._actions.may_image(instance_id, form.get("Name", ""), no_reboot=form.get("NoReboot") == "true")
+        self._actions.may_image(instance_id, form.get("Name", ""))
         tags = take_tags(form, "snapshot")
         body = call.forward(form)
         if call.ok:
-            self._actions.imaged(instance_id, found(body, "imageId")[0], snapshot_tags=tags)
+            no_reboot = form.get("NoReboot") == "true"
+            self._actions.imaged(instance_id, found(body, "imageId")[0], no_reboot=no_reboot, snapshot_tags=tags)
         return body
 
     def _copy(self, form: Form, call: Call) -> bytes:

@@ -4,7 +4,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .common import LocalCloudError
@@ -31,6 +32,31 @@ def find_leader(keeper: int) -> int | None:
 def signal_init(leader: int, number: int) -> None:
     """Send a signal to a machine's init."""
     os.kill(leader, number)
+
+
+@contextmanager
+def standing_still(leader: int) -> Iterator[None]:
+    """Inside, none of a machine's processes does anything, so that its disk does not change."""
+    still: set[int] = set()
+    try:
+        while found := _descendants(leader) - still:
+            for pid in found:
+                _signal(pid, signal.SIGSTOP)
+            still |= found
+        yield
+    finally:
+        for pid in still:
+            _signal(pid, signal.SIGCONT)
+
+
+def _descendants(pid: int) -> set[int]:
+    """A process, and all that it and its children have begun."""
+    return {pid}.union(*(_descendants(child) for child in _children(pid)))
+
+
+def _signal(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def enter(leader: int, argv: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -91,6 +92,20 @@ class Images:
         layer = self.folders.layers / f"layer-{secrets.token_hex(8)}"
         layer.parent.mkdir(parents=True, exist_ok=True)
         upper.rename(layer)
+        _sync(self.folders.layers)
+        return layer
+
+    def copy(self, upper: Path) -> Path:
+        """Copy a machine's writable folder into a new layer; the machine must stand still."""
+        layer = self.folders.layers / f"layer-{secrets.token_hex(8)}"
+        layer.parent.mkdir(parents=True, exist_ok=True)
+        making = layer.with_suffix(".making")
+        command = ["cp", "--archive", "--reflink=auto", str(upper), str(making)]
+        copied = subprocess.run(command, check=False, capture_output=True, text=True)
+        if copied.returncode != 0:
+            shutil.rmtree(making, ignore_errors=True)
+            raise LocalCloudError(f"cannot copy a machine's disk: {copied.stderr.strip().splitlines()[-1:]}")
+        making.rename(layer)
         _sync(self.folders.layers)
         return layer
 

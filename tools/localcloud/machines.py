@@ -81,9 +81,16 @@ class Machine:
     def _on_disk(self, target: str) -> bool:
         return any((layer / target.lstrip("/")).exists() for layer in (self.folder / "upper", *self.disk))
 
-    def forget_lent(self) -> None:
-        """Take the empty mount points off the disk that systemd-nspawn made for what this host lent."""
-        upper = self.folder / "upper"
+    def copy_disk(self, copy: Callable[[Path], Path]) -> Path:
+        """What it has written until now, as a layer that `copy(upper)` makes; it runs on after that."""
+        leader = guest.find_leader(self.process.pid) if self.process else None
+        with guest.standing_still(leader) if leader else contextlib.nullcontext():
+            layer = copy(self.folder / "upper")
+        self.forget_lent(layer)
+        return layer
+
+    def forget_lent(self, upper: Path) -> None:
+        """Take the empty mount points off a disk that systemd-nspawn made for what this host lent."""
         for target in self.lent:
             path = upper / target.lstrip("/")
             if path.is_file() and path.stat().st_size == 0:
@@ -196,7 +203,7 @@ class Machines:
         machine = self.get(machine_id)
         if machine.running:
             raise LocalCloudError(f"machine {machine_id} must be off to be imaged")
-        machine.forget_lent()
+        machine.forget_lent(machine.folder / "upper")
         layer = take(machine.folder / "upper")
         (machine.folder / "upper").mkdir(mode=0o755)
         machine.disk = (layer, *machine.disk)

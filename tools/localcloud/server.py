@@ -127,6 +127,11 @@ def control_app(cloud: Cloud, *, stop: Callable[[], None], facts: Callable[[], M
         cloud.terminate([machine_id])
         return jsonify({})
 
+    @app.post("/_cloud/machines/<machine_id>/take-away")
+    def take_away(machine_id: str) -> Response:
+        cloud.take_away(machine_id)
+        return jsonify({})
+
     add_views(app, cloud)
 
     @app.errorhandler(LocalCloudError)
