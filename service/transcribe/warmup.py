@@ -8,29 +8,29 @@ from typing import Any
 WARM_SECONDS = 5.0  # of a quiet noise: enough to touch every kernel
 
 
-def run(folder: Path, device: str, dtype: str, max_chunks: int, kernels: Path) -> dict[str, Any]:
+def run(folder: Path, device: str, dtype: str, max_chunks: int, cache: Path) -> dict[str, Any]:
     """Device, torch_dtype and whether compiled kernels were stored for the next start. Raises EngineError.
 
-    `kernels` also holds weights that the engine prepared; those are no kernels, so it is the engine that says.
+    `cache` also holds weights that the engine prepared; those are no kernels.
     """
     import numpy as np
 
-    from transcribe.engine import Chunk, Engine
+    from transcribe.engine import Chunk, Engine, kernels
     from transcribe.types import SAMPLE_RATE, DecodeOptions
 
-    kernels.mkdir(parents=True, exist_ok=True)
-    engine = Engine.load(folder, device=device, dtype=dtype, max_chunks=max_chunks, cache_dir=kernels)
+    cache.mkdir(parents=True, exist_ok=True)
+    engine = Engine.load(folder, device=device, dtype=dtype, max_chunks=max_chunks, cache_dir=cache)
     noise = np.random.default_rng(0).normal(0.0, 0.01, int(WARM_SECONDS * SAMPLE_RATE)).astype(np.float32)
     engine.transcribe([Chunk(key=0, audio=noise, options=DecodeOptions(language="en"))])
-    compiled = bool(engine.facts["kernels_compiled"])
+    compiled = kernels.stored(cache)
     return {"device": engine.device, "torch_dtype": engine.torch_dtype, "kernels_compiled": compiled}
 
 
 def main(arguments: list[str]) -> int:
-    """Arguments: the model's folder, device, dtype, max_chunks, the kernels' folder. A failure is told as "error"."""
-    folder, device, dtype, max_chunks, kernels = arguments
+    """Arguments: the model's folder, device, dtype, max_chunks, the engine's cache. A failure is told as "error"."""
+    folder, device, dtype, max_chunks, cache = arguments
     try:
-        answer = run(Path(folder), device, dtype, int(max_chunks), Path(kernels))
+        answer = run(Path(folder), device, dtype, int(max_chunks), Path(cache))
     except Exception as error:  # whatever went wrong is the reason that the cache's description must give
         answer = {"error": f"{type(error).__name__}: {error}"}
     print(json.dumps(answer))

@@ -14,6 +14,7 @@ from . import common
 
 RATE = 16_000
 PAUSE_SECONDS = 0.5  # between the clips that are joined
+WARM_SECONDS = 10  # of a file, heard before it
 DEFAULT = common.ROOT / "tests" / "audio"
 
 
@@ -53,11 +54,12 @@ def clips(folder: Path) -> list[tuple[Path, str]]:
 
 
 def prepare(audio: Path | None, reference: Path | None, seconds: float) -> Work:
-    """A file as it is, or a folder's clips joined, again and again, to at least `seconds`."""
+    """A file, or a folder's clips joined, again and again, to at least `seconds`: 16 kHz, mono, for every engine."""
     folder = audio or DEFAULT
     if folder.is_file():
         text = reference.read_text(encoding="utf-8") if reference else None
-        return Work((folder,), folder, soundfile.info(folder).duration, text)
+        samples = _read(folder)
+        return _work(samples, samples[: WARM_SECONDS * RATE], text)
     pause = np.zeros(int(PAUSE_SECONDS * RATE), np.float32)
     parts, texts, length = [], [], 0
     known = [(_read(path), text) for path, text in clips(folder)]
@@ -67,8 +69,12 @@ def prepare(audio: Path | None, reference: Path | None, seconds: float) -> Work:
         length += len(samples) + len(pause)
         if length >= seconds * RATE and len(texts) % len(known) == 0:
             break
+    return _work(np.concatenate(parts), known[0][0], " ".join(texts))
+
+
+def _work(samples: NDArray[np.float32], beginning: NDArray[np.float32], text: str | None) -> Work:
     common.CACHE.mkdir(parents=True, exist_ok=True)
-    joined, warm = common.CACHE / "joined.wav", common.CACHE / "warm.wav"
-    soundfile.write(joined, np.concatenate(parts), RATE)
-    soundfile.write(warm, known[0][0], RATE)
-    return Work((joined,), warm, length / RATE, " ".join(texts))
+    whole, warm = common.CACHE / "joined.wav", common.CACHE / "warm.wav"
+    soundfile.write(whole, samples, RATE)
+    soundfile.write(warm, beginning, RATE)
+    return Work((whole,), warm, len(samples) / RATE, text)

@@ -37,7 +37,7 @@ class Limits:
 
 
 def read(file: Path) -> tuple[Any, int]:
-    """Samples and rate of a recording: what the peers have no decoder of their own for is 16 kHz and mono here."""
+    """Samples and rate of a recording, which is 16 kHz and mono here."""
     import soundfile
 
     samples, rate = soundfile.read(file, dtype="float32")

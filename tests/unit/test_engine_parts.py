@@ -1,13 +1,15 @@
 """Segments, words, prompts, quality and int8 matrices, each by itself."""
 
 import itertools
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transcribe.engine import attention, int8, precision
+from transcribe.engine import attention, int8, kernels, precision
 from transcribe.engine.api import EngineError
 from transcribe.engine.fallback import Quality, compression_ratio
 from transcribe.engine.segments import cut
@@ -149,3 +151,20 @@ def test_special_tokens_are_found_in_the_tokenizer_when_the_configuration_lacks_
     special = special_of({}, {"is_multilingual": True}, names)
     assert special.opening("sv", "transcribe") == [51, 53, 55]
     assert (special.previous, special.no_speech, special.first_timestamp) == (56, 57, 59)
+
+
+def test_compiled_kernels_are_kept_in_the_cache_and_only_they_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_CACHE_PATH", "")
+    monkeypatch.delenv("CUDA_CACHE_PATH")
+    monkeypatch.setenv("PYTORCH_KERNEL_CACHE_PATH", "/elsewhere")
+    kernels.keep(tmp_path)
+    assert os.environ["PYTORCH_KERNEL_CACHE_PATH"] == "/elsewhere"
+    (tmp_path / "prepared").mkdir()
+    (tmp_path / "prepared/engine-weights.safetensors").touch()
+    place = Path(os.environ["CUDA_CACHE_PATH"])
+    (place / "a").mkdir(parents=True)  # as the driver makes them
+    assert not kernels.stored(tmp_path)
+    (place / "a/index").touch()
+    assert kernels.stored(tmp_path)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from . import model, replay, trial
+from . import kernels, model, replay, trial
 from .api import EngineError
 from .runner import Runner
 
@@ -48,6 +48,8 @@ def _keep_memory() -> None:
 def load(model_dir: Path, wish: Wish) -> tuple[Runner, str, dict[str, Any]]:
     """A runner, its precision in torch's spelling, and what was chosen."""
     begin = time.monotonic()
+    if wish.cache_dir is not None and wish.device != "cpu":
+        kernels.keep(wish.cache_dir)
     device = _device(wish.device)
     if device == "cpu":
         _keep_memory()
@@ -64,7 +66,7 @@ def load(model_dir: Path, wish: Wish) -> tuple[Runner, str, dict[str, Any]]:
         "measured_ms": chosen["measured_ms"],
         "prepared": chosen["prepared"],
         "steps": steps,
-        "kernels_compiled": False,  # torch brings them all: see replay.py
+        "kernels_compiled": kernels.stored(wish.cache_dir),
         "word_times": loaded.word_times,
         "load_seconds": round(time.monotonic() - begin, 3),
     }

@@ -5,10 +5,9 @@ buffers says what the plain one says, and that a failure leads back to the plain
 is taken for granted: the warm-up tries both on the machine (trial.py), and only what was faster and said the same is
 used.
 
-Graphs hold addresses and cannot be stored: each process records them anew, and the kernels that they start are those
-that torch brings. `kernels_compiled` therefore stays false. Compiling the step (torch.compile, whose cache could be
-stored) works in one graph and says the same on a processor, but needs a C compiler and Python's headers on the machine
-and minutes to compile, traces for seconds at every start, and nothing is known of it on a T4.
+Graphs hold addresses and cannot be stored: each process records them anew. Compiling the step (torch.compile, whose
+cache could be stored) works in one graph and says the same on a processor, but takes minutes, needs a C compiler and
+Python's headers on the machine, traces anew at every start, and nothing is known of it on a T4: it is left out.
 """
 
 import functools

@@ -1,0 +1,25 @@
+"""Where kernels are kept that had to be compiled for this GPU, so that no later start compiles them again.
+
+What torch's build has no machine code for, the driver compiles from its PTX, and torch itself compiles a few kernels at
+run time. Both would keep them in the user's home, which the service has none of: without this they would be compiled at
+every start, for minutes. For a T4 the locked build has machine code, so that nothing need be stored.
+"""
+
+import os
+from pathlib import Path
+
+# By NVIDIA's documentation of CUDA's environment variables, and torch's.
+FOLDERS = {"CUDA_CACHE_PATH": "driver", "PYTORCH_KERNEL_CACHE_PATH": "torch"}
+
+
+def keep(folder: Path) -> None:
+    """Says where; before the GPU is used for the first time. What the environment says already is left alone."""
+    for variable, name in FOLDERS.items():
+        os.environ.setdefault(variable, str(folder / name))
+
+
+def stored(folder: Path | None) -> bool:
+    """Whether any are kept below `folder`."""
+    if folder is None:
+        return False
+    return any(path.is_file() for name in FOLDERS.values() for path in (folder / name).rglob("*"))
