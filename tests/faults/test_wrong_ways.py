@@ -45,6 +45,8 @@ CASES: dict[str, tuple[Callable[[Lab, pytest.MonkeyPatch], None], str]] = {
     "no credentials": (no_credentials, "no credentials; set AWS_PROFILE or [aws] profile, or log in"),
     "unknown profile": (unknown_profile, "profile 'nobody' is not in your AWS configuration"),
     "another region": (rewritten('"eu-north-1"', '"eu-west-1"'), "[source] there is no image ami-"),
+    "malformed region": (rewritten('"eu-north-1"', '"eu north"'), "Provided region_name 'eu north' doesn't match"),
+    "malformed address": (rewritten('"http', '"'), "[aws] endpoint_url must be such as https://example.org"),
     "no such region": (region_that_is_none, "cannot reach https://ec2.eu-nowhere-9.amazonaws.com/; check [aws] region"),
     "missing bucket": (rewritten('"bakes"', '"no-such-bucket"'), "[s3] there is no bucket 'no-such-bucket'"),
     "unknown key": (rewritten("[aws]", "[aws]\nregoin = 1"), "[aws] has an unknown key 'regoin'"),
@@ -83,6 +85,23 @@ def test_an_expired_session_says_so(lab: Lab, record_property: Any, code: str) -
     assert "log in again" in line
     assert ended.code == 2
     assert_nothing_made(lab)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "status", "resume", "reap", "reap --yes", "list", "publish", "rollback", "prune", "diff a b", "launch",
+        "launch --end",
+    ],
+)  # fmt: skip
+def test_every_command_needs_to_know_who_asks(
+    lab: Lab, record_property: Any, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    record_property("fault", ("operator", "no credentials"))
+    no_credentials(lab, monkeypatch)
+    ended = lab.launch(*command.split())
+    [line] = ended.err.strip().splitlines()
+    assert (ended.code, "no credentials; set AWS_PROFILE" in line) == (2, True), line
 
 
 def assert_nothing_made(lab: Lab) -> None:

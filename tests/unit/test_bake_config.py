@@ -43,6 +43,8 @@ def test_a_good_file_gives_typed_values_and_defaults() -> None:
         (changed("instance", types=[]), "[instance] types names no instance type"),
         (changed("instance", volume_gb=-1), "volume_gb must not be negative"),
         (changed("instance", volume_gb=True), "volume_gb must be a whole number, not True"),
+        (changed("aws", endpoint_url="localhost:5000"), "[aws] endpoint_url must be such as https://example.org"),
+        (changed("s3", presign_endpoint_url="https://"), "[s3] presign_endpoint_url must be such as"),
         (changed("bake", deadline_minutes=0), "deadline_minutes must be from 1 to 720"),
         (changed("publish", ssm_parameter="image"), "ssm_parameter must be a path such as"),
         (changed("publish", ssm_parameter="/aws/image"), "ssm_parameter must be a path such as"),

@@ -25,7 +25,8 @@ def status(root: Path, options: argparse.Namespace) -> int:
     """Show the newest bakes and what exists of each."""
     context = _open(root, options)
     console = context.display.console
-    found, holder = bakes.survey(context), leases.present(context)
+    with only_looking():
+        found, holder = bakes.survey(context), leases.present(context)
     if options.json:
         print(json.dumps([_plain(context, one, holder) for one in found], indent=1))
         return 0
@@ -44,8 +45,9 @@ def reap(root: Path, options: argparse.Namespace) -> int:
     """Show what is left of bakes that are over, and with --yes remove it."""
     context = _open(root, options)
     if not options.yes:
-        holder = leases.present(context)
-        _reap(context, options, holder.bake if holder else "")
+        with only_looking():
+            holder = leases.present(context)
+            _reap(context, options, holder.bake if holder else "")
         return 0
     try:
         with leases.held(context, options.bake or REAPING) as alone:

@@ -10,7 +10,7 @@ from pathlib import Path
 import boto3
 
 from baker import interrupts
-from baker.awscalls import Clients, connect, open_session
+from baker.awscalls import Clients, connect, only_looking, open_session
 from baker.bucket import Bucket
 from baker.config import Config
 from baker.images import Images
@@ -57,12 +57,14 @@ def open_context(
     session: boto3.Session | None = None,
     sleep: Callable[[float], None] = interrupts.sleep,
 ) -> Context:
-    """Connect to what `config` names; makes no request."""
-    opened = session or open_session(config)
+    """Connect to what `config` names; makes no request. Raises UsageError where that makes no sense."""
+    with only_looking():
+        opened = session or open_session(config)
 
     @cache
     def clients_in(region: str) -> Clients:
-        return connect(replace(config, aws=replace(config.aws, region=region)), opened, sleep=sleep)
+        with only_looking():
+            return connect(replace(config, aws=replace(config.aws, region=region)), opened, sleep=sleep)
 
     clients = clients_in(config.aws.region)
     return Context(

@@ -80,7 +80,8 @@ def members(context: Context) -> list[str]:
 def end(context: Context) -> list[str]:
     """End and remove everything that was launched under the configured name; returns the instances that ran."""
     name = context.config.launch.name
-    instances = context.machines.launched(name)
+    with only_looking():
+        instances = context.machines.launched(name)
     _fleets(context).remove(name)
     for instance in instances:
         context.machines.terminate(instance)
