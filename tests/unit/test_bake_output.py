@@ -1,16 +1,22 @@
 """What a person sees: lines while a bake runs, a summary at its end, one line and an exit code when it fails."""
 
+import argparse
 import io
 import json
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from baker import cli, report, summary
+from baker import aftercare, bakes, cli, imagetables, leases, report, summary
 from baker.estimates import Step
+from baker.images import Image
+from baker.machines import Machine
 from baker.progress import Display
 from rich.console import Console
 
+NOW = lambda: datetime(2026, 11, 25, 10, 5, tzinfo=UTC)  # noqa: E731
 APPLY = {"states": 37, "changed": 30, "failed": [], "seconds": 60.0, "results": []}
 MACHINE: dict[str, Any] = {
     "phases": [{"name": "first apply", "seconds": 61.2}],
@@ -66,6 +72,25 @@ def test_a_long_detail_is_cut_and_costs_no_other_column(width: int) -> None:
     assert line.split()[2:4] == ["pass", "pass"]
     assert line.rstrip().endswith("…")
     assert sum("yyy" in line for line in file.getvalue().splitlines()) == 1
+
+
+def test_what_other_commands_take_is_whole_on_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    console, file = recorded(80)
+    image = Image("ami-8f5447e4b05f2fbc4", "transcribe-rehearsal-20261125-051935-431ae8", "available",
+                  "2026-11-25T05:19:35.000Z", "/dev/xvda", 40, (), {})  # fmt: skip
+    entry = SimpleNamespace(id=image.id, image=image, home="eu-north-1", held={}, needs=["i-1 runs from it"] * 3)
+    imagetables.print_catalog(console, [entry])  # type: ignore[list-item]
+    machine = Machine("i-6c4443cc031f65a1e", "running", "b", "bake", "g4dn.xlarge", "eu-north-1a", None)
+    bake = bakes.Bake("20261125-100351-431ae8", "", "", "", "2026-11-25T10:03:51+00:00")
+    found = bakes.Found(bake, (machine,), ())
+    monkeypatch.setattr(aftercare, "_open", lambda root, options: SimpleNamespace(display=Display(console), now=NOW))
+    monkeypatch.setattr(bakes, "survey", lambda context: [found])
+    monkeypatch.setattr(leases, "present", lambda context: leases.Holder(bake.name, "somebody@a-computer.example.org"))
+    aftercare.status(cli.ROOT, argparse.Namespace(json=False))
+    told = file.getvalue()
+    for word in (image.id, bake.name, machine.id):
+        assert word in told
+    assert max(map(len, told.splitlines())) <= 80
 
 
 def test_a_reused_image_without_an_earlier_report_still_has_its_line() -> None:

@@ -33,7 +33,9 @@ def status(root: Path, options: argparse.Namespace) -> int:
     if not found:
         console.print(f"the bucket {context.bucket.name} knows of no bake", markup=False)
         return 0
-    table = Table("bake", "began (UTC)", "is", "exists", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("bake", "began (UTC)", "is", "exists"):  # names and ids are whole, since other commands take them
+        table.add_column(column, no_wrap=column in ("bake", "exists"), overflow="fold")
     for one in found:
         began = one.bake.began[:16].replace("T", " ")
         table.add_row(one.bake.name, began, escape(verdict(context, one, holder)), escape(_existing(one)))
@@ -116,8 +118,8 @@ def _open(root: Path, options: argparse.Namespace) -> Context:
 
 
 def _existing(found: Found) -> str:
-    machines = [f"{machine.id} ({machine.state}, {machine.kind})" for machine in found.instances]
-    return ", ".join([*machines, *(f"{image.id} ({image.state})" for image in found.images)])
+    machines = [f"{machine.id}\n  {machine.state}" for machine in found.instances]
+    return "\n".join([*machines, *(f"{image.id}\n  {image.state}" for image in found.images)])
 
 
 def _plain(context: Context, found: Found, holder: Holder | None) -> dict[str, object]:

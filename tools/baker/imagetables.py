@@ -19,14 +19,14 @@ def print_catalog(console: Console, entries: Sequence[Entry]) -> None:
     if not entries:
         console.print("there is no image yet")
         return
-    table = Table("image", "name", "created", "verified", "copies", "needed", box=box.SIMPLE_HEAD)
+    table = _of_images("verified", "copies", "needed")
     for entry in entries:
         image = entry.image
         copies = [name for name in entry.held if name != entry.home]
         mark = "[green]yes[/green]" if image.verified else "[yellow]no[/yellow]"
         needs = "; ".join(entry.needs)
         bold = any(held.published for held in entry.held.values())
-        row = (entry.id, image.name, image.created[:16], mark, ", ".join(copies), escape(needs))
+        row = (entry.id, image.name, _time(image), mark, ", ".join(copies), escape(needs))
         table.add_row(*row, style="bold" if bold else None)
     console.print(table)
 
@@ -65,9 +65,22 @@ def print_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:
     """Every verified image, and why it stays."""
     if not verdicts:
         return
-    table = Table("image", "name", "created", "stays because", box=box.SIMPLE_HEAD)
+    table = _of_images("stays because")
     for verdict in verdicts:
         why = escape("; ".join(verdict.reasons)) or "[red]nobody needs it[/red]"
         image = verdict.entry.image
-        table.add_row(verdict.entry.id, image.name, image.created[:16], why)
+        table.add_row(verdict.entry.id, image.name, _time(image), why)
     console.print(table)
+
+
+def _of_images(*columns: str) -> Table:
+    """A table whose ids are whole on the narrowest terminal, since other commands take them."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("image", no_wrap=True)
+    for column in ("name", "created", *columns):
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _time(image: Image) -> str:
+    return image.created[:16].replace("T", " ")

@@ -137,7 +137,9 @@ def _print_image(console: Console, report: Document) -> None:
 
 
 def _facts(title: str = "") -> Table:
-    table = Table(box=None, show_header=False, title=title or None, title_justify="left", title_style="bold")
+    table = Table(
+        box=None, show_header=False, pad_edge=False, title=title or None, title_justify="left", title_style="bold"
+    )
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     return table
