@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from baker import (
@@ -77,18 +78,15 @@ def _bake(root: Path, options: argparse.Namespace, wishes: flow.Options) -> int:
     display = _display(options)
     config = clouds.bake_config(root, options, display)
     context = open_context(root, config, display)
-    try:
-        return _report(context, flow.bake(context, wishes))
-    except KeptError as error:
-        display.note(clouds.way_in(options.cloud, config, error.machine))
-        raise
+    return _carried_out(context, options, lambda: flow.bake(context, wishes))
 
 
 def resume(root: Path, options: argparse.Namespace) -> int:
     """Continue a bake whose launcher died."""
     display = _display(options)
     context = open_context(root, clouds.bake_config(root, options, display), display)
-    return _report(context, flow.resume(context, aftercare.chosen(context, options.bake)))
+    name = aftercare.chosen(context, options.bake)
+    return _carried_out(context, options, lambda: flow.resume(context, name))
 
 
 def _display(options: argparse.Namespace) -> Display:
@@ -96,6 +94,15 @@ def _display(options: argparse.Namespace) -> Display:
     if options.events:
         return Display(open_console(errors=True), tell=events.to(sys.stdout))
     return Display()
+
+
+def _carried_out(context: Context, options: argparse.Namespace, work: Callable[[], Outcome]) -> int:
+    """Bake, and report; of a machine that is kept, say how one gets into it."""
+    try:
+        return _report(context, work())
+    except KeptError as error:
+        context.display.note(clouds.way_in(options.cloud, context.config, error.machine))
+        raise
 
 
 def _report(context: Context, outcome: Outcome) -> int:
