@@ -45,6 +45,18 @@ def test_a_role_includes_what_it_requires(role: str) -> None:
     assert required <= set(document.get("include", []))
 
 
+@pytest.mark.parametrize("salt", [machine(), GPU], ids=["plain", "gpu"])
+def test_files_are_for_everyone_to_read_and_programs_to_run_but_for_those_named_here(salt: saltstates.Salt) -> None:
+    modes = {}
+    for role in (*ROLES, "seal"):
+        for name, state in states(role, salt=salt).items():
+            function, given = arguments(state)
+            if function in ("file.managed", "file.serialize", "file.recurse") and "name" in given:
+                modes[name] = given.get("mode") or given.get("file_mode")
+    programs = {name: "0755" for name in ("code-api-server", "code-transcribe-optimized", "code-advanced-cache")}
+    assert {name: mode for name, mode in modes.items() if mode != "0644"} == {**programs, "config-written": "0640"}
+
+
 def test_service_may_write_to_four_folders() -> None:
     owners = {}
     for state in states("layout").values():
