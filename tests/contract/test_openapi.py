@@ -44,7 +44,7 @@ def test_schemathesis_finds_nothing(api: Api, tmp_path: Path) -> None:
     program = shutil.which("schemathesis", path=str(Path(sys.executable).parent))
     assert program, "schemathesis is part of the test environment"
     amount = ["-n", "40", "--max-time", "240"] if LONG else ["-n", "10", "--max-time", "20"]
-    amount += ["--seed", "1"]  # now and then a seed makes Hypothesis trip over its own search (IndexError in its optimiser)
+    amount += ["--seed", "1"]  # with others, Hypothesis now and then trips over its own search (IndexError)
     command = [program, "run", f"{api.url}/openapi.json", "--no-color", *amount]
     phases = ["--phases", "examples,coverage,fuzzing,stateful", "--suppress-health-check", "all"]
     checks = ["--exclude-checks", "positive_data_acceptance,negative_data_rejection"]

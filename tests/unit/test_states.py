@@ -53,7 +53,7 @@ def test_files_are_for_everyone_to_read_and_programs_to_run_but_for_those_named_
             function, given = arguments(state)
             if function in ("file.managed", "file.serialize", "file.recurse") and "name" in given:
                 modes[name] = given.get("mode") or given.get("file_mode")
-    programs = {name: "0755" for name in ("code-api-server", "code-transcribe-optimized", "code-advanced-cache")}
+    programs = dict.fromkeys(("code-api-server", "code-transcribe-optimized", "code-advanced-cache"), "0755")
     assert {name: mode for name, mode in modes.items() if mode != "0644"} == {**programs, "config-written": "0640"}
 
 
