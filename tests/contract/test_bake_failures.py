@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from baker import flow, launchspec
 from baker.errors import BakeError, Interrupted
+from baker.progress import Display
 from fakecloud import Cloud
 from fakemachine import Machine, manifest_of, succeed
+from rich.console import Console
 
 
 def wrong(**changes: Any) -> Any:
@@ -98,6 +100,18 @@ def test_an_interrupted_bake_cleans_up(cloud: Cloud, number: signals.Signals, mo
     cloud.fleet.scripts[mode] = lambda machine: os.kill(os.getpid(), number)
     with pytest.raises(Interrupted):
         cloud.bake()
+    cloud.assert_nothing_left()
+
+
+@pytest.mark.parametrize("after", ["bake on the machine", "verify on the image"])
+def test_when_nobody_reads_the_events_any_more_nothing_is_left(cloud: Cloud, after: str) -> None:
+    def tell(event: str, **fields: object) -> None:
+        if fields.get("phase") == after:
+            raise BrokenPipeError
+
+    deaf = replace(cloud.context, display=Display(Console(quiet=True), tell=tell))
+    with pytest.raises(BrokenPipeError):
+        flow.bake(deaf, flow.Options())
     cloud.assert_nothing_left()
 
 
