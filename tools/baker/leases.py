@@ -142,10 +142,12 @@ class Lease:
         )
 
     def _explained(self) -> LostError:
-        """Who has it now."""
-        stored = self._bucket.look(self._key)
-        holder = _parse(stored.data) if stored else None
-        now = f"{holder.who} works on {holder.bake} now" if holder else "the lease is gone"
+        """Who has it now, as far as that can be seen."""
+        holder = None
+        with suppress(AwsError):
+            stored = self._bucket.look(self._key)
+            holder = _parse(stored.data) if stored else None
+        now = f"{holder.who} works on {holder.bake} now" if holder else "the lease is another's"
         return LostError(
             f"{now}: this launcher was not heard of for {LEASE_SECONDS:.0f} s, and leaves {self._me.bake} as it is; "
             "see `bake.py status`"
