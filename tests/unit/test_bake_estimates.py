@@ -54,9 +54,9 @@ def test_what_is_no_report_of_a_bake_tells_nothing(report: Any) -> None:
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_person_reads_what_is_left(terminal: bool) -> None:
     file = io.StringIO()
-    display = Display(Console(file=file, width=110, force_terminal=terminal, highlight=False), clock=lambda: 0.0)
+    display = Display(Console(file=file, width=80, force_terminal=terminal, highlight=False), clock=lambda: 0.0)
     display.estimate = estimates.of(REPORT)
     with display.phase("bake on the machine"):
-        display.step(Step("first apply", "venv", 1, 3))
+        display.step(Step("first apply", "venv 12/73 decorator-5.3.1-py3-none-any.whl", 16, 38))
     assert "about 1:55 left" in file.getvalue()
     assert terminal or "bake on the machine ...  (about 2:50 left)" in file.getvalue()

@@ -22,7 +22,8 @@ from baker import events
 from baker.estimates import Estimate, Step, Where
 
 TITLE_WIDTH = 34
-DETAIL_WIDTH = 36
+DETAIL_WIDTH = 36  # at most: on 80 columns it makes room for the rest
+REST_WIDTH = 62  # of a line with a bar
 PIPE_WIDTH = 120
 QUIET_SECONDS = 10.0  # between plain lines that only detail a state
 
@@ -98,7 +99,8 @@ class Display:
         self.tell(events.STEP, **told, seconds_left=self._left())
         if self._bar is not None and self._task is not None:
             count = f"{step.done}/{step.total}" if step.total else ""
-            description = f"{step.phase}  [dim]{escape(step.state[:DETAIL_WIDTH])}[/dim]"
+            room = max(min(DETAIL_WIDTH, self.console.width - REST_WIDTH), 8)
+            description = f"{step.phase}  [dim]{escape(step.state[:room])}[/dim]"
             self._bar.update(
                 self._task, description=description, completed=step.done, total=step.total or None, count=count
             )
@@ -128,7 +130,7 @@ class Display:
         self._bar = Progress(
             SpinnerColumn(style="cyan"),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=12),
             TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
             TimeLeft(self._words_left),
