@@ -101,9 +101,9 @@ def main() -> None:
         for engine in engines:
             runs[engine].append(run(engine, options, work))
             print(f"{repeat + 1}/{options.repeats} {engine}: {runs[engine][-1]['seconds']:.2f} s", file=sys.stderr)
-    rows = [summary(runs[engine]) for engine in engines]
+        rows = [summary(runs[engine]) for engine in engines]  # written each time, should the next be cut short
+        common.write(options.json, {"machine": described, "audio_seconds": work.seconds, "engines": rows, "runs": runs})
     print(f"{work.seconds:.0f} s of audio on {described['cores']} cores of {described['processor']}\n{table(rows)}")
-    common.write(options.json, {"machine": described, "audio_seconds": work.seconds, "engines": rows, "runs": runs})
     if options.plot is not None:
         options.plot.write_text(plot.bars(rows, f"{work.seconds:.0f} s of read English, {described['cores']} cores"))
 
