@@ -132,6 +132,12 @@ def test_a_precision_that_the_device_lacks_is_refused_with_what_to_set(dtype: st
         precision.of(dtype, device, {})
 
 
+@pytest.mark.parametrize(("int8_ms", "chosen"), [(1.4, "int8"), (1.6, "bfloat16")])
+def test_audio_in_int8_may_be_a_little_slower_as_it_is_much_smaller(int8_ms: float, chosen: str) -> None:
+    times = {"float32": 2.0, "bfloat16": 1.0, "int8": int8_ms}
+    assert precision.fastest({"decoder": times, "audio": times}) == {"decoder": "bfloat16", "audio": chosen}
+
+
 def test_what_is_no_whisper_is_refused() -> None:
     with pytest.raises(EngineError, match="not a Whisper"):
         shape_of({"model_type": "bert"})

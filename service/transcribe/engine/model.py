@@ -70,8 +70,7 @@ def _weights(
     if facts is not None and folder is not None and (kept := prepared.weights(folder)) is not None:
         return kept, {**facts, "prepared": True}
     measured = precision.measure(shape) if (device, dtype) == ("cpu", "auto") else {}
-    fastest = {side: min(times, key=lambda kind: times[kind]) for side, times in measured.items()}
-    chosen = precision.of(dtype, device, fastest)
+    chosen = precision.of(dtype, device, precision.fastest(measured))
     tensors = fuse(load_state(model_dir, torch.float32), shape)
     tensors = quantize.convert(tensors, chosen.kinds, quantize.DTYPES[chosen.wide])
     facts = {"key": key, "precision": vars(chosen), "measured_ms": measured}

@@ -18,6 +18,7 @@ from .spec import Shape
 
 CHOICES = ("auto", FLOAT32, FLOAT16, BFLOAT16, INT8)
 DECODER_ROWS = 8  # that the decoder's speed is measured with
+SHARED_WORTH = 1.5  # how much longer listening to int8 audio may take: it needs a tenth of the memory, and no keys
 AUDIO_LAYERS = 2  # that listen in turn: what one layer reads of a small model stays in the processor's cache
 REPEATS = 15
 
@@ -107,8 +108,17 @@ def measure(shape: Shape) -> dict[str, dict[str, float]]:
     return {**result, "audio": _heard(shape)}
 
 
-def of(dtype: str, device: str, fastest: Mapping[str, str]) -> Precision:
-    """The precision for a wish. `fastest` are the kinds that `measure` found best, for "auto" on a processor."""
+def fastest(measured: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """The best kind for each side of what `measure` found."""
+    best = {side: min(times, key=lambda kind: times[kind]) for side, times in measured.items()}
+    audio = measured.get("audio", {})
+    if INT8 in audio and audio[INT8] <= SHARED_WORTH * audio[best["audio"]]:
+        best["audio"] = INT8
+    return best
+
+
+def of(dtype: str, device: str, best: Mapping[str, str]) -> Precision:
+    """The precision for a wish. `best` are the kinds that `fastest` names, for "auto" on a processor."""
     if dtype not in CHOICES:
         raise EngineError(f"unknown dtype {dtype!r}: set dtype to one of {', '.join(CHOICES)}")
     if device == "cuda":
@@ -121,7 +131,7 @@ def of(dtype: str, device: str, fastest: Mapping[str, str]) -> Precision:
     if dtype == FLOAT32:
         return Precision(FLOAT32, FLOAT32, FLOAT32, FLOAT32)
     if dtype == "auto":
-        return Precision(fastest["encoder"], fastest["decoder"], fastest["audio"], FLOAT32)
+        return Precision(best["encoder"], best["decoder"], best["audio"], FLOAT32)
     if dtype == INT8:
         return Precision(INT8, INT8, INT8 if int8.supported() else FLOAT32, FLOAT32)
     return Precision(BFLOAT16, BFLOAT16, BFLOAT16, FLOAT32)

@@ -36,6 +36,10 @@ class Runner:
     def room(self) -> int:
         return max(0, self._batch.room - len(self._waiting))
 
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self._waiting or self._batch.rows)
+
     def add(self, chunk: Chunk) -> None:
         language = chunk.options.language
         multilingual = self._model.special.multilingual
