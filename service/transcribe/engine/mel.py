@@ -17,7 +17,7 @@ FRAMES_PER_SECOND = SAMPLE_RATE // HOP
 WINDOW_FRAMES = 30 * FRAMES_PER_SECOND
 WINDOW_SAMPLES = 30 * SAMPLE_RATE
 MARGIN_FRAMES = 200  # silence behind a short clip: with less, the model does not notice its end and repeats itself
-# Whisper was trained with windows of 30 s. Whisper-base, 21 clips below 11 s in 8 renderings each (noise, tempo, level),
+# Whisper was trained with windows of 30 s. Whisper-base, 21 clips below 11 s in 8 renderings each (noise, pace, level),
 # word error rate by the shortest window: 10 s 5.8 %, 15 s 4.5 %, 20 s 4.4 %, 30 s 4.3 %.
 SHORTEST_FRAMES = 2000
 POWER_FLOOR = 1e-10
