@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import requests
 from bakedmachine import ROOT
@@ -116,24 +117,54 @@ def test_an_image_lives_from_plan_to_prune(operator: Operator, image: str) -> No
     assert left["verified"]
 
 
-def test_what_is_launched_has_its_keys_and_nothing_to_repair(operator: Operator, image: str, tmp_path: Path) -> None:
-    operator.bake("publish", image)
+def new_key(folder: Path) -> tuple[Path, str]:
+    """A file with one key, and the key."""
     made = [sys.executable, str(ROOT / "service/api_server.py"), "--new-key", "newsroom"]
     printed = subprocess.run(made, check=True, capture_output=True, text=True).stdout
     shown = dict(line.split(":", 1) for line in printed.splitlines())
-    keys, secret = tmp_path / "keys", shown["key"].strip()
-    keys.write_text(shown["line"].strip() + "\n")
+    (folder / "keys").write_text(shown["line"].strip() + "\n")
+    return folder / "keys", shown["key"].strip()
 
-    launched = operator.bake("launch", f"--keys={keys}", "--wait")
-    told = re.search(r"(i-\w+) serves at (http://\S+)", launched)
-    assert told, launched
-    machine, url = told[1], told[2]
+
+def assert_serves(url: str, secret: str) -> None:
+    """It transcribes for who has the key, and for nobody else."""
     form = {"model": "whisper-1", "language": "en", "response_format": "text"}
     allowed = {"Authorization": f"Bearer {secret}"}
     for headers, status, words in ((allowed, 200, "Dashwood"), ({}, 401, "")):
         files = {"file": (CLIP.name, CLIP.read_bytes())}
         answer = requests.post(f"{url}/v1/audio/transcriptions", data=form, files=files, headers=headers, timeout=300)
         assert (answer.status_code, words in answer.text) == (status, True)
+
+
+def test_a_group_serves_from_the_same_template(operator: Operator, image: str, tmp_path: Path) -> None:
+    """Of the balancer nothing runs locally but its records: each machine is met by itself."""
+    operator.bake("publish", image)
+    keys, secret = new_key(tmp_path)
+    cloud = LocalCloud.ensure(operator.root)
+    session = boto3.Session(cloud.access_key_id, cloud.secret_access_key, region_name=cloud.region)
+    ec2 = session.client("ec2", endpoint_url=cloud.api_url)
+    group = ec2.create_security_group(GroupName="serve", Description="the balancer's")["GroupId"]
+    config = tmp_path / "group.toml"
+    config.write_text(f'[launch]\nsecurity_groups = ["{group}"]\nmin_size = 2\n')
+    launched = operator.bake("launch", "--group", "--wait", f"--keys={keys}", f"--config={config}")
+    told = re.findall(r"(i-\w+) serves at (http://\S+)", launched)
+    assert len(told) == 2
+    for _, url in told:
+        assert_serves(url, secret)
+    assert "balancer" in launched
+    ended = operator.bake("launch", "--end", f"--config={config}")
+    assert all(machine in ended for machine, _ in told)
+    assert operator.told("list")[0]["regions"]["eu-north-1"]["instances"] == []
+
+
+def test_what_is_launched_has_its_keys_and_nothing_to_repair(operator: Operator, image: str, tmp_path: Path) -> None:
+    operator.bake("publish", image)
+    keys, secret = new_key(tmp_path)
+    launched = operator.bake("launch", f"--keys={keys}", "--wait")
+    told = re.search(r"(i-\w+) serves at (http://\S+)", launched)
+    assert told, launched
+    machine, url = told[1], told[2]
+    assert_serves(url, secret)
 
     # It serves before its first apply has come to its last state, and Salt refuses a second one meanwhile.
     operator.on(machine, "cloud-init", "status", "--wait")
