@@ -20,7 +20,6 @@ from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneratio
 
 AUDIO = Path(__file__).resolve().parents[1] / "audio"
 ENGLISH = DecodeOptions(language="en")
-TIMES = [(0, 12), (3, 5), (12, 7), (0, 3), (8, 9), (5, 4)]  # seconds: start, length
 
 pytestmark = pytest.mark.model
 
@@ -171,21 +170,6 @@ def test_language_is_heard_and_rows_do_not_disturb_each_other(engine: Engine) ->
         assert beside.no_speech_prob == pytest.approx(single.no_speech_prob, abs=1e-4)
         assert replace(beside, avg_logprob=single.avg_logprob, no_speech_prob=single.no_speech_prob) == single
     assert mixed[2].language == "en"
-
-
-def test_chunks_side_by_side_say_what_they_say_one_by_one() -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)  # of which each has one when there are several chunks
-    try:
-        engine = load("whisper-tiny.en")
-    finally:
-        torch.set_num_threads(threads)
-    parts = [clips()[-1][start * SAMPLE_RATE : (start + seconds) * SAMPLE_RATE] for start, seconds in TIMES]
-    chunks = [Chunk(number, part, ENGLISH) for number, part in enumerate(parts)]
-    together = engine.transcribe(chunks)
-    assert [result.key for result in together] == list(range(len(chunks)))
-    assert [text(result) for result in together] == [text(engine.transcribe([chunk])[0]) for chunk in chunks]
-    assert engine.room() == 4
 
 
 def test_the_language_is_one_of_the_candidates(engine: Engine) -> None:

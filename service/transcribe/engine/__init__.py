@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from .api import Chunk, ChunkResult, EngineError
 
 if TYPE_CHECKING:
-    from .lanes import Lanes
     from .runner import Runner
 
 __all__ = ["Chunk", "ChunkResult", "Engine", "EngineError"]
@@ -23,7 +22,7 @@ class Engine:
     chosen and measured, `word_times` whether the model can give times to words.
     """
 
-    def __init__(self, runner: "Runner | Lanes", *, device: str, torch_dtype: str, facts: dict[str, Any]) -> None:
+    def __init__(self, runner: "Runner", *, device: str, torch_dtype: str, facts: dict[str, Any]) -> None:
         self._runner = runner
         self.device = device
         self.torch_dtype = torch_dtype

@@ -11,7 +11,6 @@ import torch
 
 from . import kernels, model, replay, trial
 from .api import EngineError
-from .lanes import Lanes, lanes_for
 from .runner import Runner
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
@@ -46,16 +45,7 @@ def _keep_memory() -> None:
         library.mallopt(M_TRIM_THRESHOLD, LARGEST_BLOCK)
 
 
-def _runner(loaded: model.Model, max_chunks: int) -> Runner | Lanes:
-    threads = torch.get_num_threads()
-    lanes = lanes_for(threads, max_chunks) if loaded.device == "cpu" else 1
-    if lanes == 1:
-        return Runner(loaded, max_chunks)
-    rows = [max_chunks // lanes + (lane < max_chunks % lanes) for lane in range(lanes)]
-    return Lanes([Runner(loaded, count) for count in rows], threads)
-
-
-def load(model_dir: Path, wish: Wish) -> tuple[Runner | Lanes, str, dict[str, Any]]:
+def load(model_dir: Path, wish: Wish) -> tuple[Runner, str, dict[str, Any]]:
     """A runner, its precision in torch's spelling, and what was chosen."""
     begin = time.monotonic()
     if wish.cache_dir is not None and wish.device != "cpu":
@@ -66,11 +56,10 @@ def load(model_dir: Path, wish: Wish) -> tuple[Runner | Lanes, str, dict[str, An
     folder = wish.cache_dir / "prepared" if wish.cache_dir is not None else None
     with torch.inference_mode():
         loaded, chosen = model.load(model_dir, device=device, dtype=wish.dtype, folder=folder)
-        runner, steps = _runner(loaded, wish.max_chunks), {"recorded": False}
-        if isinstance(runner, Runner) and device == "cuda":
-            steps = trial.verdict(loaded, chosen, folder, replay.cuda_graph)
-            if steps["recorded"]:
-                runner.record(replay.cuda_graph)
+        runner = Runner(loaded, wish.max_chunks)
+        steps = trial.verdict(loaded, chosen, folder, replay.cuda_graph) if device == "cuda" else {"recorded": False}
+        if steps["recorded"]:
+            runner.record(replay.cuda_graph)
     facts = {
         "device": device,
         "precision": chosen["precision"],

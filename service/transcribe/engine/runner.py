@@ -7,6 +7,7 @@ import torch
 from transcribe.types import SAMPLE_RATE
 
 from .api import Chunk, ChunkResult, EngineError
+from .crowding import Crowding
 from .decoding import Batch
 from .finish import Finisher
 from .mel import WINDOW_FRAMES, LogMel, frames_for
@@ -28,6 +29,7 @@ class Runner:
         self._batch = Batch(model.decoder, model.special, max_chunks, model.heard(max_chunks))
         self._finisher = Finisher(model.shape, model.special, model.text, word_times=model.word_times)
         self._waiting: deque[Task] = deque()
+        self._crowding = Crowding() if model.device == "cpu" else None
 
     def record(self, capture: Capture) -> None:
         """Records the decoder's greedy steps by `capture` from now on: see replay.py."""
@@ -35,10 +37,6 @@ class Runner:
 
     def room(self) -> int:
         return max(0, self._batch.room - len(self._waiting))
-
-    def busy(self) -> bool:
-        """Whether there is anything to do."""
-        return bool(self._waiting or self._batch.rows)
 
     def add(self, chunk: Chunk) -> None:
         language = chunk.options.language
@@ -57,6 +55,8 @@ class Runner:
 
     @torch.inference_mode()
     def step(self) -> list[ChunkResult]:
+        if self._crowding is not None:
+            self._crowding.look()
         if self._waiting and self._batch.room and not self._in_a_hurry():
             return self._settle(self._start(self._waiting.popleft()))
         results: list[ChunkResult] = []
