@@ -12,10 +12,7 @@ import torch
 
 LOOK_SECONDS = 0.25
 CROWDED = 0.15  # of the time, that threads of this process stood ready and had no core
-FIRST_HOLD, LONGEST_HOLD = (
-    1.0,
-    30.0,
-)  # seconds with fewer threads before all are tried again; doubled when it was too soon
+FIRST_HOLD, LONGEST_HOLD = 1.0, 30.0  # seconds before all threads are tried again; doubled when that was too soon
 TASKS = Path("/proc/self/task")
 
 
@@ -38,8 +35,9 @@ class Crowding:
         self,
         waited: Callable[[], float] = waited,
         now: Callable[[], float] = time.monotonic,
-        threads: int | None = None,
+        threads: int = 0,
     ) -> None:
+        """`threads` is how many there are; 0 for as many as torch takes."""
         self._waited, self._now = waited, now
         self._all = self.threads = threads or torch.get_num_threads()
         self._hold = FIRST_HOLD
