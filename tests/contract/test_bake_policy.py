@@ -131,6 +131,7 @@ def key_statements(config: Config) -> list[Any]:
         ("arn:aws:kms:eu-north-1:111122223333:key/mrk-1", "arn:aws:kms:eu-north-1:111122223333:key/mrk-1", None),
     ],
 )
+@pytest.mark.slow
 def test_a_key_of_ones_own_may_be_used_by_ec2_and_nobody_else(
     cloud: Cloud, recorder: Recorder, named: str, resource: str, alias: str | None
 ) -> None:

@@ -179,6 +179,7 @@ def test_deregistering_frees_the_layers_that_nothing_stands_on(running: Running)
     assert baseroot.folder(running.folders).is_dir()
 
 
+@pytest.mark.slow
 def test_images_and_their_tags_outlive_the_local_cloud(folders: Folders) -> None:
     first = Running(folders)
     image_id = first.ec2.create_image(InstanceId=stopped(first.ec2), Name="one")["ImageId"]

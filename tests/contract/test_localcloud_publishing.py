@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from localcloud.common import Folders
 from localcloud.endpoint import BUCKET, REGION
 from runningcloud import Running, launch, refused, stopped
@@ -32,6 +33,7 @@ def test_a_copy_has_its_tags_its_disk_and_a_name_of_its_own(running: Running) ->
     assert launch(abroad, ImageId=copied) in running.cloud.machines.running()
 
 
+@pytest.mark.slow
 def test_what_is_said_of_images_outlives_the_local_cloud(folders: Folders) -> None:
     first = Running(folders)
     image_id = image_of(first)

@@ -92,6 +92,7 @@ def test_a_short_clip_does_not_wait_for_a_long_file(place: Shop) -> None:
     assert running.engine.fullest <= 4
 
 
+@pytest.mark.slow
 def test_a_long_file_is_not_starved_by_short_ones(place: Shop) -> None:
     with working(place, FakeEngine(delay=0.02)):
         long = place.submit(wav(600.0), estimate=600.0)
