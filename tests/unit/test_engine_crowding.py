@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from transcribe.engine.crowding import Crowding, waited
+from transcribe.engine.cpu.crowding import Crowding, waited
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,13 @@
-"""The encoded audio in the decoder's cache: as it is, in int8, beside keys and values in float32."""
+"""The encoded audio in the decoder's cache: keys and values in int8, beside those in float32."""
 
 import pytest
 import torch
 from torch import Tensor
+from transcribe.engine.cpu import int8
+from transcribe.engine.cpu.library import Library
 from transcribe.engine.heard import Heard, Padded
 from transcribe.engine.quantize import float_linear
-from transcribe.engine.shared import Shared
+from transcribe.engine.remembered import Remembered
 from transcribe.engine.spec import Shape
 
 SHAPE = Shape(
@@ -30,13 +32,18 @@ def crosses() -> list[tuple[Tensor, Tensor]]:
     return [(torch.randn(2 * width, width) / width**0.5, bias) for _ in range(SHAPE.decoder_layers)]
 
 
+def remembered(kernels: Library, rows: int, cross: list[tuple[Tensor, Tensor]]) -> Remembered:
+    narrow = [int8.many_rows(*int8.quantized(weight), bias) for weight, bias in cross]
+    return Remembered(SHAPE, rows, narrow, kernels)
+
+
 @pytest.fixture
-def pair() -> tuple[Heard, Heard]:
+def pair(kernels: Library) -> tuple[Heard, Heard]:
     """Both kinds after the same: three rows of different lengths, the last moved to the first's place."""
     torch.manual_seed(0)
     cross = crosses()
     plain = [float_linear(weight, bias) for weight, bias in cross]
-    kinds = Padded(SHAPE, 3, plain, torch.empty(0)), Shared(SHAPE, 3, cross)
+    kinds = Padded(SHAPE, 3, plain, torch.empty(0)), remembered(kernels, 3, cross)
     for row, length in enumerate((100, 37, 64)):
         encoded = torch.randn(length, SHAPE.width)
         for heard in kinds:
@@ -52,13 +59,13 @@ def test_audio_in_int8_is_heard_as_in_float32(pair: tuple[Heard, Heard]) -> None
     assert (found - expected).norm() / expected.norm() < 0.02
 
 
-def test_many_faint_positions_count_beside_a_loud_one() -> None:
+def test_many_faint_positions_count_beside_a_loud_one(kernels: Library) -> None:
     """One position takes half of the weight and a thousand others share the rest: 8 bits would lose them."""
     torch.manual_seed(0)
     width, faint = SHAPE.width, 1000
     cross = [(torch.cat([torch.eye(width), torch.eye(width)]), torch.zeros(2 * width))]
     encoded = torch.cat([torch.eye(width)[:1], torch.eye(width)[1:2].expand(faint, -1)])
-    heard = Shared(SHAPE, 1, cross)
+    heard = remembered(kernels, 1, cross)
     heard.listen(0, encoded)
     query = torch.zeros(1, 1, width)
     query[..., 0] = float(torch.tensor(faint).log())

@@ -7,14 +7,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
+from .cpu import passes
+from .cpu.library import Library
+
 Attention = Callable[[Tensor, int], Tensor]
 
-# A bfloat16's bits, read as an integer, are its logarithm in 128ths of a power of two, in straight lines between the
-# powers: so an integer that is read as a bfloat16 is an exponential, 6 % too large at most, 3 % beside its neighbours.
-# (N. N. Schraudolph, A Fast, Compact Approximation of the Exponential Function, Neural Computation 11, 1999.)
-BITS = 128 / math.log(2)  # to the factor e
-ONE = 127 * 128  # the bits of 1.0
-LARGEST = 72.0  # score: of its exponential, whole windows times values of a thousand do not overflow
+LOG2E = math.log2(math.e)
 
 
 def fused(qkv: Tensor, heads: int) -> Tensor:
@@ -25,29 +23,26 @@ def fused(qkv: Tensor, heads: int) -> Tensor:
     return mixed[0].transpose(0, 1).reshape(length, -1)
 
 
-def by_head(qkv: Tensor, heads: int) -> Tensor:
-    """The same in bfloat16, one head at a time: twice as fast as `fused` on processors with bfloat16 products.
+def by_head(library: Library, qkv: Tensor, heads: int) -> Tensor:
+    """The same in bfloat16, one head at a time: faster than `fused` on processors with bfloat16 products."""
+    length = len(qkv)
+    parts = qkv.view(length, 3, heads, -1).permute(1, 2, 0, 3)
+    q, k, v = parts.to(torch.bfloat16, memory_format=torch.contiguous_format).unbind(0)
+    q = (parts[0] * LOG2E).to(torch.bfloat16, memory_format=torch.contiguous_format)
+    mixed, sums = mix(library, q, k, v)
+    return (mixed.to(qkv.dtype) / sums[..., None]).transpose(0, 1).reshape(length, -1)
 
-    Torch's kernel for processors works in blocks too small for them; one head's scores stay in the cache.
+
+def mix(library: Library, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Values [heads, length, size] in bfloat16, mixed by powers of two of their scores, whose sums are [heads, length].
+
+    Torch's kernel for processors works in blocks too small for their products; one head's scores stay in the cache.
     """
-    length, width = len(qkv), qkv.shape[1] // 3
-    parts = qkv.view(length, 3, heads, -1)
-    q = (parts[:, 0] * BITS).transpose(0, 1).to(torch.bfloat16).contiguous()
-    k, v = parts[:, 1:].permute(1, 2, 0, 3).to(torch.bfloat16).contiguous()
-    bounds = (_longest(q) * _longest(k)).tolist()  # of the scores: a product is no larger than its factors' lengths
-    mixed = torch.empty(heads, length, width // heads, dtype=qkv.dtype)
+    heads, length, _ = q.shape
+    mixed, sums = torch.empty_like(q), torch.empty(heads, length)
     scores = torch.empty(length, length, dtype=torch.bfloat16)
-    powers = torch.empty(length, length, dtype=torch.int16)
-    for head, bound in enumerate(bounds):
+    for head in range(heads):
         torch.mm(q[head], k[head].T, out=scores)
-        if bound < LARGEST * BITS:
-            weights = powers.copy_(scores).add_(ONE).view(torch.bfloat16)
-        else:
-            weights = torch.softmax(scores.float().div_(BITS), -1).to(torch.bfloat16)
-        torch.div(torch.mm(weights, v[head]), weights.sum(-1, keepdim=True), out=mixed[head])
-    return mixed.transpose(0, 1).reshape(length, width)
-
-
-def _longest(vectors: Tensor) -> Tensor:
-    """The length of the longest vector of each head; [heads, length, size] → [heads]."""
-    return vectors.float().square().sum(-1).amax(-1).sqrt()
+        passes.exponentials(library, scores, sums[head])
+        torch.mm(scores, v[head], out=mixed[head])
+    return mixed, sums

@@ -1,16 +1,23 @@
 """Puts a network together from fused weights, each matrix in the precision chosen for its side."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
 from .attention import Attention
-from .network import ACTIVATIONS, Decoder, DecoderLayer, Encoder, EncoderLayer, Norm
-from .quantize import embedding
+from .cpu import passes
+from .cpu.library import Library
+from .cpu.passes import Product
+from .narrow import NarrowDecoder, NarrowDecoderLayer, NarrowLayer, NarrowLayers
+from .network import ACTIVATIONS, Decoder, DecoderLayer, Encoder, EncoderLayer, EncoderLayers, Norm
+from .quantize import bfloat16_products, embedding, few_rows, many_rows
 from .quantize import linear as _linear
 from .spec import Shape
 from .weights import Linear, Weights
+
+WIDTH_STEP = 32  # of the kernel for few rows
 
 
 def _norm(weights: Weights, name: str) -> Norm:
@@ -27,7 +34,22 @@ def _convolution(weights: Weights, name: str, stride: int) -> Linear:
     return lambda x: F.gelu(F.conv1d(x.to(weight.dtype), weight, bias, stride=stride, padding=1))
 
 
-def encoder(weights: Weights, shape: Shape, attend: Attention) -> Encoder:
+def _suits_kernels(weights: Weights, shape: Shape, side: str) -> bool:
+    """Whether a side's matrices are int8 and of the shapes that all published models have."""
+    return f"{side}.0.qkv.scale" in weights and shape.activation == "gelu" and shape.width % WIDTH_STEP == 0
+
+
+def encoder(weights: Weights, shape: Shape, attend: Attention, library: Library | None = None) -> Encoder:
+    """`library` is for matrices in int8."""
+    narrow = library if _suits_kernels(weights, shape, "encoder") else None
+    return Encoder(
+        convolutions=(_convolution(weights, "encoder.conv1", 1), _convolution(weights, "encoder.conv2", 2)),
+        positions=weights["encoder.positions"],
+        layers=_narrow(weights, shape, narrow) if narrow else _layers(weights, shape, attend),
+    )
+
+
+def _layers(weights: Weights, shape: Shape, attend: Attention) -> EncoderLayers:
     activation = ACTIVATIONS[shape.activation]
     layers = tuple(
         EncoderLayer(
@@ -40,39 +62,77 @@ def encoder(weights: Weights, shape: Shape, attend: Attention) -> Encoder:
         )
         for index in range(shape.encoder_layers)
     )
-    return Encoder(
-        shape=shape,
-        convolutions=(_convolution(weights, "encoder.conv1", 1), _convolution(weights, "encoder.conv2", 2)),
-        positions=weights["encoder.positions"],
-        layers=layers,
-        norm=_norm(weights, "encoder.norm"),
-        attend=attend,
-    )
+    return EncoderLayers(layers, _norm(weights, "encoder.norm"), shape.encoder_heads, attend)
 
 
-def decoder(weights: Weights, shape: Shape) -> Decoder:
-    activation = ACTIVATIONS[shape.activation]
+def _narrow(weights: Weights, shape: Shape, library: Library) -> NarrowLayers:
     layers = tuple(
-        DecoderLayer(
-            norm1=_norm(weights, f"decoder.{index}.norm1"),
-            qkv=_linear(weights, f"decoder.{index}.qkv"),
-            out=_linear(weights, f"decoder.{index}.out"),
-            norm_cross=_norm(weights, f"decoder.{index}.norm_cross"),
-            query=_linear(weights, f"decoder.{index}.query"),
-            cross=_linear(weights, f"decoder.{index}.cross"),
-            cross_out=_linear(weights, f"decoder.{index}.cross_out"),
-            norm_ffn=_norm(weights, f"decoder.{index}.norm_ffn"),
-            fc1=_activated(_linear(weights, f"decoder.{index}.fc1"), activation),
-            fc2=_linear(weights, f"decoder.{index}.fc2"),
+        NarrowLayer(
+            norm1=_norm(weights, f"encoder.{index}.norm1"),
+            qkv=many_rows(weights, f"encoder.{index}.qkv"),
+            out=many_rows(weights, f"encoder.{index}.out"),
+            norm_ffn=_norm(weights, f"encoder.{index}.norm_ffn"),
+            fc1=many_rows(weights, f"encoder.{index}.fc1"),
+            fc2=many_rows(weights, f"encoder.{index}.fc2"),
         )
-        for index in range(shape.decoder_layers)
+        for index in range(shape.encoder_layers)
     )
-    head = _linear(weights, "decoder.head")
-    return Decoder(
-        shape=shape,
-        embed=embedding(weights, "decoder.head"),
-        positions=weights["decoder.positions"],
-        layers=layers,
-        norm=_norm(weights, "decoder.norm"),
-        head=lambda x: head(x).float(),
+    norm = _norm(weights, "encoder.norm")
+    return NarrowLayers(library, layers, norm, shape.encoder_heads, bfloat16_products())
+
+
+def decoder(weights: Weights, shape: Shape, library: Library | None = None) -> Decoder:
+    """`library` is for matrices in int8."""
+    common: dict[str, Any] = {
+        "shape": shape,
+        "embed": embedding(weights, "decoder.head"),
+        "positions": weights["decoder.positions"],
+        "norm": _norm(weights, "decoder.norm"),
+    }
+    names = [f"decoder.{index}" for index in range(shape.decoder_layers)]
+    if library is not None and _suits_kernels(weights, shape, "decoder"):
+        narrow = tuple(_narrow_decoder_layer(library, weights, name) for name in names)
+        return NarrowDecoder(**common, head=_narrow_head(library, weights), layers=(), library=library, narrow=narrow)
+    head, activation = _linear(weights, "decoder.head"), ACTIVATIONS[shape.activation]
+    layers = tuple(_decoder_layer(weights, name, activation) for name in names)
+    return Decoder(**common, head=lambda x: head(x).float(), layers=layers)
+
+
+def _decoder_layer(weights: Weights, name: str, activation: Callable[[Tensor], Tensor]) -> DecoderLayer:
+    return DecoderLayer(
+        norm1=_norm(weights, f"{name}.norm1"),
+        qkv=_linear(weights, f"{name}.qkv"),
+        out=_linear(weights, f"{name}.out"),
+        norm_cross=_norm(weights, f"{name}.norm_cross"),
+        query=_linear(weights, f"{name}.query"),
+        cross=_linear(weights, f"{name}.cross"),
+        cross_out=_linear(weights, f"{name}.cross_out"),
+        norm_ffn=_norm(weights, f"{name}.norm_ffn"),
+        fc1=_activated(_linear(weights, f"{name}.fc1"), activation),
+        fc2=_linear(weights, f"{name}.fc2"),
+    )
+
+
+def _narrow_head(library: Library, weights: Weights) -> Linear:
+    matrix = few_rows(library, weights, "decoder.head")
+
+    def head(x: Tensor) -> Tensor:
+        product = Product.of(matrix, passes.rounded(library, x))
+        return product.value.mul_(product.scale[:, None])  # there is no bias, and memory is long
+
+    return head
+
+
+def _narrow_decoder_layer(library: Library, weights: Weights, name: str) -> NarrowDecoderLayer:
+    return NarrowDecoderLayer(
+        norm1=_norm(weights, f"{name}.norm1"),
+        qkv=few_rows(library, weights, f"{name}.qkv"),
+        out=few_rows(library, weights, f"{name}.out"),
+        norm_cross=_norm(weights, f"{name}.norm_cross"),
+        query=few_rows(library, weights, f"{name}.query"),
+        cross=many_rows(weights, f"{name}.cross"),
+        cross_out=few_rows(library, weights, f"{name}.cross_out"),
+        norm_ffn=_norm(weights, f"{name}.norm_ffn"),
+        fc1=few_rows(library, weights, f"{name}.fc1"),
+        fc2=few_rows(library, weights, f"{name}.fc2"),
     )

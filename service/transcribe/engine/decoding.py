@@ -23,8 +23,8 @@ class Batch:
         self._device = decoder.positions.device.type
         self.capacity = rows
         like = decoder.positions
-        heard = heard or Padded(decoder.shape, rows, [layer.cross for layer in decoder.layers], like)
-        self.cache = Cache(decoder.shape, rows, like, heard)
+        heard = heard or Padded(decoder.shape, rows, decoder.crosses, like)
+        self.cache = Cache(decoder.shape, rows, like.to(decoder.remembers), heard)
         self._rules = Rules(special, decoder.shape.vocabulary, self._device)
         self.cursor = Cursor.of(rows, self._device)
         self._replay: Replay | None = None

@@ -1,19 +1,22 @@
 """A loaded model: networks, tokens and text, on a device in a precision."""
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from . import build, precision, prepared, quantize
 from .api import EngineError
+from .cpu import library
+from .cpu.int8 import Matrix
+from .cpu.library import Library
 from .heard import Heard, Padded
 from .network import Decoder, Encoder
 from .precision import Precision
-from .shared import Shared
+from .remembered import Remembered
 from .spec import Shape, Special, shape_of, special_of
 from .text import Text, load_tokenizer, special_names
 from .weights import Weights, fuse, load_state
@@ -29,7 +32,7 @@ class Model:
     text: Text
     encoder: Encoder
     decoder: Decoder
-    cross: tuple[tuple[Tensor, Tensor], ...]  # weight and bias of each layer's keys and values of the encoded audio
+    library: Library | None  # for the processor, where the precision needs it
     device: str
     precision: Precision
 
@@ -44,10 +47,11 @@ class Model:
 
     def heard(self, rows: int) -> Heard:
         """Where the decoder keeps the encoded audio of `rows` chunks."""
-        if self.precision.audio == quantize.INT8:
-            return Shared(self.shape, rows, self.cross)
+        cross = self.decoder.crosses
+        if self.precision.audio == quantize.INT8 and self.library is not None:
+            return Remembered(self.shape, rows, [one for one in cross if isinstance(one, Matrix)], self.library)
         like = self.decoder.positions.to(quantize.DTYPES[self.precision.audio])
-        return Padded(self.shape, rows, [layer.cross for layer in self.decoder.layers], like)
+        return Padded(self.shape, rows, cross, like)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -66,10 +70,13 @@ def _weights(
     """Weights as the wish (device, dtype) has them and what was chosen: as prepared, or prepared now."""
     device, dtype = wish
     key = {"model": prepared.fingerprint(model_dir), "device": device, "dtype": dtype}
+    if device == "cpu":
+        key["instructions"] = ", ".join(quantize.instructions())
     facts = prepared.read(folder, key)
     if facts is not None and folder is not None and (kept := prepared.weights(folder)) is not None:
         return kept, {**facts, "prepared": True}
-    measured = precision.measure(shape) if (device, dtype) == ("cpu", "auto") else {}
+    kernels = functools.partial(library.load, folder)
+    measured = precision.measure(shape, kernels) if (device, dtype) == ("cpu", "auto") else {}
     chosen = precision.of(dtype, device, precision.fastest(measured))
     tensors = fuse(load_state(model_dir, torch.float32), shape)
     tensors = quantize.convert(tensors, chosen.kinds, quantize.DTYPES[chosen.wide])
@@ -96,14 +103,14 @@ def load(model_dir: Path, *, device: str, dtype: str, folder: Path | None = None
     weights, facts = _weights(model_dir, shape, (device, dtype), folder)
     chosen = Precision(**facts["precision"])
     weights = {name: tensor.to(device) for name, tensor in weights.items()}
-    cross = [f"decoder.{layer}.cross" for layer in range(shape.decoder_layers)]
+    compiled = library.load(folder) if chosen.compiled else None
     model = Model(
         shape=shape,
         special=special,
         text=Text(tokenizer, special),
-        encoder=build.encoder(weights, shape, chosen.attend),
-        decoder=build.decoder(weights, shape),
-        cross=tuple((weights[f"{name}.weight"], weights[f"{name}.bias"]) for name in cross),
+        encoder=build.encoder(weights, shape, chosen.attend(compiled), compiled),
+        decoder=build.decoder(weights, shape, compiled),
+        library=compiled,
         device=device,
         precision=chosen,
     )

@@ -20,6 +20,10 @@ class Norm:
     weight: Tensor
     bias: Tensor
 
+    @property
+    def parts(self) -> tuple[Tensor, Tensor]:
+        return self.weight, self.bias
+
     def __call__(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, (x.shape[-1],), self.weight, self.bias, 1e-5)
 
@@ -32,6 +36,21 @@ class EncoderLayer:
     norm_ffn: Norm
     fc1: Linear  # with the activation
     fc2: Linear
+
+
+@dataclass(frozen=True)
+class EncoderLayers:
+    layers: tuple[EncoderLayer, ...]
+    norm: Norm
+    heads: int
+    attend: Attention
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[length, width], as it is returned."""
+        for layer in self.layers:
+            x = x + layer.out(self.attend(layer.qkv(layer.norm1(x)), self.heads))
+            x = x + layer.fc2(layer.fc1(layer.norm_ffn(x)))
+        return self.norm(x)
 
 
 @dataclass(frozen=True)
@@ -52,22 +71,15 @@ class DecoderLayer:
 class Encoder:
     """From log-mel to the states that the decoder listens to."""
 
-    shape: Shape
     convolutions: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
     positions: Tensor
-    layers: tuple[EncoderLayer, ...]
-    norm: Norm
-    attend: Attention
+    layers: Callable[[Tensor], Tensor]
 
     def __call__(self, mel: Tensor) -> Tensor:
         """[bands, frames] → [ceil(frames / 2), width]; `frames` ≤ a full window."""
         first, second = self.convolutions
         x = second(first(mel[None]))[0].T
-        x = x + self.positions[: len(x)]
-        for layer in self.layers:
-            x = x + layer.out(self.attend(layer.qkv(layer.norm1(x)), self.shape.encoder_heads))
-            x = x + layer.fc2(layer.fc1(layer.norm_ffn(x)))
-        return self.norm(x)
+        return self.layers(x + self.positions[: len(x)])
 
 
 class Cache:
@@ -112,6 +124,16 @@ class Decoder:
     norm: Norm
     head: Linear
 
+    @property
+    def remembers(self) -> torch.dtype:
+        """What the keys and values of the text are kept in."""
+        return self.positions.dtype
+
+    @property
+    def crosses(self) -> list[Linear]:
+        """Of each layer."""
+        return [layer.cross for layer in self.layers]
+
     def __call__(
         self, cache: Cache, rows: slice, tokens: Tensor, starts: Tensor, attentions: list[Tensor] | None = None
     ) -> Tensor:
@@ -121,9 +143,11 @@ class Decoder:
         [rows, heads, count, positions]; only of a single row.
         """
         places = starts[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
-        x = self.embed(tokens) + self.positions[places]
+        return self.norm(self._layers(self.embed(tokens) + self.positions[places], cache, rows, places, attentions))
+
+    def _layers(self, x: Tensor, cache: Cache, rows: slice, places: Tensor, attentions: list[Tensor] | None) -> Tensor:
         length = int(places.max()) + 1
-        ahead = torch.arange(length, device=tokens.device) > places[:, None, :, None]
+        ahead = torch.arange(length, device=x.device) > places[:, None, :, None]
         mask = torch.zeros(ahead.shape, dtype=x.dtype, device=x.device).masked_fill_(ahead, float("-inf"))
         for index, layer in enumerate(self.layers):
             x = x + layer.out(self._attend_text(layer.qkv(layer.norm1(x)), cache, index, rows, (places, mask)))
@@ -132,7 +156,7 @@ class Decoder:
             x = x + layer.fc2(layer.fc1(layer.norm_ffn(x)))
             if attentions is not None:
                 attentions.append(weights)
-        return self.norm(x)
+        return x
 
     def _attend_text(self, qkv: Tensor, cache: Cache, index: int, rows: slice, where: tuple[Tensor, Tensor]) -> Tensor:
         places, mask = where

@@ -9,16 +9,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from . import attention, int8, quantize
+from . import attention, quantize
 from .api import EngineError
+from .cpu import int8
+from .cpu.library import Library
 from .heard import Heard, Padded
 from .quantize import BFLOAT16, FLOAT16, FLOAT32, INT8
-from .shared import Shared
+from .remembered import Remembered
 from .spec import Shape
 
 CHOICES = ("auto", FLOAT32, FLOAT16, BFLOAT16, INT8)
 DECODER_ROWS = 8  # that the decoder's speed is measured with
-SHARED_WORTH = 1.5  # how much longer listening to int8 audio may take: it needs a tenth of the memory, and no keys
 AUDIO_LAYERS = 2  # that listen in turn: what one layer reads of a small model stays in the processor's cache
 REPEATS = 15
 
@@ -39,14 +40,20 @@ class Precision:
     @property
     def cross(self) -> str:
         """Kind of the matrices that make keys and values of the encoded audio."""
-        if self.audio == INT8:  # their products are small
-            return BFLOAT16 if quantize.bfloat16_products() else FLOAT32
-        return self.decoder
+        return INT8 if self.audio == INT8 else self.decoder
 
     @property
-    def attend(self) -> attention.Attention:
-        narrow = self.encoder in {INT8, BFLOAT16} and self.wide == FLOAT32 and quantize.bfloat16_products()
-        return attention.by_head if narrow else attention.fused
+    def by_head(self) -> bool:
+        """Whether the encoder's attention is in bfloat16 on a processor."""
+        return self.encoder == BFLOAT16 and self.wide == FLOAT32 and quantize.bfloat16_products()
+
+    @property
+    def compiled(self) -> bool:
+        """Whether it needs the kernels that are compiled for the processor."""
+        return INT8 in {self.encoder, self.decoder, self.audio} or self.by_head
+
+    def attend(self, library: Library | None) -> attention.Attention:
+        return functools.partial(attention.by_head, library) if self.by_head and library else attention.fused
 
 
 def _milliseconds(candidates: Mapping[str, Callable[[Tensor], object]], rows: int, width: int) -> dict[str, float]:
@@ -65,7 +72,7 @@ def _milliseconds(candidates: Mapping[str, Callable[[Tensor], object]], rows: in
     return {kind: round(seconds * 1000, 4) for kind, seconds in times.items()}
 
 
-def _heard(shape: Shape) -> dict[str, float]:
+def _heard(shape: Shape, library: Callable[[], Library]) -> dict[str, float]:
     """Milliseconds that a token of DECODER_ROWS rows takes to listen in AUDIO_LAYERS layers, by precision."""
     few = replace(shape, decoder_layers=AUDIO_LAYERS)
     weight, bias = torch.randn(2 * shape.width, shape.width), torch.zeros(2 * shape.width)
@@ -74,8 +81,8 @@ def _heard(shape: Shape) -> dict[str, float]:
     if quantize.bfloat16_products():
         candidates[BFLOAT16] = Padded(few, DECODER_ROWS, cross, torch.empty(0, dtype=torch.bfloat16))
     if int8.supported():
-        narrow = weight.bfloat16() if quantize.bfloat16_products() else weight
-        candidates[INT8] = Shared(few, DECODER_ROWS, [(narrow, bias)] * AUDIO_LAYERS)
+        narrow = int8.many_rows(*int8.quantized(weight), bias)
+        candidates[INT8] = Remembered(few, DECODER_ROWS, [narrow] * AUDIO_LAYERS, library())
     encoded = torch.randn(shape.positions - 1, shape.width)  # a full window is rare
     for heard in candidates.values():
         for row in range(DECODER_ROWS):
@@ -89,8 +96,8 @@ def _attend(heard: Heard, queries: Tensor) -> None:
         heard.attend(layer, slice(0, len(queries)), queries[:, None])
 
 
-def measure(shape: Shape) -> dict[str, dict[str, float]]:
-    """Milliseconds of each kind that this processor has: {"encoder": {kind: ms}}.
+def measure(shape: Shape, library: Callable[[], Library]) -> dict[str, dict[str, float]]:
+    """Milliseconds of each kind that this processor has: {"encoder": {kind: ms}}. `library` is asked for kernels.
 
     For "encoder" and "decoder" they are those of one matrix of the model, for "audio" those of the encoded audio in the
     decoder's cache.
@@ -103,18 +110,16 @@ def measure(shape: Shape) -> dict[str, dict[str, float]]:
         if quantize.bfloat16_products():
             candidates[BFLOAT16] = quantize.float_linear(weight.bfloat16(), None)
         if int8.supported():
-            candidates[INT8] = int8.linear(*int8.quantized(weight), None, few=side == "decoder")
+            narrow = int8.quantized(weight)
+            few = side == "decoder"
+            candidates[INT8] = int8.few_rows(library(), *narrow, None) if few else int8.many_rows(*narrow, None)
         result[side] = _milliseconds(candidates, count, shape.width)
-    return {**result, "audio": _heard(shape)}
+    return {**result, "audio": _heard(shape, library)}
 
 
 def fastest(measured: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
     """The best kind for each side of what `measure` found."""
-    best = {side: min(times, key=lambda kind: times[kind]) for side, times in measured.items()}
-    audio = measured.get("audio", {})
-    if INT8 in audio and audio[INT8] <= SHARED_WORTH * audio[best["audio"]]:
-        best["audio"] = INT8
-    return best
+    return {side: min(times, key=lambda kind: times[kind]) for side, times in measured.items()}
 
 
 def of(dtype: str, device: str, best: Mapping[str, str]) -> Precision:
@@ -132,6 +137,8 @@ def of(dtype: str, device: str, best: Mapping[str, str]) -> Precision:
         return Precision(FLOAT32, FLOAT32, FLOAT32, FLOAT32)
     if dtype == "auto":
         return Precision(best["encoder"], best["decoder"], best["audio"], FLOAT32)
+    if dtype == INT8 and not int8.supported():
+        raise EngineError("this processor has no instructions for int8 (VNNI): set dtype to auto or float32")
     if dtype == INT8:
-        return Precision(INT8, INT8, INT8 if int8.supported() else FLOAT32, FLOAT32)
+        return Precision(INT8, INT8, INT8, FLOAT32)
     return Precision(BFLOAT16, BFLOAT16, BFLOAT16, FLOAT32)

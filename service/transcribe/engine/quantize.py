@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
-from . import int8
+from .cpu import int8
+from .cpu.library import Library
 from .weights import Linear, Weights
 
 INT8, BFLOAT16, FLOAT16, FLOAT32 = "int8", "bfloat16", "float16", "float32"
@@ -29,9 +30,22 @@ def linear(weights: Weights, name: str) -> Linear:
     weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
     scale = weights.get(f"{name}.scale")
     if scale is not None:
-        few = name.startswith("decoder.") and not name.endswith(".cross")
-        return int8.linear(weight, scale, bias, few=few)
+        return many_rows(weights, name)
     return float_linear(weight, bias)
+
+
+def many_rows(weights: Weights, name: str) -> int8.Matrix:
+    """The int8 matrix `name`, for inputs of many rows."""
+    return int8.many_rows(*_int8(weights, name))
+
+
+def few_rows(library: Library, weights: Weights, name: str) -> int8.Matrix:
+    """The same for inputs of few rows."""
+    return int8.few_rows(library, *_int8(weights, name))
+
+
+def _int8(weights: Weights, name: str) -> tuple[Tensor, Tensor, Tensor | None]:
+    return weights[f"{name}.weight"], weights[f"{name}.scale"], weights.get(f"{name}.bias")
 
 
 def embedding(weights: Weights, name: str) -> Linear:
@@ -62,6 +76,11 @@ def convert(weights: Weights, kinds: Mapping[str, str], wide: torch.dtype) -> We
         else:
             result[name] = tensor.to(DTYPES[kind])
     return result
+
+
+def instructions() -> list[str]:
+    """The kinds that the processor multiplies itself, besides float32."""
+    return [kind for kind, has in ((INT8, int8.supported()), (BFLOAT16, bfloat16_products())) if has]
 
 
 def bfloat16_products() -> bool:

@@ -7,7 +7,7 @@ import torch
 from transcribe.types import SAMPLE_RATE
 
 from .api import Chunk, ChunkResult, EngineError
-from .crowding import Crowding
+from .cpu.crowding import Crowding
 from .decoding import Batch
 from .finish import Finisher
 from .mel import WINDOW_FRAMES, LogMel, frames_for

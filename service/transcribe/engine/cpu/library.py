@@ -1,0 +1,142 @@
+"""Kernels as machine code for this processor: compiled once, kept beside the prepared weights, run on torch's threads.
+
+numba compiles them, which takes seconds; what is kept needs only llvmlite, its loader.
+"""
+
+import ctypes
+import functools
+import hashlib
+import importlib.metadata
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import llvmlite.binding as llvm
+import torch
+from torch import Tensor
+
+SOURCES = ("sizes.py", "vector.py", "dots.py", "kernels.py", "listening.py", "compiling.py")
+PATTERN = "kernels-*.o"
+DIGEST = 32  # bytes of SHA-256 before the code
+
+
+class Library:
+    """Kernels by name."""
+
+    def __init__(self, code: bytes) -> None:
+        """`code` is an object file for this processor."""
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target())
+        self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        self._engine.finalize_object()
+        self._addresses: dict[str, int] = {}
+
+    def run(self, name: str, tasks: int, *arguments: Tensor | int) -> None:
+        """Runs a kernel for the tasks 0 … tasks - 1, and returns when all are done. Tensors must be contiguous."""
+        words = [0, tasks]
+        for argument in arguments:
+            if isinstance(argument, int):
+                words.append(argument)
+            else:
+                assert argument.is_contiguous()
+                words.append(argument.data_ptr())
+        block = (ctypes.c_int64 * len(words))(*words)
+        _parallel()(self._address(name), ctypes.addressof(block))
+
+    def _address(self, name: str) -> int:
+        address = self._addresses.get(name)
+        if address is None:
+            address = self._addresses[name] = self._engine.get_function_address(name)
+            assert address, f"no kernel {name}"
+        return address
+
+
+def _target() -> llvm.TargetMachine:
+    """This processor; an engine owns the one that it is made with."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    features = llvm.get_host_cpu_features().flatten()
+    host = llvm.Target.from_default_triple()
+    return host.create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=features, opt=3, reloc="pic", codemodel="jitdefault", jit=True
+    )
+
+
+@functools.cache
+def _parallel() -> Callable[[int, int], None]:
+    """Calls the code at an address with an argument, on as many threads as torch takes now.
+
+    They are those of torch's own OpenMP (GCC's libgomp): others would wait for the same cores. Without it: on one.
+    """
+    try:
+        gomp = ctypes.CDLL(_openmp())
+        fork = gomp.GOMP_parallel  # (code, argument, threads, flags); returns when all have
+    except (OSError, AttributeError):
+        entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+        return lambda code, argument: entry(code)(argument)
+    fork.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+    fork.restype = None
+    return lambda code, argument: fork(code, argument, torch.get_num_threads(), 0)
+
+
+def _openmp() -> str:
+    """The file of the OpenMP that torch brought and loaded; there may be others. Raises OSError when there is none."""
+    home = re.escape(str(Path(torch.__file__).parent))
+    found = re.search(rf"{home}(?:/lib|\.libs)/libgomp\S*", Path("/proc/self/maps").read_text())
+    if found is None:
+        raise OSError("torch has no OpenMP of its own here")
+    return found[0]
+
+
+def _key() -> str:
+    """Names the processor, the compiler and the kernels."""
+    parts = [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
+    parts += [f"{name} {importlib.metadata.version(name)}" for name in ("numba", "llvmlite")]
+    sources = [Path(__file__).with_name(name).read_bytes() for name in SOURCES]
+    return hashlib.sha256(b"\0".join([*(part.encode() for part in parts), *sources])).hexdigest()[:16]
+
+
+@functools.cache
+def load(folder: Path | None) -> Library:
+    """The kernels that `folder` keeps; compiled when there are none for this processor, and kept there if it can be
+    written."""
+    file = folder / PATTERN.replace("*", _key()) if folder is not None else None
+    code = _read(file)
+    if code is None:
+        code = _compiled()
+        _write(file, code)
+    return Library(code)
+
+
+@functools.cache
+def _compiled() -> bytes:
+    from .compiling import compiled  # numba, which takes time and memory
+
+    return compiled(_target())
+
+
+def _read(file: Path | None) -> bytes | None:
+    """The code in `file`; None when there is none, or it is damaged."""
+    if file is None or not file.exists():
+        return None
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return None
+    code = content[DIGEST:]
+    return code if hashlib.sha256(code).digest() == content[:DIGEST] else None
+
+
+def _write(file: Path | None, code: bytes) -> None:
+    """Keeps the code in place of that for another processor; where nothing can be written, the next start compiles."""
+    if file is None:
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for old in file.parent.glob(PATTERN):
+            old.unlink()
+        new = file.with_suffix(".new")
+        new.write_bytes(hashlib.sha256(code).digest() + code)
+        new.chmod(0o644)  # the bake writes it, the service's user reads it
+        new.replace(file)
+    except OSError:
+        return

@@ -1,0 +1,197 @@
+"""The processor's kernels beside torch's operations on the same, and how their machine code is kept."""
+
+import ctypes.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transcribe.engine import attention
+from transcribe.engine.cpu import int8, library, passes
+from transcribe.engine.cpu.library import Library
+from transcribe.engine.cpu.passes import Levels, Product
+from transcribe.engine.narrow import NarrowLayer, NarrowLayers
+from transcribe.engine.network import EncoderLayer, EncoderLayers, Norm
+from transcribe.engine.quantize import float_linear
+
+SIZES = [(1, 64), (7, 64), (8, 96), (50, 200), (131, 512)]  # rows, columns
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        yield
+
+
+def floats(levels: Levels) -> Tensor:
+    return (levels.levels.float() - 128) * levels.loudest[:, None] / 127
+
+
+def close(found: Levels, expected: Tensor) -> None:
+    """Each value is at most half a level, and what rounding moved by, from what it should be."""
+    loudest = expected.abs().amax(1, keepdim=True)
+    torch.testing.assert_close(found.loudest[:, None], loudest.clamp(min=1e-9), rtol=1e-5, atol=1e-9)
+    assert ((floats(found) - expected).abs() <= loudest / 254 * 1.001 + 1e-6).all()
+
+
+def product(rows: int, columns: int) -> tuple[Product, Tensor]:
+    """A product, and what it stands for."""
+    one = Product(torch.randn(rows, columns), torch.rand(rows) * 3, torch.randn(columns))
+    return one, one.value * one.scale[:, None] + one.bias
+
+
+@pytest.mark.parametrize(("rows", "columns"), SIZES)
+def test_rows_are_rounded_each_by_its_loudest(kernels: Library, rows: int, columns: int) -> None:
+    x = torch.randn(rows, columns) * torch.logspace(-6, 6, rows)[:, None]
+    close(passes.rounded(kernels, x), x)
+    assert (passes.rounded(kernels, torch.zeros(rows, columns)).levels == 128).all()
+
+
+@pytest.mark.parametrize(("rows", "columns"), SIZES)
+def test_what_is_added_is_normalized(kernels: Library, rows: int, columns: int) -> None:
+    x = torch.randn(rows, columns)
+    norm = torch.randn(columns), torch.randn(columns)
+    close(passes.added_and_normalized(kernels, x.clone(), None, norm), F.layer_norm(x, (columns,), *norm, 1e-5))
+    more, told = product(rows, columns)
+    added = x.clone()
+    found = passes.added_and_normalized(kernels, added, more, norm)
+    torch.testing.assert_close(added, x + told)
+    close(found, F.layer_norm(added, (columns,), *norm, 1e-5))
+
+
+@pytest.mark.parametrize(("rows", "columns"), SIZES)
+def test_activation_is_gelu(kernels: Library, rows: int, columns: int) -> None:
+    more, told = product(rows, columns)
+    close(passes.activated(kernels, more), F.gelu(told))
+    torch.testing.assert_close(more.value, F.gelu(told), rtol=1e-5, atol=2e-6)
+
+
+def test_gelu_far_from_zero(kernels: Library) -> None:
+    x = torch.tensor([[-1e4, -90.0, -13.0, -6.0, -0.0, 6.0, 90.0, 1e4]])
+    more = Product(x.clone(), torch.ones(1), torch.zeros(8))
+    passes.activated(kernels, more)
+    torch.testing.assert_close(more.value, F.gelu(x), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("spread", [0.1, 3.0, 300.0])
+@pytest.mark.parametrize(("rows", "columns"), SIZES)
+def test_exponentials_make_a_softmax(kernels: Library, rows: int, columns: int, spread: float) -> None:
+    scores = (torch.randn(rows, columns) * spread).to(torch.bfloat16)
+    expected = torch.softmax(scores.float() * 0.6931471805599453, -1)
+    sums = torch.empty(rows)
+    passes.exponentials(kernels, scores, sums)
+    torch.testing.assert_close(scores.float() / sums[:, None], expected, rtol=0.005, atol=1e-7)
+
+
+@pytest.mark.parametrize("outputs", [4, 5, 31, 96, 130])
+@pytest.mark.parametrize("rows", [1, 3, 4, 11])
+def test_a_matrix_for_few_rows_multiplies_exactly(kernels: Library, rows: int, outputs: int) -> None:
+    weight = torch.randint(-127, 128, (outputs, 96), dtype=torch.int8)
+    scale, bias = torch.rand(outputs), torch.randn(outputs)
+    levels = torch.randint(1, 256, (rows, 96), dtype=torch.uint8)
+    found = int8.few_rows(kernels, weight, scale, bias).multiply(levels)
+    exact = (levels.double() - 128) @ weight.double().T * scale.double() / 127
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(int8.many_rows(weight, scale, bias).multiply(levels), found, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_tokens_hear_their_own_text_up_to_themselves(kernels: Library, count: int) -> None:
+    rows, heads, size, room = 3, 2, 32, 20
+    qkv, told = product(rows * count, 3 * heads * size)
+    starts = torch.tensor([0, 7, room - count])
+    keys, values = torch.randn(2, rows, heads, room, size).to(torch.bfloat16).unbind(0)
+    mine = told.view(rows, count, 3, heads, size)
+    full_keys, full_values = keys.float(), values.float()
+    for row, start in enumerate(starts.tolist()):
+        full_keys[row, :, start : start + count] = mine[row, :, 1].transpose(0, 1)
+        full_values[row, :, start : start + count] = mine[row, :, 2].transpose(0, 1)
+    ahead = torch.arange(room) > (starts[:, None] + torch.arange(count))[:, None, :, None]
+    scores = mine[:, :, 0].transpose(1, 2) @ full_keys.transpose(2, 3)
+    weights = torch.softmax(scores.masked_fill(ahead, float("-inf")), -1)
+    expected = (weights @ full_values).transpose(1, 2).reshape(rows * count, -1)
+    found = passes.attended_text(kernels, qkv, heads, starts, keys, values)
+    assert (floats(found) - expected).norm() / expected.norm() < 0.02
+    torch.testing.assert_close(keys.float(), full_keys, rtol=0.004, atol=1e-6)
+    torch.testing.assert_close(values.float(), full_values, rtol=0.004, atol=1e-6)
+
+
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_layers_in_int8_say_what_layers_in_float32_do(kernels: Library, bfloat16: bool) -> None:
+    width, heads, length = 128, 2, 75
+    norms = [Norm(torch.rand(width) + 0.5, torch.randn(width) / 4) for _ in range(3)]
+    sizes = {"qkv": (3 * width, width), "out": (width, width), "fc1": (4 * width, width), "fc2": (width, 4 * width)}
+    matrices = {name: (torch.randn(size) / size[1] ** 0.5, torch.randn(size[0]) / 4) for name, size in sizes.items()}
+    matrices["qkv"][0][:width] /= 8  # the queries
+    plain = {name: float_linear(*matrix) for name, matrix in matrices.items()}
+    narrow = {name: int8.many_rows(*int8.quantized(weight), bias) for name, (weight, bias) in matrices.items()}
+    first = plain["fc1"]
+    plain["fc1"] = lambda x: F.gelu(first(x))
+    wide = EncoderLayers(
+        (EncoderLayer(norm1=norms[0], norm_ffn=norms[1], **plain),) * 2, norms[2], heads, attention.fused
+    )
+    layers = (NarrowLayer(norm1=norms[0], norm_ffn=norms[1], **narrow),) * 2
+    x = torch.randn(length, width)
+    expected, found = wide(x), NarrowLayers(kernels, layers, norms[2], heads, bfloat16)(x.clone())
+    assert (found - expected).norm() / expected.norm() < 0.03
+
+
+def test_threads_share_the_tasks(kernels: Library) -> None:
+    x = torch.randn(5000, 96)
+    threads = torch.get_num_threads()
+    together = passes.rounded(kernels, x)
+    torch.set_num_threads(1)
+    try:
+        alone = passes.rounded(kernels, x)
+    finally:
+        torch.set_num_threads(threads)
+    assert together.levels.equal(alone.levels)
+    assert together.loudest.equal(alone.loudest)
+
+
+@pytest.mark.parametrize("missing", ["file", "function"])
+def test_without_openmp_one_thread_does_it_all(kernels: Library, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    def none() -> str:
+        if missing == "file":
+            raise OSError("there is none")
+        return ctypes.util.find_library("c") or "libc.so.6"
+
+    x = torch.randn(100, 64)
+    expected = passes.rounded(kernels, x)
+    monkeypatch.setattr(library, "_openmp", none)
+    library._parallel.cache_clear()
+    try:
+        assert passes.rounded(kernels, x).levels.equal(expected.levels)
+    finally:
+        library._parallel.cache_clear()
+
+
+def test_code_is_kept_for_the_next_start_and_for_other_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kernels-of-another-processor.o").write_bytes(b"")
+    library.load(tmp_path)
+    (kept,) = tmp_path.iterdir()
+    assert kept.stat().st_mode & 0o004
+    before = kept.stat()
+    library.load.cache_clear()
+    monkeypatch.setattr(library, "_write", None)  # nothing may be compiled or written
+    code = library.load(tmp_path)
+    assert kept.stat() == before
+    close(passes.rounded(code, torch.ones(1, 64)), torch.ones(1, 64))
+
+
+@pytest.mark.parametrize("damage", [lambda code: code[:1000], lambda code: code[:-1] + b"!", lambda _: b""])
+def test_damaged_code_is_not_run(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    kept = tmp_path / "kernels.o"
+    library._write(kept, b"code" * 1000)
+    assert library._read(kept) == b"code" * 1000
+    kept.write_bytes(damage(kept.read_bytes()))
+    assert library._read(kept) is None
+
+
+def test_where_nothing_can_be_kept_kernels_work_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code = library.load(tmp_path / "file" / "below")
+    close(passes.rounded(code, torch.ones(1, 64)), torch.ones(1, 64))
