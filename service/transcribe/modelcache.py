@@ -97,7 +97,7 @@ def snapshot_dir(config: Config) -> Path:
 
 def installed_versions() -> dict[str, str]:
     """The versions that compiled kernels and numbers depend on."""
-    return {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
+    return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "numba", "llvmlite")}
 
 
 def download(config: Config) -> Path:
@@ -192,9 +192,10 @@ def warm_up(config: Config, folder: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "transcribe.warmup", str(folder), config.device, config.dtype]
     command += [str(config.batch.max_chunks), str(config.cache / "kernels")]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "HF_HUB_OFFLINE": "1"}
+    user = _service_user(config.cache)
     try:
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=WARMUP_SECONDS, check=False
+            command, env=environment, capture_output=True, text=True, timeout=WARMUP_SECONDS, check=False, **user
         )
     except subprocess.TimeoutExpired:
         return _not_warm(config, f"not finished after {WARMUP_SECONDS} s")
@@ -205,6 +206,15 @@ def warm_up(config: Config, folder: Path) -> dict[str, Any]:
         return _not_warm(config, answer["error"]) if "error" in answer else answer
     lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
     return _not_warm(config, lines[-1])
+
+
+def _service_user(folder: Path) -> dict[str, Any]:
+    """Arguments of a process that runs as the owner of `folder`, if this one is root's: it loads machine code from
+    there, which root must not."""
+    owner = folder.stat() if folder.exists() else None
+    if os.geteuid() != 0 or owner is None or owner.st_uid == 0:
+        return {}
+    return {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
 
 
 def _not_warm(config: Config, reason: str) -> dict[str, Any]:

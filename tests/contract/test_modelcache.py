@@ -100,6 +100,14 @@ def test_a_damaged_model_is_named_and_mended(site: Site, name: str, damage: str)
     assert not site.ensure().changed
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_root_warms_the_model_as_the_user_whose_cache_it_is(tmp_path: Path) -> None:
+    """Machine code is loaded from there: root must not run what another user can write."""
+    assert modelcache._service_user(tmp_path) == {}
+    os.chown(tmp_path, 65534, 65533)
+    assert modelcache._service_user(tmp_path) == {"user": 65534, "group": 65533, "extra_groups": []}
+
+
 def test_a_lost_description_is_made_again_without_the_hub(site: Site) -> None:
     site.ensure()
     site.config.cache_info.write_text("{")

@@ -12,6 +12,7 @@ from transcribe.engine.spec import Shape
 
 SHAPE = Shape(
     width=128,
+    feed_forward=512,
     encoder_layers=1,
     encoder_heads=2,
     decoder_layers=2,
@@ -33,7 +34,7 @@ def crosses() -> list[tuple[Tensor, Tensor]]:
 
 
 def remembered(kernels: Library, rows: int, cross: list[tuple[Tensor, Tensor]]) -> Remembered:
-    narrow = [int8.many_rows(*int8.quantized(weight), bias) for weight, bias in cross]
+    narrow = [int8.many_rows(kernels, *int8.quantized(weight), bias) for weight, bias in cross]
     return Remembered(SHAPE, rows, narrow, kernels)
 
 

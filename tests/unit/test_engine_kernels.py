@@ -8,13 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transcribe.engine import attention
 from transcribe.engine.cpu import int8, library, passes
 from transcribe.engine.cpu.library import Library
 from transcribe.engine.cpu.passes import Levels, Product
-from transcribe.engine.narrow import NarrowLayer, NarrowLayers
-from transcribe.engine.network import EncoderLayer, EncoderLayers, Norm
-from transcribe.engine.quantize import float_linear
 
 SIZES = [(1, 64), (7, 64), (8, 96), (50, 200), (131, 512)]  # rows, columns
 
@@ -95,7 +91,16 @@ def test_a_matrix_for_few_rows_multiplies_exactly(kernels: Library, rows: int, o
     found = int8.few_rows(kernels, weight, scale, bias).multiply(levels)
     exact = (levels.double() - 128) @ weight.double().T * scale.double() / 127
     torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(int8.many_rows(weight, scale, bias).multiply(levels), found, rtol=1e-5, atol=1e-4)
+    many = int8.many_rows(kernels, weight, scale, bias)
+    torch.testing.assert_close(many.multiply(levels), found, rtol=1e-5, atol=1e-4)
+
+
+def test_what_kernels_are_not_made_for_is_refused(kernels: Library) -> None:
+    for outputs, inputs in ((64, 48), (3, 64)):
+        with pytest.raises(ValueError, match=f"{outputs} × {inputs}"):
+            int8.few_rows(kernels, torch.zeros(outputs, inputs, dtype=torch.int8), torch.ones(outputs), None)
+    with pytest.raises(ValueError, match="not contiguous"):
+        passes.rounded(kernels, torch.zeros(64, 8).T)
 
 
 @pytest.mark.parametrize("count", [1, 4])
@@ -117,26 +122,6 @@ def test_tokens_hear_their_own_text_up_to_themselves(kernels: Library, count: in
     assert (floats(found) - expected).norm() / expected.norm() < 0.02
     torch.testing.assert_close(keys.float(), full_keys, rtol=0.004, atol=1e-6)
     torch.testing.assert_close(values.float(), full_values, rtol=0.004, atol=1e-6)
-
-
-@pytest.mark.parametrize("bfloat16", [True, False])
-def test_layers_in_int8_say_what_layers_in_float32_do(kernels: Library, bfloat16: bool) -> None:
-    width, heads, length = 128, 2, 75
-    norms = [Norm(torch.rand(width) + 0.5, torch.randn(width) / 4) for _ in range(3)]
-    sizes = {"qkv": (3 * width, width), "out": (width, width), "fc1": (4 * width, width), "fc2": (width, 4 * width)}
-    matrices = {name: (torch.randn(size) / size[1] ** 0.5, torch.randn(size[0]) / 4) for name, size in sizes.items()}
-    matrices["qkv"][0][:width] /= 8  # the queries
-    plain = {name: float_linear(*matrix) for name, matrix in matrices.items()}
-    narrow = {name: int8.many_rows(*int8.quantized(weight), bias) for name, (weight, bias) in matrices.items()}
-    first = plain["fc1"]
-    plain["fc1"] = lambda x: F.gelu(first(x))
-    wide = EncoderLayers(
-        (EncoderLayer(norm1=norms[0], norm_ffn=norms[1], **plain),) * 2, norms[2], heads, attention.fused
-    )
-    layers = (NarrowLayer(norm1=norms[0], norm_ffn=norms[1], **narrow),) * 2
-    x = torch.randn(length, width)
-    expected, found = wide(x), NarrowLayers(kernels, layers, norms[2], heads, bfloat16)(x.clone())
-    assert (found - expected).norm() / expected.norm() < 0.03
 
 
 def test_threads_share_the_tasks(kernels: Library) -> None:
@@ -169,8 +154,18 @@ def test_without_openmp_one_thread_does_it_all(kernels: Library, monkeypatch: py
         library._parallel.cache_clear()
 
 
-def test_code_is_kept_for_the_next_start_and_for_other_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_openmp_is_found_behind_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = library._openmp()
+    (tmp_path / "torch").symlink_to(Path(torch.__file__).parent)
+    monkeypatch.setattr(torch, "__file__", str(tmp_path / "torch/__init__.py"))
+    assert library._openmp() == expected
+
+
+def test_code_is_kept_for_the_next_start_and_for_other_users(
+    kernels: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "kernels-of-another-processor.o").write_bytes(b"")
+    (tmp_path / "kernels-of-a-writer-that-was-killed").write_bytes(b"")
     library.load(tmp_path)
     (kept,) = tmp_path.iterdir()
     assert kept.stat().st_mode & 0o004
@@ -191,7 +186,8 @@ def test_damaged_code_is_not_run(tmp_path: Path, damage: Callable[[bytes], bytes
     assert library._read(kept) is None
 
 
-def test_where_nothing_can_be_kept_kernels_work_all_the_same(tmp_path: Path) -> None:
+def test_where_nothing_can_be_kept_kernels_work_all_the_same(kernels: Library, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     code = library.load(tmp_path / "file" / "below")
+    assert code is not kernels
     close(passes.rounded(code, torch.ones(1, 64)), torch.ones(1, 64))

@@ -59,7 +59,7 @@ def _advanced_cache(root: str, *arguments: str) -> dict[str, Any]:
 
 
 def _own(folder: Path, user: str, group: str) -> list[str]:
-    """Give the service what the warm-up, run as root, left in its cache; returns the names that changed hands."""
+    """Give the service what root left in its cache; returns the names that changed hands."""
     wanted = __salt__["file.user_to_uid"](user), __salt__["file.group_to_gid"](group)
     changed = []
     for path in sorted(folder.rglob("*")):

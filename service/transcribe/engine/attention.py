@@ -26,15 +26,14 @@ def fused(qkv: Tensor, heads: int) -> Tensor:
 def by_head(library: Library, qkv: Tensor, heads: int) -> Tensor:
     """The same in bfloat16, one head at a time: faster than `fused` on processors with bfloat16 products."""
     length = len(qkv)
-    parts = qkv.view(length, 3, heads, -1).permute(1, 2, 0, 3)
-    q, k, v = parts.to(torch.bfloat16, memory_format=torch.contiguous_format).unbind(0)
-    q = (parts[0] * LOG2E).to(torch.bfloat16, memory_format=torch.contiguous_format)
-    mixed, sums = mix(library, q, k, v)
+    q, k, v = qkv.view(length, 3, heads, -1).permute(1, 2, 0, 3)
+    mixed, sums = mix(library, *(part.to(torch.bfloat16).contiguous() for part in (q * LOG2E, k, v)))
     return (mixed.to(qkv.dtype) / sums[..., None]).transpose(0, 1).reshape(length, -1)
 
 
 def mix(library: Library, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Values [heads, length, size] in bfloat16, mixed by powers of two of their scores, whose sums are [heads, length].
+    """Values mixed by powers of two of their scores, bfloat16 [heads, length, size] as q, k and v are, to be divided by
+    the powers' sums [heads, length]. Queries carry the factor log2(e).
 
     Torch's kernel for processors works in blocks too small for their products; one head's scores stay in the cache.
     """

@@ -9,15 +9,12 @@ from torch import Tensor
 from .attention import Attention
 from .cpu import passes
 from .cpu.library import Library
-from .cpu.passes import Product
 from .narrow import NarrowDecoder, NarrowDecoderLayer, NarrowLayer, NarrowLayers
 from .network import ACTIVATIONS, Decoder, DecoderLayer, Encoder, EncoderLayer, EncoderLayers, Norm
 from .quantize import bfloat16_products, embedding, few_rows, many_rows
 from .quantize import linear as _linear
 from .spec import Shape
 from .weights import Linear, Weights
-
-WIDTH_STEP = 32  # of the kernel for few rows
 
 
 def _norm(weights: Weights, name: str) -> Norm:
@@ -34,14 +31,9 @@ def _convolution(weights: Weights, name: str, stride: int) -> Linear:
     return lambda x: F.gelu(F.conv1d(x.to(weight.dtype), weight, bias, stride=stride, padding=1))
 
 
-def _suits_kernels(weights: Weights, shape: Shape, side: str) -> bool:
-    """Whether a side's matrices are int8 and of the shapes that all published models have."""
-    return f"{side}.0.qkv.scale" in weights and shape.activation == "gelu" and shape.width % WIDTH_STEP == 0
-
-
 def encoder(weights: Weights, shape: Shape, attend: Attention, library: Library | None = None) -> Encoder:
     """`library` is for matrices in int8."""
-    narrow = library if _suits_kernels(weights, shape, "encoder") else None
+    narrow = library if "encoder.0.qkv.scale" in weights else None
     return Encoder(
         convolutions=(_convolution(weights, "encoder.conv1", 1), _convolution(weights, "encoder.conv2", 2)),
         positions=weights["encoder.positions"],
@@ -69,11 +61,11 @@ def _narrow(weights: Weights, shape: Shape, library: Library) -> NarrowLayers:
     layers = tuple(
         NarrowLayer(
             norm1=_norm(weights, f"encoder.{index}.norm1"),
-            qkv=many_rows(weights, f"encoder.{index}.qkv"),
-            out=many_rows(weights, f"encoder.{index}.out"),
+            qkv=many_rows(library, weights, f"encoder.{index}.qkv"),
+            out=many_rows(library, weights, f"encoder.{index}.out"),
             norm_ffn=_norm(weights, f"encoder.{index}.norm_ffn"),
-            fc1=many_rows(weights, f"encoder.{index}.fc1"),
-            fc2=many_rows(weights, f"encoder.{index}.fc2"),
+            fc1=many_rows(library, weights, f"encoder.{index}.fc1"),
+            fc2=many_rows(library, weights, f"encoder.{index}.fc2"),
         )
         for index in range(shape.encoder_layers)
     )
@@ -90,22 +82,24 @@ def decoder(weights: Weights, shape: Shape, library: Library | None = None) -> D
         "norm": _norm(weights, "decoder.norm"),
     }
     names = [f"decoder.{index}" for index in range(shape.decoder_layers)]
-    if library is not None and _suits_kernels(weights, shape, "decoder"):
+    if library is not None and "decoder.0.qkv.scale" in weights:
         narrow = tuple(_narrow_decoder_layer(library, weights, name) for name in names)
         return NarrowDecoder(**common, head=_narrow_head(library, weights), layers=(), library=library, narrow=narrow)
     head, activation = _linear(weights, "decoder.head"), ACTIVATIONS[shape.activation]
-    layers = tuple(_decoder_layer(weights, name, activation) for name in names)
+    layers = tuple(_decoder_layer(weights, name, activation, library) for name in names)
     return Decoder(**common, head=lambda x: head(x).float(), layers=layers)
 
 
-def _decoder_layer(weights: Weights, name: str, activation: Callable[[Tensor], Tensor]) -> DecoderLayer:
+def _decoder_layer(
+    weights: Weights, name: str, activation: Callable[[Tensor], Tensor], library: Library | None
+) -> DecoderLayer:
     return DecoderLayer(
         norm1=_norm(weights, f"{name}.norm1"),
         qkv=_linear(weights, f"{name}.qkv"),
         out=_linear(weights, f"{name}.out"),
         norm_cross=_norm(weights, f"{name}.norm_cross"),
         query=_linear(weights, f"{name}.query"),
-        cross=_linear(weights, f"{name}.cross"),
+        cross=_linear(weights, f"{name}.cross", library),
         cross_out=_linear(weights, f"{name}.cross_out"),
         norm_ffn=_norm(weights, f"{name}.norm_ffn"),
         fc1=_activated(_linear(weights, f"{name}.fc1"), activation),
@@ -117,7 +111,7 @@ def _narrow_head(library: Library, weights: Weights) -> Linear:
     matrix = few_rows(library, weights, "decoder.head")
 
     def head(x: Tensor) -> Tensor:
-        product = Product.of(matrix, passes.rounded(library, x))
+        product = matrix.times(passes.rounded(library, x))
         return product.value.mul_(product.scale[:, None])  # there is no bias, and memory is long
 
     return head
@@ -130,7 +124,7 @@ def _narrow_decoder_layer(library: Library, weights: Weights, name: str) -> Narr
         out=few_rows(library, weights, f"{name}.out"),
         norm_cross=_norm(weights, f"{name}.norm_cross"),
         query=few_rows(library, weights, f"{name}.query"),
-        cross=many_rows(weights, f"{name}.cross"),
+        cross=many_rows(library, weights, f"{name}.cross"),
         cross_out=few_rows(library, weights, f"{name}.cross_out"),
         norm_ffn=_norm(weights, f"{name}.norm_ffn"),
         fc1=few_rows(library, weights, f"{name}.fc1"),

@@ -49,7 +49,9 @@ class Model:
         """Where the decoder keeps the encoded audio of `rows` chunks."""
         cross = self.decoder.crosses
         if self.precision.audio == quantize.INT8 and self.library is not None:
-            return Remembered(self.shape, rows, [one for one in cross if isinstance(one, Matrix)], self.library)
+            narrow = [one for one in cross if isinstance(one, Matrix)]
+            assert len(narrow) == len(cross)
+            return Remembered(self.shape, rows, narrow, self.library)
         like = self.decoder.positions.to(quantize.DTYPES[self.precision.audio])
         return Padded(self.shape, rows, cross, like)
 
@@ -77,7 +79,8 @@ def _weights(
         return kept, {**facts, "prepared": True}
     kernels = functools.partial(library.load, folder)
     measured = precision.measure(shape, kernels) if (device, dtype) == ("cpu", "auto") else {}
-    chosen = precision.of(dtype, device, precision.fastest(measured))
+    narrow = precision.int8_fits(shape)
+    chosen = precision.of(dtype, device, precision.fastest(measured), narrow=narrow)
     tensors = fuse(load_state(model_dir, torch.float32), shape)
     tensors = quantize.convert(tensors, chosen.kinds, quantize.DTYPES[chosen.wide])
     facts = {"key": key, "precision": vars(chosen), "measured_ms": measured}

@@ -36,15 +36,15 @@ class NarrowLayers:
     bfloat16: bool  # whether the processor multiplies it, for the attention
 
     def __call__(self, x: Tensor) -> Tensor:
-        """[length, width], as it is returned."""
+        """[length, width], as it is returned. Changes `x`."""
         x = x.contiguous()
         more: Product | None = None
         for layer in self.layers:
             heard = self._added(x, more, layer.norm1)
-            more = Product.of(layer.out, self._attended(Product.of(layer.qkv, heard)))
+            more = layer.out.times(self._attended(layer.qkv.times(heard)))
             heard = self._added(x, more, layer.norm_ffn)
-            heard = passes.activated(self.library, Product.of(layer.fc1, heard))
-            more = Product.of(layer.fc2, heard)
+            heard = passes.activated(self.library, layer.fc1.times(heard))
+            more = layer.fc2.times(heard)
         return self.norm(x if more is None else x.add_(more.wide()))
 
     def _added(self, x: Tensor, more: Product | None, norm: Norm) -> Levels:
@@ -76,7 +76,7 @@ class NarrowDecoder(Decoder):
     """The decoder, with few calls for a token: they cost more than what they compute."""
 
     library: Library
-    narrow: tuple[NarrowDecoderLayer, ...]  # instead of `layers`
+    narrow: tuple[NarrowDecoderLayer, ...]  # instead of `layers`, of which there are none
 
     @property
     def remembers(self) -> torch.dtype:
@@ -94,14 +94,14 @@ class NarrowDecoder(Decoder):
         for index, layer in enumerate(self.narrow):
             told = passes.added_and_normalized(library, x, more, layer.norm1.parts)
             text = (starts, cache.keys[index, rows], cache.values[index, rows])
-            told = passes.attended_text(library, Product.of(layer.qkv, told), heads, *text)
-            told = passes.added_and_normalized(library, x, Product.of(layer.out, told), layer.norm_cross.parts)
-            query = Product.of(layer.query, told).wide().view(shape)
+            told = passes.attended_text(library, layer.qkv.times(told), heads, *text)
+            told = passes.added_and_normalized(library, x, layer.out.times(told), layer.norm_cross.parts)
+            query = layer.query.times(told).wide().view(shape)
             mixed, weights = cache.heard.attend(index, rows, query)
             told = passes.rounded(library, mixed.view(-1, shape[-1]))
-            told = passes.added_and_normalized(library, x, Product.of(layer.cross_out, told), layer.norm_ffn.parts)
-            told = passes.activated(library, Product.of(layer.fc1, told))
-            more = Product.of(layer.fc2, told)
+            told = passes.added_and_normalized(library, x, layer.cross_out.times(told), layer.norm_ffn.parts)
+            told = passes.activated(library, layer.fc1.times(told))
+            more = layer.fc2.times(told)
             if attentions is not None:
                 attentions.append(weights)
         return (x if more is None else x.add_(more.wide())).view(shape)

@@ -22,6 +22,7 @@ class Norm:
 
     @property
     def parts(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias, [width] each."""
         return self.weight, self.bias
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -40,6 +41,8 @@ class EncoderLayer:
 
 @dataclass(frozen=True)
 class EncoderLayers:
+    """All layers, and the norm after them."""
+
     layers: tuple[EncoderLayer, ...]
     norm: Norm
     heads: int
@@ -131,7 +134,7 @@ class Decoder:
 
     @property
     def crosses(self) -> list[Linear]:
-        """Of each layer."""
+        """Each layer's products from the encoded audio to keys and values [positions, 2 · width]."""
         return [layer.cross for layer in self.layers]
 
     def __call__(

@@ -13,10 +13,12 @@ from . import attention, quantize
 from .api import EngineError
 from .cpu import int8
 from .cpu.library import Library
+from .cpu.sizes import BLOCK, CHANNELS
 from .heard import Heard, Padded
 from .quantize import BFLOAT16, FLOAT16, FLOAT32, INT8
 from .remembered import Remembered
 from .spec import Shape
+from .weights import Linear
 
 CHOICES = ("auto", FLOAT32, FLOAT16, BFLOAT16, INT8)
 DECODER_ROWS = 8  # that the decoder's speed is measured with
@@ -45,7 +47,8 @@ class Precision:
     @property
     def by_head(self) -> bool:
         """Whether the encoder's attention is in bfloat16 on a processor."""
-        return self.encoder == BFLOAT16 and self.wide == FLOAT32 and quantize.bfloat16_products()
+        on_processor = self.encoder == BFLOAT16 and self.wide == FLOAT32
+        return on_processor and quantize.bfloat16_products() and int8.supported()
 
     @property
     def compiled(self) -> bool:
@@ -72,6 +75,12 @@ def _milliseconds(candidates: Mapping[str, Callable[[Tensor], object]], rows: in
     return {kind: round(seconds * 1000, 4) for kind, seconds in times.items()}
 
 
+def int8_fits(shape: Shape) -> bool:
+    """Whether the processor has what int8 needs, and the kernels are made for such a model: for all published ones."""
+    sizes = shape.width % BLOCK or shape.feed_forward % BLOCK or shape.width // shape.decoder_heads % CHANNELS
+    return int8.supported() and not sizes and shape.activation == "gelu"
+
+
 def _heard(shape: Shape, library: Callable[[], Library]) -> dict[str, float]:
     """Milliseconds that a token of DECODER_ROWS rows takes to listen in AUDIO_LAYERS layers, by precision."""
     few = replace(shape, decoder_layers=AUDIO_LAYERS)
@@ -80,8 +89,8 @@ def _heard(shape: Shape, library: Callable[[], Library]) -> dict[str, float]:
     candidates: dict[str, Heard] = {FLOAT32: Padded(few, DECODER_ROWS, cross, torch.empty(0))}
     if quantize.bfloat16_products():
         candidates[BFLOAT16] = Padded(few, DECODER_ROWS, cross, torch.empty(0, dtype=torch.bfloat16))
-    if int8.supported():
-        narrow = int8.many_rows(*int8.quantized(weight), bias)
+    if int8_fits(shape):
+        narrow = int8.many_rows(library(), *int8.quantized(weight), bias)
         candidates[INT8] = Remembered(few, DECODER_ROWS, [narrow] * AUDIO_LAYERS, library())
     encoded = torch.randn(shape.positions - 1, shape.width)  # a full window is rare
     for heard in candidates.values():
@@ -97,7 +106,7 @@ def _attend(heard: Heard, queries: Tensor) -> None:
 
 
 def measure(shape: Shape, library: Callable[[], Library]) -> dict[str, dict[str, float]]:
-    """Milliseconds of each kind that this processor has: {"encoder": {kind: ms}}. `library` is asked for kernels.
+    """Milliseconds of each kind that suits processor and model: {"encoder": {kind: ms}}. `library` gives the kernels.
 
     For "encoder" and "decoder" they are those of one matrix of the model, for "audio" those of the encoded audio in the
     decoder's cache.
@@ -106,13 +115,12 @@ def measure(shape: Shape, library: Callable[[], Library]) -> dict[str, dict[str,
     rows = {"encoder": shape.positions, "decoder": DECODER_ROWS}
     result: dict[str, dict[str, float]] = {}
     for side, count in rows.items():
-        candidates = {FLOAT32: quantize.float_linear(weight, None)}
+        candidates: dict[str, Linear] = {FLOAT32: quantize.float_linear(weight, None)}
         if quantize.bfloat16_products():
             candidates[BFLOAT16] = quantize.float_linear(weight.bfloat16(), None)
-        if int8.supported():
-            narrow = int8.quantized(weight)
-            few = side == "decoder"
-            candidates[INT8] = int8.few_rows(library(), *narrow, None) if few else int8.many_rows(*narrow, None)
+        if int8_fits(shape):
+            make = int8.few_rows if side == "decoder" else int8.many_rows
+            candidates[INT8] = make(library(), *int8.quantized(weight), None)
         result[side] = _milliseconds(candidates, count, shape.width)
     return {**result, "audio": _heard(shape, library)}
 
@@ -122,8 +130,9 @@ def fastest(measured: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
     return {side: min(times, key=lambda kind: times[kind]) for side, times in measured.items()}
 
 
-def of(dtype: str, device: str, best: Mapping[str, str]) -> Precision:
-    """The precision for a wish. `best` are the kinds that `fastest` names, for "auto" on a processor."""
+def of(dtype: str, device: str, best: Mapping[str, str], *, narrow: bool = True) -> Precision:
+    """The precision for a wish. `best` are the kinds that `fastest` names, for "auto" on a processor; `narrow` is
+    whether `int8_fits`. Raises EngineError for what device or model cannot do."""
     if dtype not in CHOICES:
         raise EngineError(f"unknown dtype {dtype!r}: set dtype to one of {', '.join(CHOICES)}")
     if device == "cuda":
@@ -137,8 +146,8 @@ def of(dtype: str, device: str, best: Mapping[str, str]) -> Precision:
         return Precision(FLOAT32, FLOAT32, FLOAT32, FLOAT32)
     if dtype == "auto":
         return Precision(best["encoder"], best["decoder"], best["audio"], FLOAT32)
-    if dtype == INT8 and not int8.supported():
-        raise EngineError("this processor has no instructions for int8 (VNNI): set dtype to auto or float32")
+    if dtype == INT8 and not narrow:
+        raise EngineError("int8 needs AVX-512 VNNI and a model of Whisper's own sizes: set dtype to auto or float32")
     if dtype == INT8:
         return Precision(INT8, INT8, INT8, FLOAT32)
     return Precision(BFLOAT16, BFLOAT16, BFLOAT16, FLOAT32)

@@ -25,18 +25,16 @@ def float_linear(weight: Tensor, bias: Tensor | None) -> Linear:
     return apply
 
 
-def linear(weights: Weights, name: str) -> Linear:
-    """The linear layer `name`: int8 when its scales are among the weights."""
-    weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
-    scale = weights.get(f"{name}.scale")
-    if scale is not None:
-        return many_rows(weights, name)
-    return float_linear(weight, bias)
+def linear(weights: Weights, name: str, library: Library | None = None) -> Linear:
+    """The linear layer `name`: int8 when its scales are among the weights, for inputs of many rows."""
+    if library is not None and f"{name}.scale" in weights:
+        return many_rows(library, weights, name)
+    return float_linear(weights[f"{name}.weight"], weights.get(f"{name}.bias"))
 
 
-def many_rows(weights: Weights, name: str) -> int8.Matrix:
+def many_rows(library: Library, weights: Weights, name: str) -> int8.Matrix:
     """The int8 matrix `name`, for inputs of many rows."""
-    return int8.many_rows(*_int8(weights, name))
+    return int8.many_rows(library, *_int8(weights, name))
 
 
 def few_rows(library: Library, weights: Weights, name: str) -> int8.Matrix:

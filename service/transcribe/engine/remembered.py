@@ -13,7 +13,6 @@ from torch import Tensor
 from .cpu import passes
 from .cpu.int8 import Matrix
 from .cpu.library import Library
-from .cpu.passes import Product
 from .heard import Heard
 from .spec import Shape
 
@@ -57,7 +56,7 @@ class Remembered(Heard):
         audio = Audio.empty(self._shape, len(encoded))
         levels = passes.rounded(self._library, encoded)
         for layer, cross in enumerate(self._cross):
-            product = Product.of(cross, levels)
+            product = cross.times(levels)
             passes.keep_audio(self._library, product, audio.keys[layer], audio.values[layer], audio.scales[layer])
         self._rows[row] = audio
         self._table[:, row] = torch.tensor(audio.layers())

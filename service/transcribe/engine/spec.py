@@ -14,6 +14,7 @@ class Shape:
     """Sizes of the network."""
 
     width: int
+    feed_forward: int  # of the decoder
     encoder_layers: int
     encoder_heads: int
     decoder_layers: int
@@ -61,6 +62,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
     width = int(config["d_model"])
     return Shape(
         width=width,
+        feed_forward=config["decoder_ffn_dim"],
         encoder_layers=config["encoder_layers"],
         encoder_heads=config["encoder_attention_heads"],
         decoder_layers=config["decoder_layers"],

@@ -46,6 +46,7 @@ class StaticStep:
 
     def __init__(self, decoder: Decoder, cache: Cache, rules: Rules, cursor: Cursor) -> None:
         assert isinstance(cache.heard, Padded)
+        assert decoder.layers
         cache.reserve(decoder.shape.context)
         self._decoder = decoder
         self._cache = cache

@@ -7,10 +7,9 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from .sizes import BLOCK, DOT_OUTPUTS, DOT_ROWS
 from .vector import Function, declare, intrinsic, prefetch
 
-BLOCK = 32  # bytes in the registers whose products of int8 every processor has that has any (VNNI)
-DOT_ROWS, DOT_OUTPUTS = 4, 4  # whose sums fit into registers together
 BYTES, SUMS = ir.VectorType(ir.IntType(8), BLOCK), ir.VectorType(ir.IntType(32), BLOCK // 4)
 TOLD, NUMBERS = ir.VectorType(ir.IntType(32), DOT_OUTPUTS), ir.VectorType(ir.FloatType(), DOT_OUTPUTS)
 

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from . import passes
 from .library import Library
-from .sizes import OUTPUTS
+from .passes import Levels, Product
+from .sizes import BLOCK, DOT_OUTPUTS, OUTPUTS
 
 Linear = Callable[[Tensor], Tensor]
 
 LEVELS = 127  # of int8, on either side of zero
-ZERO = 128  # of uint8: oneDNN multiplies unsigned inputs with signed matrices
+ZERO = 128  # of uint8: the instructions multiply unsigned bytes with signed ones
 SMALLEST = 1e-9  # keeps a row of zeros from being divided by zero
 
 
@@ -26,42 +28,43 @@ def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight.float() / scale[:, None]).round().to(torch.int8), scale
 
 
-def _loudest(x: Tensor) -> Tensor:
-    """The largest magnitude of each row [..., 1]."""
-    return torch.maximum(x.amax(-1, keepdim=True), x.amin(-1, keepdim=True).neg_()).clamp_(min=SMALLEST)
-
-
 @dataclass(frozen=True)
 class Matrix:
     """A linear layer of an int8 matrix."""
 
+    library: Library
     multiply: Linear  # from uint8 levels [rows, in] to float32 [rows, out], to be multiplied by each row's loudest
     bias: Tensor  # [out]; zeros where there is none
 
+    def times(self, x: Levels) -> Product:
+        """[rows, in] → [rows, out]"""
+        return Product(self.multiply(x.levels), x.loudest, self.bias)
+
     def __call__(self, x: Tensor) -> Tensor:
-        """float32 [..., in] → [..., out]; kernels.py does the same in fewer passes."""
-        loudest = _loudest(x)
-        # Torch's own conversion from floats to uint8 is ten times as slow.
-        levels = (x * (LEVELS / loudest)).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(ZERO)
-        y = self.multiply(levels.view(-1, levels.shape[-1])).view(*x.shape[:-1], -1)
-        return y.mul_(loudest).add_(self.bias)
+        """float32 [..., in] → [..., out]"""
+        rows = x.reshape(-1, x.shape[-1])
+        return self.times(passes.rounded(self.library, rows)).wide().view(*x.shape[:-1], -1)
 
 
-def many_rows(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Matrix:
-    """For `weight` int8 [out, in] and inputs of many rows: by oneDNN, which wants a copy of its own."""
+def many_rows(library: Library, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Matrix:
+    """For `weight` int8 [out, in] and inputs of many rows: by oneDNN, which makes a copy of its own."""
     packed = torch.ops.onednn.qlinear_prepack(weight, None)
     multiply = torch.ops.onednn.qlinear_pointwise
     zeros = torch.zeros(len(scale), dtype=torch.int64)
     small = scale / LEVELS
     return Matrix(
+        library,
         lambda levels: multiply(levels, 1.0, ZERO, packed, small, zeros, None, 1.0, 0, torch.float32, "none", [], ""),
         torch.zeros_like(scale) if bias is None else bias,
     )
 
 
 def few_rows(library: Library, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Matrix:
-    """For inputs of few rows, by a kernel that reads the matrix where it lies."""
+    """For inputs of few rows, by a kernel that reads the matrix where it lies. Raises ValueError for other sizes than
+    it is made for."""
     outputs, inputs = weight.shape
+    if inputs % BLOCK or outputs < DOT_OUTPUTS:
+        raise ValueError(f"a matrix of {outputs} × {inputs}")
     zeros = weight.sum(1, dtype=torch.int32) * ZERO
     small = scale / LEVELS
 
@@ -72,7 +75,7 @@ def few_rows(library: Library, weight: Tensor, scale: Tensor, bias: Tensor | Non
         library.run("multiply", tasks, rows, inputs, outputs, levels, weight, zeros, small, product)
         return product
 
-    return Matrix(multiply, torch.zeros_like(scale) if bias is None else bias)
+    return Matrix(library, multiply, torch.zeros_like(scale) if bias is None else bias)
 
 
 def supported() -> bool:

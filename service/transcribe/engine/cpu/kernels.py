@@ -8,8 +8,8 @@ value is product · scale + bias. Levels are what `vector.quantize` writes, [row
 
 import numpy as np
 
-from .dots import DOT_OUTPUTS, DOT_ROWS, dots_of_row, dots_of_rows
-from .sizes import OUTPUTS, ROWS
+from .dots import dots_of_row, dots_of_rows
+from .sizes import DOT_OUTPUTS, DOT_ROWS, OUTPUTS, ROWS
 from .vector import (
     LOG2E,
     F,
@@ -45,13 +45,9 @@ def multiply(
     """
     whole, stride = rows // DOT_ROWS * DOT_ROWS, outputs * 4
     for first in range(task * OUTPUTS, min(task * OUTPUTS + OUTPUTS, outputs), DOT_OUTPUTS):
-        output = min(first, outputs - DOT_OUTPUTS)
-        matrix, zero, times, told = (
-            weight + output * inputs,
-            zeros + output * 4,
-            scale + output * 4,
-            product + output * 4,
-        )
+        output = min(first, outputs - DOT_OUTPUTS)  # the last few may be done twice
+        matrix, told = weight + output * inputs, product + output * 4
+        zero, times = zeros + output * 4, scale + output * 4
         for row in range(0, whole, DOT_ROWS):
             dots_of_rows(levels + row * inputs, matrix, inputs, zero, times, told + row * stride, stride)
         for row in range(whole, rows):
@@ -110,7 +106,7 @@ def activate(task: int, rows: int, width: int, product: int, scale: int, bias: i
 def split_heads(
     task: int, rows: int, parts: int, queries: int, size: int, product: int, scale: int, bias: int, heads: int
 ) -> None:
-    """A product [rows, parts · size] as bfloat16 [parts, rows, size], the first parts, `queries`, for powers of two."""
+    """A product [rows, parts · size] as bfloat16 [parts, rows, size]; the first parts, `queries`, times log2(e)."""
     scales = floats(scale, rows)
     for row in range(task * ROWS, min(task * ROWS + ROWS, rows)):
         times = scales[row]

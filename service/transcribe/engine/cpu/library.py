@@ -1,22 +1,27 @@
 """Kernels as machine code for this processor: compiled once, kept beside the prepared weights, run on torch's threads.
 
-numba compiles them, which takes seconds; what is kept needs only llvmlite, its loader.
+numba compiles them, which takes seconds and memory; what is kept is loaded by llvmlite alone.
 """
 
 import ctypes
 import functools
 import hashlib
 import importlib.metadata
+import os
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import llvmlite.binding as llvm
 import torch
 from torch import Tensor
 
-SOURCES = ("sizes.py", "vector.py", "dots.py", "kernels.py", "listening.py", "compiling.py")
-PATTERN = "kernels-*.o"
+if TYPE_CHECKING:
+    import llvmlite.binding as llvm
+
+SOURCES = ("sizes.py", "vector.py", "dots.py", "kernels.py", "listening.py", "compiling.py", "library.py")
+PATTERN, OURS = "kernels-*.o", "kernels-*"  # whole, and also what a writer that was killed left
 DIGEST = 32  # bytes of SHA-256 before the code
 
 
@@ -25,20 +30,26 @@ class Library:
 
     def __init__(self, code: bytes) -> None:
         """`code` is an object file for this processor."""
+        import llvmlite.binding as llvm  # 40 MB that GPUs and float32 do without
+
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target())
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         self._engine.finalize_object()
         self._addresses: dict[str, int] = {}
 
     def run(self, name: str, tasks: int, *arguments: Tensor | int) -> None:
-        """Runs a kernel for the tasks 0 … tasks - 1, and returns when all are done. Tensors must be contiguous."""
+        """Runs a kernel for the tasks 0 … tasks - 1, and returns when all are done.
+
+        Raises ValueError for a tensor that is not contiguous; types and sizes are the caller's to get right.
+        """
         words = [0, tasks]
         for argument in arguments:
             if isinstance(argument, int):
                 words.append(argument)
-            else:
-                assert argument.is_contiguous()
+            elif argument.is_contiguous():
                 words.append(argument.data_ptr())
+            else:
+                raise ValueError(f"{name}: {tuple(argument.shape)} is not contiguous")
         block = (ctypes.c_int64 * len(words))(*words)
         _parallel()(self._address(name), ctypes.addressof(block))
 
@@ -50,8 +61,10 @@ class Library:
         return address
 
 
-def _target() -> llvm.TargetMachine:
+def _target() -> "llvm.TargetMachine":
     """This processor; an engine owns the one that it is made with."""
+    import llvmlite.binding as llvm
+
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     features = llvm.get_host_cpu_features().flatten()
@@ -80,8 +93,8 @@ def _parallel() -> Callable[[int, int], None]:
 
 def _openmp() -> str:
     """The file of the OpenMP that torch brought and loaded; there may be others. Raises OSError when there is none."""
-    home = re.escape(str(Path(torch.__file__).parent))
-    found = re.search(rf"{home}(?:/lib|\.libs)/libgomp\S*", Path("/proc/self/maps").read_text())
+    home = re.escape(str(Path(torch.__file__).resolve().parent))  # the kernel tells of files, not of links
+    found = re.search(rf"{home}(?:/lib|\.libs)/libgomp.*", Path("/proc/self/maps").read_text())
     if found is None:
         raise OSError("torch has no OpenMP of its own here")
     return found[0]
@@ -89,6 +102,8 @@ def _openmp() -> str:
 
 def _key() -> str:
     """Names the processor, the compiler and the kernels."""
+    import llvmlite.binding as llvm
+
     parts = [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
     parts += [f"{name} {importlib.metadata.version(name)}" for name in ("numba", "llvmlite")]
     sources = [Path(__file__).with_name(name).read_bytes() for name in SOURCES]
@@ -98,7 +113,7 @@ def _key() -> str:
 @functools.cache
 def load(folder: Path | None) -> Library:
     """The kernels that `folder` keeps; compiled when there are none for this processor, and kept there if it can be
-    written."""
+    written. The processor must have VNNI: LLVM ends the process where it does not."""
     file = folder / PATTERN.replace("*", _key()) if folder is not None else None
     code = _read(file)
     if code is None:
@@ -116,7 +131,7 @@ def _compiled() -> bytes:
 
 def _read(file: Path | None) -> bytes | None:
     """The code in `file`; None when there is none, or it is damaged."""
-    if file is None or not file.exists():
+    if file is None:
         return None
     try:
         content = file.read_bytes()
@@ -132,11 +147,13 @@ def _write(file: Path | None, code: bytes) -> None:
         return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        for old in file.parent.glob(PATTERN):
-            old.unlink()
-        new = file.with_suffix(".new")
-        new.write_bytes(hashlib.sha256(code).digest() + code)
-        new.chmod(0o644)  # the bake writes it, the service's user reads it
-        new.replace(file)
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.stem, delete=False) as new:
+            new.write(hashlib.sha256(code).digest() + code)
+            new.flush()
+            os.fsync(new.fileno())
+        Path(new.name).chmod(0o644)  # who warms the model writes it, the service's user reads it
+        Path(new.name).replace(file)
+        for old in set(file.parent.glob(OURS)) - {file}:
+            old.unlink(missing_ok=True)
     except OSError:
         return

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .sizes import VECTOR
+from .sizes import CHANNELS, VECTOR
 from .vector import (
     LOG2E,
     SMALLEST,
@@ -75,14 +75,14 @@ def keep_audio(
 
 @inlined
 def _score(query: Any, scale: Any, keys: Any, padded: Any, size: Any, scores: Any) -> None:
-    """scores [padded] of a query [size] with keys [size, padded], in powers of two."""
+    """scores [padded] of a query [size] with keys [size, padded], times log2(e)."""
     for place in range(padded):
         scores[place] = F(0)
-    for first in range(0, size, 4):
+    for first in range(0, size, CHANNELS):
         q0, q1 = query[first] * scale[first] * LOG2E, query[first + 1] * scale[first + 1] * LOG2E
         q2, q3 = query[first + 2] * scale[first + 2] * LOG2E, query[first + 3] * scale[first + 3] * LOG2E
         start = keys + first * padded
-        soon(start + 4 * padded, 4 * padded)
+        soon(start + CHANNELS * padded, CHANNELS * padded)
         k0, k1 = signed(start, padded), signed(start + padded, padded)
         k2, k3 = signed(start + 2 * padded, padded), signed(start + 3 * padded, padded)
         for place in range(padded):

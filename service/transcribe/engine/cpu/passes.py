@@ -5,7 +5,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .int8 import Matrix
 from .library import Library
 from .sizes import ROWS, VECTOR
 
@@ -28,10 +27,6 @@ class Product(NamedTuple):
     scale: Tensor  # [rows]
     bias: Tensor  # [columns]
 
-    @classmethod
-    def of(cls, matrix: Matrix, x: Levels) -> "Product":
-        return cls(matrix.multiply(x.levels), x.loudest, matrix.bias)
-
     def wide(self) -> Tensor:
         """As float32, in the product's memory."""
         return self.value.mul_(self.scale[:, None]).add_(self.bias)
@@ -42,6 +37,7 @@ def _tasks(rows: int) -> int:
 
 
 def rounded(library: Library, x: Tensor) -> Levels:
+    """float32 [rows, columns], each row by its loudest."""
     rows, width = x.shape
     result = Levels.empty(rows, width)
     library.run("round_rows", _tasks(rows), rows, width, x, *result)
@@ -49,7 +45,7 @@ def rounded(library: Library, x: Tensor) -> Levels:
 
 
 def added_and_normalized(library: Library, x: Tensor, product: Product | None, norm: tuple[Tensor, Tensor]) -> Levels:
-    """Adds `product` to `x`, in its place, and returns the layer norm (weight, bias) of that."""
+    """Adds `product` to `x`, float32 [rows, columns], in its place; returns the layer norm (weight, bias) of that."""
     rows, width = x.shape
     result = Levels.empty(rows, width)
     scratch = torch.empty(_tasks(rows), width)
@@ -59,7 +55,7 @@ def added_and_normalized(library: Library, x: Tensor, product: Product | None, n
 
 
 def activated(library: Library, product: Product) -> Levels:
-    """GELU of a product, whose memory it uses."""
+    """GELU of a product [rows, columns], whose memory it uses."""
     rows, width = product.value.shape
     result = Levels.empty(rows, width)
     library.run("activate", _tasks(rows), rows, width, *product, *result)
@@ -67,7 +63,7 @@ def activated(library: Library, product: Product) -> Levels:
 
 
 def split_heads(library: Library, qkv: Product, heads: int) -> Tensor:
-    """Queries, keys and values in bfloat16 [3, heads, rows, size], of which queries times keys are powers of two."""
+    """Queries times log2(e), keys and values in bfloat16 [3, heads, rows, size], of a product [rows, 3 · width]."""
     rows, width = qkv.value.shape
     size = width // 3 // heads
     result = torch.empty(3, heads, rows, size, dtype=torch.bfloat16)
@@ -76,7 +72,8 @@ def split_heads(library: Library, qkv: Product, heads: int) -> Tensor:
 
 
 def exponentials(library: Library, scores: Tensor, sums: Tensor) -> None:
-    """Two to the `scores`, bfloat16 [rows, columns], in their place, each row divided by its largest; `sums` [rows]."""
+    """Two to the `scores`, bfloat16 [rows, columns], in their place, each row divided by its largest; writes the rows'
+    `sums` [rows]."""
     rows, columns = scores.shape
     library.run("exponentials", _tasks(rows), rows, columns, scores, sums)
 

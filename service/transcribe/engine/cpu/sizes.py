@@ -2,4 +2,7 @@
 
 ROWS = 8  # of a task that works row by row
 OUTPUTS = 32  # of a task that multiplies a matrix
+BLOCK = 32  # bytes in the registers whose products of int8 every processor has that has any (VNNI)
+DOT_ROWS, DOT_OUTPUTS = 4, 4  # whose sums fit into registers together
+CHANNELS = 4  # of a head that are read together
 VECTOR = 16  # float32 in the longest register there is: audio is padded to a multiple

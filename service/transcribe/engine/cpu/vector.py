@@ -149,7 +149,7 @@ def narrowed(number: Any) -> Any:
 
 @inlined
 def power(exponent: Any) -> Any:
-    """Two to the `exponent` ≤ 127, to one in 10^7: the fraction by its Taylor series of degree 6, the rest by bits."""
+    """Two to the `exponent` ≤ 126, to one in 10^7: the fraction by its Taylor series of degree 6, the rest by bits."""
     exponent = larger(exponent, F(-126.0))
     whole = np.floor(exponent + F(0.5))
     x = (exponent - whole) * F(0.6931471805599453)
@@ -190,7 +190,8 @@ def gelu(x: Any) -> Any:
 
 @inlined
 def quantize(row: Any, levels: Any, count: Any) -> Any:
-    """Writes a row of floats as `levels` of uint8, 128 for zero and 127 for the loudest; returns the loudest."""
+    """Writes a row of floats as `levels` of uint8: 128 is zero, and 127 levels on either side are the loudest, which is
+    returned. A half is rounded up; what is no number becomes some level."""
     loudest = SMALLEST
     for column in range(count):
         loudest = larger(loudest, abs(row[column]))
