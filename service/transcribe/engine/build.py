@@ -112,7 +112,7 @@ def _narrow_head(library: Library, weights: Weights) -> Linear:
 
     def head(x: Tensor) -> Tensor:
         product = matrix.times(passes.rounded(library, x))
-        return product.value.mul_(product.scale[:, None])  # there is no bias, and memory is long
+        return product.value.mul_(product.scale[:, None])  # it has no bias, and is long
 
     return head
 
