@@ -14,6 +14,7 @@ from .audio import AudioError, Decoder
 from .board import Active, Board
 from .chunking import Chunker, Finding
 from .config import Config
+from .engine.cpu import openmp
 from .jobs import Job, JobError
 from .store import Store
 from .vad import Vad
@@ -144,7 +145,5 @@ class Intake:
 
 
 def one_thread() -> None:
-    """The calling thread's OpenMP regions stay in it: the detector's small steps lose more by waiting for a second."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    threadpool_limits(limits=1, user_api="openmp")
+    """The calling thread's work stays in it: the detector's small steps lose more by waiting for a second."""
+    openmp.limit(1)

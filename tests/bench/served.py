@@ -90,7 +90,7 @@ def transcribe(url: str, clip: bytes) -> tuple[str, float]:
     body = "".join(f'{part}{name}"\r\n\r\n{value}\r\n' for name, value in fields.items())
     body += f'{part}file"; filename="clip.wav"\r\n\r\n'
     whole = body.encode() + clip + f"\r\n--{boundary}--\r\n".encode()
-    kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    kind = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Cache-Control": "no-cache"}  # as if new
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT)
     began = time.perf_counter()
     connection.request("POST", "/v1/audio/transcriptions", whole, kind)

@@ -1,14 +1,14 @@
 """The processor's kernels beside torch's operations on the same, and how their machine code is kept."""
 
-import ctypes.util
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transcribe.engine.cpu import int8, library, passes
+from transcribe.engine.cpu import int8, library, openmp, passes
 from transcribe.engine.cpu.library import Library
 from transcribe.engine.cpu.passes import Levels, Product
 
@@ -137,16 +137,10 @@ def test_threads_share_the_tasks(kernels: Library) -> None:
     assert together.loudest.equal(alone.loudest)
 
 
-@pytest.mark.parametrize("missing", ["file", "function"])
-def test_without_openmp_one_thread_does_it_all(kernels: Library, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
-    def none() -> str:
-        if missing == "file":
-            raise OSError("there is none")
-        return ctypes.util.find_library("c") or "libc.so.6"
-
+def test_without_openmp_one_thread_does_it_all(kernels: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(100, 64)
     expected = passes.rounded(kernels, x)
-    monkeypatch.setattr(library, "_openmp", none)
+    monkeypatch.setattr(openmp, "library", lambda: None)
     library._parallel.cache_clear()
     try:
         assert passes.rounded(kernels, x).levels.equal(expected.levels)
@@ -155,10 +149,29 @@ def test_without_openmp_one_thread_does_it_all(kernels: Library, monkeypatch: py
 
 
 def test_torch_openmp_is_found_behind_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = library._openmp()
+    expected = openmp.file()
     (tmp_path / "torch").symlink_to(Path(torch.__file__).parent)
     monkeypatch.setattr(torch, "__file__", str(tmp_path / "torch/__init__.py"))
-    assert library._openmp() == expected
+    assert openmp.file() == expected
+
+
+def test_a_thread_limits_itself_alone() -> None:
+    """Also one that is new, and whatever torch was told elsewhere."""
+    everywhere = torch.get_num_threads()
+    torch.set_num_threads(everywhere)
+
+    def limited() -> tuple[int, int]:
+        openmp.limit(1)
+        torch.randn(300, 300) @ torch.randn(300, 300)
+        return torch.get_num_threads(), len(list(Path("/proc/self/task").iterdir()))
+
+    torch.randn(300, 300) @ torch.randn(300, 300)
+    with ThreadPoolExecutor(1) as pool:
+        before = len(list(Path("/proc/self/task").iterdir()))
+        threads, after = pool.submit(limited).result()
+    assert threads == 1
+    assert after <= before + 1  # the thread itself, and no helpers of its own
+    assert torch.get_num_threads() == everywhere
 
 
 def test_code_is_kept_for_the_next_start_and_for_other_users(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import attention, quantize
 from .api import EngineError
-from .cpu import int8
+from .cpu import int8, openmp
 from .cpu.library import Library
 from .cpu.sizes import BLOCK, CHANNELS
 from .heard import Heard, Padded
@@ -65,13 +65,13 @@ def _milliseconds(candidates: Mapping[str, Callable[[Tensor], object]], rows: in
     x = torch.randn(rows, width)
     times = dict.fromkeys(candidates, math.inf)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    openmp.limit(1)
     for _ in range(REPEATS):
         for kind, work in candidates.items():
             begin = time.perf_counter()
             work(x)
             times[kind] = min(times[kind], time.perf_counter() - begin)
-    torch.set_num_threads(threads)
+    openmp.limit(threads)
     return {kind: round(seconds * 1000, 4) for kind, seconds in times.items()}
 
 

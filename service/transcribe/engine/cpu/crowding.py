@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from . import openmp
+
 LOOK_SECONDS = 0.25
 CROWDED = 0.15  # of the time, that threads of this process stood ready and had no core
 FIRST_HOLD, LONGEST_HOLD = 1.0, 30.0  # seconds before all threads are tried again; doubled when that was too soon
@@ -61,4 +63,4 @@ class Crowding:
 
     def _set(self, threads: int) -> None:
         self.threads, self._changed = threads, self._at
-        torch.set_num_threads(threads)
+        openmp.limit(threads)

@@ -8,7 +8,6 @@ import functools
 import hashlib
 import importlib.metadata
 import os
-import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from . import openmp
 
 if TYPE_CHECKING:
     import llvmlite.binding as llvm
@@ -78,26 +79,15 @@ def _target() -> "llvm.TargetMachine":
 def _parallel() -> Callable[[int, int], None]:
     """Calls the code at an address with an argument, on as many threads as torch takes now.
 
-    They are those of torch's own OpenMP (GCC's libgomp): others would wait for the same cores. Without it: on one.
+    They are torch's own: others would wait for the same cores. Where they are not to be had: on one.
     """
-    try:
-        gomp = ctypes.CDLL(_openmp())
-        fork = gomp.GOMP_parallel  # (code, argument, threads, flags); returns when all have
-    except (OSError, AttributeError):
+    fork = getattr(openmp.library(), "GOMP_parallel", None)  # (code, argument, threads, flags); returns when all have
+    if fork is None:
         entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
         return lambda code, argument: entry(code)(argument)
     fork.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
     fork.restype = None
     return lambda code, argument: fork(code, argument, torch.get_num_threads(), 0)
-
-
-def _openmp() -> str:
-    """The file of the OpenMP that torch brought and loaded; there may be others. Raises OSError when there is none."""
-    home = re.escape(str(Path(torch.__file__).resolve().parent))  # the kernel tells of files, not of links
-    found = re.search(rf"{home}(?:/lib|\.libs)/libgomp.*", Path("/proc/self/maps").read_text())
-    if found is None:
-        raise OSError("torch has no OpenMP of its own here")
-    return found[0]
 
 
 def _key() -> str:
