@@ -14,7 +14,7 @@ from . import openmp
 
 LOOK_SECONDS = 0.25
 CROWDED = 0.15  # of the time, that threads of this process stood ready and had no core
-FIRST_HOLD, LONGEST_HOLD = 1.0, 30.0  # seconds before all threads are tried again; doubled when that was too soon
+FIRST_HOLD, LONGEST_HOLD = 0.25, 30.0  # seconds before all threads are tried again; doubled when that was too soon
 TASKS = Path("/proc/self/task")
 
 
