@@ -156,6 +156,7 @@ def test_a_key_of_ones_own_may_be_used_by_ec2_and_nobody_else(
     assert disk["Ebs"]["KmsKeyId"] == named
 
 
+@pytest.mark.slow
 def test_the_policy_confines_what_can_be_confined(cloud: Cloud) -> None:
     statements = policy.document(cloud.context.config)["Statement"]
     for statement in statements:

@@ -18,6 +18,7 @@ def reasons(context: Context, keep: int) -> dict[str, tuple[str, ...]]:
     return {verdict.entry.image.name: verdict.reasons for verdict in retention.judge(catalog.read(context), keep)}
 
 
+@pytest.mark.slow
 def test_prune_removes_only_what_nobody_needs_with_copies_and_disks(cloud: Cloud, wide: Context) -> None:
     images = {name: made(cloud, name) for name in ("old", "runs", "shared", "back", "now", "new")}
     made(cloud, "half", verified=False)
