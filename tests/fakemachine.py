@@ -119,7 +119,12 @@ class Fleet(threading.Thread):
             machine = self.seen[instance_id] = Machine(self._ec2, instance_id, self._reference)
             self.scripts[machine.mode](machine)
         except Exception as error:  # shown by the test that waits for it
-            self.errors.append(error)
+            if self._runs(instance_id):  # and not taken away, with its image, in the middle of it
+                self.errors.append(error)
+
+    def _runs(self, instance_id: str) -> bool:
+        (reservation,) = self._ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
+        return bool(reservation["Instances"][0]["State"]["Name"] == "running")
 
     def end(self) -> None:
         self._ended.set()

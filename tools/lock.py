@@ -14,6 +14,7 @@ tests see are the versions the machine gets. Two things need care:
 """
 
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -73,4 +74,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if shutil.which("uv") is None:
+        sys.exit("lock.py: `uv` is not on the PATH; `pip install uv` brings it")
+    try:
+        main()
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"lock.py: uv could not resolve it (exit code {error.returncode}, see above)")

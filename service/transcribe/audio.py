@@ -1,8 +1,9 @@
 """Any recording that people send → blocks of mono 16 kHz float32, by ffmpeg in a process of its own that is held short.
 
-The file is not trusted. ffmpeg gets no network and no second file (protocol and format lists: without the latter a
-playlist named .wav makes it open other files), no standard input, a memory and a CPU limit, and may write nothing but
-its output pipe. Its output is read as it comes, so that hours of audio cost no more memory than seconds.
+Plain WAV alone is read without it (wav.py). The file is not trusted. ffmpeg gets no network and no second file
+(protocol and format lists: without the latter a playlist named .wav makes it open other files), no standard input, a
+memory and a CPU limit, and may write nothing but its output pipe. Its output is read as it comes, so that hours of
+audio cost no more memory than seconds.
 """
 
 import contextlib
@@ -19,17 +20,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from . import wav
 from .types import SAMPLE_RATE
 
 FORMATS = "wav,w64,aiff,au,caf,mp3,aac,flac,ogg,mov,matroska,amr,amrnb,amrwb,asf,avi,mpeg,mpegts,ac3,eac3"
-BYTES_PER_SECOND = 4 * SAMPLE_RATE
 READ_BYTES = 1 << 20  # about 16 s of sound at a time
 STALL_SECONDS = 30.0  # the longest that we wait for a decoder that gives nothing
 MIN_SPEED = 10.0  # decoding must be faster than this many seconds of sound a second, once STALL_SECONDS are over
 LOG_BYTES = 16_384  # of ffmpeg's messages that are kept from either end
 GUESSED_SECONDS = 1.0  # a format that ffmpeg only guesses must give so much: UTF-16's first bytes look like MP3
 TRUNCATED_SHARE, TRUNCATED_SECONDS = 0.02, 1.0  # less than the header promised by more than this: cut off
-STREAMED_WAV_BYTES = 0x7FFF_0000  # what recorders that cannot seek write as the size: it promises nothing
 
 
 class AudioError(Exception):
@@ -60,7 +60,8 @@ def decode(path: Path, limits: Limits) -> Iterator[NDArray[np.float32]]:
 
 
 class Decoder:
-    """One running ffmpeg: iterate over it for blocks. `promised` is the header's duration in seconds, once known."""
+    """A recording that is being read: iterate over it for blocks. `promised` is the header's duration in seconds, once
+    known."""
 
     def __init__(self, path: Path, limits: Limits) -> None:
         self.promised: float | None = None
@@ -69,17 +70,28 @@ class Decoder:
         self._seconds = 0.0
         self._waited = 0.0
         self._log = bytearray()
+        self._plain: wav.PlainWav | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Decoder":
         try:
             size = self._path.stat().st_size
+            shortfall = wav.shortfall(self._path)
+            self._plain = wav.plain(self._path)
         except OSError as error:
             raise AudioError(f"the recording cannot be read ({error.strerror})") from None
         if size == 0:
             raise AudioError("the file is empty", code="empty_audio")
-        if (shortfall := _wav_shortfall(self._path)) > TRUNCATED_SHARE:
+        if shortfall > TRUNCATED_SHARE:
             raise AudioError(f"the file is cut off: {shortfall:.0%} of its sound is missing", code="audio_truncated")
+        if self._plain:
+            self.promised = self._plain.seconds
+            self._check_length(self.promised)
+        else:
+            self._start()
+        return self
+
+    def _start(self) -> None:
         self._process = subprocess.Popen(
             self._command(),
             stdin=subprocess.DEVNULL,
@@ -90,7 +102,6 @@ class Decoder:
             start_new_session=True,
             bufsize=0,
         )
-        return self
 
     def __exit__(self, *_: object) -> None:
         process = self._process
@@ -114,17 +125,21 @@ class Decoder:
         ]
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        for block in self._plain.blocks() if self._plain else self._decoded():
+            self._seconds += len(block) / SAMPLE_RATE
+            self._check_length(self._seconds)
+            yield block
+        self._check_end()
+
+    def _decoded(self) -> Iterator[NDArray[np.float32]]:
         rest = b""
         for read in self._reads():
             data = rest + read
             whole = len(data) // 4 * 4
             rest = data[whole:]
-            self._seconds += whole / BYTES_PER_SECOND
-            self._check_length(self._seconds)
             # A float file can hold NaN, infinity or values far outside [-1, 1]: the models must not see them.
             block = np.nan_to_num(np.frombuffer(data[:whole], np.float32), nan=0.0, posinf=1.0, neginf=-1.0)
             yield np.clip(block, -1.0, 1.0)
-        self._finish()
 
     def _reads(self) -> Iterator[bytes]:
         """What ffmpeg writes, as it comes; keeps its messages, and gives up on it when it is too slow."""
@@ -167,11 +182,20 @@ class Decoder:
             self.promised = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
             self._check_length(self.promised)
 
-    def _finish(self) -> None:
-        """Judges what came, once ffmpeg has closed its output."""
-        assert self._process is not None
+    def _check_end(self) -> None:
+        """Judges what came, once nothing more does."""
+        if self._process is not None:
+            self._check_ffmpeg(self._process)
+        lacking = (self.promised or 0.0) - self._seconds
+        if lacking > max(TRUNCATED_SECONDS, TRUNCATED_SHARE * self._seconds):
+            raise AudioError(
+                f"the file is cut off: it promises {self.promised:.1f} s of sound and holds {self._seconds:.1f} s",
+                code="audio_truncated",
+            )
+
+    def _check_ffmpeg(self, process: subprocess.Popen[bytes]) -> None:
         try:
-            status = self._process.wait(timeout=STALL_SECONDS)
+            status = process.wait(timeout=STALL_SECONDS)
         except subprocess.TimeoutExpired:
             raise AudioError("decoding took too long") from None
         if status in (-signal.SIGXCPU, -signal.SIGKILL):
@@ -180,12 +204,6 @@ class Decoder:
             raise self._explained()
         if self._seconds < GUESSED_SECONDS and b"misdetection possible" in self._log:
             raise AudioError("the file is not a recording, or it is damaged")
-        lacking = (self.promised or 0.0) - self._seconds
-        if lacking > max(TRUNCATED_SECONDS, TRUNCATED_SHARE * self._seconds):
-            raise AudioError(
-                f"the file is cut off: it promises {self.promised:.1f} s of sound and holds {self._seconds:.1f} s",
-                code="audio_truncated",
-            )
 
     def _explained(self) -> AudioError:
         for pattern, code, message in EXPLANATIONS:
@@ -202,23 +220,3 @@ EXPLANATIONS = (  # what ffmpeg says, OpenAI's code, what we say; the first that
     (rb"(?i)cannot allocate memory", "invalid_audio", "the file needs more memory to decode than is allowed"),
     (rb"Invalid data found", "invalid_audio", "the file is not a recording, or it is damaged"),
 )
-
-
-def _wav_shortfall(path: Path) -> float:
-    """The share of a WAV's samples that its header promises but the file lacks; 0 for anything else.
-
-    ffmpeg forgives a WAV that was cut off. A size of 0 or near 2 GiB promises nothing: recorders that cannot seek back
-    to their header write that.
-    """
-    with path.open("rb") as file:
-        head = file.read(4096)
-    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
-        return 0.0
-    at = 12
-    while at + 8 <= len(head):
-        size = int.from_bytes(head[at + 4 : at + 8], "little")
-        if head[at : at + 4] == b"data":
-            lacking = at + 8 + size - path.stat().st_size
-            return lacking / size if 0 < size < STREAMED_WAV_BYTES and lacking > 0 else 0.0
-        at += 8 + size + size % 2
-    return 0.0

@@ -1,5 +1,6 @@
 """Decoding with the real ffmpeg: what people send is heard, what is no recording is refused with its reason."""
 
+import os
 import resource
 import subprocess
 import time
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from badfiles import CLIP, ffmpeg
 from numpy.typing import NDArray
-from transcribe import audio
+from transcribe import audio, wav
 from transcribe.audio import AudioError, Decoder, decode
 from transcribe.types import SAMPLE_RATE
 
@@ -45,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wav(folder: Path) -> Path:
+def clip(folder: Path) -> Path:
     path = folder / "clip.wav"
     ffmpeg("-i", CLIP, path)
     return path
@@ -74,7 +75,7 @@ FORMATS: list[tuple[str, list[str]]] = [
 
 
 @pytest.mark.parametrize(("name", "arguments"), FORMATS, ids=[name for name, _ in FORMATS])
-def test_what_people_send_is_heard(folder: Path, wav: Path, name: str, arguments: list[str]) -> None:
+def test_what_people_send_is_heard(folder: Path, clip: Path, name: str, arguments: list[str]) -> None:
     path = folder / name
     if name.endswith(".amr"):
         encoder = subprocess.run(["ffmpeg", "-v", "error", "-encoders"], capture_output=True, text=True, check=True)
@@ -82,13 +83,56 @@ def test_what_people_send_is_heard(folder: Path, wav: Path, name: str, arguments
             path.write_bytes(b"#!AMR\n" + (b"\x3c" + bytes(31)) * 350)
             assert len(heard(path)) / SAMPLE_RATE == pytest.approx(7.0, abs=0.1)
             return
-    if path != wav:
+    if path != clip:
         ffmpeg("-i", CLIP, *arguments, path)
-    found, reference = heard(path), heard(wav)
+    found, reference = heard(path), heard(clip)
     assert found.dtype == np.float32
     assert len(found) == pytest.approx(len(reference), abs=0.2 * SAMPLE_RATE)
     assert np.abs(found).max() <= 1.0
     assert np.sqrt(np.square(found).mean()) == pytest.approx(np.sqrt(np.square(reference).mean()), rel=0.35)
+
+
+@pytest.mark.parametrize("rate", [8000, SAMPLE_RATE, 22_050, 44_100])
+def test_plain_wav_is_what_ffmpeg_makes_of_it(folder: Path, rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder / f"{rate}.wav"
+    ffmpeg("-i", CLIP, "-ar", str(rate), path)
+    with Decoder(path, Limits()) as decoder:
+        ours = np.concatenate(list(decoder))
+        assert decoder.promised == pytest.approx(len(ours) / SAMPLE_RATE, abs=1e-3)
+        assert decoder._process is None
+    monkeypatch.setattr(wav, "plain", lambda _path: None)
+    theirs = heard(path)
+    assert len(ours) == pytest.approx(len(theirs), abs=SAMPLE_RATE // 100)
+    both = min(len(ours), len(theirs))
+    difference = ours[:both] - theirs[:both]
+    assert np.sqrt(np.square(difference).mean()) < (
+        1e-9 if rate == SAMPLE_RATE else 0.02 * np.sqrt(np.square(ours).mean())
+    )
+
+
+@pytest.mark.parametrize("arguments", [["-ac", "2"], ["-c:a", "pcm_s24le"], ["-c:a", "pcm_u8"], ["-c:a", "pcm_mulaw"]])
+def test_other_wavs_are_ffmpegs(folder: Path, arguments: list[str]) -> None:
+    path = folder / "other.wav"
+    ffmpeg("-i", CLIP, *arguments, path)
+    assert wav.plain(path) is None
+    assert len(heard(path)) > SECONDS * SAMPLE_RATE
+
+
+def test_a_wav_that_shrinks_while_it_is_read_is_cut_off(folder: Path) -> None:
+    path = folder / "shrinking.wav"
+    ffmpeg("-stream_loop", "9", "-i", CLIP, path)
+    with Decoder(path, Limits()) as decoder:
+        blocks = iter(decoder)
+        next(blocks)
+        os.truncate(path, 40 * SAMPLE_RATE)
+        with pytest.raises(AudioError, match="cut off") as caught:
+            list(blocks)
+    assert caught.value.code == "audio_truncated"
+
+
+def test_what_may_not_be_read_is_refused_in_one_line(folder: Path) -> None:
+    assert "cannot be read" in refused(folder).message
+    assert "cannot be read" in refused(folder / "none").message
 
 
 def test_the_name_does_not_matter(folder: Path) -> None:
@@ -105,14 +149,14 @@ def test_a_video_gives_its_sound(folder: Path) -> None:
     assert len(heard(folder / "video.mp4")) == pytest.approx(3 * SAMPLE_RATE, rel=0.05)
 
 
-def test_a_wav_from_a_recorder_that_cannot_seek_is_whole(folder: Path, wav: Path) -> None:
+def test_a_wav_from_a_recorder_that_cannot_seek_is_whole(folder: Path, clip: Path) -> None:
     for size in (b"\xff\xff\xff\xff", b"\x00\x00\x00\x00"):
-        content = bytearray(wav.read_bytes())
+        content = bytearray(clip.read_bytes())
         at = content.index(b"data") + 4
         content[at : at + 4] = size
         path = folder / "streamed.wav"
         path.write_bytes(content)
-        assert len(heard(path)) == len(heard(wav))
+        assert len(heard(path)) == len(heard(clip))
 
 
 def test_not_a_number_does_not_reach_the_model(folder: Path) -> None:
@@ -136,9 +180,9 @@ def test_blocks_come_as_they_are_decoded(folder: Path) -> None:
     assert grown < 100 * MIB
 
 
-def test_what_is_no_recording_is_refused_with_its_reason(folder: Path, wav: Path) -> None:
+def test_what_is_no_recording_is_refused_with_its_reason(folder: Path, clip: Path) -> None:
     found = {}
-    for name, (content, _) in (files := badfiles.usual(folder, wav)).items():
+    for name, (content, _) in (files := badfiles.usual(folder, clip)).items():
         path = folder / "upload"
         path.write_bytes(content)
         found[name] = refused(path).code
@@ -160,8 +204,8 @@ def test_too_long_is_refused_before_it_is_decoded(folder: Path) -> None:
     assert time.monotonic() - began < 1.0
 
 
-def test_too_long_is_noticed_while_decoding_if_no_header_says_it(folder: Path, wav: Path) -> None:
-    content = bytearray(wav.read_bytes())
+def test_too_long_is_noticed_while_decoding_if_no_header_says_it(folder: Path, clip: Path) -> None:
+    content = bytearray(clip.read_bytes())
     at = content.index(b"data") + 4
     content[at : at + 4] = b"\xff\xff\xff\xff"
     path = folder / "streamed-long.wav"
@@ -169,8 +213,8 @@ def test_too_long_is_noticed_while_decoding_if_no_header_says_it(folder: Path, w
     assert refused(path, Limits(audio_seconds=2)).code == "audio_too_long"
 
 
-def test_memory_is_limited(wav: Path) -> None:
-    refused(wav, Limits(decode_bytes=200 * MIB))
+def test_memory_is_limited() -> None:
+    refused(CLIP, Limits(decode_bytes=200 * MIB))
 
 
 def test_a_decoder_that_hangs_is_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,8 +226,8 @@ def test_a_decoder_that_hangs_is_ended(folder: Path, monkeypatch: pytest.MonkeyP
     assert time.monotonic() - began < 5
 
 
-def test_the_decoder_dies_when_nobody_wants_more(wav: Path) -> None:
-    with Decoder(wav, Limits()) as decoder:
+def test_the_decoder_dies_when_nobody_wants_more() -> None:
+    with Decoder(CLIP, Limits()) as decoder:
         next(iter(decoder))
         process = decoder._process
     assert process is not None

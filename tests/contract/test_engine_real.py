@@ -193,6 +193,18 @@ def test_silence_ends_and_nothing_is_invented_with_confidence(engine: Engine) ->
     assert all(segment.no_speech_prob > 0.3 or segment.avg_logprob < -0.5 for segment in result.segments)
 
 
+def test_a_text_that_goes_round_is_heard_again_before_it_has_filled_its_window(engine: Engine) -> None:
+    """Long before its figures say that it is doubtful. A prompt makes the model do it."""
+    looping = DecodeOptions(language="en", prompt="married a more amiable " * 40)
+    engine.add(Chunk(0, clips()[1][: int(4.2 * SAMPLE_RATE)], looping))
+    steps = 0
+    while not (results := engine.step()):
+        steps += 1
+    assert text(results[0]).startswith("unless to be rather cold-hearted and rather selfish")
+    assert text(results[0]).count("married") == 1
+    assert steps < 12  # of a hearing or of eight tokens; more than 17 if it went on to 120 tokens
+
+
 @pytest.mark.parametrize("keys", [("stay", "go"), ("go", "stay")])
 def test_a_chunk_discarded_in_the_middle_of_its_text_gives_no_result(engine: Engine, keys: tuple[str, str]) -> None:
     """Whether it is the batch's last row, or the last one has to take its place."""

@@ -14,7 +14,7 @@ from transcribe.engine import kernels as kept
 from transcribe.engine.api import EngineError
 from transcribe.engine.cpu import int8, library
 from transcribe.engine.cpu.library import Library
-from transcribe.engine.fallback import Quality, compression_ratio
+from transcribe.engine.fallback import Quality, compression_ratio, goes_round
 from transcribe.engine.segments import cut
 from transcribe.engine.spec import shape_of, special_of
 from transcribe.engine.words import attach, timings, usable, warp
@@ -110,6 +110,24 @@ def test_doubtful_is_repetition_or_a_guess_but_not_silence() -> None:
     assert not Quality(-0.2, 1.5, 0.9).doubtful
     assert not Quality(-1.2, 1.0, 0.9).doubtful
     assert Quality(-1.2, 1.0, 0.9).silent
+
+
+@pytest.mark.parametrize(
+    ("tokens", "round_"),
+    [
+        ([*range(30), *[7, 8, 9] * 4], True),
+        ([*range(30), *[7, 8, 9] * 4, 7], True),  # in the middle of a round
+        ([*range(30), *[7, 8, 9] * 3, 7, 8], False),
+        ([5] * 12, True),
+        ([5] * 11, False),  # people do say no, no, no
+        ([*range(16)] * 4, True),
+        ([*range(17)] * 4, False),
+        ([*[7, 8, 9] * 4, 5], False),  # it found out by itself
+        ([], False),
+    ],
+)
+def test_a_text_goes_round_when_it_ends_in_the_same_tokens_over_and_over(tokens: list[int], round_: bool) -> None:
+    assert goes_round(tokens) is round_
 
 
 @pytest.mark.parametrize("few", [True, False])

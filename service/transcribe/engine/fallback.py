@@ -8,15 +8,24 @@ COMPRESSION_RATIO_LIMIT = 2.4  # above it, text repeats itself
 AVERAGE_LOGPROB_LIMIT = -1.0  # below it, the model guesses
 NO_SPEECH_LIMIT = 0.6
 
-
 LOOP_RATIO = 3.0  # text like this is given up before its end: it can only be tried again
 LOOP_TOKENS, LOOP_EVERY = 120, 40  # when that is looked at
+ROUNDS, ROUND_TOKENS, LONGEST_ROUND = 4, 12, 16  # as often, over as many tokens, of at most so many each
 
 
 def compression_ratio(text: str) -> float:
     """Length of the text in UTF-8 over its length deflated."""
     raw = text.encode()
     return len(raw) / len(zlib.compress(raw)) if raw else 0.0
+
+
+def goes_round(tokens: Sequence[int]) -> bool:
+    """Whether the text ends with the same few tokens over and over."""
+    for length in range(1, LONGEST_ROUND + 1):
+        reach = max(ROUNDS * length, ROUND_TOKENS)
+        if reach <= len(tokens) and tokens[-reach:-length] == tokens[-reach + length :]:
+            return True
+    return False
 
 
 def average_logprob(logprobs: Sequence[float]) -> float:

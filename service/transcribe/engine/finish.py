@@ -7,7 +7,7 @@ import torch
 from transcribe.types import SAMPLE_RATE, Segment
 
 from .decoding import Batch
-from .fallback import LOOP_EVERY, LOOP_RATIO, LOOP_TOKENS, Quality, average_logprob, compression_ratio
+from .fallback import LOOP_EVERY, LOOP_RATIO, LOOP_TOKENS, Quality, average_logprob, compression_ratio, goes_round
 from .rows import Row
 from .segments import Piece, cut
 from .spec import Shape, Special
@@ -32,7 +32,12 @@ class Finisher:
         )
 
     def loops(self, row: Row) -> bool:
-        """Whether an unfinished row only repeats itself; looked at now and then."""
+        """Whether an unfinished row only repeats itself, so that it is heard again or tried at another temperature.
+
+        A short window may be given up at the first sign of it: no more is lost than the time of hearing it whole.
+        """
+        if not row.task.whole_window and goes_round(row.tokens):
+            return True
         count = len(row.tokens)
         if count < LOOP_TOKENS or count % LOOP_EVERY:
             return False

@@ -90,7 +90,7 @@ class Runner:
         while finished:
             row = finished.pop()
             quality = self._finisher.quality(row)
-            if quality.doubtful and not row.task.whole_window:
+            if not row.task.whole_window and (quality.doubtful or self._finisher.loops(row)):
                 self._again(row)
                 continue
             if quality.doubtful:

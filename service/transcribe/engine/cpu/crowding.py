@@ -4,8 +4,9 @@ A token's products are so small that threads which share one wait for the slowes
 two cores that made the same recording take four times as long, and one thread less than twice as long.
 """
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -13,21 +14,30 @@ import torch
 from . import openmp
 
 LOOK_SECONDS = 0.25
-CROWDED = 0.15  # of the time, that threads of this process stood ready and had no core
+CROWDED = 0.15  # of the time, that the threads stood ready and had no core
+LOOKS = 2  # so many in a row must find it: clips that arrive together are decoded in a moment
 FIRST_HOLD, LONGEST_HOLD = 0.25, 30.0  # seconds before all threads are tried again; doubled when that was too soon
 TASKS = Path("/proc/self/task")
 
 
-def waited() -> float:
-    """Seconds that the threads of this process have stood ready without a core; Linux counts them for each (run_delay
-    in schedstat, nanoseconds). Zero where it does not."""
-    total = 0
-    for task in TASKS.glob("*/schedstat"):
+def waited() -> dict[int, float]:
+    """Seconds that the calling thread and its helpers have stood ready without a core, each by its number; Linux counts
+    them (run_delay in schedstat, nanoseconds). Empty where it does not."""
+    others = {thread.native_id for thread in threading.enumerate()} - {threading.get_native_id()}
+    found = {}
+    for task in TASKS.glob("*"):
+        if int(task.name) in others:  # Python's: they hear recordings, and at times wait for one another
+            continue
         try:
-            total += int(task.read_text().split()[1])
+            found[int(task.name)] = int((task / "schedstat").read_text().split()[1]) / 1e9
         except (OSError, ValueError, IndexError):
             continue  # a thread that ended meanwhile
-    return total / 1e9
+    return found
+
+
+def longer(before: Mapping[int, float], after: Mapping[int, float]) -> float:
+    """What the threads that were there at both times have waited in between."""
+    return sum(after[thread] - before[thread] for thread in before.keys() & after.keys())
 
 
 class Crowding:
@@ -35,7 +45,7 @@ class Crowding:
 
     def __init__(
         self,
-        waited: Callable[[], float] = waited,
+        waited: Callable[[], dict[int, float]] = waited,
         now: Callable[[], float] = time.monotonic,
         threads: int = 0,
     ) -> None:
@@ -43,6 +53,7 @@ class Crowding:
         self._waited, self._now = waited, now
         self._all = self.threads = threads or torch.get_num_threads()
         self._hold = FIRST_HOLD
+        self._crowded = 0  # looks in a row that found it so
         self._seen, self._at = waited(), now()
         self._changed = self._at
 
@@ -52,15 +63,16 @@ class Crowding:
         if self._all == 1 or now < self._at + LOOK_SECONDS:
             return
         seen = self._waited()
-        crowded = seen - self._seen > CROWDED * (now - self._at)
+        crowded = longer(self._seen, seen) > CROWDED * (now - self._at)
         self._seen, self._at = seen, now
-        if crowded and self.threads > 1:
-            soon = self.threads == self._all and now < self._changed + 2 * self._hold
+        self._crowded = self._crowded + 1 if crowded else 0
+        if self._crowded >= LOOKS and self.threads > 1:
+            soon = self.threads == self._all and now < self._changed + 2 * self._hold + LOOKS * LOOK_SECONDS
             self._hold = min(2 * self._hold, LONGEST_HOLD) if soon else FIRST_HOLD
             self._set(self.threads - 1)
         elif not crowded and self.threads < self._all and now > self._changed + self._hold:
             self._set(self._all)
 
     def _set(self, threads: int) -> None:
-        self.threads, self._changed = threads, self._at
+        self.threads, self._changed, self._crowded = threads, self._at, 0
         openmp.limit(threads)
