@@ -25,7 +25,7 @@ class Batch:
         like = decoder.positions
         heard = heard or Padded(decoder.shape, rows, decoder.crosses, like)
         self.cache = Cache(decoder.shape, rows, like.to(decoder.remembers), heard)
-        self._rules = Rules(special, decoder.shape.vocabulary, self._device)
+        self._rules = Rules(special, decoder.shape.vocabulary, self._device, decoder.kernels)
         self.cursor = Cursor.of(rows, self._device)
         self._replay: Replay | None = None
         self._generator = torch.Generator(self._device).manual_seed(0)

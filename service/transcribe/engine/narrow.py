@@ -83,6 +83,10 @@ class NarrowDecoder(Decoder):
         return torch.bfloat16
 
     @property
+    def kernels(self) -> Library:
+        return self.library
+
+    @property
     def crosses(self) -> list[Linear]:
         return [layer.cross for layer in self.narrow]
 

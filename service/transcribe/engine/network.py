@@ -8,6 +8,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
 from .attention import Attention
+from .cpu.library import Library
 from .heard import Heard
 from .spec import Shape
 from .weights import Linear
@@ -131,6 +132,11 @@ class Decoder:
     def remembers(self) -> torch.dtype:
         """What the keys and values of the text are kept in."""
         return self.positions.dtype
+
+    @property
+    def kernels(self) -> Library | None:
+        """A processor's own, where it has them."""
+        return None
 
     @property
     def crosses(self) -> list[Linear]:

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .cpu import passes
+from .cpu.library import Library
 from .spec import Special
+
+NEVER = -1e30  # added to what may not follow: no logit makes up for it, and the kernels need it finite
 
 
 @dataclass
@@ -45,18 +49,30 @@ class RuleState:
         return RuleState(*(tensor[:rows] for tensor in self.tensors))
 
 
+@dataclass(frozen=True)
+class Best:
+    """Of the words that may follow, and of the timestamps, [rows, 2]: the most probable, and how likely all are."""
+
+    logits: Tensor
+    sums: Tensor  # logarithm of the sum of all as powers of e
+    tokens: Tensor
+
+
 class Rules:
     """Chooses the next token of every row. Holds constants only."""
 
-    def __init__(self, special: Special, vocabulary: int, device: str) -> None:
+    def __init__(self, special: Special, vocabulary: int, device: str, library: Library | None = None) -> None:
+        """`library`: a processor's kernels, which look at every logit twice where torch does six times."""
         self._special = special
+        self._library = library
         first = special.first_timestamp
-        self._bias = torch.zeros(first, device=device)
+        self._bias = torch.zeros(vocabulary, device=device)
         # What must not come first (special.suppressed_first) are words, and a timestamp always comes first.
-        self._bias[[token for token in (*special.suppressed, special.no_timestamps) if token < first]] = float("-inf")
-        self._steps = torch.arange(vocabulary - first, device=device)
+        self._bias[[token for token in (*special.suppressed, special.no_timestamps) if token < first]] = NEVER
+        self._stamps = torch.arange(first, vocabulary, device=device)
+        self._end = vocabulary
         limit = special.max_initial_timestamp
-        self._initial = self._steps <= (vocabulary if limit is None else limit)
+        self._initial = vocabulary if limit is None else min(first + limit + 1, vocabulary)
 
     def choose(self, logits: Tensor, state: RuleState, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Next tokens and their log-probabilities, [rows] each, from `logits` [rows, vocabulary]; updates `state`.
@@ -64,34 +80,50 @@ class Rules:
         Changes `logits`. A row of temperature 0 takes its most probable token, others draw one; without a generator all
         are taken for 0, and the device is asked nothing. Log-probabilities are those of temperature 1 under the rules.
         """
-        text, times = self._allowed(logits, state)
-        times_sum = times.logsumexp(-1)
-        text_max, text_best = text.max(-1)
+        warm = generator is not None and bool((state.temperature > 0).any())
+        ranges = self._ranges(state)
+        if self._library is not None and not warm:
+            best = Best(*passes.best_tokens(self._library, logits, self._bias, ranges))
+        else:
+            best = self._best(logits, ranges)
         # As much probability on all timestamps together as on the likeliest word: it is time for a timestamp.
-        timed = (times_sum > text_max) | state.fresh
-        total = torch.where(timed, times_sum, torch.logaddexp(text.logsumexp(-1), times_sum))
-        times_max, times_best = times.max(-1)
-        first = self._special.first_timestamp
-        chosen = torch.where(timed | (times_max > text_max), times_best + first, text_best)
-        if generator is not None and bool((state.temperature > 0).any()):
+        timed = (best.sums[:, 1] > best.logits[:, 0]) | state.fresh
+        stamp = timed | (best.logits[:, 1] > best.logits[:, 0])
+        total = torch.where(timed, best.sums[:, 1], torch.logaddexp(best.sums[:, 0], best.sums[:, 1]))
+        chosen = torch.where(stamp, best.tokens[:, 1], best.tokens[:, 0])
+        logprob = torch.where(stamp, best.logits[:, 1], best.logits[:, 0])
+        if warm:
+            assert generator is not None
             chosen = self._draw(logits, chosen, (timed, state.temperature), generator)
-        logprob = logits.gather(-1, chosen[:, None])[:, 0] - total
+            logprob = logits.gather(-1, chosen[:, None])[:, 0]
         self._advance(chosen, state)
-        return chosen, logprob
+        return chosen, logprob - total
 
-    def _allowed(self, logits: Tensor, state: RuleState) -> tuple[Tensor, Tensor]:
-        """The logits of words and of timestamps, -inf where the rules forbid them (in place)."""
+    def _ranges(self, state: RuleState) -> Tensor:
+        """Where the words that may follow begin and end, and the timestamps: int64 [rows, 2, 2]."""
         first = self._special.first_timestamp
+        opened = state.last & ~state.before_last
+        closed = state.last & state.before_last & ~state.fresh
+        ranges = torch.empty(len(opened), 2, 2, dtype=torch.int64, device=opened.device)
+        ranges[:, 0, 0] = opened * self._special.end
+        ranges[:, 0, 1] = first
+        ranges[:, 1, 0] = first + state.latest + ~opened
+        ranges[:, 1, 1] = torch.where(closed, 0, torch.where(state.fresh, self._initial, self._end))
+        return ranges
+
+    def _best(self, logits: Tensor, ranges: Tensor) -> Best:
+        """Makes what may not follow -inf in `logits`."""
+        first, forbidden = self._special.first_timestamp, float("-inf")
         text, times = logits[:, :first], logits[:, first:]
-        text += self._bias
-        opened = (state.last & ~state.before_last)[:, None]
-        text[:, : self._special.end].masked_fill_(opened, float("-inf"))
-        earliest = state.latest + (~opened[:, 0]).long()
-        forbidden = self._steps < earliest[:, None]
-        forbidden |= (state.last & state.before_last & ~state.fresh)[:, None]
-        forbidden |= state.fresh[:, None] & ~self._initial
-        times.masked_fill_(forbidden, float("-inf"))
-        return text, times
+        text += self._bias[:first]
+        text[:, : self._special.end].masked_fill_(ranges[:, 0, :1] > 0, forbidden)
+        times.masked_fill_((self._stamps < ranges[:, 1, :1]) | (self._stamps >= ranges[:, 1, 1:]), forbidden)
+        (text_best, text_token), (times_best, times_token) = text.max(-1), times.max(-1)
+        return Best(
+            torch.stack([text_best, times_best], -1),
+            torch.stack([text.logsumexp(-1), times.logsumexp(-1)], -1),
+            torch.stack([text_token, times_token + first], -1),
+        )
 
     def _draw(
         self, logits: Tensor, greedy: Tensor, row_facts: tuple[Tensor, Tensor], generator: torch.Generator

@@ -9,7 +9,7 @@ import numba
 from numba import types
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from . import kernels, listening  # noqa: F401 - whose kernels are compiled
+from . import choosing, kernels, listening  # noqa: F401 - whose kernels are compiled
 from .vector import FLAGS, KERNELS, next_task
 
 # Tells nobody of errors, since there are none, and drops what numba's function returns.

@@ -21,7 +21,8 @@ from . import openmp
 if TYPE_CHECKING:
     import llvmlite.binding as llvm
 
-SOURCES = ("sizes.py", "vector.py", "dots.py", "kernels.py", "listening.py", "compiling.py", "library.py")
+KERNELS = ("dots.py", "kernels.py", "listening.py", "choosing.py")
+SOURCES = ("sizes.py", "vector.py", *KERNELS, "compiling.py", "library.py")
 PATTERN, OURS = "kernels-*.o", "kernels-*"  # whole, and also what a writer that was killed left
 DIGEST = 32  # bytes of SHA-256 before the code
 

@@ -126,3 +126,17 @@ def listen(library: Library, query: Tensor, heads: int, table: Tensor, longest: 
     query = query.contiguous()
     library.run("listen", rows * heads, *sizes, query, table, weights.shape[-1], weights, mixed)
     return mixed, weights
+
+
+def best_tokens(library: Library, logits: Tensor, bias: Tensor, ranges: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The best tokens in two ranges of the vocabulary: their logits, the logarithm of the sum of the powers of e over
+    each range, and the tokens, [rows, 2] each.
+
+    `logits` float32 [rows, vocabulary], `bias` [vocabulary], finite, `ranges` int64 [rows, 2, 2]: begin and end. Where
+    a range is empty the first is -3e38 and the second -inf.
+    """
+    rows, vocabulary = logits.shape
+    values, tokens = torch.empty(rows, 2, 2), torch.empty(rows, 2, dtype=torch.int64)
+    library.run("best_tokens", rows, vocabulary, logits, bias, ranges, values, tokens)
+    best, sums = values.unbind(-1)
+    return best, best + sums.log(), tokens
