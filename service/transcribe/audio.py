@@ -186,6 +186,8 @@ class Decoder:
         """Judges what came, once nothing more does."""
         if self._process is not None:
             self._check_ffmpeg(self._process)
+        if self._seconds == 0:
+            raise self._explained()
         lacking = (self.promised or 0.0) - self._seconds
         if lacking > max(TRUNCATED_SECONDS, TRUNCATED_SHARE * self._seconds):
             raise AudioError(
@@ -200,7 +202,7 @@ class Decoder:
             raise AudioError("decoding took too long") from None
         if status in (-signal.SIGXCPU, -signal.SIGKILL):
             raise AudioError(f"decoding took more than {self._limits.decode_seconds:.0f} s of processor time")
-        if self._seconds == 0 or status != 0:
+        if status != 0:
             raise self._explained()
         if self._seconds < GUESSED_SECONDS and b"misdetection possible" in self._log:
             raise AudioError("the file is not a recording, or it is damaged")

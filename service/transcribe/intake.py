@@ -1,4 +1,4 @@
-"""Claims jobs and hears them: decodes each in its own process, finds the speech and cuts it, ahead of the model.
+"""Claims jobs and hears them: decodes each, finds the speech and cuts it, ahead of the model.
 
 Memory stays flat: of each job a few pieces lie ready, then its thread and its decoder wait. Few long recordings
 are open at once, so that there is always a place for a short one.

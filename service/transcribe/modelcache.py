@@ -191,8 +191,9 @@ def warm_up(config: Config, folder: Path) -> dict[str, Any]:
     """
     command = [sys.executable, "-m", "transcribe.warmup", str(folder), config.device, config.dtype]
     command += [str(config.batch.max_chunks), str(config.cache / "kernels")]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "HF_HUB_OFFLINE": "1"}
     user = _service_user(config.cache)
+    inherited = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"} if user else os.environ  # root's may hold secrets
+    environment = {**inherited, "PYTHONPATH": str(Path(__file__).parents[1]), "HF_HUB_OFFLINE": "1"}
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=WARMUP_SECONDS, check=False, **user

@@ -2,10 +2,10 @@
 
 Recorders and programs mostly send 16-bit PCM in one channel. Starting ffmpeg costs as much as half of hearing a short
 clip, and there is nothing in such a file to decode, so it is read here. Every other file is ffmpeg's, damaged and odd
-WAVs too.
+WAVs too. Of the header no more than HEAD_BYTES are looked at: the file is not trusted.
 """
 
-import wave
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from .types import SAMPLE_RATE
 
+HEAD_BYTES = 4096
+PCM = 1
 SAMPLE_BYTES = 2
 RATES = range(4_000, 192_001)
 BLOCK_SECONDS = 16
@@ -54,15 +56,14 @@ class PlainWav:
 
 def plain(path: Path) -> PlainWav | None:
     """What `path` holds if it is plain and whole. Raises OSError."""
-    try:
-        with path.open("rb") as file, wave.open(file) as header:
-            found = PlainWav(path, file.tell(), header.getnframes(), header.getframerate())
-            mono = header.getnchannels() == 1 and header.getsampwidth() == SAMPLE_BYTES
-    except (wave.Error, EOFError, RuntimeError):  # the last when a chunk ends behind the one that it is in
+    header = _header(path)
+    if header is None or len(header.forms) != 1 or len(header.forms[0]) < FORM.size:
         return None
-    size = found.samples * SAMPLE_BYTES
-    whole = 0 < size < STREAMED_BYTES and found.at + size <= path.stat().st_size
-    return found if whole and mono and found.rate in RATES else None
+    codec, channels, rate, _, frame, bits = FORM.unpack(header.forms[0])
+    mono = (codec, channels, frame, bits) == (PCM, 1, SAMPLE_BYTES, 8 * SAMPLE_BYTES)
+    samples = header.size // SAMPLE_BYTES
+    whole = samples > 0 and header.promises and header.lacking == 0
+    return PlainWav(path, header.at, samples, rate) if mono and whole and rate in RATES else None
 
 
 def shortfall(path: Path) -> float:
@@ -70,15 +71,40 @@ def shortfall(path: Path) -> float:
 
     ffmpeg forgives a WAV that was cut off.
     """
+    header = _header(path)
+    return header.lacking / header.size if header and header.promises else 0.0
+
+
+FORM = struct.Struct("<HHLLHH")  # codec, channels, samples and bytes a second, bytes of all channels, bits of one
+
+
+@dataclass(frozen=True)
+class Header:
+    """What leads to a WAV's samples."""
+
+    forms: tuple[bytes, ...]  # of each chunk that tells their format, the beginning; there should be one
+    at: int  # where the samples begin
+    size: int  # of theirs, in bytes
+    lacking: int  # of which the file has not
+
+    @property
+    def promises(self) -> bool:
+        return 0 < self.size < STREAMED_BYTES
+
+
+def _header(path: Path) -> Header | None:
+    """None for a file that is no WAV, or whose samples begin behind HEAD_BYTES. Raises OSError."""
     with path.open("rb") as file:
-        head = file.read(4096)
+        head = file.read(HEAD_BYTES)
     if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
-        return 0.0
-    at = 12
+        return None
+    at, forms = 12, list[bytes]()
     while at + 8 <= len(head):
-        size = int.from_bytes(head[at + 4 : at + 8], "little")
-        if head[at : at + 4] == b"data":
-            lacking = at + 8 + size - path.stat().st_size
-            return lacking / size if 0 < size < STREAMED_BYTES and lacking > 0 else 0.0
-        at += 8 + size + size % 2
-    return 0.0
+        name, size = head[at : at + 4], int.from_bytes(head[at + 4 : at + 8], "little")
+        at += 8
+        if name == b"data":
+            return Header(tuple(forms), at, size, max(0, at + size - path.stat().st_size))
+        if name == b"fmt ":
+            forms.append(head[at : at + min(size, FORM.size)])
+        at += size + size % 2
+    return None

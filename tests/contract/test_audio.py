@@ -1,43 +1,20 @@
 """Decoding with the real ffmpeg: what people send is heard, what is no recording is refused with its reason."""
 
-import os
 import resource
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import badfiles
 import numpy as np
 import pytest
 from badfiles import CLIP, ffmpeg
-from numpy.typing import NDArray
-from transcribe import audio, wav
-from transcribe.audio import AudioError, Decoder, decode
+from hearing import SECONDS, Limits, heard, refused
+from transcribe import audio
+from transcribe.audio import Decoder, decode
 from transcribe.types import SAMPLE_RATE
 
-SECONDS = 6.0  # at least, of the clip
 MIB = 1 << 20
-
-
-@dataclass(frozen=True)
-class Limits:
-    audio_seconds: float = 14_400
-    decode_seconds: float = 600
-    decode_bytes: int = 512 * MIB
-
-
-def heard(path: Path, limits: Limits | None = None) -> NDArray[np.float32]:
-    return np.concatenate([*decode(path, limits or Limits()), np.zeros(0, np.float32)])
-
-
-def refused(path: Path, limits: Limits | None = None) -> AudioError:
-    with pytest.raises(AudioError) as caught:
-        heard(path, limits)
-    assert 400 <= caught.value.status < 500
-    assert "\n" not in caught.value.message
-    assert str(path.parent) not in caught.value.message  # nothing of the server's own places
-    return caught.value
 
 
 @pytest.fixture(scope="module")
@@ -90,44 +67,6 @@ def test_what_people_send_is_heard(folder: Path, clip: Path, name: str, argument
     assert len(found) == pytest.approx(len(reference), abs=0.2 * SAMPLE_RATE)
     assert np.abs(found).max() <= 1.0
     assert np.sqrt(np.square(found).mean()) == pytest.approx(np.sqrt(np.square(reference).mean()), rel=0.35)
-
-
-@pytest.mark.parametrize("rate", [8000, SAMPLE_RATE, 22_050, 44_100])
-def test_plain_wav_is_what_ffmpeg_makes_of_it(folder: Path, rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = folder / f"{rate}.wav"
-    ffmpeg("-i", CLIP, "-ar", str(rate), path)
-    with Decoder(path, Limits()) as decoder:
-        ours = np.concatenate(list(decoder))
-        assert decoder.promised == pytest.approx(len(ours) / SAMPLE_RATE, abs=1e-3)
-        assert decoder._process is None
-    monkeypatch.setattr(wav, "plain", lambda _path: None)
-    theirs = heard(path)
-    assert len(ours) == pytest.approx(len(theirs), abs=SAMPLE_RATE // 100)
-    both = min(len(ours), len(theirs))
-    difference = ours[:both] - theirs[:both]
-    assert np.sqrt(np.square(difference).mean()) < (
-        1e-9 if rate == SAMPLE_RATE else 0.02 * np.sqrt(np.square(ours).mean())
-    )
-
-
-@pytest.mark.parametrize("arguments", [["-ac", "2"], ["-c:a", "pcm_s24le"], ["-c:a", "pcm_u8"], ["-c:a", "pcm_mulaw"]])
-def test_other_wavs_are_ffmpegs(folder: Path, arguments: list[str]) -> None:
-    path = folder / "other.wav"
-    ffmpeg("-i", CLIP, *arguments, path)
-    assert wav.plain(path) is None
-    assert len(heard(path)) > SECONDS * SAMPLE_RATE
-
-
-def test_a_wav_that_shrinks_while_it_is_read_is_cut_off(folder: Path) -> None:
-    path = folder / "shrinking.wav"
-    ffmpeg("-stream_loop", "9", "-i", CLIP, path)
-    with Decoder(path, Limits()) as decoder:
-        blocks = iter(decoder)
-        next(blocks)
-        os.truncate(path, 40 * SAMPLE_RATE)
-        with pytest.raises(AudioError, match="cut off") as caught:
-            list(blocks)
-    assert caught.value.code == "audio_truncated"
 
 
 def test_what_may_not_be_read_is_refused_in_one_line(folder: Path) -> None:

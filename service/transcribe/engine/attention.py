@@ -1,6 +1,5 @@
 """Attention of the encoder over a whole window, by what is fastest on the device."""
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -9,10 +8,9 @@ from torch import Tensor
 
 from .cpu import passes
 from .cpu.library import Library
+from .cpu.sizes import LOG2E
 
 Attention = Callable[[Tensor, int], Tensor]
-
-LOG2E = math.log2(math.e)
 
 
 def fused(qkv: Tensor, heads: int) -> Tensor:

@@ -68,7 +68,7 @@ def write(folder: Path | None, facts: Mapping[str, Any], tensors: Weights) -> bo
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / f"{NAME}.new")
         with (folder / f"{NAME}.new").open("rb") as file:
             os.fsync(file.fileno())
-        (folder / f"{NAME}.new").chmod(0o644)  # the bake writes it, the service's user reads it
+        (folder / f"{NAME}.new").chmod(0o644)  # who warms the model writes it, the service's user reads it
         (folder / f"{NAME}.new").replace(folder / NAME)
         (folder / f"{FACTS}.new").write_text(json.dumps(facts, indent=1))
         (folder / f"{FACTS}.new").replace(folder / FACTS)

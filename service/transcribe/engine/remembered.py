@@ -13,6 +13,7 @@ from torch import Tensor
 from .cpu import passes
 from .cpu.int8 import Matrix
 from .cpu.library import Library
+from .cpu.sizes import padded
 from .heard import Heard
 from .spec import Shape
 
@@ -30,9 +31,9 @@ class Audio:
     def empty(cls, shape: Shape, length: int) -> "Audio":
         layers, heads = shape.decoder_layers, shape.decoder_heads
         size = shape.width // heads
-        padded = passes.padded(length)
-        keys = torch.empty(layers, heads, size, padded, dtype=torch.int8)
-        values = torch.empty(layers, heads, padded, size, dtype=torch.int8)
+        places = padded(length)
+        keys = torch.empty(layers, heads, size, places, dtype=torch.int8)
+        values = torch.empty(layers, heads, places, size, dtype=torch.int8)
         return cls(length, keys, values, torch.empty(layers, 2, heads, size))
 
     def layers(self) -> list[tuple[int, int, int, int]]:

@@ -75,6 +75,7 @@ class Runner:
 
     def _start(self, task: Task) -> list[Row]:
         frames = WINDOW_FRAMES if task.whole_window else frames_for(len(task.audio))
+        task.whole_window = frames == WINDOW_FRAMES
         encoded = self._model.encoder(self._mel(task.audio, frames).to(self._model.wide))
         place = self._batch.listen(encoded)
         if task.language is None:
@@ -90,7 +91,7 @@ class Runner:
         while finished:
             row = finished.pop()
             quality = self._finisher.quality(row)
-            if not row.task.whole_window and (quality.doubtful or self._finisher.loops(row)):
+            if not row.task.whole_window and (quality.doubtful or not row.complete):
                 self._again(row)
                 continue
             if quality.doubtful:

@@ -1,7 +1,8 @@
 """How many threads share a product on a processor: all that there are, fewer while other programs want the cores.
 
 A token's products are so small that threads which share one wait for the slowest after each. Beside one busy process on
-two cores that made the same recording take four times as long, and one thread less than twice as long.
+two cores that made the same recording take four times as long, and one thread less than twice as long. (Measured on two
+cores; on more, as many threads less as stood without one.)
 """
 
 import threading
@@ -14,7 +15,7 @@ import torch
 from . import openmp
 
 LOOK_SECONDS = 0.25
-CROWDED = 0.15  # of the time, that the threads stood ready and had no core
+CROWDED = 0.15  # threads that stood ready and had no core, on average
 LOOKS = 2  # so many in a row must find it: clips that arrive together are decoded in a moment
 FIRST_HOLD, LONGEST_HOLD = 0.25, 30.0  # seconds before all threads are tried again; doubled when that was too soon
 TASKS = Path("/proc/self/task")
@@ -63,13 +64,14 @@ class Crowding:
         if self._all == 1 or now < self._at + LOOK_SECONDS:
             return
         seen = self._waited()
-        crowded = longer(self._seen, seen) > CROWDED * (now - self._at)
+        lacking = longer(self._seen, seen) / (now - self._at)  # how many threads stood without a core, on average
+        crowded = lacking > CROWDED
         self._seen, self._at = seen, now
         self._crowded = self._crowded + 1 if crowded else 0
         if self._crowded >= LOOKS and self.threads > 1:
             soon = self.threads == self._all and now < self._changed + 2 * self._hold + LOOKS * LOOK_SECONDS
             self._hold = min(2 * self._hold, LONGEST_HOLD) if soon else FIRST_HOLD
-            self._set(self.threads - 1)
+            self._set(max(1, self.threads - max(1, round(lacking))))
         elif not crowded and self.threads < self._all and now > self._changed + self._hold:
             self._set(self._all)
 

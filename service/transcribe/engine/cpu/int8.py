@@ -13,13 +13,12 @@ from torch import Tensor
 from . import passes
 from .library import Library
 from .passes import Levels, Product
-from .sizes import BLOCK, DOT_OUTPUTS, OUTPUTS
+from .sizes import BLOCK, DOT_OUTPUTS, OUTPUTS, SMALLEST
 
 Linear = Callable[[Tensor], Tensor]
 
 LEVELS = 127  # of int8, on either side of zero
 ZERO = 128  # of uint8: the instructions multiply unsigned bytes with signed ones
-SMALLEST = 1e-9  # keeps a row of zeros from being divided by zero
 
 
 def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,7 +53,8 @@ class Library:
             else:
                 raise ValueError(f"{name}: {tuple(argument.shape)} is not contiguous")
         block = (ctypes.c_int64 * len(words))(*words)
-        _parallel()(self._address(name), ctypes.addressof(block))
+        threads = torch.get_num_threads() if tasks > 1 else 1  # not fewer: libgomp would end those that are left out
+        _parallel()(self._address(name), ctypes.addressof(block), threads)
 
     def _address(self, name: str) -> int:
         address = self._addresses.get(name)
@@ -77,18 +78,18 @@ def _target() -> "llvm.TargetMachine":
 
 
 @functools.cache
-def _parallel() -> Callable[[int, int], None]:
-    """Calls the code at an address with an argument, on as many threads as torch takes now.
+def _parallel() -> Callable[[int, int, int], None]:
+    """Calls the code at an address with an argument, on so many threads.
 
     They are torch's own: others would wait for the same cores. Where they are not to be had: on one.
     """
     fork = getattr(openmp.library(), "GOMP_parallel", None)  # (code, argument, threads, flags); returns when all have
     if fork is None:
         entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-        return lambda code, argument: entry(code)(argument)
+        return lambda code, argument, _threads: entry(code)(argument)
     fork.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
     fork.restype = None
-    return lambda code, argument: fork(code, argument, torch.get_num_threads(), 0)
+    return lambda code, argument, threads: fork(code, argument, threads, 0)
 
 
 def _key() -> str:
@@ -104,13 +105,24 @@ def _key() -> str:
 @functools.cache
 def load(folder: Path | None) -> Library:
     """The kernels that `folder` keeps; compiled when there are none for this processor, and kept there if it can be
-    written. The processor must have VNNI: LLVM ends the process where it does not."""
+    written. The processor must have VNNI: LLVM ends the process where it does not.
+
+    Root runs only what root alone can have written.
+    """
+    if folder is not None and os.geteuid() == 0 and not _roots_own(folder):
+        folder = None
     file = folder / PATTERN.replace("*", _key()) if folder is not None else None
     code = _read(file)
     if code is None:
         code = _compiled()
         _write(file, code)
     return Library(code)
+
+
+def _roots_own(folder: Path) -> bool:
+    """Whether the folder and what it keeps are root's; one that does not exist is root's to make."""
+    places = [folder, *folder.glob(OURS)] if folder.exists() else []
+    return all(place.lstat().st_uid == 0 for place in places)
 
 
 @functools.cache

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .sizes import CHANNELS, VECTOR
+from .sizes import CHANNELS
 from .vector import (
     LOG2E,
     SMALLEST,
@@ -16,6 +16,7 @@ from .vector import (
     kernel,
     larger,
     narrowed,
+    padded_length,
     power,
     row_of,
     signed,
@@ -57,7 +58,7 @@ def keep_audio(
     A task is a head, first of the keys [heads, size, padded], then of the values [heads, padded, size]; scales
     [2 · heads, size]. Behind the rows keys are zero.
     """
-    padded, width = (rows + VECTOR - 1) // VECTOR * VECTOR, 2 * heads * size
+    padded, width = padded_length(rows), 2 * heads * size
     times, biases, loudest = floats(scale, rows), row_of(bias, task, size), row_of(scales, task, size)
     _loudest(task, rows, width, size, product, times, biases, loudest)
     own = keys + task * size * padded if task < heads else values + (task - heads) * padded * size
@@ -200,7 +201,7 @@ def listen(
     row, head = task // heads, task % heads
     facts = integers(table + row * 32, 4)
     length, scales = facts[0], facts[3]
-    padded = (length + VECTOR - 1) // VECTOR * VECTOR
+    padded = padded_length(length)
     keys, values = facts[1] + head * size * padded, facts[2] + head * size * padded
     for number in range(queries):
         place = (row * queries + number) * heads + head

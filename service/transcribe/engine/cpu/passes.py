@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .library import Library
-from .sizes import ROWS, VECTOR
+from .sizes import ROWS, padded
 
 
 class Levels(NamedTuple):
@@ -99,11 +99,6 @@ def attended_text(library: Library, qkv: Product, heads: int, starts: Tensor, ke
     sizes = (heads, size, tokens // rows, room)
     library.run("attend_text", rows * heads, *sizes, *qkv, starts, keys, values, scratch, mixed)
     return rounded(library, mixed)
-
-
-def padded(positions: int) -> int:
-    """How many positions of audio take the place of so many."""
-    return -(-positions // VECTOR) * VECTOR
 
 
 def keep_audio(library: Library, product: Product, keys: Tensor, values: Tensor, scales: Tensor) -> None:

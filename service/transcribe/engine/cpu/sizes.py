@@ -6,3 +6,10 @@ BLOCK = 32  # bytes in the registers whose products of int8 every processor has 
 DOT_ROWS, DOT_OUTPUTS = 4, 4  # whose sums fit into registers together
 CHANNELS = 4  # of a head that are read together
 VECTOR = 16  # float32 in the longest register there is: audio is padded to a multiple
+SMALLEST = 1e-9  # keeps a row of zeros from being divided by zero
+LOG2E = 1.4426950408889634
+
+
+def padded(positions: int) -> int:
+    """How many positions of audio take the place of so many."""
+    return (positions + VECTOR - 1) // VECTOR * VECTOR

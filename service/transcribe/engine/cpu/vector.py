@@ -9,12 +9,13 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic as _intrinsic
 
+from . import sizes
+
 FLAGS = {"fastmath": True, "error_model": "numpy"}  # nothing raises: the compiled code needs no Python
 Function = Callable[..., Any]
 KERNELS: dict[str, Function] = {}
 F = np.float32
-LOG2E = F(1.4426950408889634)
-SMALLEST = F(1e-9)  # keeps a row of zeros from being divided by zero
+LOG2E, SMALLEST = F(sizes.LOG2E), F(sizes.SMALLEST)
 HALF_BFLOAT16 = np.int32(0x8000)
 MANTISSA = np.int32(23)  # bits
 BIAS = np.int32(127)
@@ -25,6 +26,9 @@ def inlined(function: Function) -> Function:
     """A part of kernels."""
     made: Function = numba.njit(inline="always", **FLAGS)(function)
     return made
+
+
+padded_length = inlined(sizes.padded)
 
 
 def declare(builder: Any, name: str, result: ir.Type, arguments: list[ir.Type]) -> Any:
