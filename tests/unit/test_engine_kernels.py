@@ -186,6 +186,7 @@ def test_a_thread_limits_itself_alone() -> None:
     assert torch.get_num_threads() == everywhere
 
 
+@pytest.mark.slow  # compiles
 def test_code_is_kept_for_the_next_start_and_for_other_users(
     kernels: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +203,7 @@ def test_code_is_kept_for_the_next_start_and_for_other_users(
     close(passes.rounded(code, torch.ones(1, 64)), torch.ones(1, 64))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_root_neither_runs_nor_replaces_what_another_user_may_have_written(kernels: Library, tmp_path: Path) -> None:
     library.load(tmp_path)
@@ -223,6 +225,7 @@ def test_damaged_code_is_not_run(tmp_path: Path, damage: Callable[[bytes], bytes
     assert library._read(kept) is None
 
 
+@pytest.mark.slow  # compiles
 def test_where_nothing_can_be_kept_kernels_work_all_the_same(kernels: Library, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     code = library.load(tmp_path / "file" / "below")
