@@ -205,13 +205,16 @@ def test_code_is_kept_for_the_next_start_and_for_other_users(
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_root_neither_runs_nor_replaces_what_another_user_may_have_written(kernels: Library, tmp_path: Path) -> None:
-    library.load(tmp_path)
-    (kept,) = tmp_path.iterdir()
+@pytest.mark.parametrize("whose", ["file", "folder", "folder around it"])
+def test_root_neither_runs_nor_replaces_what_another_user_may_have_written(
+    kernels: Library, tmp_path: Path, whose: str
+) -> None:
+    library.load(tmp_path / "kept")
+    (kept,) = (tmp_path / "kept").iterdir()
     kept.write_bytes(b"what would be run")
-    os.chown(kept, 1234, 1234)
+    os.chown({"file": kept, "folder": kept.parent, "folder around it": tmp_path}[whose], 1234, 1234)
     library.load.cache_clear()
-    code = library.load(tmp_path)
+    code = library.load(tmp_path / "kept")
     close(passes.rounded(code, torch.ones(1, 64)), torch.ones(1, 64))
     assert kept.read_bytes() == b"what would be run"
 

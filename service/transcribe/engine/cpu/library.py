@@ -120,9 +120,10 @@ def load(folder: Path | None) -> Library:
 
 
 def _roots_own(folder: Path) -> bool:
-    """Whether the folder and what it keeps are root's; one that does not exist is root's to make."""
-    places = [folder, *folder.glob(OURS)] if folder.exists() else []
-    return all(place.lstat().st_uid == 0 for place in places)
+    """Whether the folder, what it keeps and all that it lies in are root's, so that nobody else can put one there."""
+    place = folder.resolve()
+    known = [found for found in (place, *place.parents, *place.glob(OURS)) if found.exists()]
+    return all(found.lstat().st_uid == 0 for found in known)
 
 
 @functools.cache
