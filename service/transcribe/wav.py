@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from .types import SAMPLE_RATE
 
 HEAD_BYTES = 4096
+FORM = struct.Struct("<HHLLHH")  # codec, channels, samples and bytes a second, bytes of all channels, bits of one
 PCM = 1
 SAMPLE_BYTES = 2
 RATES = range(4_000, 192_001)
@@ -73,9 +74,6 @@ def shortfall(path: Path) -> float:
     """
     header = _header(path)
     return header.lacking / header.size if header and header.promises else 0.0
-
-
-FORM = struct.Struct("<HHLLHH")  # codec, channels, samples and bytes a second, bytes of all channels, bits of one
 
 
 @dataclass(frozen=True)

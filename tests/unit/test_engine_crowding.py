@@ -24,9 +24,9 @@ def threads_as_before() -> Iterator[None]:
 class Machine:
     """Its clock, and how long this process has waited for a core."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int = 2) -> None:
         self.time = self.waited = 0.0
-        self.crowding = Crowding(lambda: {1: self.waited}, lambda: self.time, threads=2)
+        self.crowding = Crowding(lambda: {1: self.waited}, lambda: self.time, threads=threads)
 
     def spend(self, seconds: float, share: float) -> list[int]:
         """Time passes, of which the process waits a share; the number of threads after each look."""
@@ -45,6 +45,13 @@ def test_alone_it_keeps_all_threads_and_crowded_it_takes_one_less() -> None:
     torch.set_num_threads(2)
     assert set(machine.spend(30, 0.05)) == {2}
     assert machine.spend(0.6, 0.6) == [2, 1]
+
+
+def test_as_many_threads_give_way_as_stood_without_a_core() -> None:
+    machine = Machine(threads=8)
+    torch.set_num_threads(8)
+    assert machine.spend(0.6, 3.1) == [8, 5]
+    assert machine.spend(0.6, 9.0)[-1] == 1
 
 
 def test_a_crowd_that_passes_is_none() -> None:

@@ -112,7 +112,7 @@ class Rules:
         return ranges
 
     def _best(self, logits: Tensor, ranges: Tensor) -> Best:
-        """Makes what may not follow -inf in `logits`."""
+        """Makes what may not follow impossible in `logits`."""
         first, forbidden = self._special.first_timestamp, float("-inf")
         text, times = logits[:, :first], logits[:, first:]
         text += self._bias[:first]
