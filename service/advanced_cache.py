@@ -16,8 +16,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "scripts"), str(HERE)]  # installed, the package lies in scripts/; in a checkout beside us
 
-from transcribe import cacheinfo, modelcache  # noqa: E402
 from transcribe.config import Config, ConfigError, default_path, load  # noqa: E402
+from transcribe.model_cache import fetch  # noqa: E402
+from transcribe.model_cache import info as cacheinfo  # noqa: E402
 
 EXIT_WRONG = 1
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h, as the services use it
@@ -34,7 +35,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def check(config: Config, options: argparse.Namespace) -> int:
     """Prints one line: what is cached, or what is wrong with it and the mend."""
-    wrong = modelcache.trouble(config, hashes=not options.quick)
+    wrong = fetch.trouble(config, hashes=not options.quick)
     if options.json:
         print(json.dumps({"ok": not wrong, "reason": wrong}))
     elif wrong:
@@ -47,8 +48,8 @@ def check(config: Config, options: argparse.Namespace) -> int:
 def ensure(config: Config, options: argparse.Namespace) -> int:
     """Makes the cache right and says what it did."""
     try:
-        outcome = modelcache.ensure(config)
-    except (modelcache.DownloadError, OSError) as error:
+        outcome = fetch.ensure(config)
+    except (fetch.DownloadError, OSError) as error:
         print(f"advanced_cache: {error}", file=sys.stderr)
         return EXIT_WRONG
     if outcome.info.warmup_error:

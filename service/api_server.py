@@ -14,10 +14,10 @@ import sys
 import tempfile
 
 from transcribe import logs
-from transcribe.api import keys
-from transcribe.api.run import serve
+from transcribe.api import auth
+from transcribe.api.main import serve
 from transcribe.config import Config, ConfigError, default_path, load
-from transcribe.store import StoreError
+from transcribe.jobs.store import StoreError
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
         if options.new_key is not None:
-            key, line = keys.new_key(options.new_key)
+            key, line = auth.new_key(options.new_key)
             print(f"key:  {key}\nline: {line}")
             return 0
         config = load(default_path())

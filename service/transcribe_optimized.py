@@ -12,8 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from transcribe import startup
 from transcribe.config import ConfigError, default_path, load
+from transcribe.worker import main as startup
 
 FORMATS = ("txt", "json", "verbose_json", "srt", "vtt", "tsv")
 EXIT_RECORDING = 1
@@ -50,9 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
         return startup.EXIT_CONFIG
     if options.worker:
         return startup.work(config)
-    from transcribe import onefile
+    from transcribe import cli
 
-    return onefile.run(config, options)
+    return cli.run(config, options)
 
 
 if __name__ == "__main__":

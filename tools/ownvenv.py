@@ -36,7 +36,7 @@ def enter(program: str, name: str, lock: Path) -> None:
 
 def build(program: str, venv: Path, lock: Path) -> None:
     """Make the environment hold what the lock pins, saying so."""
-    sys.path.insert(0, str(ROOT / "service"))
+    sys.path.insert(0, str(ROOT / "salt"))
     from lockedvenv import VenvError, sync
 
     print(f"setting up {venv.relative_to(ROOT)} from {lock.relative_to(ROOT)}, once", file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from driver import channel, errands, parameters, saltcall
+from driver import parameters, phases, salt_call, upload
 from driver.parameters import DriverError, Parameters
 from driver.report import FAILURE, SUCCESS, Report, marker
 
@@ -29,9 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     path = parser.parse_args(arguments).parameters
     signal.signal(signal.SIGTERM, _deadline)
     try:
-        told = parameters.load(path, errands.SOURCE / "payload.sha256")
+        told = parameters.load(path, phases.SOURCE / "payload.sha256")
     except DriverError as error:
-        channel.console(f"transcribe-bake: {error}")
+        upload.console(f"transcribe-bake: {error}")
         _power_off()
         return 1
     report = Report()
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     verdict = FAILURE if reason else SUCCESS
     _deliver(told, report, verdict, reason)
     if reason and told.keep:
-        channel.console("transcribe-bake: kept to be looked at, until the deadline")
+        upload.console("transcribe-bake: kept to be looked at, until the deadline")
     elif reason:
         _power_off()
     return int(bool(reason))
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(told: Parameters, report: Report) -> str:
     """Do the errand; returns why it failed, nothing if it did not."""
-    errand = errands.Errand(told, report, channel.Progress(told))
+    errand = phases.Errand(told, report, upload.Progress(told))
     try:
         if told.mode == parameters.BAKE:
             errand.bake()
@@ -66,21 +66,21 @@ def _deliver(told: Parameters, report: Report, verdict: str, reason: str) -> Non
     document = report.document(told, verdict, reason)
     for what, url, data in (("log", told.log_url, _log(told)), ("report", told.report_url, document)):
         try:
-            channel.put(url, data)
+            upload.put(url, data)
         except DriverError as error:
             print(f"{what}: {error}", flush=True)
-    channel.console(marker(told, verdict, document))
+    upload.console(marker(told, verdict, document))
 
 
 def _log(told: Parameters) -> bytes:
     """What happened here, without the launcher's secrets."""
     command = ["journalctl", "--no-pager", "--boot", f"--lines={LOG_LINES}", *(f"--unit={unit}" for unit in UNITS)]
     journal = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace").stdout
-    salt = saltcall.LOG.read_text(errors="replace") if saltcall.LOG.exists() else ""
+    salt = salt_call.LOG.read_text(errors="replace") if salt_call.LOG.exists() else ""
     text = f"===== journal =====\n{journal}\n===== salt =====\n{salt}"
     for secret in parameters.secrets(told):
         text = text.replace(secret, "***")
-    return text.encode()[-channel.LOG_BYTES :]
+    return text.encode()[-upload.LOG_BYTES :]
 
 
 def _deadline(number: int, frame: FrameType | None) -> None:

@@ -90,7 +90,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     if options.model is None:
-        from localcloud.models import model_dir
+        from localcloud.hub.models import model_dir
 
         options.model = model_dir("whisper-base")
     work = corpus.prepare(options.audio, options.reference, options.seconds)

@@ -47,13 +47,13 @@ def read(file: Path) -> tuple[Any, int]:
 def ours(setting: Setting, variant: str) -> Hear:
     """The service's own way: decode, find speech, cut, batch. Several files share the batch, as its requests do."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "service"))
-    from transcribe.assembly import Assembly
-    from transcribe.audio import Decoder
-    from transcribe.chunking import Chunker, Piece
+    from transcribe.audio.chunking import Chunker, Piece
+    from transcribe.audio.decoder import Decoder
+    from transcribe.audio.vad import Vad
+    from transcribe.cli import transcribe
     from transcribe.engine import Chunk, Engine
-    from transcribe.onefile import transcribe
     from transcribe.types import DecodeOptions
-    from transcribe.vad import Vad
+    from transcribe.worker.assembly import Assembly
 
     cache = Path(__file__).resolve().parents[2] / ".cache" / "bench" / f"engine-{variant}"
     engine = Engine.load(setting.model, device="cpu", dtype=variant, max_chunks=16, cache_dir=cache)

@@ -1,4 +1,4 @@
-"""Whisper-base in the forms that the peers read, all from the numbers that tools/localcloud/models.py gives us.
+"""Whisper-base in the forms that the peers read, all from the numbers that tools/localcloud/hub/models.py gives us.
 
 CTranslate2's form is what the peers' environment brings; ggml's and OpenAI's are written here from the transformers
 directory. Both carry OpenAI's names for the weights.

@@ -19,8 +19,8 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[depth] / name) for depth, name in ((1, ""), (2, "tools"))]
 
-from bakedmachine import Machine  # noqa: E402 - found by the line above
 from localcloud import LocalCloud  # noqa: E402
+from support.baked_machine import Machine  # noqa: E402 - found by the line above
 
 from bench import common  # noqa: E402
 

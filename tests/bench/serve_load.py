@@ -18,7 +18,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parents[depth] / name) for depth, name in ((1, ""), (2, "tools"))]
 
 import soundfile  # noqa: E402
-from localcloud.models import model_dir  # noqa: E402 - found by the line above
+from localcloud.hub.models import model_dir  # noqa: E402 - found by the line above
 
 from bench import common, corpus, served  # noqa: E402
 

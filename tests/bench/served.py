@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from baker import pillar
+from baker.inputs import pillar
 from serving.folder import fill_cache, find_model, machine_folder
 from serving.run import Children
 

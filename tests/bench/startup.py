@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[depth] / name) for depth, name in ((1, ""), (2, "tools"))]
 
-from localcloud.models import model_dir  # noqa: E402 - found by the line above
+from localcloud.hub.models import model_dir  # noqa: E402 - found by the line above
 
 from bench import common, served  # noqa: E402
 

@@ -11,15 +11,15 @@ import pytest
 import requests
 from baker import config
 from baker.context import open_context
-from baker.progress import Display
-from bakertree import REFERENCE, make_tree
-from fakecloud import BUCKET, REGION, Cloud, client_session, serving
-from fakemachine import Fleet
-from localcloud import baseroot, guestconfig, machines
+from baker.display.progress import Display
 from localcloud.common import Folders
-from recorder import Recorder
+from localcloud.machines import base_image, host_mounts, machines
 from rich.console import Console
-from runningcloud import POWERS_OFF, Running
+from support.fake_cloud import BUCKET, REGION, Cloud, client_session, serving
+from support.fake_machine import Fleet
+from support.project_tree import REFERENCE, make_tree
+from support.recorder import Recorder
+from support.running_cloud import POWERS_OFF, Running
 
 
 @pytest.fixture(scope="module")
@@ -71,16 +71,16 @@ def cloud(
     yield Cloud(context, fleet, session, ec2, s3)
     fleet.end()
     assert fleet.errors == []
-    assert recorder.undeclared() == [], "declare these calls in baker/policy.py"
+    assert recorder.undeclared() == [], "declare these calls in baker/aws/iam_policy.py"
 
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
     """Where a local cloud of the test's own keeps things; nothing that it starts needs root."""
     made = Folders.of(tmp_path / "cloud")
-    baseroot.folder(made).mkdir(parents=True)
+    base_image.folder(made).mkdir(parents=True)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(guestconfig, "host_pip", dict)
+    monkeypatch.setattr(host_mounts, "host_pip", dict)
     monkeypatch.setattr(machines, "keeper_command", lambda spec: POWERS_OFF)
     return made
 

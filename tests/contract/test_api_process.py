@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apiprocess import PROGRAM, started
-from apiserver import Reply, free_port, settings
-from fakeworker import FakeWorker
+from support.api_process import PROGRAM, started
+from support.api_server_fixture import Reply, free_port, settings
+from support.fake_worker import FakeWorker
 from transcribe.config import Config
-from transcribe.store import Store
+from transcribe.jobs.store import Store
 
 
 @pytest.fixture

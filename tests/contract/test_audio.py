@@ -5,13 +5,13 @@ import subprocess
 import time
 from pathlib import Path
 
-import badfiles
 import numpy as np
 import pytest
-from badfiles import CLIP, ffmpeg
-from hearing import SECONDS, Limits, heard, refused
-from transcribe import audio
-from transcribe.audio import Decoder, decode
+from support import bad_files
+from support.bad_files import CLIP, ffmpeg
+from support.transcribing import SECONDS, Limits, heard, refused
+from transcribe.audio import decoder as audio
+from transcribe.audio.decoder import Decoder, decode
 from transcribe.types import SAMPLE_RATE
 
 MIB = 1 << 20
@@ -121,7 +121,7 @@ def test_blocks_come_as_they_are_decoded(folder: Path) -> None:
 
 def test_what_is_no_recording_is_refused_with_its_reason(folder: Path, clip: Path) -> None:
     found = {}
-    for name, (content, _) in (files := badfiles.usual(folder, clip)).items():
+    for name, (content, _) in (files := bad_files.usual(folder, clip)).items():
         path = folder / "upload"
         path.write_bytes(content)
         found[name] = refused(path).code

@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-import badfiles
 import pytest
-from apiprocess import Process, started
-from apiserver import free_port, settings
-from badfiles import CLIP, LONGEST, ffmpeg
-from transcribe.vad import Vad
-from workshop import FakeEngine, shop, working
+from support import bad_files
+from support.api_process import Process, started
+from support.api_server_fixture import free_port, settings
+from support.bad_files import CLIP, LONGEST, ffmpeg
+from support.worker_shop import FakeEngine, shop, working
+from transcribe.audio.vad import Vad
 
 pytestmark = pytest.mark.drill
 LONG = os.environ.get("DRILLS") == "long"
@@ -91,7 +91,7 @@ def refusal(process: Process, content: bytes, seconds: list[float]) -> str:
 
 def test_bad_recordings_made_by_hand_are_refused_with_a_reason(tmp_path: Path) -> None:
     ffmpeg("-i", CLIP, tmp_path / "clip.wav")
-    files = badfiles.all_of_them(tmp_path, tmp_path / "clip.wav")
+    files = bad_files.all_of_them(tmp_path, tmp_path / "clip.wav")
     seconds: list[float] = []
     with server(tmp_path / "root") as process, watched() as peaks:
         found = {name: refusal(process, content, seconds) for name, (content, _) in files.items()}

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from baker import flow, launchspec
+from baker.aws import requests
+from baker.bake import pipeline
+from baker.display.progress import Display
 from baker.errors import BakeError, Interrupted
-from baker.progress import Display
-from fakecloud import Cloud
-from fakemachine import Machine, manifest_of, succeed
 from rich.console import Console
+from support.fake_cloud import Cloud
+from support.fake_machine import Machine, manifest_of, succeed
 
 
 def wrong(**changes: Any) -> Any:
@@ -89,7 +90,7 @@ def test_a_silent_machine_is_ended_after_its_deadline(cloud: Cloud) -> None:
     began = time.monotonic()
     hurried = replace(cloud.context, clock=lambda: (time.monotonic() - began) * 200)
     with pytest.raises(BakeError, match=r"no signal from i-.* by its deadline"):
-        flow.bake(hurried, flow.Options())
+        pipeline.bake(hurried, pipeline.Options())
     cloud.assert_nothing_left()
 
 
@@ -111,14 +112,14 @@ def test_when_nobody_reads_the_events_any_more_nothing_is_left(cloud: Cloud, aft
 
     deaf = replace(cloud.context, display=Display(Console(quiet=True), tell=tell))
     with pytest.raises(BrokenPipeError):
-        flow.bake(deaf, flow.Options())
+        pipeline.bake(deaf, pipeline.Options())
     cloud.assert_nothing_left()
 
 
 def test_an_interrupt_while_an_instance_starts_still_finds_it(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     run = cloud.context.machines.run
 
-    def lost(request: launchspec.Request) -> str:
+    def lost(request: requests.Request) -> str:
         run(request)
         raise Interrupted("SIGINT")
 

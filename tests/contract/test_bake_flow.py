@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from baker import launchspec
-from baker.build import Audio
+from baker.aws import requests
+from baker.bake.attempt import Audio
 from baker.errors import UsageError
-from fakecloud import BUCKET, Cloud
+from support.fake_cloud import BUCKET, Cloud
 
 
 def test_a_bake_makes_one_verified_image_and_leaves_no_machine(cloud: Cloud) -> None:
@@ -15,8 +15,8 @@ def test_a_bake_makes_one_verified_image_and_leaves_no_machine(cloud: Cloud) -> 
     [image] = cloud.images()
     tags = {tag["Key"]: tag["Value"] for tag in image["Tags"]}
     assert image["ImageId"] == outcome.image.id
-    assert tags[launchspec.TAG_VERIFIED] == "true"
-    assert tags[launchspec.TAG_CONTENT] == outcome.plan.content_hash
+    assert tags[requests.TAG_VERIFIED] == "true"
+    assert tags[requests.TAG_CONTENT] == outcome.plan.content_hash
     assert tags["project"] == "p"
     assert cloud.living() == []
     assert outcome.baked is not None
@@ -33,7 +33,7 @@ def test_machines_are_launched_closed_and_tagged(cloud: Cloud) -> None:
     for instance in cloud.instances():
         tags = {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
         assert tags["project"] == "p"
-        assert launchspec.TAG_DEADLINE in tags
+        assert requests.TAG_DEADLINE in tags
         assert instance["MetadataOptions"]["HttpTokens"] == "required"
         assert instance["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
         assert "KeyName" not in instance
@@ -81,8 +81,8 @@ def test_a_changed_input_makes_a_new_image(cloud: Cloud) -> None:
 def test_the_client_token_is_in_the_bucket_before_it_is_used(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     run, tokens = cloud.context.machines.run, []
 
-    def watched(request: launchspec.Request) -> str:
-        bake = next(t["Value"] for t in request["TagSpecifications"][0]["Tags"] if t["Key"] == launchspec.TAG_BAKE)
+    def watched(request: requests.Request) -> str:
+        bake = next(t["Value"] for t in request["TagSpecifications"][0]["Tags"] if t["Key"] == requests.TAG_BAKE)
         listed = cloud.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"transcribe-bake/builds/{bake}")["Contents"]
         states = [json.load(cloud.s3.get_object(Bucket=BUCKET, Key=o["Key"])["Body"]) for o in listed
                   if o["Key"].endswith("/state.json")]  # fmt: skip

@@ -6,25 +6,27 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from baker import launchdata, launchspec, publishing, starting
+from baker.aws import requests
 from baker.context import Context
+from baker.deploy import serve, template
+from baker.deploy.template import KEYS as KEYS_PATH
+from baker.deploy.template import PILLAR
 from baker.errors import BakeError, UsageError
-from baker.launchdata import KEYS as KEYS_PATH
-from baker.launchdata import PILLAR
-from fakecloud import Cloud
-from madeimages import KEYS, client, made, served
+from baker.images import publish
+from support.fake_cloud import Cloud
+from support.made_images import KEYS, client, made, served
 
 
 @pytest.fixture(name="serving")
 def published_and_ready_to_serve(cloud: Cloud) -> Context:
     cloud.fleet.end()  # what serves takes no part in a bake
     context = served(cloud, name="newsroom", keys_file=KEYS, pillar={"batch": {"max_chunks": 4}})
-    publishing.publish(context, made(cloud, "one"))
+    publish.publish(context, made(cloud, "one"))
     return context
 
 
-def told(context: Context) -> launchdata.Serving:
-    return launchdata.serving(context.root, context.config)
+def told(context: Context) -> template.Serving:
+    return template.serving(context.root, context.config)
 
 
 def files(user_data: str) -> dict[str, str]:
@@ -35,7 +37,7 @@ def files(user_data: str) -> dict[str, str]:
 
 
 def test_user_data_holds_digests_of_keys_and_overrides_only(serving: Context) -> None:
-    written = files(launchdata.user_data(told(serving)))
+    written = files(template.user_data(told(serving)))
     assert written[KEYS_PATH] == f"newsroom {'a' * 64}\n"
     assert json.loads(written[PILLAR].removeprefix("#!yaml\n"))["transcribe"] == {
         "auth": {"keys_file": KEYS_PATH},
@@ -46,33 +48,33 @@ def test_user_data_holds_digests_of_keys_and_overrides_only(serving: Context) ->
 
 
 def test_a_machine_of_the_published_image_is_started_closed_and_tagged(cloud: Cloud, serving: Context) -> None:
-    starting.template(serving, told(serving))
-    instance_id = starting.one(serving)
+    serve.template(serving, told(serving))
+    instance_id = serve.one(serving)
     [instance] = [i for i in cloud.instances() if i["InstanceId"] == instance_id]
     tags = {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
     assert instance["ImageId"] == cloud.images()[0]["ImageId"]
     assert instance["MetadataOptions"]["HttpTokens"] == "required"
     assert instance["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
-    assert (tags["project"], tags[launchspec.TAG_LAUNCH]) == ("p", "newsroom")
-    assert launchspec.TAG_BAKE not in tags, "a sweep of bakes would end it"
+    assert (tags["project"], tags[requests.TAG_LAUNCH]) == ("p", "newsroom")
+    assert requests.TAG_BAKE not in tags, "a sweep of bakes would end it"
 
 
 def test_a_template_has_a_version_for_each_change_and_follows_the_parameter(cloud: Cloud, serving: Context) -> None:
-    for context in (serving, serving, starting.with_keys(serving, ""), starting.with_keys(serving, "")):
-        starting.template(context, told(context))
+    for context in (serving, serving, serve.with_keys(serving, ""), serve.with_keys(serving, "")):
+        serve.template(context, told(context))
     versions = cloud.ec2.describe_launch_template_versions(LaunchTemplateName="newsroom")["LaunchTemplateVersions"]
     assert [version["VersionNumber"] for version in versions if version["DefaultVersion"]] == [2]
     assert len(versions) == 2
     second = made(cloud, "two")
-    publishing.publish(serving, second)
-    instance = starting.one(serving)
+    publish.publish(serving, second)
+    instance = serve.one(serving)
     assert [i["ImageId"] for i in cloud.instances() if i["InstanceId"] == instance] == [second.id]
 
 
 def test_a_group_is_healthy_while_it_is_ready(cloud: Cloud, serving: Context) -> None:
-    starting.template(serving, told(serving))
-    target = starting.group(serving, told(serving))
-    assert starting.group(serving, told(serving)) == target
+    serve.template(serving, told(serving))
+    target = serve.group(serving, told(serving))
+    assert serve.group(serving, told(serving)) == target
     region = serving.config.aws.region
     [found] = client(cloud, "elbv2", region).describe_target_groups()["TargetGroups"]
     assert (found["HealthCheckPath"], found["Port"], found["TargetGroupArn"]) == ("/ready", 8000, target)
@@ -85,21 +87,21 @@ def test_a_group_is_waited_for_until_it_has_its_machines(cloud: Cloud, serving: 
     """Whose image is the template's: here they exist as records only, and nothing of the launcher starts them."""
     two = replace(serving.config, launch=replace(serving.config.launch, min_size=2))
     context = replace(serving, config=two, clock=iter(range(0, 10_000, 100)).__next__)
-    starting.template(context, told(context))
+    serve.template(context, told(context))
     with pytest.raises(BakeError, match="the group newsroom has fewer than 2 machines after 300 s"):
-        starting.members(context)
+        serve.members(context)
     for _ in range(2):
-        starting.one(context)
-    assert sorted(starting.members(context)) == sorted(cloud.living())
+        serve.one(context)
+    assert sorted(serve.members(context)) == sorted(cloud.living())
 
 
 def test_all_that_was_launched_ends_and_nothing_else(cloud: Cloud, serving: Context) -> None:
-    starting.template(serving, told(serving))
-    starting.group(serving, told(serving))
-    mine = starting.one(serving)
+    serve.template(serving, told(serving))
+    serve.group(serving, told(serving))
+    mine = serve.one(serving)
     other = cloud.ec2.run_instances(ImageId=cloud.images()[0]["ImageId"], MinCount=1, MaxCount=1)
-    assert starting.end(serving) == [mine]
-    assert starting.end(serving) == []
+    assert serve.end(serving) == [mine]
+    assert serve.end(serving) == []
     assert cloud.living() == [other["Instances"][0]["InstanceId"]]
     assert cloud.ec2.describe_launch_templates()["LaunchTemplates"] == []
     assert client(cloud, "elbv2", serving.config.aws.region).describe_target_groups()["TargetGroups"] == []
@@ -123,7 +125,7 @@ def test_what_cannot_serve_is_refused_before_anything_is_made(
     context = served(cloud, **changes)
     (context.root / KEYS).write_text(keys)
     with pytest.raises(UsageError) as caught:
-        launchdata.user_data(told(context))
+        template.user_data(told(context))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -131,6 +133,6 @@ def test_what_cannot_serve_is_refused_before_anything_is_made(
 def test_without_a_published_image_or_keys_nothing_is_launched(cloud: Cloud) -> None:
     context = served(cloud)
     with pytest.raises(UsageError, match="/transcribe/image names no image yet"):
-        starting.template(context, told(context))
+        serve.template(context, told(context))
     with pytest.raises(UsageError, match="keys_file is needed for a group"):
-        starting.group(context, told(context))
+        serve.group(context, told(context))

@@ -11,29 +11,29 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
-from baker import holders, leases
-from fakecloud import Cloud
-from localcloud import conditions
-from recorder import Recorder
+from baker.recovery import holders, lease
+from localcloud.aws import s3_conditions
+from support.fake_cloud import Cloud
+from support.recorder import Recorder
 
 
 def test_a_living_launcher_renews_it_and_notices_its_loss(
     cloud: Cloud, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.01)
-    context, key = cloud.context, leases.key_of(cloud.context)
-    with leases.held(context, "b1") as alone:
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
+    context, key = cloud.context, lease.key_of(cloud.context)
+    with lease.held(context, "b1") as alone:
         written: Any = context.bucket.look(key)
-        assert leases.present(context) is not None
+        assert lease.present(context) is not None
         writings = recorder.calls["s3", "PutObject"]
         before = len(writings)
         while len(writings) < before + 3:
             time.sleep(0.01)
         alone.sleep(0)
         context.bucket.put(key, written.data.replace(b"b1", b"b2"))
-        with pytest.raises(leases.LostError, match="works on b2 now"):
+        with pytest.raises(lease.LostError, match="works on b2 now"):
             wait_for_loss(alone)
-        with pytest.raises(leases.LostError):
+        with pytest.raises(lease.LostError):
             alone.hold()
     left = context.bucket.get(key)
     assert left is not None
@@ -47,13 +47,13 @@ def wait_for_loss(alone: Any) -> None:
 
 def test_it_is_free_once_it_was_given_back(cloud: Cloud) -> None:
     for _ in range(2):
-        with leases.held(cloud.context, "b1"):
-            assert leases.present(cloud.context) is not None
-        assert leases.present(cloud.context) is None
+        with lease.held(cloud.context, "b1"):
+            assert lease.present(cloud.context) is not None
+        assert lease.present(cloud.context) is None
 
 
 def test_a_bucket_that_fails_at_the_end_changes_nothing(cloud: Cloud) -> None:
-    with leases.held(cloud.context, "b1"):
+    with lease.held(cloud.context, "b1"):
         for found in cloud.s3.list_objects_v2(Bucket="bakes")["Contents"]:
             cloud.s3.delete_object(Bucket="bakes", Key=found["Key"])
         cloud.s3.delete_bucket(Bucket="bakes")
@@ -83,7 +83,7 @@ def test_of_conditional_writes_at_one_time_one_succeeds() -> None:
             there.append(1)
         return [b""]
 
-    application = conditions.atomic(looks_then_writes)
+    application = s3_conditions.atomic(looks_then_writes)
     environ = {"HTTP_IF_NONE_MATCH": "*", "wsgi.input": io.BytesIO()}
     threads = [threading.Thread(target=application, args=(dict(environ), None)) for _ in range(4)]
     for thread in threads:

@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from baker import bakes, cli, flow, launchdata, launchspec, planning, policy, publishing, starting, sweeping
+from baker import cli
+from baker.aws import iam_policy, requests
+from baker.bake import pipeline, plan
 from baker.config import Config, Source
+from baker.deploy import serve, template
 from baker.errors import BakeError
-from fakecloud import Cloud
-from fakemachine import Machine
-from madeimages import ACCOUNT, KEYS, made, publisher, served
-from recorder import Recorder, model_faults
+from baker.images import publish
+from baker.recovery import cleanup, records
+from support.fake_cloud import Cloud
+from support.fake_machine import Machine
+from support.made_images import ACCOUNT, KEYS, made, publisher, served
+from support.recorder import Recorder, model_faults
 
 
 def fails(machine: Machine) -> None:
@@ -24,7 +29,7 @@ def source_by_parameter(cloud: Cloud) -> None:
     ssm: Any = cloud.session.client("ssm", endpoint_url=cloud.context.config.aws.endpoint_url)
     ssm.put_parameter(Name="/base/ami", Value=cloud.context.config.source.ami, Type="String")
     config = replace(cloud.context.config, source=Source(ssm_parameter="/base/ami"))
-    flow.bake(replace(cloud.context, config=config), flow.Options())
+    pipeline.bake(replace(cloud.context, config=config), pipeline.Options())
 
 
 def failed_verification(cloud: Cloud) -> None:
@@ -38,42 +43,42 @@ def subnets(cloud: Cloud) -> None:
         cloud.context.config.instance,
         subnets=tuple(subnet["SubnetId"] for subnet in cloud.ec2.describe_subnets()["Subnets"]),
     )
-    flow.bake(replace(cloud.context, config=replace(cloud.context.config, instance=instance)), flow.Options())
+    pipeline.bake(replace(cloud.context, config=replace(cloud.context.config, instance=instance)), pipeline.Options())
 
 
 def published(cloud: Cloud) -> None:
     context = publisher(cloud, accounts=(ACCOUNT,))
     for image in (made(cloud, "one"), made(cloud, "two")):
-        publishing.publish(context, image)
-    publishing.roll_back(context)
+        publish.publish(context, image)
+    publish.roll_back(context)
 
 
 def swept(cloud: Cloud) -> None:
     """A bake that is long over has left a machine and a volume."""
-    tags = [{"Key": launchspec.TAG_BAKE, "Value": "20200101-000000-abcdef"}]
+    tags = [{"Key": requests.TAG_BAKE, "Value": "20200101-000000-abcdef"}]
     zone = cloud.ec2.describe_availability_zones()["AvailabilityZones"][0]["ZoneName"]
     cloud.ec2.create_volume(AvailabilityZone=zone, Size=1, TagSpecifications=[{"ResourceType": "volume", "Tags": tags}])
-    bakes.survey(cloud.context)
-    sweeping.remove(cloud.context, sweeping.overdue(cloud.context, cloud.context.now()))
+    records.survey(cloud.context)
+    cleanup.remove(cloud.context, cleanup.overdue(cloud.context, cloud.context.now()))
     assert cloud.ec2.describe_volumes()["Volumes"] == []
 
 
 def launched(cloud: Cloud) -> None:
     cloud.fleet.end()  # what serves takes no part in a bake
     context = served(cloud)
-    publishing.publish(context, made(cloud, "one"))
+    publish.publish(context, made(cloud, "one"))
     for keys in ("", KEYS):
-        told = launchdata.serving(context.root, starting.with_keys(context, keys).config)
-        starting.template(context, told)
-    starting.one(context)
+        told = template.serving(context.root, serve.with_keys(context, keys).config)
+        serve.template(context, told)
+    serve.one(context)
     for _ in range(2):
-        starting.group(context, told)
-    starting.end(context)
+        serve.group(context, told)
+    serve.end(context)
 
 
 def planned(cloud: Cloud) -> None:
     context = cloud.context
-    planning.permitted(context, planning.make(context))
+    plan.permitted(context, plan.make(context))
     assert context.prices.hourly(context.config) == {"g4dn.xlarge": None}  # moto has no price list
 
 
@@ -99,7 +104,7 @@ def test_every_call_of_a_launcher_is_declared(
 
 def test_every_declared_call_was_made_and_fits_the_service_model(recorder: Recorder) -> None:
     """Runs after the journeys, whose recordings it reads."""
-    assert sorted(recorder.calls) == sorted((call.service, call.operation) for call in policy.CALLS)
+    assert sorted(recorder.calls) == sorted((call.service, call.operation) for call in iam_policy.CALLS)
     assert recorder.faults() == []
 
 
@@ -119,7 +124,7 @@ def test_the_policy_is_printed_without_asking_aws(tmp_path: Path, capsys: pytest
 
 
 def key_statements(config: Config) -> list[Any]:
-    return [s for s in policy.document(config)["Statement"] if any(a.startswith("kms:") for a in s["Action"])]
+    return [s for s in iam_policy.document(config)["Statement"] if any(a.startswith("kms:") for a in s["Action"])]
 
 
 @pytest.mark.parametrize(
@@ -151,14 +156,14 @@ def test_a_key_of_ones_own_may_be_used_by_ec2_and_nobody_else(
     assert grants["Resource"] == [resource]
     assert grants["Condition"] == {**expected, "Bool": {"kms:GrantIsForAWSResource": "true"}}
     context = replace(cloud.context, config=config)
-    planning.permitted(context, planning.make(context))
+    plan.permitted(context, plan.make(context))
     [disk] = recorder.calls["ec2", "RunInstances"][-1]["BlockDeviceMappings"]
     assert disk["Ebs"]["KmsKeyId"] == named
 
 
 @pytest.mark.slow
 def test_the_policy_confines_what_can_be_confined(cloud: Cloud) -> None:
-    statements = policy.document(cloud.context.config)["Statement"]
+    statements = iam_policy.document(cloud.context.config)["Statement"]
     for statement in statements:
         looks = all(":Describe" in action or action == "pricing:GetProducts" for action in statement["Action"])
         assert looks or statement["Resource"] != ["*"], statement

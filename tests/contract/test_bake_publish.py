@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from baker import launchspec, pointer, publishing, regions
+from baker.aws import requests, ssm
+from baker.aws.ssm import PUBLISHED, ROLLED_BACK, Entry
 from baker.context import Context
 from baker.errors import AwsError, BakeError, UsageError
-from baker.pointer import PUBLISHED, ROLLED_BACK, Entry
-from fakecloud import REGION, Cloud
-from madeimages import ABROAD, ACCOUNT, UNIT, client, copies, made, named, publisher, record
+from baker.images import publish, regions
+from support.fake_cloud import REGION, Cloud
+from support.made_images import ABROAD, ACCOUNT, UNIT, client, copies, made, named, publisher, record
 
 
 @pytest.fixture(name="wide")
@@ -23,15 +24,15 @@ def test_publishing_copies_shares_deprecates_and_moves_the_parameter_last(
     cloud: Cloud, wide: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image, moved = made(cloud, "one"), []
-    point = pointer.Pointer.point
+    point = ssm.Pointer.point
 
-    def watched(self: pointer.Pointer, image_id: str, why: str) -> None:
+    def watched(self: ssm.Pointer, image_id: str, why: str) -> None:
         [copy] = copies(cloud)
         moved.append((image_id, copy["ImageId"], copy["State"], copy.get("DeprecationTime", "")[:4] > "2000"))
         point(self, image_id, why)
 
-    monkeypatch.setattr(pointer.Pointer, "point", watched)
-    held = publishing.publish(wide, image)
+    monkeypatch.setattr(ssm.Pointer, "point", watched)
+    held = publish.publish(wide, image)
     [copy] = copies(cloud)
     assert held == {REGION: image.id, ABROAD: copy["ImageId"]} == named(wide)
     assert moved == [
@@ -42,14 +43,14 @@ def test_publishing_copies_shares_deprecates_and_moves_the_parameter_last(
         found = region.images.get(held[region.name])
         assert found
         assert (found.imdsv2, found.tags["project"], found.verified) == (True, "p", True)
-        assert launchspec.TAG_PUBLISHED in found.tags
+        assert requests.TAG_PUBLISHED in found.tags
         assert region.distribution.shared_with(found.id) == {ACCOUNT, UNIT}
-    assert {tag["Key"]: tag["Value"] for tag in copy["Tags"]}[launchspec.TAG_COPY] == image.id
+    assert {tag["Key"]: tag["Value"] for tag in copy["Tags"]}[requests.TAG_COPY] == image.id
 
 
 def test_only_a_verified_image_is_published(cloud: Cloud) -> None:
     with pytest.raises(UsageError, match="is not verified; only what has transcribed"):
-        publishing.publish(cloud.context, made(cloud, "one", verified=False))
+        publish.publish(cloud.context, made(cloud, "one", verified=False))
     assert named(cloud.context) == {REGION: ""}
 
 
@@ -57,7 +58,7 @@ def test_who_is_no_longer_named_loses_access_and_the_public_always(cloud: Cloud,
     image = made(cloud, "one")
     permission = {"Add": [{"Group": "all"}, {"UserId": "999999999999"}]}
     cloud.ec2.modify_image_attribute(ImageId=image.id, LaunchPermission=permission)
-    publishing.publish(wide, image)
+    publish.publish(wide, image)
     assert regions.home(wide).distribution.shared_with(image.id) == {ACCOUNT, UNIT}
 
 
@@ -78,9 +79,9 @@ def dies_at(call: int, of: Callable[..., Any]) -> Callable[..., Any]:
     return dying
 
 
-STEPS = [("distribution.Distribution.copy", 1), ("distribution.Distribution.share", 1),
-         ("distribution.Distribution.require_imdsv2", 2), ("distribution.Distribution.deprecate", 2),
-         ("images.Images.tag", 1), ("pointer.Pointer.point", 1), ("bucket.Bucket.put", 1)]  # fmt: skip
+STEPS = [("aws.sharing.Distribution.copy", 1), ("aws.sharing.Distribution.share", 1),
+         ("aws.sharing.Distribution.require_imdsv2", 2), ("aws.sharing.Distribution.deprecate", 2),
+         ("aws.images.Images.tag", 1), ("aws.ssm.Pointer.point", 1), ("aws.s3.Bucket.put", 1)]  # fmt: skip
 
 
 @pytest.mark.parametrize(("step", "call"), STEPS)
@@ -88,14 +89,14 @@ def test_publishing_again_mends_a_publication_that_died(
     cloud: Cloud, wide: Context, monkeypatch: pytest.MonkeyPatch, step: str, call: int
 ) -> None:
     image = made(cloud, "one")
-    module, kind, method = step.split(".")
+    module, kind, method = step.rsplit(".", 2)
     owner = getattr(__import__(f"baker.{module}", fromlist=[kind]), kind)
     with monkeypatch.context() as patched:
         patched.setattr(owner, method, dies_at(call, getattr(owner, method)))
         with pytest.raises(Lost):
-            publishing.publish(wide, image)
+            publish.publish(wide, image)
         assert named(wide)[REGION] == ""
-    publishing.publish(wide, image)
+    publish.publish(wide, image)
     assert len(copies(cloud)) == 1
     assert named(wide) == {REGION: image.id, ABROAD: copies(cloud)[0]["ImageId"]}
     assert [entry.image for entry in regions.home(wide).pointer.history()] == [image.id]
@@ -104,39 +105,39 @@ def test_publishing_again_mends_a_publication_that_died(
 def test_a_copy_that_failed_is_removed_and_made_again(cloud: Cloud, wide: Context) -> None:
     image = made(cloud, "one")
     region = regions.at(wide, ABROAD)
-    failed = publishing.copied(wide, region, image)
+    failed = publish.copied(wide, region, image)
     record(failed.id, ABROAD).state = "failed"
-    held = publishing.publish(wide, image)
+    held = publish.publish(wide, image)
     assert held[ABROAD] != failed.id
     assert len(copies(cloud)) == 1
 
 
 def test_a_parameter_that_does_not_take_the_image_is_an_error(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pointer.Pointer, "current", lambda self: "ami-old")
-    monkeypatch.setattr(pointer, "SETTLE_SECONDS", 4.0)
+    monkeypatch.setattr(ssm.Pointer, "current", lambda self: "ami-old")
+    monkeypatch.setattr(ssm, "SETTLE_SECONDS", 4.0)
     with pytest.raises(BakeError, match="does not name it after 4 s"):
-        publishing.publish(cloud.context, made(cloud, "one"))
+        publish.publish(cloud.context, made(cloud, "one"))
 
 
 def test_rollbacks_go_back_one_publication_each_in_every_region(cloud: Cloud, wide: Context) -> None:
     images = [made(cloud, name) for name in ("one", "two", "three")]
-    held = [publishing.publish(wide, image) for image in images]
-    assert publishing.roll_back(wide) == (images[2].id, held[1])
-    assert publishing.roll_back(wide) == (images[1].id, held[0])
+    held = [publish.publish(wide, image) for image in images]
+    assert publish.roll_back(wide) == (images[2].id, held[1])
+    assert publish.roll_back(wide) == (images[1].id, held[0])
     assert named(wide) == held[0]
     with pytest.raises(UsageError, match="there is nothing to go back to"):
-        publishing.roll_back(wide)
-    publishing.publish(wide, images[2])
-    assert publishing.roll_back(wide)[1] == held[0]
+        publish.roll_back(wide)
+    publish.publish(wide, images[2])
+    assert publish.roll_back(wide)[1] == held[0]
 
 
 def test_a_rollback_that_cannot_be_had_everywhere_moves_nothing(cloud: Cloud, wide: Context) -> None:
     first, second = made(cloud, "one"), made(cloud, "two")
-    held = publishing.publish(wide, first)
-    now = publishing.publish(wide, second)
+    held = publish.publish(wide, first)
+    now = publish.publish(wide, second)
     regions.at(wide, ABROAD).images.remove(replace(first, id=held[ABROAD], snapshots=()))
     with pytest.raises(BakeError, match=f"{ABROAD} has no copy of {first.id}; nothing was changed"):
-        publishing.roll_back(wide)
+        publish.roll_back(wide)
     assert named(wide) == now
 
 
@@ -158,7 +159,7 @@ def test_a_rollback_that_cannot_be_had_everywhere_moves_nothing(cloud: Cloud, wi
 def test_history_reads_as_publications_that_stand(history: str, standing: str) -> None:
     pairs = zip(history[::2], history[1::2], strict=True)
     entries = [Entry(n, image, PUBLISHED if how == "+" else ROLLED_BACK) for n, (how, image) in enumerate(pairs, 1)]
-    assert pointer.published(entries) == list(standing)
+    assert ssm.published(entries) == list(standing)
 
 
 def test_a_refusal_is_one_line(cloud: Cloud, wide: Context) -> None:
@@ -166,5 +167,5 @@ def test_a_refusal_is_one_line(cloud: Cloud, wide: Context) -> None:
     cloud.ec2.register_image(Name=image.name)  # moto lets it
     other = client(cloud, "ec2", ABROAD).register_image(Name=image.name)["ImageId"]
     with pytest.raises(AwsError, match="AWS refused CopyImage: AMI name transcribe-one is already in use"):
-        publishing.publish(wide, image)
+        publish.publish(wide, image)
     assert other

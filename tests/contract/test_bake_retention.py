@@ -1,11 +1,11 @@
 """Which images prune takes, and how an image is named, against moto over HTTP."""
 
 import pytest
-from baker import catalog, publishing, regions, retention
 from baker.context import Context
 from baker.errors import UsageError
-from fakecloud import Cloud
-from madeimages import ABROAD, ACCOUNT, client, copies, made, publisher
+from baker.images import catalog, publish, regions, retention
+from support.fake_cloud import Cloud
+from support.made_images import ABROAD, ACCOUNT, client, copies, made, publisher
 
 
 @pytest.fixture(name="wide")
@@ -24,7 +24,7 @@ def test_prune_removes_only_what_nobody_needs_with_copies_and_disks(cloud: Cloud
     made(cloud, "half", verified=False)
     cloud.fleet.end()  # the instance is no bake's
     for name in ("old", "back", "now"):
-        publishing.publish(wide, images[name])
+        publish.publish(wide, images[name])
     instance = cloud.ec2.run_instances(ImageId=images["runs"].id, MinCount=1, MaxCount=1, InstanceType="g4dn.xlarge")
     identity = instance["Instances"][0]["InstanceId"]
     regions.home(wide).distribution.share(images["shared"].id, [ACCOUNT])
@@ -45,9 +45,9 @@ def test_prune_removes_only_what_nobody_needs_with_copies_and_disks(cloud: Cloud
 
 
 def test_a_copy_that_runs_abroad_keeps_its_image(cloud: Cloud, wide: Context) -> None:
-    first = publishing.publish(wide, made(cloud, "one"))
+    first = publish.publish(wide, made(cloud, "one"))
     for name in ("two", "three"):
-        publishing.publish(wide, made(cloud, name))
+        publish.publish(wide, made(cloud, name))
     client(cloud, "ec2", ABROAD).run_instances(ImageId=first[ABROAD], MinCount=1, MaxCount=1)
     assert "runs it in eu-west-1" in reasons(wide, 1)["transcribe-one"][0]
 
@@ -55,7 +55,7 @@ def test_a_copy_that_runs_abroad_keeps_its_image(cloud: Cloud, wide: Context) ->
 def test_a_copy_that_was_left_alone_is_pruned(cloud: Cloud, wide: Context) -> None:
     images = [made(cloud, name) for name in ("one", "two", "three")]
     for image in images:
-        publishing.publish(wide, image)
+        publish.publish(wide, image)
     regions.home(wide).images.remove(images[0])  # prune died, or somebody did it by hand
     assert len(copies(cloud)) == 3
     retention.remove(wide, retention.judge(catalog.read(wide), 5))
@@ -65,7 +65,7 @@ def test_a_copy_that_was_left_alone_is_pruned(cloud: Cloud, wide: Context) -> No
 def test_an_image_is_chosen_by_id_name_or_word(cloud: Cloud) -> None:
     old, new = made(cloud, "one"), made(cloud, "two")
     made(cloud, "three", verified=False)
-    publishing.publish(cloud.context, old)
+    publish.publish(cloud.context, old)
     for word, image in ((old.id, old), ("transcribe-two", new), ("latest", new), ("published", old)):
         assert catalog.choose(cloud.context, word).id == image.id
     with pytest.raises(UsageError, match=r"there is no image ami-0 named transcribe-… in this region"):

@@ -12,13 +12,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import fakeworker
 import pytest
-from apiprocess import Process, started
-from apiserver import free_port, settings
-from fakeworker import FakeWorker
+from support import fake_worker
+from support.api_process import Process, started
+from support.api_server_fixture import free_port, settings
+from support.fake_worker import FakeWorker
 from transcribe.config import Config
-from transcribe.store import Store
+from transcribe.jobs.store import Store
 
 pytestmark = pytest.mark.drill
 LONG = os.environ.get("DRILLS") == "long"
@@ -80,7 +80,7 @@ def test_two_hundred_clients_at_once(tmp_path: Path, config: dict[str, Any]) -> 
 
 
 def run_worker(paths: Config) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, fakeworker.__file__, str(paths.database), str(paths.temp), "0.01"]
+    command = [sys.executable, fake_worker.__file__, str(paths.database), str(paths.temp), "0.01"]
     service = Path(__file__).resolve().parents[2] / "service"
     return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(service)})
 
@@ -111,7 +111,7 @@ def test_kill_9_at_random_moments_under_load(tmp_path: Path, config: dict[str, A
     worker.kill()
     worker.wait()
     found = Counter(job.status if (job := store.get(job_id)) else "lost" for job_id in accepted)
-    whole = [[piece.text for piece in store.segments(job_id)] == list(fakeworker.TEXTS) for job_id in accepted]
+    whole = [[piece.text for piece in store.segments(job_id)] == list(fake_worker.TEXTS) for job_id in accepted]
     print(f"{2 * KILLS} kills: {len(accepted)} jobs accepted, {dict(found)}")
     assert len(accepted) >= KILLS
     assert set(found) == {"done"}

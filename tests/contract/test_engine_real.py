@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from localcloud.models import model_dir
+from localcloud.hub.models import model_dir
 from numpy.typing import NDArray
 from torch import Tensor
-from transcribe.engine import Chunk, ChunkResult, Engine, EngineError, model, trial
-from transcribe.engine.replay import Capture
-from transcribe.engine.runner import Runner
+from transcribe.engine import Chunk, ChunkResult, Engine, EngineError
+from transcribe.engine.cuda import trial
+from transcribe.engine.cuda.graphs import Capture
+from transcribe.engine.decode.scheduler import Runner
+from transcribe.engine.model import whisper
 from transcribe.types import SAMPLE_RATE, DecodeOptions
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, logging
 
@@ -45,7 +47,7 @@ def engine() -> Engine:
 def load_recorded(name: str) -> Engine:
     """With the decoder's steps as a GPU has them: over static buffers, recorded; here, that is repeated."""
     with torch.inference_mode():
-        loaded, _ = model.load(model_dir(name), device="cpu", dtype="float32")
+        loaded, _ = whisper.load(model_dir(name), device="cpu", dtype="float32")
         runner = Runner(loaded, 4)
         runner.record(lambda step, _: step)
     return Engine(runner, device="cpu", torch_dtype="torch.float32", facts={"word_times": False})
@@ -57,7 +59,7 @@ def load_recorded(name: str) -> Engine:
 def test_float32_says_token_for_token_what_generate_says(
     name: str, way: Callable[[str], Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("transcribe.engine.runner.frames_for", lambda _: 3000)  # as generate hears it
+    monkeypatch.setattr("transcribe.engine.decode.scheduler.frames_for", lambda _: 3000)  # as generate hears it
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     theirs = WhisperForConditionalGeneration.from_pretrained(model_dir(name), dtype=torch.float32)
@@ -98,11 +100,11 @@ def breaking(step: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[]
 def test_steps_are_recorded_only_if_that_works_and_says_the_same(
     capture: Capture, agreement: float | None, error: str, tmp_path: Path
 ) -> None:
-    loaded, chosen = model.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
+    loaded, chosen = whisper.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
     told = trial.verdict(loaded, chosen, tmp_path, capture)
     assert (told.get("agreement"), told["error"]) == (agreement, error)
     assert agreement == 1.0 or not told["recorded"]
-    _, again = model.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
+    _, again = whisper.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
     assert again["steps"] == told  # and the next start does not try again
     assert trial.verdict(loaded, again, tmp_path, breaking) == told
 
@@ -115,10 +117,10 @@ def test_a_trial_that_ends_the_process_is_not_tried_again(tmp_path: Path) -> Non
     def kill(step: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], None]:
         raise Killed
 
-    loaded, chosen = model.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
+    loaded, chosen = whisper.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
     with pytest.raises(Killed):
         trial.verdict(loaded, chosen, tmp_path, kill)
-    _, again = model.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
+    _, again = whisper.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
     assert again["steps"] == trial.UNFINISHED
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apiserver import Api, multipart, running
+from support.api_server_fixture import Api, multipart, running
 
 TRANSCRIBE = "/v1/audio/transcriptions"
 

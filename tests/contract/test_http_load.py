@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from apiserver import Api, multipart, running, tidy
+from support.api_server_fixture import Api, multipart, running, tidy
 
 TRANSCRIBE = "/v1/audio/transcriptions"
 UNFINISHED = (
@@ -161,7 +161,7 @@ def test_trickling_clients_do_not_delay_a_good_one(api: Api, monkeypatch: pytest
     began = time.monotonic()
     assert api.upload(TRANSCRIBE, b"quick").status == 200
     assert time.monotonic() - began < 1
-    monkeypatch.setattr("transcribe.api.server.BODY_SECONDS", 0.0)
+    monkeypatch.setattr("transcribe.api.wsgi.BODY_SECONDS", 0.0)
     monkeypatch.setattr(api.server, "next_channel_cleanup", 0)
     assert api.get("/health").status == 200
     until(lambda: len(api.server.active_channels) < 10)

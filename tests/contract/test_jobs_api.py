@@ -7,9 +7,9 @@ from typing import Any
 
 import openai
 import pytest
-from apiserver import Api, running, tidy
-from fakeworker import COVERAGE
-from transcribe.api.keys import new_key
+from support.api_server_fixture import Api, running, tidy
+from support.fake_worker import COVERAGE
+from transcribe.api.auth import new_key
 
 HOUR = 3600.0
 

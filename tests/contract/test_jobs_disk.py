@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apiserver import Api, running, tidy
-from fakeworker import TEXTS
+from support.api_server_fixture import Api, running, tidy
+from support.fake_worker import TEXTS
 
 
 def finished(api: Api, job_id: str) -> None:

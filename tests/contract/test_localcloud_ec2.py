@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import requests
-from localcloud import baseroot, guestconfig, machines
+from localcloud.aws.moto_instances import SOURCE_OWNER
 from localcloud.common import Folders
 from localcloud.endpoint import BUCKET
-from localcloud.records import SOURCE_OWNER
-from runningcloud import Running, launch, refused, state, stopped, until
+from localcloud.machines import base_image, host_mounts, machines
+from support.running_cloud import Running, launch, refused, state, stopped, until
 
 FAILS = ["sh", "-c", "exit 1"]
 
@@ -17,7 +17,7 @@ FAILS = ["sh", "-c", "exit 1"]
 def test_the_source_image_is_found_by_owner_and_name(running: Running) -> None:
     names = [{"Name": "name", "Values": ["debian-12-amd64-*"]}]
     [image] = running.ec2.describe_images(Owners=[SOURCE_OWNER], Filters=names)["Images"]
-    assert (image["ImageId"], image["RootDeviceName"]) == (baseroot.source_ami(), "/dev/xvda")
+    assert (image["ImageId"], image["RootDeviceName"]) == (base_image.source_ami(), "/dev/xvda")
 
 
 def test_the_same_client_token_gives_the_same_instance(running: Running) -> None:
@@ -152,7 +152,7 @@ def test_what_the_host_lends_leaves_no_mount_point_in_an_image(
 ) -> None:
     lent = tmp_path / "mirror" / "wheels"
     lent.mkdir(parents=True)
-    monkeypatch.setattr(guestconfig, "host_pip", lambda: {"find-links": str(lent)})
+    monkeypatch.setattr(host_mounts, "host_pip", lambda: {"find-links": str(lent)})
     instance_id = launch(running.ec2)
     upper = running.folders.machines / instance_id / "upper"
     (upper / str(lent).lstrip("/")).mkdir(parents=True)  # as systemd-nspawn does
@@ -176,7 +176,7 @@ def test_deregistering_frees_the_layers_that_nothing_stands_on(running: Running)
     assert all(path.is_dir() for path in below), "the second image stands on them"
     running.ec2.deregister_image(ImageId=second)
     assert list(running.folders.layers.iterdir()) == []
-    assert baseroot.folder(running.folders).is_dir()
+    assert base_image.folder(running.folders).is_dir()
 
 
 @pytest.mark.slow

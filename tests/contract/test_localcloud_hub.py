@@ -8,8 +8,8 @@ import pytest
 import requests
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
-from localcloud.hub import Repository, create_app
-from localcloud.models import commit_of
+from localcloud.hub.models import commit_of
+from localcloud.hub.server import Repository, create_app
 from localcloud.server import Served
 
 REPO = "openai/whisper-test"

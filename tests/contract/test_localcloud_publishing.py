@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from localcloud.common import Folders
 from localcloud.endpoint import BUCKET, REGION
-from runningcloud import Running, launch, refused, stopped
+from support.running_cloud import Running, launch, refused, stopped
 
 ABROAD = "eu-west-1"
 TAGS = [{"ResourceType": kind, "Tags": [{"Key": "k", "Value": kind}]} for kind in ("image", "snapshot")]

@@ -4,8 +4,8 @@ import base64
 from typing import Any
 
 import pytest
-from localcloud import baseroot
-from runningcloud import Running, refused, state
+from localcloud.machines import base_image
+from support.running_cloud import Running, refused, state
 
 DATA = {
     "ImageId": "resolve:ssm:/t/image",
@@ -21,7 +21,7 @@ DATA = {
 def made_template(running: Running) -> str:
     """A template whose second version, the default, is DATA; its image is named by a parameter."""
     ssm = running.client("ssm")
-    ssm.put_parameter(Name="/t/image", Value=baseroot.source_ami(), Type="String", DataType="aws:ec2:image")
+    ssm.put_parameter(Name="/t/image", Value=base_image.source_ami(), Type="String", DataType="aws:ec2:image")
     own = [{"ResourceType": "launch-template", "Tags": [{"Key": "k", "Value": "v"}]}]
     first = {"ImageId": "ami-0", "InstanceType": "m5.large"}
     running.ec2.create_launch_template(LaunchTemplateName="serve", LaunchTemplateData=first, TagSpecifications=own)
@@ -39,7 +39,7 @@ def test_an_instance_is_what_its_template_says(running: Running, template: str) 
     asked = {"LaunchTemplateName": template, "Version": "$Default"}
     answer = running.ec2.run_instances(LaunchTemplate=asked, MinCount=1, MaxCount=1, ClientToken="t")
     instance = described(running, answer["Instances"][0]["InstanceId"])
-    assert (instance["ImageId"], instance["InstanceType"]) == (baseroot.source_ami(), "g4dn.xlarge")
+    assert (instance["ImageId"], instance["InstanceType"]) == (base_image.source_ami(), "g4dn.xlarge")
     assert instance["Tags"] == [{"Key": "role", "Value": "serve"}]
     assert instance["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
     seed = running.folders.machines / instance["InstanceId"] / "seed/user-data"
@@ -51,7 +51,7 @@ def test_an_instance_is_what_its_template_says(running: Running, template: str) 
 def test_what_the_request_says_wins(running: Running, template: str) -> None:
     asked = {"LaunchTemplateName": template, "Version": "1"}
     answer = running.ec2.run_instances(
-        LaunchTemplate=asked, MinCount=1, MaxCount=1, ImageId=baseroot.source_ami(), InstanceType="g5.xlarge"
+        LaunchTemplate=asked, MinCount=1, MaxCount=1, ImageId=base_image.source_ami(), InstanceType="g5.xlarge"
     )
     assert described(running, answer["Instances"][0]["InstanceId"])["InstanceType"] == "g5.xlarge"
     launch = {"LaunchTemplateName": "nothing", "Version": "1"}

@@ -7,8 +7,8 @@ from typing import Any
 
 import openai
 import pytest
-from apiserver import Api, running
-from fakeworker import COVERAGE, FACTS, canned
+from support.api_server_fixture import Api, running
+from support.fake_worker import COVERAGE, FACTS, canned
 
 TEXT = "Hej och välkomna. Nu ska vi tala om Ärendet. Tack --> slut & adjö."
 CLIP = ("tal.wav", b"RIFF....WAVEsound")

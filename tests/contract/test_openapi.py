@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from apiserver import Api, running
 from openapi_spec_validator import validate
-from transcribe.api.openapi import document
+from support.api_server_fixture import Api, running
+from transcribe.api.routes.openapi import document
 
 LONG = os.environ.get("DRILLS") == "long"
 NOT_DESCRIBED = {"/openapi.json", "/", "/static/<name>"}

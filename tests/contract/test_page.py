@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apiserver import Api, running
-from browser import Page, chromium
 from selenium.webdriver.common.keys import Keys
-from transcribe.api.keys import new_key
+from support.api_server_fixture import Api, running
+from support.browser import Page, chromium
+from transcribe.api.auth import new_key
 
 pytestmark = pytest.mark.slow
 CLIP = Path(__file__).resolve().parents[2] / "service" / "clips" / "verify.flac"

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from apiserver import Api, running
-from fakeworker import TEXTS
+from support.api_server_fixture import Api, running
+from support.fake_worker import TEXTS
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 SECTION = README.partition("\n## API\n")[2].partition("\n## ")[0]

@@ -11,7 +11,7 @@ from typing import Any
 
 import openai
 import pytest
-from wholeservice import READY_SECONDS, Service, serving
+from support.whole_service import READY_SECONDS, Service, serving
 
 pytestmark = pytest.mark.model
 

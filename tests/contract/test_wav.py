@@ -3,13 +3,13 @@
 import os
 from pathlib import Path
 
-import badfiles
 import numpy as np
 import pytest
-from badfiles import CLIP, ffmpeg
-from hearing import SECONDS, Limits, heard, refused
-from transcribe import wav
-from transcribe.audio import AudioError, Decoder
+from support import bad_files
+from support.bad_files import CLIP, ffmpeg
+from support.transcribing import SECONDS, Limits, heard, refused
+from transcribe.audio import wav
+from transcribe.audio.decoder import AudioError, Decoder
 from transcribe.types import SAMPLE_RATE
 
 
@@ -46,12 +46,12 @@ def test_other_wavs_are_ffmpegs(folder: Path, arguments: list[str]) -> None:
 
 FORM = (1, 1, SAMPLE_RATE, 2 * SAMPLE_RATE, 2, 16)
 NOISE = np.random.default_rng(0).integers(-9000, 9000, SAMPLE_RATE, np.int16).tobytes()
-ODD = badfiles.wave(FORM, NOISE)
+ODD = bad_files.wave(FORM, NOISE)
 ODD_WAVS: dict[str, tuple[bytes, bool]] = {  # what it is, and whether it is plain all the same
-    "wrong byte rate": (badfiles.wave((1, 1, SAMPLE_RATE, 7, 2, 16), NOISE), True),
-    "frames of another size": (badfiles.wave((1, 1, SAMPLE_RATE, 32_000, 4, 16), NOISE), False),
-    "12 bits": (badfiles.wave((1, 1, SAMPLE_RATE, 32_000, 2, 12), NOISE), False),
-    "extensible": (badfiles.wave((0xFFFE, 1, SAMPLE_RATE, 32_000, 2, 16), NOISE), False),
+    "wrong byte rate": (bad_files.wave((1, 1, SAMPLE_RATE, 7, 2, 16), NOISE), True),
+    "frames of another size": (bad_files.wave((1, 1, SAMPLE_RATE, 32_000, 4, 16), NOISE), False),
+    "12 bits": (bad_files.wave((1, 1, SAMPLE_RATE, 32_000, 2, 12), NOISE), False),
+    "extensible": (bad_files.wave((0xFFFE, 1, SAMPLE_RATE, 32_000, 2, 16), NOISE), False),
     "wrong size of the whole": (ODD[:4] + bytes([36, 0, 0, 0]) + ODD[8:], True),
     "half a sample": (ODD[:40] + (len(NOISE) - 1).to_bytes(4, "little") + ODD[44:-1], True),
     "odd chunk before": (ODD[:36] + b"LIST\5\0\0\0hello\0" + ODD[36:], True),
@@ -74,7 +74,7 @@ def test_odd_headers_give_what_ffmpeg_gives(folder: Path, name: str, monkeypatch
 
 def test_sound_too_short_for_a_sample_is_refused(folder: Path) -> None:
     path = folder / "short.wav"
-    path.write_bytes(badfiles.wave((1, 1, 192_000, 384_000, 2, 16), b"\1\0"))
+    path.write_bytes(bad_files.wave((1, 1, 192_000, 384_000, 2, 16), b"\1\0"))
     assert "no sound" in refused(path).message
 
 

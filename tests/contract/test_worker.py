@@ -12,8 +12,8 @@ from pathlib import Path
 
 import jiwer
 import pytest
-from transcribe import modelcache
-from workshop import CLIPS, Shop, program, with_model
+from support.worker_shop import CLIPS, Shop, program, with_model
+from transcribe.model_cache import fetch
 
 pytestmark = pytest.mark.model
 REFERENCE = "unless to be rather cold-hearted and rather selfish is to be ill-disposed"
@@ -125,7 +125,7 @@ def change(place: Shop, key: str, value: object) -> None:
 
 
 def weights(place: Shop) -> Path:
-    return modelcache.snapshot_dir(place.config) / "model.safetensors"
+    return fetch.snapshot_dir(place.config) / "model.safetensors"
 
 
 @pytest.mark.parametrize("name", BREAKS)

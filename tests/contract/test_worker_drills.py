@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from badfiles import ffmpeg
-from transcribe.store import Store
-from wholeservice import Service, serving
-from workshop import CLIPS
+from support.bad_files import ffmpeg
+from support.whole_service import Service, serving
+from support.worker_shop import CLIPS
+from transcribe.jobs.store import Store
 
 pytestmark = [pytest.mark.drill, pytest.mark.model]
 LONG = os.environ.get("DRILLS") == "long"

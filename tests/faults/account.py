@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fakecloud import BUCKET, REGION
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
 from moto.s3.models import s3_backends
 from moto.ssm.models import ssm_backends
+from support.fake_cloud import BUCKET, REGION
 
 
 def backend() -> Any:

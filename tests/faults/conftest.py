@@ -10,12 +10,12 @@ from typing import Any
 import boto3
 import botocore.session
 import pytest
-from bakertree import REFERENCE, make_tree
-from fakecloud import BUCKET, REGION
 from faults import account, launchers
 from faults.faultcloud import Fault, Machines, Misbehaving, serve
 from rich.console import Console
 from rich.table import Table
+from support.fake_cloud import BUCKET, REGION
+from support.project_tree import REFERENCE, make_tree
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from fakecloud import Records
-from fakemachine import Machine, Script, succeed
 from faults.account import backend, living
 from faults.naming import name_of
-from localcloud import conditions
-from localcloud.ec2 import Ec2Layer
+from localcloud.aws import s3_conditions
+from localcloud.aws.ec2 import Ec2Layer
+from localcloud.aws.query_protocol import ApiError, Form, answer_error, read_form
 from localcloud.server import Handler
-from localcloud.wire import ApiError, Form, answer_error, read_form
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from support.fake_cloud import Records
+from support.fake_machine import Machine, Script, succeed
 from werkzeug.serving import make_server
 
 LAUNCHER = "bake"  # in the user agent of every request that the launcher sends
@@ -224,7 +224,7 @@ def rewritten(
 
 def serve(machines: Machines) -> tuple[Any, Misbehaving]:
     """The server, which serves from a thread, and its misbehaving layer."""
-    moto = conditions.atomic(DomainDispatcherApplication(create_backend_app))
+    moto = s3_conditions.atomic(DomainDispatcherApplication(create_backend_app))
     application = Misbehaving(Ec2Layer(moto, machines), machines)
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=DroppingHandler)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()

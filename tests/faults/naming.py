@@ -4,7 +4,7 @@ import re
 from urllib.parse import parse_qs
 from wsgiref.types import WSGIEnvironment
 
-from localcloud.wire import read_form
+from localcloud.aws.query_protocol import read_form
 
 
 def name_of(environ: WSGIEnvironment) -> str:

@@ -6,12 +6,12 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-from fakemachine import Machine, Script, succeed
 from faults import account
 from faults.conftest import Lab
 from faults.faultcloud import KILLED, Fault
-from localcloud.wire import Form
+from localcloud.aws.query_protocol import Form
 from moto.ec2.models.instances import StateReason
+from support.fake_machine import Machine, Script, succeed
 
 ZONES = ("a", "b", "c")
 ORDERS = [(*order[:count],) for count in range(len(ZONES) + 1) for order in permutations(ZONES, count)]

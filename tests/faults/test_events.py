@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from baker import events
-from fakemachine import Machine
+from baker.display import events
 from faults.conftest import Lab
 from jsonschema import Draft202012Validator, FormatChecker
+from support.fake_machine import Machine
 
 SCHEMA = json.loads((Path(events.__file__).parent / "events.schema.json").read_text())
 

@@ -6,10 +6,10 @@ import signal
 from typing import Any
 
 import pytest
-from fakemachine import Machine
 from faults import account
 from faults.conftest import Lab
 from faults.faultcloud import DENIED, Fault
+from support.fake_machine import Machine
 
 DEADLINE = 3600.0  # seconds: later than any deadline of the tests' configuration
 

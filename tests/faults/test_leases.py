@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from baker.leases import LEASE_SECONDS
+from baker.recovery.lease import LEASE_SECONDS
 from faults import account
 from faults.conftest import Lab
 from faults.faultcloud import DELAYED, KILLED, PAUSED, Fault

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 from typing import cast
 
 import boto3
-from baker import prices
-from baker.awscalls import Clients
+from baker.aws import pricing
+from baker.aws.client import Clients
 from baker.config import from_mapping
 from botocore.stub import Stubber
 from faults import account
@@ -63,4 +63,4 @@ def test_aws_price_list_is_read(lab: Lab) -> None:
         stub.add_response("get_products", {"PriceList": [json.dumps(PRODUCT)]})
         clients = SimpleNamespace(pricing=client)
         config = from_mapping({"aws": {"region": "eu-north-1"}, "s3": {"bucket": "b"}, "source": {"ami": "ami-1"}})
-        assert prices.Prices(cast(Clients, clients)).hourly(config) == {"g4dn.xlarge": 0.558}
+        assert pricing.Prices(cast(Clients, clients)).hourly(config) == {"g4dn.xlarge": 0.558}

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from fakemachine import Machine, Script
 from faults import account
 from faults.conftest import Lab
+from support.fake_machine import Machine, Script
 
 
 def lost(machine: Machine) -> None:

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from bakedmachine import ROOT, Machine
 from localcloud import LocalCloud
+from support.baked_machine import ROOT, Machine
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import openai
 import pytest
 import requests
-from bakedmachine import ROOT, Machine
-from browser import Page, chromium
 from localcloud import LocalCloud
+from support.baked_machine import ROOT, Machine
+from support.browser import Page, chromium
 
 CLIP = ROOT / "service" / "clips" / "verify.flac"
 SAID = "Dashwood"

@@ -1,6 +1,6 @@
 """A bare `salt-call state.apply` on a machine: nothing to do, offline; and honest about what it would do."""
 
-from bakedmachine import Machine
+from support.baked_machine import Machine
 
 CONFIG = "/opt/transcribe/config/transcribe.json"
 

@@ -18,9 +18,9 @@ from typing import Any
 import boto3
 import pytest
 import requests
-from bakedmachine import ROOT
 from localcloud import LocalCloud
 from localcloud.client import folders_of
+from support.baked_machine import ROOT
 
 CLIP = ROOT / "service/clips/verify.flac"
 STATE = "salt/states/transcribe/tuning.sls"

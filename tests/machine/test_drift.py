@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from bakedmachine import Machine
+from support.baked_machine import Machine
 
 ROOT = "/opt/transcribe"
 UNITS = {"service-api-running", "service-worker-running"}

@@ -1,6 +1,6 @@
 """What depends on a GPU and its packages, with a device node and packages made up for the test."""
 
-from bakedmachine import Machine
+from support.baked_machine import Machine
 
 PACKAGE = "linux-image-rehearsed"
 CONTROL = f"Package: {PACKAGE}\\nVersion: 1\\nArchitecture: all\\nMaintainer: x <x@example.com>\\nDescription: x\\n"

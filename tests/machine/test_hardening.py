@@ -1,7 +1,7 @@
 """What the service may do on its machine, asked of systemd and tried out."""
 
 import pytest
-from bakedmachine import Machine
+from support.baked_machine import Machine
 
 ROOT = "/opt/transcribe"
 EXPOSURE = {"transcribe-api": 2.0, "transcribe-worker": 2.5}

@@ -8,8 +8,8 @@ from typing import Any
 
 import boto3
 import pytest
-from bakedmachine import ROOT, Machine
 from localcloud import LocalCloud
+from support.baked_machine import ROOT, Machine
 
 USER_DATA = """#cloud-config
 ssh_authorized_keys: [ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBAKEDMACHINETESTKEY person@example.com]

@@ -4,7 +4,7 @@ import subprocess
 import time
 
 import pytest
-from bakedmachine import ROOT, Machine
+from support.baked_machine import ROOT, Machine
 
 CLIP = ROOT / "service/clips/verify.flac"
 VENV = "/opt/transcribe/venv"

@@ -11,9 +11,10 @@ from typing import Any
 
 import boto3
 import pytest
-from localcloud import Endpoint, LocalCloud, LocalCloudError, baseroot, host
+from localcloud import Endpoint, LocalCloud, LocalCloudError, host
 from localcloud.client import folders_of
 from localcloud.common import PROJECT, say_on_stderr
+from localcloud.machines import base_image
 
 pytestmark = [
     pytest.mark.machine,
@@ -35,7 +36,7 @@ class Site:
         mine, project = folders_of(root), folders_of(PROJECT)
         host.prepare(say_on_stderr)
         mine.roots.mkdir(parents=True)
-        baseroot.folder(mine).symlink_to(baseroot.ensure(project, say_on_stderr))
+        base_image.folder(mine).symlink_to(base_image.ensure(project, say_on_stderr))
         (project.cache / "models").mkdir(exist_ok=True)
         (mine.cache / "models").symlink_to(project.cache / "models")
         self.start()

@@ -11,8 +11,8 @@ from typing import Any
 
 import boto3
 import pytest
-from bakedmachine import ROOT
 from localcloud import LocalCloud
+from support.baked_machine import ROOT
 
 HANGS = "#!/bin/bash\nsleep infinity\n"
 # A machine that claims success at once, with a nonce that is not its own.

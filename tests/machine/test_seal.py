@@ -2,7 +2,7 @@
 
 import json
 
-from bakedmachine import Machine
+from support.baked_machine import Machine
 
 CANARY = "canary-5f1c"
 PLANTED = (

@@ -4,8 +4,8 @@ import json
 from datetime import datetime
 
 import pytest
-from bakedmachine import ROOT as TREE
-from bakedmachine import Machine
+from support.baked_machine import ROOT as TREE
+from support.baked_machine import Machine
 
 ROOT = "/opt/transcribe"
 IMPORTS = {
@@ -66,7 +66,7 @@ def test_cache_info_is_what_its_readers_expect(machine: Machine) -> None:
 
 def test_cache_info_is_valid_when_the_warm_up_fails(machine: Machine) -> None:
     """The seed's critical fault: its fallback file was no JSON."""
-    engine = f"{ROOT}/scripts/transcribe/warmup.py"
+    engine = f"{ROOT}/scripts/transcribe/model_cache/warmup.py"
     machine.sh(f"cp {engine} /run/warmup.py; echo 'raise SystemExit(\"no kernel\")' >{engine}")
     machine.sh(f"rm {ROOT}/cache/cache_info.json")
     try:

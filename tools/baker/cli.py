@@ -8,8 +8,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from baker import aftercare, catalog, clouds, commands, events, imagecommands, interrupts
+from baker import interrupts, target
+from baker.commands import bake as commands
+from baker.commands import images, recover
+from baker.display import events
 from baker.errors import BakeError, Interrupted, UsageError
+from baker.images import catalog
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 OK, FAILED, USAGE = 0, 1, 2
@@ -81,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     rehearse.add_argument("--model", metavar="ID", default="", help="a model of the real hub instead of the small one")
     rehearse.add_argument("--config", metavar="FILE", type=Path, help="sections of bake.toml, over the local cloud's")
     _wishes(rehearse)
-    rehearse.set_defaults(run=commands.rehearse, cloud=clouds.LOCAL)
+    rehearse.set_defaults(run=commands.rehearse, cloud=target.LOCAL)
 
     _aftercare(commands_)
 
@@ -92,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     )
     shell.add_argument("image", metavar="IMAGE", help="an image's id, \"latest\", or a machine's id")
     shell.add_argument("--disk", action="store_true", help="only enter the image's disk; boot nothing")
-    shell.set_defaults(run=commands.shell, cloud=clouds.LOCAL)
+    shell.set_defaults(run=commands.shell, cloud=target.LOCAL)
     return top
 
 
@@ -100,34 +104,34 @@ def _image_commands(commands_: "argparse._SubParsersAction[argparse.ArgumentPars
     """What is done with images that exist."""
     list_ = commands_.add_parser("list", help="every image, and who needs it")
     list_.add_argument("--json", action="store_true", help="for programs")
-    list_.set_defaults(run=imagecommands.list_images)
+    list_.set_defaults(run=images.list_images)
 
     publish = commands_.add_parser("publish", help="copy and share an image, and make it the one that is launched")
     publish.add_argument(
         "image", metavar="IMAGE", nargs="?", default=catalog.LATEST, help="an image's id or name; default: latest"
     )
-    publish.set_defaults(run=imagecommands.publish)
+    publish.set_defaults(run=images.publish)
 
     rollback = commands_.add_parser("rollback", help="publish again what was published before")
-    rollback.set_defaults(run=imagecommands.rollback)
+    rollback.set_defaults(run=images.rollback)
 
     prune = commands_.add_parser("prune", help="remove old images that nobody needs; only says which without --yes")
     prune.add_argument("--keep", metavar="N", type=int, help="how many of the newest stay; default: [publish] keep")
     prune.add_argument("--yes", action="store_true", help="remove them")
-    prune.set_defaults(run=imagecommands.prune)
+    prune.set_defaults(run=images.prune)
 
     diff = commands_.add_parser("diff", help="what separates two images")
     diff.add_argument("a", metavar="A", help="an image's id or name, latest, or published")
     diff.add_argument("b", metavar="B", nargs="?", default=catalog.LATEST, help="likewise; default: latest")
     diff.add_argument("--json", action="store_true", help="for programs")
-    diff.set_defaults(run=imagecommands.diff)
+    diff.set_defaults(run=images.diff)
 
     launch = commands_.add_parser("launch", help="start what serves from the published image")
     launch.add_argument("--group", action="store_true", help="an Auto Scaling group behind a target group")
     launch.add_argument("--keys", metavar="FILE", type=Path, help="lines of api_server.py --new-key")
     launch.add_argument("--wait", action="store_true", help="until every machine answers here, as its keys say")
     launch.add_argument("--end", action="store_true", help="end and remove all that was launched under the name")
-    launch.set_defaults(run=imagecommands.launch)
+    launch.set_defaults(run=images.launch)
 
     for command in (list_, publish, rollback, prune, diff, launch):
         _where(command)
@@ -138,7 +142,7 @@ def _aftercare(commands_: "argparse._SubParsersAction[argparse.ArgumentParser]")
     """Commands for bakes whose launcher is gone."""
     status = commands_.add_parser("status", help="show the newest bakes and what exists of them")
     status.add_argument("--json", action="store_true", help="as JSON")
-    status.set_defaults(run=aftercare.status)
+    status.set_defaults(run=recover.status)
 
     resume = commands_.add_parser("resume", help="continue a bake whose launcher died")
     resume.add_argument("bake", metavar="BAKE", nargs="?", default="", help="default: the one that is not finished")
@@ -148,7 +152,7 @@ def _aftercare(commands_: "argparse._SubParsersAction[argparse.ArgumentParser]")
     reap = commands_.add_parser("reap", help="show what is left of bakes past their deadline; --yes removes it")
     reap.add_argument("--bake", metavar="BAKE", default="", help="of this bake, whatever its deadline")
     reap.add_argument("--yes", action="store_true", help="remove it")
-    reap.set_defaults(run=aftercare.reap)
+    reap.set_defaults(run=recover.reap)
     for command in (status, resume, reap):
         _where(command)
         command.set_defaults(model="")
@@ -156,7 +160,7 @@ def _aftercare(commands_: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _where(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", metavar="FILE", type=Path, help="instead of bake.toml")
-    command.add_argument("--cloud", choices=(clouds.AWS, clouds.LOCAL), default=clouds.AWS, help="default: aws")
+    command.add_argument("--cloud", choices=(target.AWS, target.LOCAL), default=target.AWS, help="default: aws")
 
 
 def _wishes(command: argparse.ArgumentParser) -> None:

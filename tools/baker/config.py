@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from baker import configvalues, launchspec
+from baker import configvalues
+from baker.aws import requests
 from baker.errors import UsageError
 
 Section = TypeVar("Section")
@@ -55,7 +56,7 @@ class Instance:
     """The machine that bakes. Types, markets and subnets are tried in order when AWS has no capacity."""
 
     types: tuple[str, ...] = ("g4dn.xlarge",)
-    markets: tuple[str, ...] = (launchspec.ON_DEMAND,)
+    markets: tuple[str, ...] = (requests.ON_DEMAND,)
     subnets: tuple[str, ...] = ()
     volume_gb: int = 0  # 0: as large as the source image's
     security_group: str = ""

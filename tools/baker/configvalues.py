@@ -3,7 +3,7 @@
 import re
 from typing import TYPE_CHECKING
 
-from baker import launchspec
+from baker.aws import requests
 from baker.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def check(config: "Config") -> None:
         raise UsageError("[source] needs owner and name together: a name alone would trust any account")
     if not config.instance.types:
         raise UsageError("[instance] types names no instance type")
-    if not config.instance.markets or set(config.instance.markets) - set(launchspec.MARKETS):
-        raise UsageError(f"[instance] markets must name some of: {', '.join(launchspec.MARKETS)}")
+    if not config.instance.markets or set(config.instance.markets) - set(requests.MARKETS):
+        raise UsageError(f"[instance] markets must name some of: {', '.join(requests.MARKETS)}")
     if config.instance.volume_gb < 0:
         raise UsageError("[instance] volume_gb must not be negative")
     _check_addresses(config)

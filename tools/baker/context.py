@@ -10,17 +10,17 @@ from pathlib import Path
 import boto3
 
 from baker import interrupts
-from baker.awscalls import Clients, connect, only_looking, open_session
-from baker.bucket import Bucket
+from baker.aws.client import Clients, connect, only_looking, open_session
+from baker.aws.dry_run import Permissions
+from baker.aws.images import Images
+from baker.aws.instances import Machines
+from baker.aws.network import Networks
+from baker.aws.placement import Zones
+from baker.aws.pricing import Prices
+from baker.aws.s3 import Bucket
+from baker.aws.volumes import Storage
 from baker.config import Config
-from baker.images import Images
-from baker.machines import Machines
-from baker.networks import Networks
-from baker.permissions import Permissions
-from baker.places import Zones
-from baker.prices import Prices
-from baker.progress import Display
-from baker.storage import Storage
+from baker.display.progress import Display
 
 
 @dataclass(frozen=True)

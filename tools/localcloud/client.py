@@ -14,7 +14,10 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from . import baseroot, guest, host, keeper, machines, models
+from localcloud import host
+from localcloud.hub import models
+from localcloud.machines import base_image, guest, machines, supervisor
+
 from .common import Folders, LocalCloudError, Say, say_on_stderr
 from .endpoint import MODEL, Endpoint
 
@@ -39,7 +42,7 @@ class LocalCloud:
         folders.state.mkdir(parents=True, exist_ok=True)
         with (folders.state / "start.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            baseroot.ensure(folders, say)
+            base_image.ensure(folders, say)
             _ensure_model(folders, say)
             return _running(folders) or _start(folders)
 
@@ -232,5 +235,5 @@ def _on_disk(folders: Folders, image_id: str, argv: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(dir=folders.machines, prefix="disk-") as scratch:
         for name in ("upper", "work", "root"):
             Path(scratch, name).mkdir()
-        spec = keeper.Spec(name=f"disk-{os.getpid()}", folder=scratch, layers=tuple(disk), command=tuple(argv))
+        spec = supervisor.Spec(name=f"disk-{os.getpid()}", folder=scratch, layers=tuple(disk), command=tuple(argv))
         return subprocess.run(machines.keeper_command(spec), check=False).returncode

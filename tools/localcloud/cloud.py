@@ -6,13 +6,14 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import guest
+from localcloud.aws.moto_instances import Records
+from localcloud.aws.query_protocol import ApiError
+from localcloud.machines import guest
+from localcloud.machines.disk_images import Image, Images
+from localcloud.machines.machines import Launch, Machines
+from localcloud.machines.port_forward import Forwarder
+
 from .common import Folders, LocalCloudError
-from .images import Image, Images
-from .machines import Launch, Machines
-from .network import Forwarder
-from .records import Records
-from .wire import ApiError
 
 POWER_OFF_SECONDS = 120.0
 

@@ -13,11 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
-from . import keeping
+from localcloud.aws import persistence
+from localcloud.aws.moto_instances import Records
+
 from .cloud import Cloud
 from .common import Folders, LocalCloudError, write_json
 from .endpoint import BUCKET, REGION, Endpoint
-from .records import Records
 from .server import Activity, Served, aws_app, control_app, hub_app
 
 IDLE_SECONDS = 4 * 3600.0
@@ -27,7 +28,7 @@ TICK_SECONDS = 5.0
 def code_version() -> str:
     """Changes when the local cloud's own code does, so that an old process is not mistaken for it."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -42,7 +43,7 @@ class Daemon:
         self._ended = threading.Event()
         records = Records(REGION)
         records.create_bucket(BUCKET)
-        keeping.restore(folders)
+        persistence.restore(folders)
         self.cloud = Cloud(folders, records)
         version = code_version()
         control = control_app(self.cloud, stop=self._ended.set, facts=lambda: {"version": version, "pid": os.getpid()})

@@ -25,7 +25,8 @@ class Endpoint:
 
     @classmethod
     def on(cls, *, api_port: int, hub_port: int) -> "Endpoint":
-        from . import baseroot, models
+        from localcloud.hub import models
+        from localcloud.machines import base_image
 
         return cls(
             api_url=f"http://127.0.0.1:{api_port}",
@@ -36,6 +37,6 @@ class Endpoint:
             bucket=BUCKET,
             access_key_id="local",
             secret_access_key="local",  # noqa: S106 - signs nothing: the local cloud checks no signature
-            source_ami=baseroot.source_ami(),
+            source_ami=base_image.source_ami(),
             model_id=models.SOURCES[MODEL].id,
         )

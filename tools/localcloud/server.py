@@ -15,12 +15,14 @@ os.environ |= {"MOTO_EC2_LOAD_DEFAULT_AMIS": "false", "MOTO_ENABLE_AMI_VALIDATIO
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 
-from . import conditions, keeping, models
+from localcloud.aws import persistence, s3_conditions
+from localcloud.aws.ec2 import Ec2Layer
+from localcloud.aws.query_protocol import ApiError
+from localcloud.hub import models
+from localcloud.hub.server import Repository, create_app
+
 from .cloud import Cloud
 from .common import Folders, LocalCloudError
-from .ec2 import Ec2Layer
-from .hub import Repository, create_app
-from .wire import ApiError
 
 CONTROL = "/_cloud/"
 
@@ -84,7 +86,9 @@ class Activity:
 
 def aws_app(cloud: Cloud, control: WSGIApplication, activity: Activity) -> WSGIApplication:
     """The AWS API, with the control API below CONTROL."""
-    moto = keeping.keeping(conditions.atomic(DomainDispatcherApplication(create_backend_app)), cloud.images.folders)
+    moto = persistence.keeping(
+        s3_conditions.atomic(DomainDispatcherApplication(create_backend_app)), cloud.images.folders
+    )
     layer = Ec2Layer(moto, cloud)
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

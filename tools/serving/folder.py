@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from baker import pillar
 from baker.errors import UsageError
-from baker.modelhub import resolve
-from localcloud import models
+from baker.inputs import pillar
+from baker.inputs.model_hub import resolve
+from localcloud.hub import models
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICE = ROOT / "service"

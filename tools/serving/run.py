@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from baker import pillar
+from baker.inputs import pillar
 
 from serving.folder import EXIT_USAGE, ROOT, SERVICE, ServeError, environment, fill_cache, find_model, machine_folder
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-SERVICE = Path(__file__).parents[3] / "service"  # where lockedvenv.py and the locks lie
+SOURCE = Path(__file__).parents[3]  # has salt/ and service/
 DONE = {"missing": "installed", "wrong": "replaced", "damaged": "repaired", "extra": "removed"}
 Result = dict[str, Any]
 
@@ -15,7 +15,7 @@ __opts__: dict[str, Any]
 
 def synced(name: str, lock: str, python: str = "python3") -> Result:
     """Make the environment `name` hold exactly the packages that service/`lock` pins, changing only what differs."""
-    arguments = [name, str(SERVICE / lock)]
+    arguments = [name, str(SOURCE / "service" / lock)]
     found = _lockedvenv("check", arguments)
     if "error" in found:
         return _result(name, result=False, comment=found["error"])
@@ -30,7 +30,7 @@ def synced(name: str, lock: str, python: str = "python3") -> Result:
 
 
 def _lockedvenv(action: str, arguments: list[str]) -> dict[str, Any]:
-    command = [sys.executable, str(SERVICE / "lockedvenv.py"), action, *arguments]
+    command = [sys.executable, str(SOURCE / "salt/lockedvenv.py"), action, *arguments]
     done = __salt__["transcribe_run.locked"]("venv", command)
     try:
         answer: dict[str, Any] = json.loads(done["stdout"])

@@ -5,14 +5,16 @@ from pathlib import Path
 
 from flask import Flask
 
+from transcribe.api import errors, middleware
+from transcribe.api.auth import Keys
+from transcribe.api.job_watcher import GRACE_SECONDS, Watcher
+from transcribe.api.routes import health, jobs, models, openapi, page, transcriptions
+from transcribe.jobs.store import Store
+
 from ..config import Config
-from ..store import Store
-from . import audio, door, errors, health, jobs, models, openapi, page
 from .context import EXTENSION, Context
-from .keys import Keys
 from .metrics import Metrics
 from .upload import ROOM_FOR_FIELDS, SpoolingRequest
-from .watch import GRACE_SECONDS, Watcher
 
 
 def create_app(config: Config, store: Store, *, grace: float = GRACE_SECONDS) -> Flask:
@@ -38,8 +40,8 @@ def create_app(config: Config, store: Store, *, grace: float = GRACE_SECONDS) ->
     metrics.watch(lambda: watcher.snapshot, store.counts)
     app.extensions[EXTENSION] = shared
     errors.register(app)
-    door.register(app, shared)
-    for part in (audio, jobs, models, health, openapi, page):
+    middleware.register(app, shared)
+    for part in (transcriptions, jobs, models, health, openapi, page):
         app.register_blueprint(part.blueprint)
     watcher.start()
     return app

@@ -9,14 +9,15 @@ from datetime import datetime
 
 from flask import current_app, g
 
-from .. import cacheinfo
+from transcribe.api.auth import Keys
+from transcribe.api.job_watcher import Watcher
+from transcribe.jobs.models import Bounds
+from transcribe.jobs.store import Store
+from transcribe.model_cache import info
+
 from ..config import Config
-from ..jobs import Bounds
-from ..store import Store
 from .errors import busy
-from .keys import Keys
 from .metrics import Metrics
-from .watch import Watcher
 
 EXTENSION = "transcribe"
 ALIAS = "whisper-1"
@@ -57,8 +58,8 @@ class Context:
     def model_created(self) -> int:
         """When the model was cached, as a Unix time; when the server started if that is not known."""
         try:
-            return int(datetime.fromisoformat(cacheinfo.read(self.config.cache_info).timestamp).timestamp())
-        except cacheinfo.CacheError:
+            return int(datetime.fromisoformat(info.read(self.config.cache_info).timestamp).timestamp())
+        except info.CacheError:
             return int(self.started)
 
     @contextmanager

@@ -11,8 +11,9 @@ from typing import Any
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
+from transcribe.jobs.models import JobError
+
 from .. import logs
-from ..jobs import JobError
 
 RETRY_MOST = 120  # seconds; above this OpenAI's client does not retry at all
 TYPES = {403: "permission_error", 429: "rate_limit_error"}

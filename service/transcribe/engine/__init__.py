@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .api import Chunk, ChunkResult, EngineError
+from transcribe.engine.chunks import Chunk, ChunkResult, EngineError
 
 if TYPE_CHECKING:
-    from .runner import Runner
+    from transcribe.engine.decode.scheduler import Runner
 
 __all__ = ["Chunk", "ChunkResult", "Engine", "EngineError"]
 
@@ -36,7 +36,7 @@ class Engine:
         `device` and `dtype` may be "auto"; `max_chunks` is the size of the decoder's batch; prepared weights and
         kernels are kept under `cache_dir`. Raises EngineError with one line for the user.
         """
-        from . import loading
+        from transcribe.engine import load as loading
 
         runner, torch_dtype, facts = loading.load(
             model_dir, loading.Wish(device=device, dtype=dtype, max_chunks=max_chunks, cache_dir=cache_dir)

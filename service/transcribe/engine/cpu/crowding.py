@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from . import openmp
+from transcribe.engine.cpu import threads as openmp
 
 LOOK_SECONDS = 0.25
 CROWDED = 0.15  # threads that stood ready and had no core, on average

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import passes
+from transcribe.engine.cpu import ops
+from transcribe.engine.cpu.constants import BLOCK, DOT_OUTPUTS, OUTPUTS, SMALLEST
+from transcribe.engine.cpu.ops import Levels, Product
+
 from .library import Library
-from .passes import Levels, Product
-from .sizes import BLOCK, DOT_OUTPUTS, OUTPUTS, SMALLEST
 
 Linear = Callable[[Tensor], Tensor]
 
@@ -42,7 +43,7 @@ class Matrix:
     def __call__(self, x: Tensor) -> Tensor:
         """float32 [..., in] → [..., out]"""
         rows = x.reshape(-1, x.shape[-1])
-        return self.times(passes.rounded(self.library, rows)).wide().view(*x.shape[:-1], -1)
+        return self.times(ops.rounded(self.library, rows)).wide().view(*x.shape[:-1], -1)
 
 
 def many_rows(library: Library, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Matrix:

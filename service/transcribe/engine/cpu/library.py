@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from . import openmp
+from transcribe.engine.cpu import threads as openmp
 
 if TYPE_CHECKING:
     import llvmlite.binding as llvm
 
-KERNELS = ("dots.py", "kernels.py", "listening.py", "choosing.py")
-SOURCES = ("sizes.py", "vector.py", *KERNELS, "compiling.py", "library.py")
+KERNELS = ("argmax", "attention", "compile", "layers", "simd", "vnni")
+SOURCES = ("constants.py", "library.py", *(f"source/{name}.py" for name in KERNELS))
 PATTERN, OURS = "kernels-*.o", "kernels-*"  # whole, and also what a writer that was killed left
 DIGEST = 32  # bytes of SHA-256 before the code
 
@@ -98,7 +98,7 @@ def _key() -> str:
 
     parts = [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
     parts += [f"{name} {importlib.metadata.version(name)}" for name in ("numba", "llvmlite")]
-    sources = [Path(__file__).with_name(name).read_bytes() for name in SOURCES]
+    sources = [(Path(__file__).parent / name).read_bytes() for name in SOURCES]
     return hashlib.sha256(b"\0".join([*(part.encode() for part in parts), *sources])).hexdigest()[:16]
 
 
@@ -128,7 +128,7 @@ def _roots_own(folder: Path) -> bool:
 
 @functools.cache
 def _compiled() -> bytes:
-    from .compiling import compiled  # numba, which takes time and memory
+    from transcribe.engine.cpu.source.compile import compiled  # numba, which takes time and memory
 
     return compiled(_target())
 

@@ -1,0 +1,89 @@
+"""API keys: a file of names and digests, read again when it changes.
+
+A line is `NAME SHA256`, made by `api_server.py --new-key NAME`. Keys are 256 random bits, so a plain digest of one
+cannot be searched, and needs no salt. Lines that cannot be read are skipped and logged by number; the others count.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import threading
+import time
+from pathlib import Path
+
+from transcribe import logs
+
+LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})\s+(?P<digest>[0-9a-f]{64})")
+CHECK_SECONDS = 1.0
+
+
+class Keys:
+    """The keys of one file. Without a file everyone is the same client, whose id is ''."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._checked = 0.0
+        self._mark: tuple[int, int, int] | None = None
+        self._digests: dict[str, bytes] = {}
+
+    @property
+    def on(self) -> bool:
+        """A key is asked for."""
+        return self.path is not None
+
+    def identify(self, authorization: str | None) -> str | None:
+        """The name of the key in an Authorization header, '' if none are used, None if it is not one of ours."""
+        if self.path is None:
+            return ""
+        scheme, _, key = (authorization or "").partition(" ")
+        presented = hashlib.sha256(key.strip().encode()).digest()
+        found = None
+        for name, digest in self._current().items():  # all of them, each in constant time
+            if hmac.compare_digest(presented, digest):
+                found = name
+        return found if scheme.lower() == "bearer" else None
+
+    def _current(self) -> dict[str, bytes]:
+        with self._lock:
+            if time.monotonic() - self._checked >= CHECK_SECONDS:
+                self._checked = time.monotonic()
+                self._reload()
+            return self._digests
+
+    def _reload(self) -> None:
+        assert self.path is not None
+        try:
+            status = self.path.stat()
+            mark = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if mark != self._mark:
+                self._digests = read(self.path)
+                self._mark = mark
+                logs.event("keys_read", keys=len(self._digests))
+        except (OSError, UnicodeError) as error:
+            if self._mark is not None or self._digests:
+                logs.failure("keys_unreadable", error)
+            self._digests, self._mark = {}, None  # nobody may come in on keys that may have been withdrawn
+
+
+def read(path: Path) -> dict[str, bytes]:
+    """Names and digests. Raises OSError or UnicodeError."""
+    digests: dict[str, bytes] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        stripped = line.partition("#")[0].strip()
+        match = LINE.fullmatch(stripped)
+        if match and match["name"] not in digests:
+            digests[match["name"]] = bytes.fromhex(match["digest"])
+        elif stripped:
+            logs.warning("keys_line_skipped", line=number)
+    return digests
+
+
+def new_key(name: str) -> tuple[str, str]:
+    """A fresh key, and its line for the file. Raises ValueError for a name that cannot stand in the file."""
+    key = f"sk-{secrets.token_urlsafe(32)}"
+    line = f"{name} {hashlib.sha256(key.encode()).hexdigest()}"
+    if not LINE.fullmatch(line):
+        raise ValueError("a key's name has 1 to 64 letters, digits, dots, dashes or underscores")
+    return key, line

@@ -1,0 +1,102 @@
+"""Runs the server from READY to a graceful stop, and keeps systemd informed."""
+
+import http.client
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+from transcribe import logs
+from transcribe.api.app import context_of, create_app
+from transcribe.api.context import Context
+from transcribe.api.retention import Janitor
+from transcribe.api.webhooks import Caller
+from transcribe.api.wsgi import Server, create_server
+from transcribe.config import Config
+from transcribe.jobs.store import Store
+from transcribe.sdnotify import notify, watchdog_seconds
+
+DRAIN_SECONDS = 20.0  # how long running requests may take when the server is asked to stop
+LAST_SECONDS = 2.0  # and how long the others have to be told to come back
+CHECK_SECONDS = 10.0  # an answer that takes longer is a hang
+ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
+
+
+def serve(config: Config) -> None:
+    """Serves until SIGTERM or SIGINT. Raises OSError or StoreError if it cannot start."""
+    store = Store(config.database)
+    app = create_app(config, store)
+    shared = context_of(app)
+    server = create_server(app, config)
+    helpers: list[Janitor | Caller] = [Janitor(config, store)]
+    if config.callbacks.enabled:
+        helpers.append(Caller(store, Path(config.callbacks.secret_file)))
+    for helper in helpers:
+        helper.start()
+    stop_on_signals(shared, server)
+    threading.Thread(target=_watchdog, args=(server,), name="watchdog", daemon=True).start()
+    logs.event("listening", host=server.effective_host, port=int(server.effective_port))
+    notify("READY=1\nSTATUS=listening")
+    server.run()
+    for helper in helpers:
+        helper.stop()
+    shared.watcher.stop()
+    logs.event("stopped")
+
+
+def stop_on_signals(shared: Context, server: Server) -> None:
+    """The first signal drains, then stops; a second one stops at once."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        if shared.draining.is_set():
+            raise SystemExit
+        shared.draining.set()
+        threading.Thread(target=_drain, args=(shared, server), name="drain", daemon=True).start()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+def _drain(shared: Context, server: Server) -> None:
+    notify("STOPPING=1\nSTATUS=draining")
+    logs.event("draining", requests=_busy(server))
+    _until_idle(server, DRAIN_SECONDS)
+    shared.closing.set()
+    _until_idle(server, LAST_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _until_idle(server: Server, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while _busy(server) and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def _busy(server: Server) -> int:
+    """Connections with a request that is being answered."""
+    return sum(bool(channel.requests) for channel in list(server.active_channels.values()))
+
+
+def _watchdog(server: Server) -> None:
+    """Reports to systemd as long as the server answers; a report by timer alone would hide a hang."""
+    interval = watchdog_seconds()
+    if interval is None:
+        return
+    host = ANY_ADDRESS.get(str(server.effective_host), str(server.effective_host))
+    while True:
+        if _answers(host, int(server.effective_port)):
+            notify("WATCHDOG=1")
+        time.sleep(interval / 4)
+
+
+def _answers(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=CHECK_SECONDS)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,97 @@
+"""A finished job in the format that its client asked for, whole or as a stream of events."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from flask import Response
+
+from transcribe import formats
+from transcribe.api.context import Context
+from transcribe.api.errors import from_exception
+from transcribe.api.params import Params
+from transcribe.api.waiting import checked
+from transcribe.formats import Answer
+from transcribe.jobs.models import Job
+from transcribe.types import Segment, Transcript
+
+PING_SECONDS = 10.0  # so that no proxy thinks a silent stream is dead
+
+
+def answer_of(shared: Context, job: Job, params: Params) -> Answer:
+    """The finished job's result."""
+    translated = job.options.task == "translate"
+    language = "en" if translated else job.language or job.options.language or ""
+    transcript = Transcript(language, job.length, tuple(shared.store.segments(job.id)))
+    return Answer(transcript, job.options.task, params.granularities, params.logprobs, job.coverage or {})
+
+
+def written(answer: Answer, response_format: str) -> Response:
+    """The answer as an HTTP response."""
+    if response_format in formats.TEXT_WRITERS:
+        mimetype, write = formats.TEXT_WRITERS[response_format]
+        return Response(write(answer), content_type=mimetype)
+    body = formats.JSON_WRITERS[response_format](answer)
+    return Response(json.dumps(body, ensure_ascii=False), mimetype="application/json")
+
+
+class Deltas:
+    """Cuts the text into pieces which, put together, are exactly the stripped whole."""
+
+    def __init__(self) -> None:
+        self._begun = False
+        self._held = ""  # white space that is only part of the text if something follows
+
+    def add(self, text: str) -> str:
+        """The next piece; '' if there is none yet."""
+        text = self._held + text
+        if not self._begun:
+            text = text.lstrip()
+        piece = text.rstrip()
+        self._held = text[len(piece) :]
+        self._begun = self._begun or bool(piece)
+        return piece
+
+
+def events(shared: Context, first: Job, updates: Iterator[Job], params: Params) -> Iterator[bytes]:
+    """OpenAI's stream: deltas while the audio is being worked on, then the whole. Failures are events too."""
+    deltas, last, quiet = Deltas(), -1, time.monotonic()
+    job, progress = first, -1.0
+    try:
+        while True:
+            if job.over or job.progress != progress:
+                checked(job) if job.over else None
+                progress = job.progress
+                segments = shared.store.segments(job.id, after=last)
+                last = segments[-1].id if segments else last
+                yield from _pieces(segments, deltas, params)
+                quiet = time.monotonic() if segments else quiet
+            if job.over:
+                yield _event(_done(answer_of(shared, job, params), params))
+                return
+            if time.monotonic() - quiet > PING_SECONDS:
+                quiet = time.monotonic()
+                yield b": ping\n\n"
+            job = next(updates)
+    except Exception as error:
+        yield _event(from_exception(error).body())
+
+
+def _pieces(segments: Sequence[Segment], deltas: Deltas, params: Params) -> Iterator[bytes]:
+    for segment in segments:
+        if params.response_format == "verbose_json":
+            times = {"id": str(segment.id), "start": segment.start, "end": segment.end, "text": segment.text}
+            yield _event({"type": "transcript.text.segment", **times})
+        if piece := deltas.add(segment.text):
+            event: dict[str, Any] = {"type": "transcript.text.delta", "delta": piece}
+            yield _event({**event, "logprobs": formats.logprobs((segment,))} if params.logprobs else event)
+
+
+def _done(answer: Answer, params: Params) -> dict[str, Any]:
+    body = formats.JSON_WRITERS.get(params.response_format, formats.json)(answer)
+    return {"type": "transcript.text.done", **body}
+
+
+def _event(body: dict[str, Any]) -> bytes:
+    return b"data: %s\n\n" % json.dumps(body, ensure_ascii=False).encode()

@@ -1,0 +1,53 @@
+"""Removes what nobody needs any more: uploads of jobs that are over, jobs past their time, halves of uploads."""
+
+import re
+import threading
+import time
+
+from transcribe import logs
+from transcribe.api.upload import PART
+from transcribe.config import Config
+from transcribe.jobs.store import Store
+
+ROUND_SECONDS = 5.0
+ORPHAN_SECONDS = 60.0  # an upload without a job may be about to get one
+SPOOLED = re.compile(r"[0-9a-f]{32}")
+
+
+class Janitor:
+    """The thread that tidies up."""
+
+    def __init__(self, config: Config, store: Store) -> None:
+        self._config = config
+        self._store = store
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
+
+    def start(self) -> None:
+        """Removes what an earlier process left half done, and starts the thread."""
+        for path in self._config.temp.glob(f"*{PART}"):
+            path.unlink(missing_ok=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self._stop.set()
+        self._thread.join()
+
+    def once(self, now: float) -> None:
+        """One round, at the Unix time `now`."""
+        for job_id in self._store.expire(now - self._config.retention.results_hours * 3600):
+            logs.event("job_expired", job=job_id)
+        for path in self._config.temp.iterdir():
+            if not SPOOLED.fullmatch(path.name):
+                continue
+            job = self._store.get(path.name)
+            if job.over if job else now - path.stat().st_mtime > ORPHAN_SECONDS:
+                path.unlink(missing_ok=True)
+
+    def _run(self) -> None:
+        while not self._stop.wait(ROUND_SECONDS):
+            try:
+                self.once(time.time())
+            except Exception as error:
+                logs.failure("janitor_failed", error)

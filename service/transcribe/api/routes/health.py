@@ -1,0 +1,79 @@
+"""/health, /ready and /metrics. They read figures in memory, so that no disk or model can delay them."""
+
+import time
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+
+from transcribe.api.context import Context, context
+
+blueprint = Blueprint("health", __name__)
+
+STATUS = {
+    "loading": "initializing",
+    "ready": "healthy",
+    "draining": "draining",
+    "broken": "critical",
+    "absent": "critical",
+}
+NEARLY_FULL = 0.9
+
+
+@blueprint.get("/health")
+def health() -> Response:
+    """This process lives; the rest says how the worker and the queue are."""
+    return jsonify(health_body(context()))
+
+
+@blueprint.get("/ready")
+def ready() -> tuple[Response, int]:
+    """200 if a request sent now would be worked on, else 503 with the reason."""
+    reason = not_ready(context())
+    return jsonify({"ready": not reason, "reason": reason or None}), 503 if reason else 200
+
+
+@blueprint.get("/metrics")
+def metrics() -> Response:
+    """For Prometheus."""
+    return Response(context().metrics.text(), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def not_ready(shared: Context) -> str:
+    """Why no request should be sent here, or ''."""
+    snapshot = shared.watcher.snapshot
+    if shared.draining.is_set():
+        return "the server is draining"
+    if not shared.watcher.alive:
+        return "the job store cannot be read"
+    if snapshot.worker_state != "ready":
+        detail = snapshot.worker.get("reason")
+        return f"the worker is {snapshot.worker_state}" + (f": {detail}" if detail else "")
+    return ""
+
+
+def health_body(shared: Context) -> dict[str, Any]:
+    """The figures of the seed's health check and the queue's."""
+    snapshot, limits = shared.watcher.snapshot, shared.config.limits
+    worker, queue = snapshot.worker, snapshot.queue
+    state = "draining" if shared.draining.is_set() else snapshot.worker_state
+    status = STATUS.get(state, "critical")
+    full = queue.queued + queue.running >= NEARLY_FULL * limits.queue_jobs
+    full = full or queue.seconds >= NEARLY_FULL * limits.queue_audio_seconds
+    return {
+        "status": "degraded" if status == "healthy" and full else status,
+        "ready": not not_ready(shared),
+        "device": worker.get("device"),
+        "dtype": worker.get("dtype"),
+        "cuda_available": worker.get("cuda"),
+        "torch_version": worker.get("torch"),
+        "model": worker.get("model") or shared.config.model.id,
+        "model_revision": shared.revision,
+        "queue": {"jobs_queued": queue.queued, "jobs_running": queue.running, "audio_seconds": round(queue.seconds, 1)},
+        "worker": {
+            "state": snapshot.worker_state,
+            "reason": worker.get("reason"),
+            "speed": snapshot.speed,
+            "seconds_since_report": round(time.time() - worker["updated"], 1) if worker else None,
+        },
+        "uptime_seconds": round(time.time() - shared.started, 1),
+    }

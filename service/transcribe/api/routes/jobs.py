@@ -1,0 +1,162 @@
+"""/v1/jobs: transcriptions that outlive their request."""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, request
+
+from transcribe.api import webhooks
+from transcribe.api.context import Context, context, key_id
+from transcribe.api.errors import ApiError, bad_request
+from transcribe.api.params import LARGEST_PAGE, Params, parse
+from transcribe.api.responses import answer_of, written
+from transcribe.api.submission import submit
+from transcribe.api.upload import form
+from transcribe.api.waiting import checked
+from transcribe.formats import JSON_WRITERS, TEXT_WRITERS, segment_body, words_body
+from transcribe.jobs.models import Job
+
+blueprint = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
+
+JOB_ID = re.compile(r"[0-9a-f]{32}")
+FORMATS = {"txt": "text"} | {name: name for name in (*TEXT_WRITERS, *JSON_WRITERS)}
+DEFAULT_PAGE = 20
+
+
+@blueprint.post("")
+def create() -> tuple[Response, int, dict[str, str]]:
+    """Takes a recording; from the 202 on, its job survives any crash."""
+    shared = context()
+    shared.refuse_while_draining()
+    with shared.slot():
+        fields = form(request)
+        task = fields.get("task") or shared.config.model.task
+        if task not in ("transcribe", "translate"):
+            raise bad_request("task must be transcribe or translate.", "task", "invalid_value")
+        params = parse(fields, shared.config, models=shared.models, task=task)
+        if params.stream:
+            raise bad_request("Jobs are not streamed; ask for their segments instead.", "stream", "unsupported_value")
+        callback = fields.get("callback_url", "")
+        webhooks.check(shared.config, callback)
+        job = submit(replace(params, callback=callback), detached=True)
+    return jsonify(job_body(shared, job)), 202, {"Location": f"/v1/jobs/{job.id}"}
+
+
+@blueprint.get("")
+def listing() -> Response:
+    """The key's jobs, newest first; `after` is the last id of the page before."""
+    shared = context()
+    limit = _whole("limit", DEFAULT_PAGE, 1, LARGEST_PAGE)
+    after = request.args.get("after")
+    before = owned(after).created if after else None
+    found = shared.store.jobs(key_id(), limit=limit + 1, before=before)
+    data = [job_body(shared, job) for job in found[:limit]]
+    return jsonify({"object": "list", "data": data, "has_more": len(found) > limit})
+
+
+@blueprint.get("/<job_id>")
+def show(job_id: str) -> Response:
+    """How far the job is."""
+    return jsonify(job_body(context(), owned(job_id)))
+
+
+@blueprint.get("/<job_id>/segments")
+def segments(job_id: str) -> Response:
+    """The text so far with its times, from the segment after `after`; more may follow until the status says done."""
+    shared, job = context(), owned(job_id)
+    after = _whole("after", -1, -1, 2**31)
+    found = shared.store.segments(job.id, after)
+    data = [{**segment_body(segment), "words": words_body(segment)} for segment in found]
+    return jsonify({"object": "list", "data": data, "job": job_body(shared, owned(job_id))})
+
+
+@blueprint.get("/<job_id>/result")
+def result(job_id: str) -> Response:
+    """The finished job's text in any format."""
+    shared, job = context(), owned(job_id)
+    default = job.request.get("response_format", "json")
+    response_format = FORMATS.get(request.args.get("format") or default)
+    if response_format is None:
+        raise bad_request(f"format must be one of {', '.join(FORMATS)}.", "format", "invalid_value")
+    done = checked(job)
+    granularities = ("segment", "word") if done.options.words else ("segment",)
+    params = Params(done.options, response_format, granularities, logprobs=bool(done.request.get("logprobs")))
+    return written(answer_of(shared, done, params), response_format)
+
+
+@blueprint.post("/<job_id>/cancel")
+def cancel(job_id: str) -> Response:
+    """Ends the job if it is not over yet."""
+    shared, job = context(), owned(job_id)
+    if not shared.store.cancel(job.id):
+        raise ApiError(409, "The job is already over.", code="job_over")
+    (shared.config.temp / job.id).unlink(missing_ok=True)
+    return jsonify(job_body(shared, owned(job_id)))
+
+
+@blueprint.delete("/<job_id>")
+def delete(job_id: str) -> Response:
+    """Removes the job, its audio and its text, at once."""
+    shared, job = context(), owned(job_id)
+    shared.store.delete(job.id)
+    (shared.config.temp / job.id).unlink(missing_ok=True)
+    return jsonify({"id": job.id, "object": "transcription.job", "deleted": True})
+
+
+def owned(job_id: str) -> Job:
+    """The job if it is the client's own. Raises ApiError 404 otherwise: nobody learns of another key's jobs."""
+    job = context().store.get(job_id) if JOB_ID.fullmatch(job_id) else None
+    if job is None or job.key_id != key_id():
+        raise ApiError(404, "There is no such job.", "id", "job_not_found")
+    return job
+
+
+def job_body(shared: Context, job: Job) -> dict[str, Any]:
+    """The job as clients see it. Moments are Unix times."""
+    kept = shared.config.retention.results_hours * 3600
+    return {
+        "id": job.id,
+        "object": "transcription.job",
+        "status": job.status,
+        "created_at": int(job.created),
+        "started_at": int(job.started) if job.started else None,
+        "finished_at": int(job.finished) if job.finished else None,
+        "expires_at": int(job.finished + kept) if job.finished else None,
+        "task": job.options.task,
+        "language": job.language or job.options.language,
+        "model": shared.config.model.id,
+        "response_format": job.request.get("response_format", "json"),
+        "attempts": job.attempts,
+        "progress": {"audio_seconds_done": job.progress, "audio_seconds_total": job.duration},
+        "queue": None if job.over else _queue(shared, job),
+        "coverage": job.coverage,
+        "error": {
+            "message": job.error.message,
+            "type": job.error.type,
+            "param": job.error.param,
+            "code": job.error.code,
+        }
+        if job.error
+        else None,
+    }
+
+
+def _queue(shared: Context, job: Job) -> dict[str, Any]:
+    """The job's place among those that wait (0 when it runs), and the seconds until it is done at this speed."""
+    speed = shared.watcher.snapshot.speed
+    left = max(job.length - job.progress, 0.0)
+    if job.status == "running":
+        running = shared.watcher.snapshot.jobs.values()
+        sharing = sum(other.status == "running" for other in running) or 1
+        return {"position": 0, "estimated_seconds": round(left * sharing / speed, 1)}
+    ahead = shared.store.ahead(job)
+    return {"position": ahead.queued + 1, "estimated_seconds": round((ahead.seconds + left) / speed, 1)}
+
+
+def _whole(name: str, default: int, low: int, high: int) -> int:
+    text = ",".join(request.args.getlist(name)) or str(default)  # given twice, it is no number
+    value = int(text) if re.fullmatch(r"-?[0-9]{1,10}", text) else low - 1
+    if not low <= value <= high:
+        raise bad_request(f"{name} must be a whole number from {low} to {high}.", name, "invalid_value")
+    return value

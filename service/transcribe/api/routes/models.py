@@ -1,0 +1,31 @@
+"""GET /v1/models: the one model, under the names that clients know it by."""
+
+from typing import Any
+
+from flask import Blueprint, Response, jsonify
+
+from transcribe.api.context import ALIAS, Context, context
+from transcribe.api.params import check_model
+
+blueprint = Blueprint("models", __name__, url_prefix="/v1/models")
+
+
+@blueprint.get("")
+def listing() -> Response:
+    """The configured model and its alias."""
+    shared = context()
+    return jsonify({"object": "list", "data": [_body(shared, name) for name in (shared.config.model.id, ALIAS)]})
+
+
+@blueprint.get("/<path:name>")
+def show(name: str) -> Response:
+    """One of them; a name may have its revision after an @."""
+    shared = context()
+    check_model(name, shared.models)
+    return jsonify(_body(shared, name))
+
+
+def _body(shared: Context, name: str) -> dict[str, Any]:
+    owner = shared.config.model.id.partition("/")[0]
+    created = {"id": name, "object": "model", "created": shared.model_created, "owned_by": owner}
+    return {**created, "root": shared.config.model.id, "revision": shared.revision}

@@ -1,0 +1,69 @@
+"""POST /v1/audio/transcriptions and /v1/audio/translations: the request waits, the worker works."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from flask import Blueprint, Response, request
+
+from transcribe.api.context import Context, context
+from transcribe.api.errors import busy
+from transcribe.api.params import Params, parse, parse_translation
+from transcribe.api.responses import answer_of, events, written
+from transcribe.api.submission import submit
+from transcribe.api.upload import form
+from transcribe.api.waiting import changes, checked, client_left, following, until_over
+from transcribe.jobs.models import Job
+
+blueprint = Blueprint("audio", __name__, url_prefix="/v1/audio")
+
+FIRST_SECONDS = 10.0  # how long a stream holds its headers back, so that a bad file is a 400 and not an event
+
+
+@blueprint.post("/transcriptions")
+def transcriptions() -> Response:
+    """The recording's words."""
+    return _answer(lambda shared: parse(form(request), shared.config, models=shared.models, task="transcribe"))
+
+
+@blueprint.post("/translations")
+def translations() -> Response:
+    """The recording's words, in English."""
+    return _answer(lambda shared: parse_translation(form(request), shared.config, models=shared.models))
+
+
+def _answer(read: Callable[[Context], Params]) -> Response:
+    shared = context()
+    shared.refuse_while_draining()
+    with ExitStack() as stack:
+        stack.enter_context(shared.slot())
+        params = read(shared)
+        refuse_without_worker(shared)
+        job = submit(params, detached=False)
+        stack.enter_context(following(shared, job))
+        if not params.stream:
+            done = until_over(shared, job)
+            return written(answer_of(shared, done, params), params.response_format)
+        response = _streamed(shared, job, params)
+        response.call_on_close(stack.pop_all().close)  # the slot is held until the stream ends
+        return response
+
+
+def _streamed(shared: Context, job: Job, params: Params) -> Response:
+    """Answers when there is text, or the job is over, or after FIRST_SECONDS."""
+    began, first = time.monotonic(), job
+    updates = changes(shared, job, client_left())
+    for first in updates:
+        if first.over or first.progress or time.monotonic() - began > FIRST_SECONDS:
+            break
+    if first.over:
+        checked(first)
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return Response(events(shared, first, updates, params), content_type="text/event-stream", headers=headers)
+
+
+def refuse_without_worker(shared: Context) -> None:
+    """Raises ApiError if nobody would work on a waiting request; jobs are taken all the same, for later."""
+    state = shared.watcher.snapshot.worker_state
+    if state in ("broken", "absent"):
+        raise busy(503, f"The transcription process is {state}; try again later.", "worker_unavailable", seconds=30)

@@ -1,0 +1,71 @@
+"""From a request to a durable job."""
+
+import hashlib
+import json
+import time
+from dataclasses import asdict
+
+from flask import request
+
+from transcribe import logs
+from transcribe.api.context import Context, context, key_id
+from transcribe.api.errors import ApiError, busy
+from transcribe.api.params import Params
+from transcribe.api.upload import uploaded
+from transcribe.jobs.models import Job, NewJob, QueueFullError
+
+REUSE_SECONDS = 600.0  # a repeat within this time is the same job
+MESSAGES = {
+    "key_jobs": "Your API key has too many unfinished jobs; wait for one to end.",
+    "jobs": "Too many jobs are waiting; try again later.",
+    "audio_seconds": "Too much audio is waiting; try again later.",
+}
+
+
+def submit(params: Params, *, detached: bool) -> Job:
+    """Stores the upload and its job, or finds the job that it repeats. Raises ApiError."""
+    shared = context()
+    spool, suffix = uploaded(request)
+    shared.metrics.uploads.inc(spool.size)
+    new = NewJob(
+        key_id=key_id(),
+        options=params.options,
+        suffix=suffix,
+        estimate=min(spool.estimate(), shared.config.limits.audio_seconds),
+        request=params.request(),
+        fingerprint=_fingerprint(spool.digest.hexdigest(), params),
+        detached=detached,
+        callback=params.callback,
+    )
+    path = spool.keep(new.id)
+    job = None
+    try:
+        job = shared.store.create(new, bounds=shared.bounds, reuse_since=_reuse_since())
+    except QueueFullError as error:
+        raise _full(shared, error) from None
+    finally:
+        if job is None or job.id != new.id:
+            path.unlink(missing_ok=True)
+    if job.id == new.id:
+        logs.event("job_created", job=job.id, bytes=spool.size, estimate=round(new.estimate, 1), detached=detached)
+    else:
+        logs.event("job_repeated", job=job.id)
+    return job
+
+
+def _fingerprint(digest: str, params: Params) -> str:
+    """The same for the same audio and the same work; how the answer is written does not matter."""
+    work = [digest, asdict(params.options), params.chunking, params.callback]
+    return hashlib.sha256(json.dumps(work).encode()).hexdigest()
+
+
+def _reuse_since() -> float | None:
+    """The oldest job that may stand in for this request; None if the client wants it worked on anew."""
+    return None if request.cache_control.no_cache else time.time() - REUSE_SECONDS
+
+
+def _full(shared: Context, error: QueueFullError) -> ApiError:
+    """Comes with the time until there is room: the audio before that, at the speed the worker has."""
+    seconds = error.excess / shared.watcher.snapshot.speed
+    code = "rate_limit_exceeded" if error.bound == "key_jobs" else "queue_full"
+    return busy(429, MESSAGES[error.bound], code, seconds=seconds)

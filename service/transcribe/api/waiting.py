@@ -1,0 +1,66 @@
+"""A client waits for its job: until the job is over, the client is gone, or the server stops."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from flask import request
+
+from transcribe.api.context import Context
+from transcribe.api.errors import ApiError, busy, from_job
+from transcribe.jobs.models import Job
+
+LOOK_SECONDS = 0.25  # how often a waiting request sees whether its client is still there
+
+
+def client_left() -> Callable[[], bool]:
+    """Tells whether the present request's client has closed the connection, as far as the server can know."""
+    found: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
+    return found
+
+
+def changes(shared: Context, job: Job, left: Callable[[], bool]) -> Iterator[Job]:
+    """The job whenever something was committed, and at least every LOOK_SECONDS; ends after it is over.
+
+    Raises ApiError when the job was deleted, the client has left or the server stops.
+    """
+    seen = shared.watcher.snapshot
+    while True:
+        current = seen.jobs.get(job.id) or shared.store.get(job.id)
+        if current is None:
+            raise ApiError(404, "The job was deleted.", code="job_deleted")
+        yield current
+        if current.over:
+            return
+        if left():
+            raise ApiError(499, "The client closed the connection.", code="client_closed_request")
+        if shared.closing.is_set():
+            raise busy(503, "The server is restarting; try again soon.", "restarting", seconds=5)
+        seen = shared.watcher.wait(seen, LOOK_SECONDS)
+
+
+@contextmanager
+def following(shared: Context, job: Job) -> Iterator[None]:
+    """Counts this client among those that the job is for."""
+    shared.watcher.follow(job.id)
+    try:
+        yield
+    finally:
+        shared.watcher.leave(job.id)
+
+
+def until_over(shared: Context, job: Job) -> Job:
+    """The finished job. Raises ApiError if it failed, was cancelled, or as `changes` does."""
+    [last] = deque(changes(shared, job, client_left()), maxlen=1)  # hours of waiting must not pile up
+    return checked(last)
+
+
+def checked(job: Job) -> Job:
+    """The job if it went well. Raises ApiError with the reason it did not."""
+    if job.error:
+        raise from_job(job.error)
+    if job.status == "cancelled":
+        raise ApiError(409, "The job was cancelled.", code="job_cancelled")
+    if not job.over:
+        raise ApiError(409, "The job is not finished.", code="job_not_finished")
+    return job

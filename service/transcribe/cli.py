@@ -1,0 +1,124 @@
+"""The command line's way: one recording, in this process, with the worker's parts but without its queue."""
+
+import argparse
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transcribe import formats
+from transcribe.audio.chunking import Chunker, Piece
+from transcribe.audio.decoder import AudioError, Decoder
+from transcribe.config import Config
+from transcribe.engine import Chunk, Engine, EngineError
+from transcribe.formats import Answer
+from transcribe.languages import to_code
+from transcribe.model_cache.info import CacheError
+from transcribe.types import DecodeOptions, Segment, Transcript
+from transcribe.worker import main
+from transcribe.worker.assembly import Assembly
+
+EXIT_RECORDING = 1
+EXIT_USAGE = 2
+
+
+def run(config: Config, options: argparse.Namespace) -> int:
+    """Transcribes options.file, prints the text and writes the result files; returns the exit code."""
+    try:
+        wanted = decode_options(config, options)
+        with Decoder(options.file, config.limits) as decoder:
+            blocks = iter(decoder)
+            first = next(blocks, None)  # a bad file is refused before the model is loaded
+            began = time.monotonic()
+            loaded = main.load(config)
+            ready = time.monotonic()
+            chunker = Chunker(loaded.vad.stream())
+            known = itertools.chain([] if first is None else [first], blocks)
+            answer = transcribe(loaded.engine, chunker, known, wanted)
+        took = time.monotonic() - ready
+        written = write(answer, options.output or config.results, options.formats)
+    except ValueError as error:
+        return _fail(str(error), EXIT_USAGE)
+    except AudioError as error:
+        return _fail(f"{options.file}: {error.message}", EXIT_RECORDING)
+    except (CacheError, EngineError, main.VadError) as error:
+        return _fail(str(error), main.EXIT_CONFIG)
+    except OSError as error:
+        return _fail(f"cannot write the result: {error}", main.EXIT_BROKEN)
+    print(answer.transcript.text)
+    seconds = answer.transcript.duration
+    speed = f"{seconds:.1f} s of sound in {took:.1f} s, {seconds / max(took, 1e-3):.0f} × real time"
+    names = ", ".join(map(str, written))
+    print(f"{speed}; model loaded in {ready - began:.1f} s; {names}", file=sys.stderr)
+    return 0
+
+
+def decode_options(config: Config, options: argparse.Namespace) -> DecodeOptions:
+    """What the command line asks of the model. Raises ValueError for an unknown language."""
+    asked = options.language if options.language is not None else config.model.language
+    language = None if asked in ("", "auto") else to_code(asked)
+    if language is None and asked not in ("", "auto"):
+        raise ValueError(f"no language is called {asked!r}: use a code such as sv, or auto")
+    task = options.task or config.model.task
+    return DecodeOptions(language=language, task=task, prompt=options.prompt, words=options.words)
+
+
+def transcribe(
+    engine: Engine, chunker: Chunker, blocks: Iterable[NDArray[np.float32]], options: DecodeOptions
+) -> Answer:
+    """The recording's text. A language that is not given is that of the first piece."""
+    assembly, segments = Assembly(), list[Segment]()
+    flying: dict[int, Piece] = {}
+    pieces = enumerate(_pieces(chunker, blocks))
+    waiting = next(pieces, None)
+    while waiting or flying:
+        heard = options.language or assembly.language
+        if waiting and engine.room() and (heard or not flying):
+            number, piece = waiting
+            engine.add(Chunk(number, piece.audio, replace(options, language=heard)))
+            flying[number] = piece
+            waiting = next(pieces, None)
+            if engine.room() and waiting and heard:
+                continue  # nothing else waits for the engine: fill it
+        for result in engine.step():
+            assert isinstance(result.key, int)
+            segments += assembly.add(result.key, flying.pop(result.key), result)
+    language = options.language or assembly.language or "en"
+    transcript = Transcript(language, round(chunker.seconds, 3), tuple(segments))
+    granularities = ("segment", "word") if options.words else ("segment",)
+    return Answer(transcript, options.task, granularities, coverage=assembly.coverage.report())
+
+
+def _pieces(chunker: Chunker, blocks: Iterable[NDArray[np.float32]]) -> Iterator[Piece]:
+    for block in blocks:
+        yield from chunker.push(block)
+    yield from chunker.flush()
+
+
+def write(answer: Answer, folder: Path, wanted: list[str]) -> list[Path]:
+    """Writes optimized_result_<time>.<format> for each format. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = datetime.now().astimezone().strftime("%Y%m%d_%H%M%S_%f")
+    written = []
+    for name in wanted:
+        suffix = "verbose.json" if name == "verbose_json" else name
+        path = folder / f"optimized_result_{stamp}.{suffix}"
+        if name in formats.JSON_WRITERS:
+            body = json.dumps(formats.JSON_WRITERS[name](answer), ensure_ascii=False, indent=2) + "\n"
+        else:
+            body = formats.TEXT_WRITERS["text" if name == "txt" else name][1](answer)
+        path.write_text(body, encoding="utf-8")
+        written.append(path)
+    return written
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"transcribe_optimized: {message}", file=sys.stderr)
+    return code

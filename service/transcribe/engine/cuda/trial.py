@@ -1,0 +1,87 @@
+"""Whether steps should be recorded on this device: both ways are tried on rows of noise."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from transcribe.engine.chunks import Chunk
+from transcribe.engine.cuda.graphs import Capture
+from transcribe.engine.decode.batch import Batch
+from transcribe.engine.decode.state import Row, Task
+from transcribe.engine.model import weight_cache
+from transcribe.engine.model.whisper import Model
+from transcribe.types import DecodeOptions
+
+ROWS = 8
+STEPS = 24
+AGREEMENT = 0.98  # share of the tokens that must be the same: rounding may decide between two that are equally likely
+UNFINISHED = {"recorded": False, "error": "the trial was not finished"}  # while it runs, for good if it crashes
+
+
+def verdict(model: Model, chosen: Mapping[str, Any], folder: Path | None, capture: Capture) -> dict[str, Any]:
+    """What `run` says, kept beside the weights in `folder`, whose facts are `chosen`: tried once for a machine.
+
+    Until the trial is over the verdict on disk is no, so that if it ends the process the next start does without.
+    """
+    if "steps" in chosen:
+        return dict(chosen["steps"])
+    if folder is None or not weight_cache.amend(folder, {"steps": UNFINISHED}):
+        return {"recorded": False, "error": "the outcome of a trial could not be kept"}
+    try:
+        told = run(model, capture)
+    except Exception as error:  # out of memory, most likely: the plain step needs less
+        told = {"recorded": False, "error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
+    weight_cache.amend(folder, {"steps": told})
+    return told
+
+
+def run(model: Model, capture: Capture) -> dict[str, Any]:
+    """The verdict "recorded", with "measured_ms" of a step of both ways, "agreement" of their tokens, and "error".
+
+    Every step is made twice from the same state.
+    """
+    batch = _batch(model)
+    count, length = len(batch.rows), batch.rows[0].length
+    replay, cursor = batch.record(capture), batch.cursor
+    times: dict[str, list[float]] = {"plain": [], "recorded": []}
+    same = 0
+    for step in range(STEPS):
+        before = [tensor.clone() for tensor in cursor.tensors]
+        expected = _timed(batch, lambda: batch.plain_step(count, length + step), times["plain"])  # noqa: B023
+        for tensor, value in zip(cursor.tensors, before, strict=True):
+            tensor.copy_(value)
+        found = _timed(batch, lambda: replay(count, length + step), times["recorded"])  # noqa: B023
+        if replay.failure:
+            return {"recorded": False, "error": replay.failure}
+        same += sum(one == other for one, other in zip(expected, found, strict=True))
+    milliseconds = {way: round(statistics.median(seconds) * 1000, 3) for way, seconds in times.items()}
+    agreement = round(same / (STEPS * count), 4)
+    good = agreement >= AGREEMENT and milliseconds["recorded"] < milliseconds["plain"]
+    return {"recorded": good, "measured_ms": milliseconds, "agreement": agreement, "error": ""}
+
+
+def _batch(model: Model) -> Batch:
+    """Rows that have just joined, each with noise for its audio."""
+    batch = Batch(model.decoder, model.special, ROWS, model.heard(ROWS))
+    language = next(iter(model.special.languages), "en")
+    noise = torch.Generator(model.device).manual_seed(0)
+    for _ in range(ROWS):
+        encoded = torch.randn(model.shape.positions, model.shape.width, generator=noise, device=model.device)
+        batch.listen(encoded.to(model.wide))
+        task = Task(Chunk(None, np.zeros(0, np.float32), DecodeOptions(language=language)), language=language)
+        batch.join(Row(task, model.special.opening(language, "transcribe"), 0.0))
+    return batch
+
+
+def _timed(batch: Batch, step: Callable[[], object], times: list[float]) -> list[int]:
+    """The tokens that a step chose; notes how long it took until they were here."""
+    begin = time.perf_counter()
+    step()
+    tokens: list[int] = batch.cursor.tokens.tolist()
+    times.append(time.perf_counter() - begin)
+    return tokens

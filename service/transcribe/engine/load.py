@@ -1,0 +1,74 @@
+"""Chooses device and precision, and loads the model in them."""
+
+import contextlib
+import ctypes
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from transcribe.engine.chunks import EngineError
+from transcribe.engine.cuda import compile_cache, graphs, trial
+from transcribe.engine.decode.scheduler import Runner
+from transcribe.engine.model import whisper
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+LARGEST_BLOCK = 1 << 30  # bytes
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the configuration asks for."""
+
+    device: str
+    dtype: str
+    max_chunks: int
+    cache_dir: Path | None
+
+
+def _device(wanted: str) -> str:
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted not in {"cpu", "cuda"}:
+        raise EngineError(f"unknown device {wanted!r}: set device to auto, cpu or cuda")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise EngineError("there is no usable GPU: set device to auto or cpu, or check the driver with nvidia-smi")
+    return wanted
+
+
+def _keep_memory() -> None:
+    """Tells the C library to keep large blocks: asking the kernel for the encoder's again costs a third of its time."""
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK)
+        library.mallopt(M_TRIM_THRESHOLD, LARGEST_BLOCK)
+
+
+def load(model_dir: Path, wish: Wish) -> tuple[Runner, str, dict[str, Any]]:
+    """A runner, its precision in torch's spelling, and what was chosen."""
+    begin = time.monotonic()
+    if wish.cache_dir is not None and wish.device != "cpu":
+        compile_cache.keep(wish.cache_dir)
+    device = _device(wish.device)
+    if device == "cpu":
+        _keep_memory()
+    folder = wish.cache_dir / "prepared" if wish.cache_dir is not None else None
+    with torch.inference_mode():
+        loaded, chosen = whisper.load(model_dir, device=device, dtype=wish.dtype, folder=folder)
+        runner = Runner(loaded, wish.max_chunks)
+        steps = trial.verdict(loaded, chosen, folder, graphs.cuda_graph) if device == "cuda" else {"recorded": False}
+        if steps["recorded"]:
+            runner.record(graphs.cuda_graph)
+    facts = {
+        "device": device,
+        "precision": chosen["precision"],
+        "measured_ms": chosen["measured_ms"],
+        "prepared": chosen["prepared"],
+        "steps": steps,
+        "kernels_compiled": compile_cache.stored(wish.cache_dir),
+        "word_times": loaded.word_times,
+        "load_seconds": round(time.monotonic() - begin, 3),
+    }
+    return runner, f"torch.{loaded.precision.decoder}", facts

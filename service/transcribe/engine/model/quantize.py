@@ -1,0 +1,86 @@
+"""Matrices in the precision that suits the processor."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+from torch import Tensor
+
+from transcribe.engine.cpu import int8
+from transcribe.engine.cpu.library import Library
+from transcribe.engine.model.checkpoint import Linear, Weights
+
+INT8, BFLOAT16, FLOAT16, FLOAT32 = "int8", "bfloat16", "float16", "float32"
+DTYPES: Mapping[str, torch.dtype] = {BFLOAT16: torch.bfloat16, FLOAT16: torch.float16, FLOAT32: torch.float32}
+
+
+def float_linear(weight: Tensor, bias: Tensor | None) -> Linear:
+    """A linear layer in the matrix' own dtype; input and output are in the input's."""
+    dtype = weight.dtype
+    narrow = None if bias is None else bias.to(dtype)
+
+    def apply(x: Tensor) -> Tensor:
+        return F.linear(x.to(dtype), weight, narrow).to(x.dtype)
+
+    return apply
+
+
+def linear(weights: Weights, name: str, library: Library | None = None) -> Linear:
+    """The linear layer `name`: int8 when its scales are among the weights, for inputs of many rows."""
+    if library is not None and f"{name}.scale" in weights:
+        return many_rows(library, weights, name)
+    return float_linear(weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+
+
+def many_rows(library: Library, weights: Weights, name: str) -> int8.Matrix:
+    """The int8 matrix `name`, for inputs of many rows."""
+    return int8.many_rows(library, *_int8(weights, name))
+
+
+def few_rows(library: Library, weights: Weights, name: str) -> int8.Matrix:
+    """The same for inputs of few rows."""
+    return int8.few_rows(library, *_int8(weights, name))
+
+
+def _int8(weights: Weights, name: str) -> tuple[Tensor, Tensor, Tensor | None]:
+    return weights[f"{name}.weight"], weights[f"{name}.scale"], weights.get(f"{name}.bias")
+
+
+def embedding(weights: Weights, name: str) -> Linear:
+    """From token ids to the rows of a matrix, in the dtype of what is no matrix."""
+    weight, scale = weights[f"{name}.weight"], weights.get(f"{name}.scale")
+    wide = weights["decoder.positions"].dtype
+    if scale is None:
+        return lambda ids: weight[ids].to(wide)
+    return lambda ids: weight[ids] * scale[ids][..., None]
+
+
+def convert(weights: Weights, kinds: Mapping[str, str], wide: torch.dtype) -> Weights:
+    """`weights` with the matrices of "encoder" and "decoder" in their kinds, and all else in `wide`; "cross" are the
+    decoder's that make keys and values of the encoded audio.
+
+    Empties `weights` on its way, so that the two are never in memory together.
+    """
+    result: Weights = {}
+    for name in list(weights):
+        tensor = weights.pop(name)
+        kind = kinds["cross" if name.endswith(".cross.weight") else name.split(".", 1)[0]]
+        if not name.endswith(".weight") or tensor.ndim == 1:
+            result[name] = tensor.to(wide)
+        elif kind == INT8 and tensor.ndim == 2:
+            result[name], result[name.replace(".weight", ".scale")] = int8.quantized(tensor)
+        elif kind == INT8:  # convolutions
+            result[name] = tensor.to(torch.bfloat16 if bfloat16_products() else wide)
+        else:
+            result[name] = tensor.to(DTYPES[kind])
+    return result
+
+
+def instructions() -> list[str]:
+    """The kinds that the processor multiplies itself, besides float32."""
+    return [kind for kind, has in ((INT8, int8.supported()), (BFLOAT16, bfloat16_products())) if has]
+
+
+def bfloat16_products() -> bool:
+    """Whether the processor multiplies bfloat16 itself: elsewhere it is slower than float32."""
+    return bool(torch.cpu._is_avx512_bf16_supported()) or bool(torch.cpu._is_amx_tile_supported())

@@ -1,0 +1,150 @@
+"""What a job is, and its form in the store's tables."""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+from uuid import uuid4
+
+from transcribe.types import DecodeOptions, Segment, Word
+
+Status = Literal["queued", "running", "done", "failed", "cancelled"]
+UNFINISHED: tuple[Status, ...] = ("queued", "running")
+
+
+@dataclass(frozen=True)
+class JobError:
+    """Why a job failed, in the words and with the HTTP status that its client gets."""
+
+    message: str
+    type: str = "server_error"
+    code: str | None = None
+    param: str | None = None
+    status: int = 500
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A job to be created.
+
+    `estimate` is its audio's length in seconds as far as it can be guessed; `request` is what else the client asked
+    for (JSON values); jobs of one key with the same `fingerprint` are repeats; a `detached` job lives on without a
+    client that waits; `callback` is the URL to call when it is over.
+    """
+
+    key_id: str
+    options: DecodeOptions
+    suffix: str = ""
+    estimate: float = 0.0
+    request: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+    detached: bool = False
+    callback: str = ""
+    id: str = field(default_factory=lambda: uuid4().hex)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as stored. Moments are Unix times, lengths seconds; `attempts` tells one worker's try from the next."""
+
+    id: str
+    key_id: str
+    status: Status
+    options: DecodeOptions
+    suffix: str
+    created: float
+    started: float | None
+    finished: float | None
+    attempts: int
+    duration: float | None
+    estimate: float
+    progress: float
+    error: JobError | None
+    language: str | None
+    coverage: Mapping[str, Any] | None
+    request: Mapping[str, Any]
+    fingerprint: str
+    detached: bool
+    callback: str  # '' once it was called
+
+    @property
+    def over(self) -> bool:
+        """Nothing about the job will change any more."""
+        return self.status not in UNFINISHED
+
+    @property
+    def length(self) -> float:
+        """Seconds of audio: as decoded, or else as estimated."""
+        return self.duration if self.duration is not None else self.estimate
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How much may wait at once: jobs, seconds of audio, and jobs of one key."""
+
+    jobs: int
+    audio_seconds: float
+    key_jobs: int
+
+
+@dataclass(frozen=True)
+class QueueStats:
+    """The unfinished jobs: how many wait, how many run, and the seconds of audio that are left in both."""
+
+    queued: int
+    running: int
+    seconds: float
+
+
+class QueueFullError(Exception):
+    """A bound was reached: `bound` is jobs, audio_seconds or key_jobs; `excess` the seconds of audio before there is
+    room."""
+
+    def __init__(self, bound: str, excess: float) -> None:
+        super().__init__(f"the queue is full ({bound})")
+        self.bound = bound
+        self.excess = excess
+
+
+def job_from(row: sqlite3.Row) -> Job:
+    """A row of `jobs` as a Job."""
+    values = {name: row[name] for name in Job.__dataclass_fields__}
+    options = json.loads(row["options"])
+    values["options"] = DecodeOptions(**{**options, "candidates": tuple(options.get("candidates", ()))})
+    values["request"] = json.loads(row["request"])
+    values["error"] = JobError(**json.loads(row["error"])) if row["error"] else None
+    values["coverage"] = json.loads(row["coverage"]) if row["coverage"] else None
+    values["detached"] = bool(row["detached"])
+    return Job(**values)
+
+
+def row_from(new: NewJob, created: float) -> dict[str, Any]:
+    """The columns of a new job."""
+    return {
+        "id": new.id,
+        "key_id": new.key_id,
+        "options": json.dumps(asdict(new.options)),
+        "suffix": new.suffix,
+        "created": created,
+        "estimate": new.estimate,
+        "request": json.dumps(dict(new.request)),
+        "fingerprint": new.fingerprint,
+        "detached": int(new.detached),
+        "callback": new.callback,
+    }
+
+
+def segment_to_json(segment: Segment) -> str:
+    """A segment as it is stored."""
+    return json.dumps(asdict(segment), ensure_ascii=False)
+
+
+def segment_from_json(text: str) -> Segment:
+    """The other way round."""
+    found = json.loads(text)
+    words = found.pop("words")
+    return Segment(
+        **{**found, "tokens": tuple(found["tokens"])},
+        words=None if words is None else tuple(Word(**word) for word in words),
+    )

@@ -1,0 +1,246 @@
+"""The durable job store, shared by the API and the worker. What a method returned from is on the disk.
+
+A worker's try at a job is named by `attempt` (Job.attempts as claimed): what an earlier try sends late is ignored, so
+that every job ends exactly once.
+"""
+
+# ruff: noqa: S608 - statements are put together from constants; every value is bound
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transcribe.jobs.admission import LENGTH, LONGEST_HANDICAP, RANK, check_bounds, repeated, stats
+from transcribe.jobs.database import Database, StoreError
+from transcribe.jobs.models import (
+    Bounds,
+    Job,
+    JobError,
+    NewJob,
+    QueueStats,
+    job_from,
+    row_from,
+    segment_from_json,
+    segment_to_json,
+)
+from transcribe.types import Segment
+
+__all__ = ["LONGEST_HANDICAP", "Store", "StoreError"]
+
+MAX_ATTEMPTS = 3
+TRIES = "(attempts - releases)"
+CURRENT = "id = :id AND status = 'running' AND attempts = :attempt"
+FAIL = "UPDATE jobs SET status = 'failed', finished = :now, progress = 0, error = :error"
+REQUEUE = "UPDATE jobs SET status = 'queued', started = NULL, progress = 0"
+WORKER = "worker"
+
+
+class Store:
+    """Jobs, their segments and the worker's facts in one file. Every method may be called from any thread."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        """Opens or creates the file. Raises StoreError."""
+        self._database = Database(path)
+        self._clock = clock
+
+    def version(self) -> int:
+        """Changes with every commit of any process; poll it to wait."""
+        return self._database.version()
+
+    def close(self) -> None:
+        """Ends every connection."""
+        self._database.close()
+
+    # What the API does
+
+    def create(self, new: NewJob, *, bounds: Bounds | None = None, reuse_since: float | None = None) -> Job:
+        """Stores the job, or returns the one it repeats (created at or after `reuse_since` with the same key and
+        fingerprint, not failed or cancelled). Raises QueueFullError."""
+        with self._database.transaction() as connection:
+            if reuse_since is not None and (found := repeated(connection, new, reuse_since)):
+                return found
+            if bounds:
+                check_bounds(connection, new, bounds)
+            row = row_from(new, self._clock())
+            columns, values = ", ".join(row), ", ".join(f":{name}" for name in row)
+            created = connection.execute(f"INSERT INTO jobs ({columns}) VALUES ({values}) RETURNING *", row).fetchone()
+            return job_from(created)
+
+    def get(self, job_id: str) -> Job | None:
+        """The job, or None."""
+        row = self._database.reader().execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        return job_from(row) if row else None
+
+    def jobs(self, key_id: str, *, limit: int = 20, before: float | None = None) -> list[Job]:
+        """A key's jobs, newest first, those created before `before`."""
+        rows = self._database.reader().execute(
+            "SELECT * FROM jobs WHERE key_id = ? AND created < ? ORDER BY created DESC, id LIMIT ?",
+            (key_id, before if before is not None else float("inf"), limit),
+        )
+        return [job_from(row) for row in rows]
+
+    def segments(self, job_id: str, after: int = -1) -> list[Segment]:
+        """The job's segments so far, those with an id above `after`."""
+        query = "SELECT body FROM segments WHERE job = ? AND id > ? ORDER BY id"
+        return [segment_from_json(row[0]) for row in self._database.reader().execute(query, (job_id, after))]
+
+    def cancel(self, job_id: str, *, unless_detached: bool = False) -> bool:
+        """Ends an unfinished job; True if it was this call that ended it."""
+        condition = " AND NOT detached" if unless_detached else ""
+        return self._changes(
+            "UPDATE jobs SET status = 'cancelled', finished = :now"
+            f" WHERE id = :id AND status IN ('queued', 'running'){condition}",
+            {"id": job_id},
+        )
+
+    def delete(self, job_id: str) -> bool:
+        """Removes the job and its text; True if it was there."""
+        return self._changes("DELETE FROM jobs WHERE id = :id", {"id": job_id})
+
+    def expire(self, before: float) -> list[str]:
+        """Removes the jobs that finished before that moment; returns their ids."""
+        with self._database.transaction() as connection:
+            rows = connection.execute("DELETE FROM jobs WHERE finished < ? RETURNING id", (before,)).fetchall()
+        return [row[0] for row in rows]
+
+    def unfinished(self) -> list[Job]:
+        """The jobs whose uploads are still needed."""
+        rows = self._database.reader().execute("SELECT * FROM jobs WHERE status IN ('queued', 'running')")
+        return [job_from(row) for row in rows]
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs are stored, by status."""
+        rows = self._database.reader().execute("SELECT status, count(*) FROM jobs GROUP BY status")
+        return {row[0]: row[1] for row in rows}
+
+    def callbacks(self) -> list[Job]:
+        """The jobs that are over and whose client has not been called yet."""
+        rows = self._database.reader().execute(
+            "SELECT * FROM jobs WHERE callback != '' AND status NOT IN ('queued', 'running') ORDER BY finished"
+        )
+        return [job_from(row) for row in rows]
+
+    def called_back(self, job_id: str) -> None:
+        """The client was called, or never will be."""
+        self._changes("UPDATE jobs SET callback = '' WHERE id = :id", {"id": job_id})
+
+    def queue_stats(self, key_id: str | None = None) -> QueueStats:
+        """How much waits and runs, of all keys or of one."""
+        return stats(self._database.reader(), key_id)
+
+    def ahead(self, job: Job) -> QueueStats:
+        """What is worked on before this job: all that runs, and what is queued in front of it."""
+        mine = job.created + min(job.length, LONGEST_HANDICAP)
+        return stats(self._database.reader(), None, before=mine)
+
+    # What the worker does
+
+    def claim(self, max_attempts: int = MAX_ATTEMPTS, *, shorter_than: float | None = None) -> Job | None:
+        """Takes the next queued job (of those shorter than so many seconds): now it is running, with one attempt more.
+        None if nothing waits."""
+        values = {"now": self._clock(), "most": max_attempts, "length": shorter_than}
+        chosen = (
+            f"SELECT id FROM jobs WHERE status = 'queued' AND {TRIES} < :most"
+            f" AND (:length IS NULL OR {LENGTH} < :length) ORDER BY {RANK}, created, id LIMIT 1"
+        )
+        with self._database.transaction() as connection:
+            row = connection.execute(
+                "UPDATE jobs SET status = 'running', started = :now, attempts = attempts + 1"
+                f" WHERE id = ({chosen}) RETURNING *",
+                values,
+            ).fetchone()
+        return job_from(row) if row else None
+
+    def running(self) -> dict[str, int]:
+        """The attempts of the jobs that run, by id: what the worker must still work on."""
+        rows = self._database.reader().execute("SELECT id, attempts FROM jobs WHERE status = 'running'")
+        return {row[0]: row[1] for row in rows}
+
+    def set_duration(self, job_id: str, attempt: int, duration: float) -> bool:
+        """Notes the true length of the audio; False, as below, if the attempt is stale."""
+        return self._changes(
+            f"UPDATE jobs SET duration = :duration WHERE {CURRENT}", _try(job_id, attempt), duration=duration
+        )
+
+    def add_segments(self, job_id: str, attempt: int, segments: Sequence[Segment], *, progress: float) -> bool:
+        """Adds text (ids continue over the whole job) and notes how many seconds of audio are done."""
+        values = {**_try(job_id, attempt), "progress": progress}
+        with self._database.transaction() as connection:
+            if not connection.execute(f"UPDATE jobs SET progress = :progress WHERE {CURRENT}", values).rowcount:
+                return False
+            rows = [(job_id, segment.id, segment_to_json(segment)) for segment in segments]
+            connection.executemany("INSERT INTO segments (job, id, body) VALUES (?, ?, ?)", rows)
+        return True
+
+    def finish(self, job_id: str, attempt: int, *, language: str, coverage: Mapping[str, Any]) -> bool:
+        """Ends the job well."""
+        return self._changes(
+            "UPDATE jobs SET status = 'done', finished = :now, language = :language, coverage = :coverage,"
+            f" progress = coalesce(duration, progress) WHERE {CURRENT}",
+            _try(job_id, attempt),
+            language=language,
+            coverage=json.dumps(dict(coverage)),
+        )
+
+    def fail(self, job_id: str, attempt: int, error: JobError) -> bool:
+        """Ends the job with the reason; text that it had is removed."""
+        values = {**_try(job_id, attempt), "error": json.dumps(asdict(error)), "now": self._clock()}
+        with self._database.transaction() as connection:
+            changed = connection.execute(f"{FAIL} WHERE {CURRENT}", values).rowcount
+            if changed:
+                connection.execute("DELETE FROM segments WHERE job = :id", values)
+        return bool(changed)
+
+    def release(self, job_id: str, attempt: int) -> bool:
+        """Puts a running job back without counting the attempt: a draining worker's unfinished work."""
+        with self._database.transaction() as connection:
+            changed = connection.execute(
+                f"{REQUEUE}, releases = releases + 1 WHERE {CURRENT}", _try(job_id, attempt)
+            ).rowcount
+            if changed:
+                connection.execute("DELETE FROM segments WHERE job = ?", (job_id,))
+        return bool(changed)
+
+    def requeue_running(self, max_attempts: int = MAX_ATTEMPTS) -> tuple[list[str], list[str]]:
+        """For a worker that starts: what an earlier one left running is queued again, or failed if it has been tried
+        `max_attempts` times. Returns the ids of both."""
+        error = JobError(
+            f"The transcription process stopped {max_attempts} times while working on this recording.",
+            code="worker_died",
+        )
+        values = {"most": max_attempts, "error": json.dumps(asdict(error)), "now": self._clock()}
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM segments WHERE job IN (SELECT id FROM jobs WHERE status = 'running')")
+            failed = connection.execute(
+                f"{FAIL} WHERE status = 'running' AND {TRIES} >= :most RETURNING id", values
+            ).fetchall()
+            requeued = connection.execute(f"{REQUEUE} WHERE status = 'running' RETURNING id").fetchall()
+        return [row[0] for row in requeued], [row[0] for row in failed]
+
+    # The worker's facts
+
+    def set_worker(self, facts: Mapping[str, Any]) -> None:
+        """Publishes what the worker is: state (loading | ready | broken | draining), device, dtype, cuda, torch, model,
+        revision, speed (audio seconds per second), pid; `reason` if broken; `metrics` as name → number, and
+        `batch_sizes` as size → count. `updated` is set here; call it at least every 5 s."""
+        body = json.dumps({**facts, "updated": self._clock()})
+        with self._database.transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO facts (name, body) VALUES (?, ?)", (WORKER, body))
+
+    def worker(self) -> dict[str, Any] | None:
+        """The worker's facts, or None if there never was one."""
+        row = self._database.reader().execute("SELECT body FROM facts WHERE name = ?", (WORKER,)).fetchone()
+        facts: dict[str, Any] | None = json.loads(row[0]) if row else None
+        return facts
+
+    def _changes(self, statement: str, keys: Mapping[str, Any], **values: Any) -> bool:
+        """Runs one writing statement; True if it changed a row. `:now` is at hand in it."""
+        with self._database.transaction() as connection:
+            return bool(connection.execute(statement, {**keys, **values, "now": self._clock()}).rowcount)
+
+
+def _try(job_id: str, attempt: int) -> dict[str, Any]:
+    return {"id": job_id, "attempt": attempt}

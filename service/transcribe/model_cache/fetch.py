@@ -1,0 +1,242 @@
+"""Brings the pinned model onto this machine: download, digests, warm-up, cache_info.json. Imports no torch itself."""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from transcribe.config import Config
+from transcribe.model_cache import info as cacheinfo
+from transcribe.model_cache.info import COMMIT, SHA256, CacheError, CacheInfo
+
+# What Whisper needs in safetensors form: no pickles, no code, no second copy of the weights in another format.
+WANTED = (
+    *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "normalizer.json"),
+    *("vocab.json", "merges.txt", "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"),
+)
+ESSENTIAL = ("config.json", "preprocessor_config.json")
+WARMUP_SECONDS = 1200  # the longest that loading and compiling may take
+TRIES = 3
+
+
+class DownloadError(Exception):
+    """The model could not be had; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `ensure` did: nothing was written when `changed` is False; `reason` says why something was."""
+
+    info: CacheInfo
+    changed: bool
+    reason: str
+
+
+def trouble(config: Config, *, hashes: bool) -> str:
+    """Why the cache on disk is not what the configuration wants; '' if all is right. Never asks the network."""
+    try:
+        info = cacheinfo.read(config.cache_info)
+        if wrong := mismatch(config, info):
+            raise CacheError(config.cache_info, wrong)
+        cacheinfo.verify(info, hashes=hashes)
+    except CacheError as error:
+        return str(error)
+    return ""
+
+
+def mismatch(config: Config, info: CacheInfo) -> str:
+    """How the cached model differs from the configured one; '' if it does not."""
+    wanted = {
+        "model_id": config.model.id,
+        "model_revision": config.model.revision,
+        "cache_dir": str(config.models),
+        "device": info.device if config.device == "auto" else config.device,
+    }
+    for key, value in wanted.items():
+        if (found := getattr(info, key)) != value:
+            return f"{key} is {found} but the configuration says {value}"
+    return ""
+
+
+def ensure(config: Config, *, warm: Callable[[Config, Path], dict[str, Any]] | None = None) -> Outcome:
+    """Makes the cache right, writing nothing if it is.
+
+    Raises DownloadError; a warm-up that fails is recorded, not raised.
+    """
+    if not COMMIT.fullmatch(config.model.revision):
+        raise DownloadError(
+            f"model.revision is {config.model.revision!r}, not a commit of 40 hex digits: pin it (the launcher does)"
+        )
+    reason = trouble(config, hashes=True)
+    old = None if reason else cacheinfo.read(config.cache_info)
+    versions = installed_versions()
+    if old and old.versions == versions and not old.warmup_error:
+        return Outcome(info=old, changed=False, reason="")
+    folder = snapshot_dir(config) if old else download(config)
+    info = _described(config, folder, versions, warm or warm_up)
+    if old and replace(info, timestamp=old.timestamp, warmup_seconds=old.warmup_seconds) == old:
+        return Outcome(info=old, changed=False, reason="")  # the warm-up failed as it did before
+    cacheinfo.write(config.cache_info, info)
+    forget_others(config)
+    return Outcome(info=info, changed=True, reason=reason or "the warm-up was due again")
+
+
+def snapshot_dir(config: Config) -> Path:
+    """Where the configured commit of the configured model lies."""
+    return cacheinfo.repo_folder(config.models, config.model.id) / "snapshots" / config.model.revision
+
+
+def installed_versions() -> dict[str, str]:
+    """The versions that compiled kernels and numbers depend on."""
+    return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "numba", "llvmlite")}
+
+
+def download(config: Config) -> Path:
+    """The snapshot of the pinned commit. What is on disk already is checked and kept. Raises DownloadError."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ.setdefault("HF_HOME", str(config.temp / "hub"))  # a service user has no home
+    from huggingface_hub import snapshot_download
+
+    drop_corrupt(config)
+    for attempt in range(1, TRIES + 1):
+        try:
+            folder: str = snapshot_download(
+                config.model.id,
+                revision=config.model.revision,
+                cache_dir=config.models,
+                endpoint=config.model.endpoint,
+                allow_patterns=list(WANTED),
+            )
+            break
+        except Exception as error:  # the client raises a dozen kinds; each means: no model
+            if attempt == TRIES or not isinstance(error, OSError):
+                raise DownloadError(_line(config, error)) from None
+            time.sleep(2**attempt)
+    shutil.rmtree(config.temp / "hub", ignore_errors=True)
+    if corrupt := drop_corrupt(config):
+        raise DownloadError(f"{config.model.id}: {', '.join(corrupt)} arrived damaged from {config.model.endpoint}")
+    names = {path.name for path in Path(folder).iterdir()}
+    lacking = [name for name in ESSENTIAL if name not in names]
+    if lacking or not any(name.endswith(".safetensors") for name in names):
+        raise DownloadError(
+            f"{config.model.id} at {config.model.revision} has no {', '.join(lacking) or 'safetensors weights'}"
+        )
+    return Path(folder)
+
+
+def _line(config: Config, error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return f"cannot download {config.model.id} at {config.model.revision} from {config.model.endpoint}: {text[:400]}"
+
+
+def drop_corrupt(config: Config) -> list[str]:
+    """Removes files whose content does not match the digest the hub named them by; their names, in order.
+
+    The hub's client stores each file under its ETag: the sha256 of large files, git's blob id of small ones. So damage
+    shows without asking anyone, and the next download fetches just that file.
+    """
+    dropped = []
+    folder = snapshot_dir(config)
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
+        blob = path.resolve()
+        if path.is_symlink() and (not blob.is_file() or not _blob_intact(blob)):
+            path.unlink()
+            blob.unlink(missing_ok=True)
+            dropped.append(path.relative_to(folder).as_posix())
+    return dropped
+
+
+def _blob_intact(blob: Path) -> bool:
+    if SHA256.fullmatch(blob.name):
+        return cacheinfo.sha256(blob) == blob.name
+    if COMMIT.fullmatch(blob.name):
+        return cacheinfo.git_blob_id(blob) == blob.name
+    return True  # a hub with ETags of its own kind: only the digests we record ourselves protect this file
+
+
+def _described(
+    config: Config, folder: Path, versions: dict[str, str], warm: Callable[[Config, Path], dict[str, Any]]
+) -> CacheInfo:
+    files = cacheinfo.describe(folder)
+    began = time.monotonic()
+    facts = warm(config, folder)
+    return CacheInfo(
+        model_id=config.model.id,
+        cache_dir=str(config.models),
+        device=facts["device"],
+        torch_dtype=facts["torch_dtype"],
+        kernels_compiled=facts["kernels_compiled"],
+        timestamp=cacheinfo.now(),
+        model_revision=config.model.revision,
+        files=files,
+        versions=versions,
+        warmup_seconds=round(time.monotonic() - began, 3),
+        warmup_error=facts.get("warmup_error", ""),
+    )
+
+
+def warm_up(config: Config, folder: Path) -> dict[str, Any]:
+    """Loads and runs the model in a child process, so that not even a crash or a hang of it loses the cache.
+
+    Returns device, torch_dtype, kernels_compiled and, if it failed, warmup_error.
+    """
+    command = [sys.executable, "-m", "transcribe.model_cache.warmup", str(folder), config.device, config.dtype]
+    command += [str(config.batch.max_chunks), str(config.cache / "kernels")]
+    user = _service_user(config.cache)
+    inherited = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"} if user else os.environ  # root's may hold secrets
+    environment = {**inherited, "PYTHONPATH": str(Path(__file__).parents[2]), "HF_HUB_OFFLINE": "1"}
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=WARMUP_SECONDS, check=False, **user
+        )
+    except subprocess.TimeoutExpired:
+        return _not_warm(config, f"not finished after {WARMUP_SECONDS} s")
+    if done.returncode < 0:
+        return _not_warm(config, f"ended by signal {-done.returncode}")
+    with contextlib.suppress(ValueError, IndexError):
+        answer = json.loads(done.stdout.splitlines()[-1])
+        return _not_warm(config, answer["error"]) if "error" in answer else answer
+    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return _not_warm(config, lines[-1])
+
+
+def _service_user(folder: Path) -> dict[str, Any]:
+    """Arguments of a process that runs as the owner of `folder`, if this one is root's: it loads machine code from
+    there, which root must not."""
+    owner = folder.stat() if folder.exists() else None
+    if os.geteuid() != 0 or owner is None or owner.st_uid == 0:
+        return {}
+    return {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
+
+
+def _not_warm(config: Config, reason: str) -> dict[str, Any]:
+    device = config.device
+    if device == "auto":
+        device = "cuda" if Path("/dev/nvidia0").exists() else "cpu"
+    dtype = "torch.float16" if device == "cuda" else "torch.float32"
+    reason = " ".join(reason.split())[:400]
+    return {"device": device, "torch_dtype": dtype, "kernels_compiled": False, "warmup_error": reason}
+
+
+def forget_others(config: Config) -> None:
+    """Removes other models and other commits: an image carries what it serves."""
+    ours = cacheinfo.repo_folder(config.models, config.model.id)
+    for repo in config.models.glob("models--*"):
+        if repo != ours:
+            shutil.rmtree(repo)
+    for snapshot in ours.glob("snapshots/*"):
+        if snapshot.name != config.model.revision:
+            shutil.rmtree(snapshot)
+    used = {path.resolve() for path in ours.glob("snapshots/*/**/*")}
+    for blob in ours.glob("blobs/*"):
+        if blob not in used:
+            blob.unlink()

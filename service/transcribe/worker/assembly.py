@@ -1,0 +1,111 @@
+"""Puts the engine's results for one recording together, in order, whatever order they come in."""
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from transcribe.audio.chunking import Piece
+from transcribe.engine import ChunkResult
+from transcribe.types import Segment, Word
+from transcribe.worker.hallucinations import SAME_SEGMENTS, Dropped, guard, overlap, unheard
+
+MAX_DROPPED = 1000  # entries of the coverage report that are kept; all are counted
+
+
+@dataclass
+class Coverage:
+    """What was heard as speech, what of it has text, and what was left out."""
+
+    speech: float = 0.0
+    text: float = 0.0
+    count: int = 0
+    dropped: list[Dropped] = field(default_factory=list)
+
+    def add(self, piece: Piece, segments: list[Segment], dropped: list[Dropped]) -> None:
+        """Counts a piece, its text and what was taken out of it."""
+        self.speech += piece.speech_seconds
+        self.text += sum(overlap(piece.speech, segment.start, segment.end) for segment in segments)
+        everything = [*dropped, *(gap for gap in unheard(segments, piece) if not _within(gap, dropped))]
+        self.count += len(everything)
+        self.dropped += everything[: MAX_DROPPED - len(self.dropped)]
+
+    def report(self) -> dict[str, Any]:
+        """The report as clients get it: seconds, and `dropped` with start, end, reason and text."""
+        entries = sorted(self.dropped, key=lambda entry: entry.start)
+        rounded = [{**asdict(entry), "start": round(entry.start, 2), "end": round(entry.end, 2)} for entry in entries]
+        return {
+            "speech_seconds": round(self.speech, 2),
+            "text_seconds": round(min(self.text, self.speech), 2),
+            "dropped_count": self.count,
+            "dropped": rounded,
+        }
+
+
+def _within(gap: Dropped, dropped: list[Dropped]) -> bool:
+    return overlap([(entry.start, entry.end) for entry in dropped], gap.start, gap.end) > 0.5 * (gap.end - gap.start)
+
+
+class Assembly:
+    """Results of one recording's pieces. Pieces are numbered from 0 in the recording's order."""
+
+    def __init__(self) -> None:
+        self.coverage = Coverage()
+        self.language: str | None = None
+        self.progress = 0.0  # seconds of the recording that are done, from its start
+        self.done = 0  # pieces put together
+        self._waiting: dict[int, tuple[Piece, ChunkResult]] = {}
+        self._next_id = 0
+        self._end = 0.0  # of the last segment
+        self._texts: list[str] = []
+
+    def add(self, number: int, piece: Piece, result: ChunkResult) -> list[Segment]:
+        """Takes a piece's result; returns the segments that are next, with the recording's times and ids running on."""
+        self._waiting[number] = piece, result
+        ready: list[Segment] = []
+        while self.done in self._waiting:
+            piece, result = self._waiting.pop(self.done)
+            ready += self._settle(piece, result)
+            self.done += 1
+        return ready
+
+    def _settle(self, piece: Piece, result: ChunkResult) -> list[Segment]:
+        self.language = self.language or result.language
+        placed = [place(segment, piece) for segment in result.segments]
+        kept, dropped = guard(placed, piece, self._texts)
+        settled = []
+        for segment in kept:
+            start = max(segment.start, self._end)
+            settled.append(inside(replace(segment, id=self._next_id, start=start, end=max(segment.end, start))))
+            self._next_id += 1
+            self._end = settled[-1].end
+            self._texts = [*self._texts, segment.text][-SAME_SEGMENTS:]
+        self.coverage.add(piece, settled, dropped)
+        self.progress = piece.end
+        return settled
+
+
+def place(segment: Segment, piece: Piece) -> Segment:
+    """The segment with times of the recording instead of the piece's; none reaches beyond the piece."""
+    start = min(max(piece.start + segment.start, piece.start), piece.end)
+    words = segment.words
+    if words is not None:
+        words = tuple(replace(word, start=word.start + piece.start, end=word.end + piece.start) for word in words)
+    return replace(
+        segment,
+        start=start,
+        end=min(max(piece.start + segment.end, start), piece.end),
+        seek=segment.seek + round(piece.start * 100),
+        words=words,
+    )
+
+
+def inside(segment: Segment) -> Segment:
+    """The segment with times in milliseconds, its words' times monotonic and within its own."""
+    start, end = round(segment.start, 3), round(segment.end, 3)
+    words: list[Word] | None = None
+    if segment.words is not None:
+        words, at = [], start
+        for word in segment.words:
+            begin = min(max(round(word.start, 3), at), end)
+            at = min(max(round(word.end, 3), begin), end)
+            words.append(replace(word, start=begin, end=at))
+    return replace(segment, start=start, end=end, words=None if words is None else tuple(words))

@@ -1,0 +1,153 @@
+"""What Whisper invents is taken out again, and everything taken out is written down with its reason.
+
+The thresholds for compression, probability and silence, and the second tries they lead to, are the engine's. Here are
+the checks that need the recording around a segment: text that goes round in circles, and the credit lines that the
+model learned from subtitles and says over silence.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from transcribe.audio.chunking import Piece
+from transcribe.types import Segment, Word
+
+REPEATS = 4  # a phrase this often in a row is a loop, unless it is one word
+WORD_REPEATS = 8  # people do say "no no no no"
+LONGEST_PHRASE = 12  # words
+SAME_SEGMENTS = 3  # the same segment this often in a row: a chorus repeats less
+NO_SPEECH = 0.6  # Whisper's own threshold for "nothing is said here"
+UNSURE = -1.0  # mean log-probability, likewise
+LITTLE_SPEECH = 0.35  # of a segment's time: below it a credit line is an invention
+HASTE = 25.0  # characters a second: nobody is so polite so quickly
+IMPOSSIBLE = 45.0  # nobody says anything so quickly
+ONSET_SECONDS = 0.1  # of speech that the detector may have missed
+UNHEARD_SECONDS = 1.0  # speech without text that is shorter is the detector's or the timing's slack
+
+# Said by Whisper where nobody speaks: what stood in the subtitles it was trained on. Compared in lower case without
+# punctuation, against the whole segment. The first kind nobody ever says; the second people do say.
+CREDITS = re.compile(
+    r"(undertexter|undertextning|subtitles|textning|översättning|transcription|transcribed|captions?|subs)"
+    r"( \w+){0,3} (by|av|från|from) .*"
+    r"|(svensktextning|undertexter|undertextning) nu.*"
+    r"|.*(amara ?org|btistudios|castingwords|otter ai|zeoranger).*|copyright .*"
+    r"|www \w+ (com|se|nu|org|tv).*|textning .{0,40}"
+)
+POLITE = re.compile(
+    r"(thanks?( you)?( so much| very much)?( (all|everyone))?( for (watching|listening|your attention))?)"
+    r"|(please )?(like and )?subscribe.*|see you (in the )?next (time|video).*|bye( bye)*|you|the end|so|okay|oh"
+    r"|tack( så mycket)?( för (att (ni|du) (har )?(tittat|tittade|lyssnat|lyssnade)|idag|i dag|mig|titten))?"
+    r"|(glöm inte att )?prenumerera.*|vi ses( nästa gång| i nästa video)?|hej då|musik|applåder|music|applause"
+)
+SPACE = re.compile(r"[\W_]+")
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Something that was heard or invented and is not in the text. Times in seconds of the recording."""
+
+    start: float
+    end: float
+    reason: str  # repetition | no_speech | credit_line | too_fast | no_text
+    text: str = ""
+
+
+def guard(segments: Sequence[Segment], piece: Piece, previous: Sequence[str]) -> tuple[list[Segment], list[Dropped]]:
+    """The segments that stay, some of them shortened, and what went. `previous` holds the last kept texts."""
+    kept: list[Segment] = []
+    dropped: list[Dropped] = []
+    recent = [plain(text) for text in previous]
+    for segment in segments:
+        reason = invented(segment, piece) or looped(segment, recent)
+        if reason:
+            dropped.append(Dropped(segment.start, segment.end, reason, segment.text.strip()))
+            continue
+        shorter = unrolled(segment)
+        if shorter is not segment:
+            gone = segment.text.strip()[len(shorter.text.strip()) :].strip()
+            dropped.append(Dropped(shorter.end, segment.end, "repetition", gone))
+        kept.append(shorter)
+        recent.append(plain(shorter.text))
+    return kept, dropped
+
+
+def invented(segment: Segment, piece: Piece) -> str:
+    """Why the segment cannot have been said, or ''."""
+    text = plain(segment.text)
+    if not text:
+        return "no_speech"
+    length = max(segment.end - segment.start, 0.1)
+    share = overlap(piece.speech, segment.start, segment.end) / length
+    pace = len(text) / (piece.speech_seconds + ONSET_SECONDS)  # if all that is spoken around it were this text
+    doubtful = segment.no_speech_prob > NO_SPEECH or segment.avg_logprob < UNSURE
+    if CREDITS.fullmatch(text) and (share < LITTLE_SPEECH or doubtful):
+        return "credit_line"
+    if POLITE.fullmatch(text) and (share == 0 or pace > HASTE or (share < LITTLE_SPEECH and doubtful)):
+        return "credit_line"
+    if share and pace > IMPOSSIBLE:
+        return "too_fast"
+    return "no_speech" if share == 0 and doubtful else ""
+
+
+def looped(segment: Segment, recent: Sequence[str]) -> str:
+    """'repetition' if the segment only says again what those before it said, or ''."""
+    last = list(recent[-(SAME_SEGMENTS - 1) :])
+    text = plain(segment.text)
+    return "repetition" if len(last) == SAME_SEGMENTS - 1 and set(last) == {text} else ""
+
+
+def unrolled(segment: Segment) -> Segment:
+    """The segment with a phrase that repeats without end said once; the segment itself if there is none."""
+    parts = segment.text.split()
+    words = [plain(part) for part in parts]
+    found = loop(words)
+    if found is None:
+        return segment
+    first, size, count = found
+    gone = slice(first + size, first + size * count)
+    del parts[gone]
+    lead = " " if segment.text.startswith(" ") else ""
+    text = lead + " ".join(parts)
+    if segment.words is None or len(segment.words) != len(words):
+        share = len(parts) / len(words)
+        return replace(segment, text=text, end=segment.start + (segment.end - segment.start) * share, words=None)
+    kept: list[Word] = list(segment.words)
+    del kept[gone]
+    return replace(segment, text=text, end=kept[-1].end, words=tuple(kept))
+
+
+def loop(words: Sequence[str]) -> tuple[int, int, int] | None:
+    """The first phrase that follows itself too often: where it begins, its words, how often it is said; or None."""
+    for first in range(len(words)):
+        for size in range(1, min(LONGEST_PHRASE, (len(words) - first) // 2) + 1):
+            count = 1
+            while list(words[first + count * size : first + (count + 1) * size]) == list(words[first : first + size]):
+                count += 1
+            if count >= (WORD_REPEATS if size == 1 else REPEATS):
+                return first, size, count
+    return None
+
+
+def unheard(segments: Sequence[Segment], piece: Piece) -> list[Dropped]:
+    """Stretches of speech in the piece that no segment covers."""
+    found = []
+    for start, until in piece.speech:
+        at, end = start, min(until, piece.end)  # the detector's last frame reaches beyond the recording
+        for segment in segments:
+            if segment.end > at and segment.start < end:
+                if segment.start - at >= UNHEARD_SECONDS:
+                    found.append(Dropped(at, segment.start, "no_text"))
+                at = max(at, segment.end)
+        if end - at >= UNHEARD_SECONDS:
+            found.append(Dropped(at, end, "no_text"))
+    return found
+
+
+def overlap(spans: Sequence[tuple[float, float]], start: float, end: float) -> float:
+    """Seconds of `spans` between start and end."""
+    return sum(max(0.0, min(right, end) - max(left, start)) for left, right in spans)
+
+
+def plain(text: str) -> str:
+    """Lower case, punctuation as single spaces."""
+    return SPACE.sub(" ", text.casefold()).strip()

@@ -1,0 +1,171 @@
+"""Loads what inference needs, checks it against cache_info.json, and runs the worker with honest exit codes."""
+
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transcribe import logs
+from transcribe.audio.chunking import VadError
+from transcribe.config import Config
+from transcribe.engine import Chunk, Engine, EngineError
+from transcribe.jobs.store import Store, StoreError
+from transcribe.model_cache import fetch
+from transcribe.model_cache import info as cacheinfo
+from transcribe.model_cache.info import CacheError, CacheInfo
+from transcribe.types import SAMPLE_RATE, DecodeOptions
+from transcribe.worker.status import Reporter
+
+if TYPE_CHECKING:
+    from transcribe.audio.vad import Vad
+
+__all__ = ["EXIT_BROKEN", "EXIT_CONFIG", "VadError", "load", "work"]
+
+EXIT_OK = 0
+EXIT_BROKEN = 70  # EX_SOFTWARE: the engine or the store failed; a new process may do better
+EXIT_BUSY = 75  # EX_TEMPFAIL: another worker runs
+EXIT_CONFIG = 78  # EX_CONFIG: trying again does not help (RestartPreventExitStatus of the unit)
+WARM_SECONDS = 4.0
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What was loaded, and what the cache says it is."""
+
+    engine: Engine
+    vad: "Vad"
+    info: CacheInfo
+
+
+def load(config: Config) -> Loaded:
+    """The engine and the speech detector. Raises CacheError, EngineError or VadError, each one line.
+
+    The digests of the model's files are computed while it loads.
+    """
+    info = cacheinfo.read(config.cache_info)
+    if wrong := fetch.mismatch(config, info):
+        raise CacheError(config.cache_info, wrong)
+    cacheinfo.verify(info, hashes=False)
+    with ThreadPoolExecutor(1) as pool:
+        verified = pool.submit(cacheinfo.verify, info, hashes=True)
+        try:
+            loaded = _load(config, info)
+        except Exception:
+            verified.result()  # a damaged file is the better reason
+            raise
+        verified.result()
+    return loaded
+
+
+def _load(config: Config, info: CacheInfo) -> Loaded:
+    from transcribe.audio.vad import Vad
+
+    vad = Vad.load()
+    engine = Engine.load(
+        cacheinfo.snapshot_dir(info),
+        device=config.device,
+        dtype=config.dtype,
+        max_chunks=config.batch.max_chunks,
+        cache_dir=config.cache / "kernels",
+    )
+    return Loaded(engine, vad, info)
+
+
+def warm(loaded: Loaded, reporter: Reporter) -> None:
+    """One run through detector and engine, so that the first client does not pay for it; gives a first speed."""
+    import numpy as np
+
+    noise = np.random.default_rng(0).normal(0.0, 0.01, int(WARM_SECONDS * SAMPLE_RATE)).astype(np.float32)
+    loaded.vad.stream().push(noise)
+    began = time.monotonic()
+    loaded.engine.transcribe([Chunk(0, noise, DecodeOptions(language="en"))])
+    reporter.meter.speed = WARM_SECONDS / max(time.monotonic() - began, 1e-3)
+
+
+def facts(loaded: Loaded) -> dict[str, Any]:
+    """What /health shows of the worker."""
+    import torch
+
+    return {
+        "device": loaded.engine.device,
+        "dtype": loaded.engine.torch_dtype,
+        "cuda": torch.cuda.is_available(),
+        "torch": torch.__version__,
+        "model": loaded.info.model_id,
+        "revision": loaded.info.model_revision,
+        "engine": loaded.engine.facts,
+    }
+
+
+def work(config: Config) -> int:
+    """The worker, from start to end; returns the exit code."""
+    logs.configure()
+    try:
+        with only_one(config.temp / "worker.lock"):
+            return _work(config, Store(config.database))
+    except StoreError as error:
+        return _refuse(str(error), EXIT_CONFIG)
+    except BlockingIOError:
+        return _refuse("another worker is running here: stop it, or let it work", EXIT_BUSY)
+
+
+def _work(config: Config, store: Store) -> int:
+    reporter = Reporter(store)
+    reporter.start()
+    requeued, failed = store.requeue_running()
+    logs.event("starting", requeued=len(requeued), failed=len(failed))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_OK))  # nothing is under way yet
+    try:
+        loaded = load(config)
+        warm(loaded, reporter)
+    except (CacheError, EngineError, VadError) as error:
+        reporter.tell("broken", reason=str(error))
+        return _refuse(str(error), EXIT_CONFIG)
+    except Exception as error:
+        logs.failure("loading_failed", error)
+        reporter.tell("broken", reason=f"loading failed ({type(error).__name__})")
+        return EXIT_BROKEN
+    return _run(config, store, loaded, reporter)
+
+
+def _run(config: Config, store: Store, loaded: Loaded, reporter: Reporter) -> int:
+    from transcribe.worker.loop import Worker
+
+    worker = Worker(config, store, loaded.engine, loaded.vad, reporter)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: worker.stop())
+    reporter.tell("ready", **facts(loaded))
+    logs.event("ready", device=loaded.engine.device, dtype=loaded.engine.torch_dtype)
+    try:
+        worker.run()
+    except Exception as error:  # a broken device context, a full disk: a new process is the mend
+        logs.failure("worker_failed", error)
+        reporter.tell("broken", reason=f"the worker failed ({type(error).__name__}) and starts again")
+        return EXIT_BROKEN
+    finally:
+        reporter.close()
+    logs.event("stopped")
+    return EXIT_OK
+
+
+@contextmanager
+def only_one(path: Path) -> Iterator[None]:
+    """Holds the lock file. Raises BlockingIOError if another process does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _refuse(message: str, code: int) -> int:
+    print(f"transcribe-worker: {message}", file=sys.stderr)
+    return code

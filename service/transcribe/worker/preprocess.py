@@ -1,0 +1,149 @@
+"""Claims jobs and hears them: decodes each, finds the speech and cuts it, ahead of the model.
+
+Memory stays flat: of each job a few pieces lie ready, then its thread and its decoder wait. Few long recordings
+are open at once, so that there is always a place for a short one.
+"""
+
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from transcribe import logs
+from transcribe.audio.chunking import Chunker, Finding
+from transcribe.audio.decoder import AudioError, Decoder
+from transcribe.audio.vad import Vad
+from transcribe.config import Config
+from transcribe.engine.cpu import threads
+from transcribe.jobs.models import Job, JobError
+from transcribe.jobs.store import Store
+from transcribe.worker.scheduler import Active, Board
+
+POLL_SECONDS = 0.01
+LONG_SECONDS = 60.0
+LONG_JOBS = 4  # long recordings that are worked on at once; the others stay in the queue
+SPARE_JOBS = 8  # jobs beyond what fills the model's batch
+LAST_TRY = 3  # a job that two workers died with is worked on alone, so that it takes no other job along
+SERVER_ERROR = "The server could not work on this recording."
+
+
+class Intake:
+    """Runs in threads of its own from `start` to `close`."""
+
+    def __init__(self, config: Config, store: Store, board: Board, vad: Vad) -> None:
+        self._config = config
+        self._store = store
+        self._board = board
+        self._vad = vad
+        self._most = config.batch.max_chunks + SPARE_JOBS
+        self._closing = threading.Event()
+        self._processors = threading.BoundedSemaphore(max(1, os.cpu_count() or 1))
+        self._pool = ThreadPoolExecutor(self._most, thread_name_prefix="hear", initializer=one_thread)
+        self._thread = threading.Thread(target=self._run, name="intake")
+        self._suspect: Job | None = None  # claimed for its last try, and waiting for the others to end
+        self._alone: Active | None = None  # the same, being worked on
+        self.failure: BaseException | None = None  # what ended the thread; the process must end as well
+
+    def start(self) -> None:
+        """Begins to claim."""
+        self._thread.start()
+
+    def stop_claiming(self) -> None:
+        """What is claimed is still heard to its end."""
+        self._closing.set()
+
+    def close(self) -> None:
+        """Ends all threads; the jobs must have been removed from the board."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._pool.shutdown(cancel_futures=True)
+        if self._suspect:
+            self._store.release(self._suspect.id, self._suspect.attempts)
+
+    def _run(self) -> None:
+        seen: tuple[int, int] | None = None
+        try:
+            while not self._closing.wait(POLL_SECONDS):
+                now = (self._store.version(), len(self._board))
+                if now != seen:  # somebody committed, or a place became free
+                    self._forget_cancelled()
+                    self._claim()
+                    seen = now[0], len(self._board)
+        except BaseException as error:
+            self.failure = error
+            logs.failure("intake_failed", error)
+            self._board.wake()
+
+    def _forget_cancelled(self) -> None:
+        running = self._store.running()
+        for active in self._board.all():
+            if running.get(active.job.id) != active.job.attempts:
+                self._board.remove(active)
+
+    def _claim(self) -> None:
+        while not self._closing.is_set() and len(self._board) < self._most and not self._isolating():
+            long = sum(max(active.job.length, active.seconds) >= LONG_SECONDS for active in self._board.all())
+            job = self._store.claim(shorter_than=LONG_SECONDS if long >= LONG_JOBS else None)
+            if job is None:
+                return
+            if job.attempts >= LAST_TRY:
+                self._suspect = job
+            else:
+                self._open(job)
+
+    def _isolating(self) -> bool:
+        """Whether a job that may have killed workers keeps others from being claimed; begins with it when it can."""
+        if self._alone and self._alone.gone:
+            self._alone = None
+        if self._suspect and not len(self._board):
+            self._alone, self._suspect = self._open(self._suspect), None
+        return bool(self._suspect or self._alone)
+
+    def _open(self, job: Job) -> Active:
+        logs.event("job_started", job=job.id, attempt=job.attempts)
+        active = self._board.open(job)
+        self._pool.submit(self._hear, active)
+        return active
+
+    def _hear(self, active: Active) -> None:
+        began = time.monotonic()
+        try:
+            self._pieces(active)
+        except AudioError as error:
+            code, status = error.code, error.status
+            self._board.fail(active, JobError(error.message, "invalid_request_error", code, "file", status))
+        except Exception as error:
+            logs.failure("decoding_failed", error)
+            self._board.fail(active, JobError(SERVER_ERROR))
+        else:
+            logs.event("job_heard", job=active.job.id, seconds=round(time.monotonic() - began, 3))
+
+    def _pieces(self, active: Active) -> None:
+        chunker = Chunker(self._vad.stream(), finding=Finding.of(active.job.request.get("chunking")))
+        with Decoder(self._config.temp / active.job.id, self._config.limits) as decoder:
+            blocks = iter(decoder)
+            promised = None
+            while not active.gone:
+                with self._processors:  # not while `put` waits: a long file must not keep short ones from being heard
+                    block = next(blocks, None)
+                    pieces = list(chunker.flush() if block is None else chunker.push(block))
+                active.seconds = chunker.seconds
+                if block is not None and promised != decoder.promised:
+                    promised = decoder.promised
+                    self._tell_length(active, promised)
+                if not all(self._board.put(active, piece) for piece in pieces):
+                    return
+                if block is None:
+                    self._tell_length(active, chunker.seconds)
+                    self._board.heard_all(active, chunker.seconds)
+                    return
+
+    def _tell_length(self, active: Active, seconds: float | None) -> None:
+        if seconds is not None:
+            self._store.set_duration(active.job.id, active.job.attempts, seconds)
+
+
+def one_thread() -> None:
+    """The calling thread's work stays in it: the detector's small steps lose more by waiting for a second."""
+    threads.limit(1)

@@ -1,0 +1,109 @@
+"""What the worker says of itself: facts and figures in the store for the API, readiness and life to systemd."""
+
+import os
+import resource
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from transcribe import logs, sdnotify
+from transcribe.jobs.store import Store
+
+REPORT_SECONDS = 3.0
+STUCK_SECONDS = 90.0  # without a sign of life from the engine's loop the worker is reported as broken
+SPEED_SECONDS = 5.0  # of work between two measurements of the speed
+SPEED_WEIGHT = 0.3  # of the newest measurement in the average
+
+
+class Meter:
+    """Counts what the engine's loop did. `speed` is seconds of audio in a second of work, a moving average."""
+
+    def __init__(self) -> None:
+        self.totals: Counter[str] = Counter()
+        self.batch_sizes: Counter[int] = Counter()
+        self.speed: float | None = None
+        self._busy = 0.0
+        self._audio = 0.0
+
+    def worked(self, seconds: float, chunks: int) -> None:
+        """The engine made a step with so many chunks in it."""
+        self.totals["busy_seconds_total"] += seconds  # type: ignore[assignment]  # a counter of seconds
+        self.batch_sizes[chunks] += 1
+        self._busy += seconds
+
+    def wrote(self, audio_seconds: float) -> None:
+        """A chunk is done."""
+        self.totals["chunks_total"] += 1
+        self.totals["audio_seconds_total"] += audio_seconds  # type: ignore[assignment]
+        self._audio += audio_seconds
+        if self._busy >= SPEED_SECONDS or self.speed is None:
+            measured = self._audio / max(self._busy, 1e-3)
+            weight = SPEED_WEIGHT if self.speed is not None else 1.0
+            self.speed = (1 - weight) * (self.speed or 0.0) + weight * measured
+            self._busy = self._audio = 0.0
+
+    def figures(self) -> dict[str, float]:
+        """Counters (named …_total) and gauges for /metrics."""
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        memory = {"memory_bytes": pages * resource.getpagesize(), "memory_peak_bytes": peak}
+        return {name: round(value, 3) for name, value in {**self.totals, **memory}.items()}
+
+
+class Reporter:
+    """Publishes the worker's state every few seconds from a thread of its own, which tells when the loop is stuck."""
+
+    def __init__(self, store: Store) -> None:
+        self.meter = Meter()
+        self._store = store
+        self._facts: dict[str, Any] = {"state": "loading", "pid": os.getpid()}
+        self._alive = time.monotonic()
+        self._fed = 0.0
+        self._watchdog = sdnotify.watchdog_seconds()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+
+    def start(self) -> None:
+        """Reports at once and from now on."""
+        self._publish()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread; the last report stands."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def tell(self, state: str, **facts: Any) -> None:
+        """Changes the state (loading | ready | draining | broken) and facts, and reports at once."""
+        self._facts = {**self._facts, **facts, "state": state}
+        self.alive()
+        self._publish()
+        if state == "ready":
+            sdnotify.notify("READY=1\nSTATUS=ready")
+        elif state == "draining":
+            sdnotify.notify("STOPPING=1\nSTATUS=draining")
+
+    def alive(self) -> None:
+        """The engine's loop goes round: call it there and nowhere else, for it feeds the watchdog."""
+        self._alive = time.monotonic()
+        if self._watchdog and self._alive - self._fed > self._watchdog / 4:
+            sdnotify.notify("WATCHDOG=1")
+            self._fed = self._alive
+
+    def _run(self) -> None:
+        while not self._closing.wait(REPORT_SECONDS):
+            self._publish()
+
+    def _publish(self) -> None:
+        facts = {**self._facts, "speed": self.meter.speed, "metrics": self.meter.figures()}
+        facts["batch_sizes"] = {str(size): count for size, count in list(self.meter.batch_sizes.items())}
+        silent = time.monotonic() - self._alive
+        if facts["state"] == "ready" and silent > STUCK_SECONDS:
+            facts |= {"state": "broken", "reason": f"the model has not moved for {silent:.0f} s"}
+        try:
+            self._store.set_worker(facts)
+        except Exception as error:  # a full disk must not end a worker that is otherwise well
+            logs.failure("report_failed", error)

@@ -1,0 +1,227 @@
+"""advanced_cache.py against a hub that speaks the real client's language: what it brings, checks, mends and refuses."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import advanced_cache
+import pytest
+from localcloud.hub.models import SOURCES, commit_of, model_dir
+from localcloud.hub.server import Repository, create_app
+from localcloud.server import Served
+from support.api_server_fixture import settings
+from transcribe.config import Config
+from transcribe.model_cache import fetch
+from transcribe.model_cache import info as cacheinfo
+
+REPO = "openai/whisper-test"
+PROGRAM = Path(advanced_cache.__file__)
+WARM = {"device": "cpu", "torch_dtype": "torch.float32", "kernels_compiled": False}
+
+
+@dataclass
+class Site:
+    """A hub with one model, and a machine's root that wants it."""
+
+    model: Path
+    config: Config
+    served: Served
+
+    def ensure(self, **facts: Any) -> fetch.Outcome:
+        """Runs with a warm-up that says `facts`."""
+        return fetch.ensure(self.config, warm=lambda *_: {**WARM, **facts})
+
+    def file(self, name: str) -> Path:
+        """In the snapshot."""
+        return fetch.snapshot_dir(self.config) / name
+
+    def state(self) -> dict[str, tuple[int, int]]:
+        """Every file below the root with its size and the moment it was written."""
+        files = (path for path in self.config.root.rglob("*") if path.is_file())
+        return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    model = tmp_path / "hub"
+    model.mkdir()
+    (model / "config.json").write_text('{"model_type": "whisper"}')
+    (model / "preprocessor_config.json").write_text("{}")
+    (model / "tokenizer.json").write_text('{"version": "1.0"}')
+    (model / "model.safetensors").write_bytes(bytes(range(256)) * 8_000)
+    (model / "pytorch_model.bin").write_bytes(b"a pickle")
+    (model / "modeling_evil.py").write_text("raise SystemExit")
+    (model / "flax_model.msgpack").write_bytes(b"x")
+    served = Served(create_app({REPO: Repository(REPO, model)}))
+    wanted = {"model.id": REPO, "model.revision": commit_of(model)}
+    endpoint = {"model.endpoint": f"http://127.0.0.1:{served.port}"}
+    config = Config.from_mapping(settings(tmp_path / "root", {**wanted, **endpoint}))
+    yield Site(model, config, served)
+    served.close()
+
+
+def test_it_brings_safetensors_and_nothing_that_could_be_run(site: Site) -> None:
+    outcome = site.ensure()
+    assert outcome.changed
+    names = {"config.json", "preprocessor_config.json", "tokenizer.json", "model.safetensors"}
+    assert set(outcome.info.files) == names
+    assert {path.name for path in fetch.snapshot_dir(site.config).iterdir()} == names
+    weights = (site.model / "model.safetensors").read_bytes()
+    assert outcome.info.files["model.safetensors"].sha256 == hashlib.sha256(weights).hexdigest()
+    assert outcome.info == cacheinfo.read(site.config.cache_info)
+    assert fetch.trouble(site.config, hashes=True) == ""
+
+
+def test_nothing_is_written_when_all_is_right(site: Site) -> None:
+    site.ensure()
+    before = site.state()
+    site.served.close()  # and nobody is asked
+    assert not site.ensure().changed
+    assert site.state() == before
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize("damage", ["altered", "truncated", "missing"])
+def test_a_damaged_model_is_named_and_mended(site: Site, name: str, damage: str) -> None:
+    site.ensure()
+    content = site.file(name).read_bytes()
+    if damage == "missing":
+        site.file(name).resolve().unlink()
+    else:
+        site.file(name).resolve().write_bytes(content[:-1] + (b"" if damage == "truncated" else b"\x01"))
+    assert name in fetch.trouble(site.config, hashes=True)
+    assert site.ensure().changed
+    assert site.file(name).read_bytes() == content
+    assert not site.ensure().changed
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_root_warms_the_model_as_the_user_whose_cache_it_is(tmp_path: Path) -> None:
+    """Machine code is loaded from there: root must not run what another user can write."""
+    assert fetch._service_user(tmp_path) == {}
+    os.chown(tmp_path, 65534, 65533)
+    assert fetch._service_user(tmp_path) == {"user": 65534, "group": 65533, "extra_groups": []}
+
+
+def test_a_lost_description_is_made_again_without_the_hub(site: Site) -> None:
+    site.ensure()
+    site.config.cache_info.write_text("{")
+    site.served.close()
+    assert site.ensure().changed
+    assert fetch.trouble(site.config, hashes=True) == ""
+
+
+def test_a_failed_warm_up_is_recorded_and_not_repeated_into_a_change(site: Site) -> None:
+    outcome = site.ensure(warmup_error="EngineError: out of memory")
+    assert outcome.changed
+    written = json.loads(site.config.cache_info.read_text())
+    assert written["kernels_compiled"] is False
+    assert written["warmup_error"] == "EngineError: out of memory"
+    assert "$(" not in site.config.cache_info.read_text()
+    assert not site.ensure(warmup_error="EngineError: out of memory").changed
+    assert site.ensure().changed  # now it works
+    assert "warmup_error" not in json.loads(site.config.cache_info.read_text())
+
+
+def test_another_commit_replaces_the_one_before(site: Site) -> None:
+    site.ensure()
+    old = fetch.snapshot_dir(site.config)
+    (site.model / "tokenizer.json").write_text('{"version": "2.0"}')
+    site.served.close()
+    served = Served(create_app({REPO: Repository(REPO, site.model)}))
+    endpoint = f"http://127.0.0.1:{served.port}"
+    model = replace(site.config.model, revision=commit_of(site.model), endpoint=endpoint)
+    site.config = replace(site.config, model=model)
+    assert "model_revision" in fetch.trouble(site.config, hashes=False)
+    assert site.ensure().changed
+    assert not old.exists()
+    blobs = list(cacheinfo.repo_folder(site.config.models, REPO).glob("blobs/*"))
+    assert len(blobs) == 4
+    served.close()
+
+
+def run(site: Site, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    path = site.config.root / "transcribe.json"
+    config = settings(site.config.root, {})
+    config["model"] |= {"id": site.config.model.id, "revision": site.config.model.revision}
+    config["model"]["endpoint"] = site.config.model.endpoint
+    path.write_text(json.dumps(config))
+    environment = {**os.environ, "TRANSCRIBE_CONFIG": str(path)}
+    command = [sys.executable, str(PROGRAM), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_the_program_refuses_a_hub_that_lacks_the_model_in_one_line(site: Site) -> None:
+    site.config = replace(site.config, model=replace(site.config.model, id="openai/nothing"))
+    done = run(site)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "openai/nothing" in done.stderr
+    assert not site.config.cache_info.exists()
+
+
+def test_the_program_refuses_a_branch(site: Site) -> None:
+    site.config = replace(site.config, model=replace(site.config.model, revision="main"))
+    done = run(site)
+    assert done.returncode == 1
+    assert "40 hex digits" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_program_writes_the_fallback_when_the_model_cannot_run(site: Site) -> None:
+    """The hub's files are no real model, so the warm-up in the child process fails; the download stands."""
+    done = run(site)
+    assert done.returncode == 0
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("advanced_cache: warning: the warm-up failed: ")
+    info = cacheinfo.read(site.config.cache_info)
+    assert info.warmup_error
+    assert not info.kernels_compiled
+    check = run(site, "--check", "--json")
+    assert check.returncode == 0
+    assert json.loads(check.stdout) == {"ok": True, "reason": ""}
+
+
+def test_the_check_names_the_file_and_the_mend(site: Site) -> None:
+    site.ensure()
+    site.file("config.json").resolve().unlink()
+    done = run(site, "--check")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "config.json: is missing; run advanced_cache.py" in done.stderr
+
+
+def test_a_broken_configuration_is_refused_with_its_own_code(tmp_path: Path) -> None:
+    path = tmp_path / "transcribe.json"
+    path.write_text("{")
+    environment = {**os.environ, "TRANSCRIBE_CONFIG": str(path)}
+    done = subprocess.run([sys.executable, str(PROGRAM)], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 78
+    assert str(path) in done.stderr
+
+
+@pytest.mark.model
+def test_a_real_model_is_warmed_and_described(site: Site) -> None:
+    folder = model_dir("whisper-tiny.en")
+    name = SOURCES["whisper-tiny.en"].id
+    served = Served(create_app({name: Repository(name, folder)}))
+    endpoint = f"http://127.0.0.1:{served.port}"
+    model = replace(site.config.model, id=name, revision=commit_of(folder), endpoint=endpoint)
+    site.config = replace(site.config, model=model)
+    done = run(site, "--json")
+    served.close()
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["changed"]
+    assert answer["warmup_error"] == ""
+    assert answer["warmup_seconds"] > 0
+    kernels = [path for path in (site.config.cache / "kernels").rglob("*") if path.suffix in {".o", ".cubin", ".bin"}]
+    assert answer["kernels_compiled"] is bool(kernels)  # weights that the engine prepared are not kernels
+    assert not json.loads(run(site, "--json").stdout)["changed"]

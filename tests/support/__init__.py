@@ -1,0 +1,1 @@
+"""What several tests use: fakes, generators, and ways to start the real parts."""

@@ -1,0 +1,119 @@
+"""A machine booted from the image that this tree bakes, as the machine tests use it."""
+
+import json
+import subprocess
+import time
+import urllib.request
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localcloud import LocalCloud
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN_SECONDS = 900
+# What the machine is made of, without what it writes itself while it runs.
+WATCHED = (
+    *("/opt/transcribe/scripts", "/opt/transcribe/config", "/opt/transcribe/models", "/opt/transcribe/cache"),
+    *("/opt/transcribe/advanced_cache.py", "/opt/transcribe/venv", "/etc"),
+)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What an apply did: every state's result by its id, in the order of running, and how long salt-call took."""
+
+    states: Mapping[str, Mapping[str, Any]]
+    seconds: float
+
+    @property
+    def changed(self) -> set[str]:
+        return {name for name, told in self.states.items() if told["changes"]}
+
+    @property
+    def failed(self) -> dict[str, str]:
+        return {name: told["comment"] for name, told in self.states.items() if told["result"] is False}
+
+    @property
+    def undecided(self) -> set[str]:
+        """What a dry run says would change."""
+        return {name for name, told in self.states.items() if told["result"] is None}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A running machine of the local cloud."""
+
+    id: str
+
+    def command(self, *argv: str) -> list[str]:
+        return LocalCloud.command(ROOT, self.id, argv)
+
+    def run(self, *argv: str, check: bool = True, text: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command on it as root."""
+        done = subprocess.run(
+            self.command(*argv), check=False, capture_output=True, text=True, input=text, timeout=RUN_SECONDS
+        )
+        assert not check or done.returncode == 0, f"{' '.join(argv)}: {done.stderr or done.stdout}"
+        return done
+
+    def sh(self, script: str, *, check: bool = True) -> str:
+        """Run a shell script on it; what it prints."""
+        return self.run("bash", "-c", script, check=check).stdout
+
+    def apply(self, *arguments: str) -> Applied:
+        """Run salt-call state.apply, as an operator does."""
+        began = time.monotonic()
+        done = self.run("salt-call", "state.apply", "--out=json", *arguments, check=False)
+        seconds = time.monotonic() - began
+        try:
+            answer = json.loads(done.stdout[done.stdout.index("{") :])["local"]
+            ordered = sorted(answer.values(), key=lambda told: told["__run_num__"])
+        except (ValueError, KeyError, AttributeError):
+            raise AssertionError(f"no result of an apply: {done.stdout}{done.stderr}") from None
+        return Applied({told["__id__"]: told for told in ordered}, seconds)
+
+    def verify(self, *, clip: bool = True) -> dict[str, str]:
+        """The checks of transcribe.verify that fail, with their details."""
+        answer = json.loads(self.run("salt-call", "transcribe.verify", f"clip={clip}", "--out=json").stdout)["local"]
+        assert answer["checks"]
+        return {told["name"]: told["detail"] for told in answer["checks"] if told["verdict"] != "pass"}
+
+    def snapshot(self) -> dict[str, str]:
+        """Every watched file: type, owner, mode, size, inode, time of change. A file that is rewritten differs."""
+        script = (
+            f"find {' '.join(WATCHED)} -not -name '*.pyc' -not -name __pycache__ -not -name 'kernels*'"
+            r" -printf '%p\t%y %U:%G %m %s %i %T@ %l\n'"
+        )
+        return dict(line.split("\t", 1) for line in self.sh(script).splitlines())
+
+    def property(self, unit: str, name: str) -> str:
+        """A property of one of its units."""
+        return self.run("systemctl", "show", unit, f"--property={name}", "--value").stdout.strip()
+
+    def wait(self, script: str, *, seconds: float = 60) -> None:
+        """Wait until a script succeeds on it."""
+        end = time.monotonic() + seconds
+        while self.run("bash", "-c", script, check=False).returncode != 0:
+            assert time.monotonic() < end, f"not within {seconds} s: {script}"
+            time.sleep(0.2)
+
+    def wait_serving(self) -> None:
+        """Wait until the service is ready."""
+        self.wait("curl --silent --fail --max-time 5 localhost:8000/ready", seconds=120)
+
+    def transcribe(self, clip: Path, language: str = "en") -> str:
+        """Send a file from this host through the machine's HTTP interface."""
+        url = LocalCloud.url_of(ROOT, self.id, 8000) + "/v1/audio/transcriptions"
+        boundary = uuid.uuid4().hex
+        fields = {"model": "whisper-1", "language": language, "response_format": "text"}
+        part = f'--{boundary}\r\nContent-Disposition: form-data; name="'
+        body = "".join(f'{part}{key}"\r\n\r\n{value}\r\n' for key, value in fields.items()).encode()
+        body += f'{part}file"; filename="{clip.name}"\r\n\r\n'.encode() + clip.read_bytes()
+        body += f"\r\n--{boundary}--\r\n".encode()
+        kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+        with urllib.request.urlopen(urllib.request.Request(url, body, kind), timeout=300) as answer:
+            text: str = answer.read().decode()
+        return text

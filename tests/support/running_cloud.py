@@ -1,0 +1,79 @@
+"""A local cloud in the process of a test; a process that waits to be told to power off stands for each machine."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from localcloud.aws import persistence
+from localcloud.aws.moto_images import ACCOUNT
+from localcloud.aws.moto_instances import Records
+from localcloud.cloud import Cloud
+from localcloud.common import Folders
+from localcloud.endpoint import BUCKET, REGION
+from localcloud.machines import base_image
+from localcloud.server import Activity, Served, aws_app, control_app
+from moto.ec2.models import ec2_backends
+from moto.s3.models import s3_backends
+from moto.ssm.models import ssm_backends
+
+Ec2 = Any  # boto3's client is made at run time
+POWERS_OFF = ["head", "-n1"]
+
+
+class Running:
+    """A local cloud in this process, its client and its folders."""
+
+    def __init__(self, folders: Folders) -> None:
+        for backend in ec2_backends[ACCOUNT].values():
+            backend.reset()
+        s3_backends[ACCOUNT]["aws"].reset()
+        ssm_backends[ACCOUNT][REGION].reset()
+        records = Records(REGION)
+        records.create_bucket(BUCKET)
+        persistence.restore(folders)
+        self.folders = folders
+        self.cloud = Cloud(folders, records)
+        control = control_app(self.cloud, stop=lambda: None, facts=dict)
+        self.served = Served(aws_app(self.cloud, control, Activity()))
+        self.ec2: Ec2 = self.client("ec2")
+
+    def client(self, service: str, region: str = REGION) -> Any:
+        session = boto3.Session("local", "local", region_name=region)
+        return session.client(service, endpoint_url=f"http://127.0.0.1:{self.served.port}")  # type: ignore[call-overload]
+
+    def close(self) -> None:
+        self.cloud.close()
+        self.served.close()
+
+
+def launch(ec2: Ec2, **changes: Any) -> str:
+    wanted = {"ImageId": base_image.source_ami(), "InstanceType": "g4dn.xlarge", "MinCount": 1, "MaxCount": 1}
+    return str(ec2.run_instances(**{**wanted, "UserData": "#cloud-config\n", **changes})["Instances"][0]["InstanceId"])
+
+
+def state(ec2: Ec2, instance_id: str) -> str:
+    [reservation] = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
+    return str(reservation["Instances"][0]["State"]["Name"])
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def stopped(ec2: Ec2, **changes: Any) -> str:
+    instance_id = launch(ec2, **changes)
+    ec2.stop_instances(InstanceIds=[instance_id])
+    until(lambda: state(ec2, instance_id) == "stopped")
+    return instance_id
+
+
+def refused(call: Callable[..., object], **arguments: Any) -> str:
+    with pytest.raises(ClientError) as raised:
+        call(**arguments)
+    return str(raised.value.response["Error"]["Code"])

@@ -1,0 +1,31 @@
+"""What the service's decoder makes of a file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from transcribe.audio.decoder import AudioError, decode
+
+SECONDS = 6.0  # at least, of the clip
+
+
+@dataclass(frozen=True)
+class Limits:
+    audio_seconds: float = 14_400
+    decode_seconds: float = 600
+    decode_bytes: int = 512 * (1 << 20)
+
+
+def heard(path: Path, limits: Limits | None = None) -> NDArray[np.float32]:
+    return np.concatenate([*decode(path, limits or Limits()), np.zeros(0, np.float32)])
+
+
+def refused(path: Path, limits: Limits | None = None) -> AudioError:
+    with pytest.raises(AudioError) as caught:
+        heard(path, limits)
+    assert 400 <= caught.value.status < 500
+    assert "\n" not in caught.value.message
+    assert str(path.parent) not in caught.value.message  # nothing of the server's own places
+    return caught.value

@@ -1,0 +1,226 @@
+"""A worker to test: with an engine that needs no model, in this process, or with a real one in a process of its own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from localcloud.hub.models import SOURCES, commit_of, model_dir
+from numpy.typing import NDArray
+from transcribe.audio.chunking import FRAME
+from transcribe.audio.vad import Vad
+from transcribe.config import Config
+from transcribe.engine import Chunk, ChunkResult, Engine, EngineError
+from transcribe.jobs.models import Job, NewJob
+from transcribe.jobs.store import Store
+from transcribe.model_cache import fetch
+from transcribe.model_cache import info as cacheinfo
+from transcribe.types import SAMPLE_RATE, DecodeOptions, Segment
+from transcribe.worker.loop import Worker
+from transcribe.worker.status import Reporter
+
+from support.api_server_fixture import settings
+
+SERVICE = Path(__file__).resolve().parents[2] / "service"
+CLIPS = sorted((Path(__file__).resolve().parents[1] / "audio").glob("*.flac"))
+
+
+class FakeStream:
+    """Speech is where the sound is loud."""
+
+    def __init__(self) -> None:
+        self.rest = np.zeros(0, np.float32)
+
+    def push(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        samples = np.concatenate([self.rest, block])
+        whole = len(samples) // FRAME * FRAME
+        self.rest = samples[whole:]
+        return cast(NDArray[np.float32], np.minimum(10 * np.abs(samples[:whole]).reshape(-1, FRAME).mean(1), 1.0))
+
+    def flush(self) -> NDArray[np.float32]:
+        return np.zeros(0, np.float32)
+
+
+class FakeVad:
+    """The detector's maker."""
+
+    def stream(self) -> FakeStream:
+        return FakeStream()
+
+
+@dataclass
+class FakeEngine:
+    """Every step lasts `delay` and finishes the chunk that came first; its text tells the job, its length the audio."""
+
+    places: int = 4
+    delay: float = 0.0
+    language: str = "sv"
+    trouble: Exception | None = None  # raised by the next step
+    hold: threading.Event = field(default_factory=threading.Event)  # while set, no step finishes anything
+    inside: list[Chunk] = field(default_factory=list)
+    seen: list[Chunk] = field(default_factory=list)
+    discarded: list[object] = field(default_factory=list)
+    fullest: int = 0
+    mixed: bool = False  # a job on its third try shared the batch with another
+
+    def room(self) -> int:
+        return self.places - len(self.inside)
+
+    def add(self, chunk: Chunk) -> None:
+        if chunk.options.language == "xx":
+            raise EngineError("the model does not know the language 'xx'")
+        self.inside.append(chunk)
+        self.seen.append(replace(chunk, audio=chunk.audio[:0].copy()))  # not its sound: tests look at our memory
+        self.fullest = max(self.fullest, len(self.inside))
+        tries = {cast(tuple[str, int, int], other.key)[:2] for other in self.inside}
+        self.mixed |= len(tries) > 1 and any(attempt >= 3 for _, attempt in tries)
+
+    def step(self) -> list[ChunkResult]:
+        time.sleep(self.delay)
+        if self.trouble:
+            raise self.trouble
+        if self.hold.is_set() or not self.inside:
+            time.sleep(0.005)
+            return []
+        chunk = self.inside.pop(0)
+        seconds = len(chunk.audio) / SAMPLE_RATE
+        job, _, number = cast(tuple[str, int, int], chunk.key)
+        segment = Segment(0, 0, 0.0, seconds, f" {job[:8]}/{number}.", (1,), 0.0, -0.1, 1.0, 0.01)
+        return [ChunkResult(chunk.key, chunk.options.language or self.language, (segment,))]
+
+    def discard(self, key: object) -> None:
+        self.discarded.append(key)
+        self.inside = [chunk for chunk in self.inside if chunk.key != key]
+
+
+def wav(seconds: float, *, speech: float = 8.0, pause: float = 0.5) -> bytes:
+    """A noisy WAV: bursts of `speech` seconds between pauses."""
+    period, total = int((speech + pause) * SAMPLE_RATE), int(seconds * SAMPLE_RATE)
+    noise = np.random.default_rng(1).normal(0.0, 0.3, period)
+    noise[int(speech * SAMPLE_RATE) :] = 0.0
+    samples = np.tile(noise, total // period + 1)[:total]
+    data = (samples.clip(-1, 1) * 32_767).astype("<i2").tobytes()
+    head = b"RIFF" + (36 + len(data)).to_bytes(4, "little") + b"WAVEfmt " + (16).to_bytes(4, "little")
+    head += b"\x01\x00\x01\x00" + SAMPLE_RATE.to_bytes(4, "little") + (2 * SAMPLE_RATE).to_bytes(4, "little")
+    return head + b"\x02\x00\x10\x00data" + len(data).to_bytes(4, "little") + data
+
+
+@dataclass
+class Shop:
+    """A root folder with a store, and what a client does with it."""
+
+    config: Config
+    store: Store
+
+    def submit(self, content: bytes | Path, *, estimate: float = 0.0, **options: Any) -> str:
+        """Queues a recording; returns the job's id."""
+        new = NewJob("key", DecodeOptions(**{"language": "en", **options}), estimate=estimate, detached=True)
+        data = content.read_bytes() if isinstance(content, Path) else content
+        (self.config.temp / new.id).write_bytes(data)
+        return self.store.create(new).id
+
+    def job(self, job_id: str) -> Job:
+        """As it is now."""
+        found = self.store.get(job_id)
+        assert found
+        return found
+
+    def ended(self, job_id: str, *, seconds: float = 60.0) -> Job:
+        """Waits for the job's end."""
+        self.until(lambda: self.job(job_id).over, seconds=seconds)
+        return self.job(job_id)
+
+    def text(self, job_id: str) -> str:
+        """What was written."""
+        return "".join(segment.text for segment in self.store.segments(job_id))
+
+    @staticmethod
+    def until(condition: Any, *, seconds: float = 30.0) -> None:
+        """Waits for the condition, not for ever."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "waited too long"
+            time.sleep(0.01)
+
+
+def shop(root: Path, **changes: Any) -> Shop:
+    """A root without a model; keyword names are configuration keys with `__` for the dot. Close its store."""
+    config = Config.from_mapping(settings(root, {key.replace("__", "."): value for key, value in changes.items()}))
+    return Shop(config, Store(config.database))
+
+
+@dataclass
+class Running:
+    """A worker in a thread."""
+
+    worker: Worker
+    engine: FakeEngine
+    reporter: Reporter
+    failure: BaseException | None = None
+
+
+@contextmanager
+def working(where: Shop, engine: FakeEngine, *, vad: Vad | None = None) -> Iterator[Running]:
+    """The real worker with a fake engine and, if none is given, a fake detector."""
+    reporter = Reporter(where.store)
+    worker = Worker(where.config, where.store, cast(Engine, engine), vad or cast(Vad, FakeVad()), reporter)
+    running = Running(worker, engine, reporter)
+
+    def run() -> None:
+        try:
+            worker.run()
+        except BaseException as error:
+            running.failure = error
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield running
+    finally:
+        engine.hold.clear()
+        worker.stop()
+        thread.join()
+
+
+def with_model(root: Path, name: str = "whisper-tiny.en", **changes: Any) -> Shop:
+    """A root with a real small model in its cache, as advanced_cache.py would leave it."""
+    folder = model_dir(name)
+    wanted = {"model.id": SOURCES[name].id, "model.revision": commit_of(folder), "model.language": "en"}
+    mapping = settings(root, {**wanted, **{key.replace("__", "."): value for key, value in changes.items()}})
+    config = Config.from_mapping(mapping)
+    snapshot = fetch.snapshot_dir(config)
+    snapshot.mkdir(parents=True)
+    for path in folder.iterdir():
+        shutil.copy(path, snapshot)
+    info = cacheinfo.CacheInfo(
+        model_id=config.model.id,
+        cache_dir=str(config.models),
+        device="cpu",
+        torch_dtype="torch.float32",
+        kernels_compiled=False,
+        timestamp=cacheinfo.now(),
+        model_revision=config.model.revision,
+        files=cacheinfo.describe(snapshot),
+        versions=fetch.installed_versions(),
+        warmup_seconds=1.0,
+    )
+    cacheinfo.write(config.cache_info, info)
+    (root / "transcribe.json").write_text(json.dumps(mapping))
+    return Shop(config, Store(config.database))
+
+
+def program(where: Shop, *arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":
+    """Starts transcribe_optimized.py with the shop's configuration."""
+    environment = {**os.environ, "TRANSCRIBE_CONFIG": str(where.config.root / "transcribe.json"), **options}
+    command = [sys.executable, str(SERVICE / "transcribe_optimized.py"), *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, text=True, **pipes)  # type: ignore[call-overload,no-any-return]

@@ -1,0 +1,160 @@
+"""The states as rendered: order, requisites, owners and modes, and what depends on the machine."""
+
+import json
+import re
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support import salt_states
+from support.salt_states import PILLAR, ROOT, STATES, arguments, machine, states
+
+ROLES = ("layout", "packages", "venv", "code", "config", "model", "service", "tuning", "verify")
+IT = PILLAR["transcribe"]
+GPU = machine(gpu=True, lock="cuda.lock", drivers=("linux-image-6.1", "nvidia-driver-535"))
+
+
+def test_top_holds_the_roles_in_order_and_never_the_seal() -> None:
+    top = yaml.safe_load((STATES / "top.sls").read_text())
+    assert top == {"base": {"*": [f"transcribe.{role}" for role in ROLES]}}
+    assert [role for role in ROLES if "seal" in (STATES / f"transcribe/{role}.sls").read_text()] == []
+
+
+@pytest.mark.parametrize("role", [*ROLES, "seal"])
+@pytest.mark.parametrize("salt", [machine(), machine(uid=1000), GPU], ids=["plain", "person", "gpu"])
+def test_ids_begin_with_their_role_and_requisites_exist(role: str, salt: salt_states.Salt) -> None:
+    known = {
+        (next(iter(state)).split(".")[0], name)
+        for each in (*ROLES, "seal")
+        for name, state in states(each, salt=salt).items()
+    }
+    for name, state in states(role, salt=salt).items():
+        assert name.startswith(f"{role}-")
+        for key, value in arguments(state)[1].items():
+            if key in ("require", "watch", "onchanges", "require_in", "watch_in"):
+                for ((module, target),) in (item.items() for item in value):
+                    assert module == "sls" or (module, target) in known, f"{name} {key} {target}"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_includes_what_it_requires(role: str) -> None:
+    document = yaml.safe_load(salt_states.render(STATES / f"transcribe/{role}.sls"))
+    required = set(re.findall(r"'sls': '(transcribe\.\w+)'", str(document)))
+    assert required <= set(document.get("include", []))
+
+
+@pytest.mark.parametrize("salt", [machine(), GPU], ids=["plain", "gpu"])
+def test_files_are_for_everyone_to_read_and_programs_to_run_but_for_those_named_here(salt: salt_states.Salt) -> None:
+    modes = {}
+    for role in (*ROLES, "seal"):
+        for name, state in states(role, salt=salt).items():
+            function, given = arguments(state)
+            if function in ("file.managed", "file.serialize", "file.recurse") and "name" in given:
+                modes[name] = given.get("mode") or given.get("file_mode")
+    programs = dict.fromkeys(("code-api-server", "code-transcribe-optimized", "code-advanced-cache"), "0755")
+    assert {name: mode for name, mode in modes.items() if mode != "0644"} == {**programs, "config-written": "0640"}
+
+
+def test_service_may_write_to_four_folders() -> None:
+    owners = {}
+    for state in states("layout").values():
+        function, given = arguments(state)
+        if function == "file.directory":
+            owners[Path(given["name"]).name] = (given["user"], given["group"], given["mode"])
+    writable = {name for name, (user, _, _) in owners.items() if user == IT["user"]}
+    assert writable == {"cache", "temp", "logs", "results"}
+    assert set(owners) == {*writable, "transcribe", "venv", "models", "scripts", "config"}
+    assert owners["config"] == ("root", IT["group"], "0750")
+    assert {owners[name][2] for name in ("venv", "models", "scripts", "transcribe")} == {"0755"}
+
+
+def test_account_of_a_person_keeps_its_shell() -> None:
+    _, given = arguments(states("layout", salt=machine(uid=1000))["layout-user"])
+    assert "shell" not in given
+    assert "home" not in given
+    _, given = arguments(states("layout")["layout-user"])
+    assert given["shell"] == "/usr/sbin/nologin"
+    assert given["system"] is True
+
+
+def test_seed_paths() -> None:
+    """The assembly of the seed document: each program where its users look for it."""
+    placed = {arguments(state)[1]["name"]: arguments(state)[1].get("source") for state in states("code").values()}
+    for program in ("scripts/transcribe_optimized.py", "scripts/api_server.py", "advanced_cache.py"):
+        assert placed[f"/opt/transcribe/{program}"] == f"salt://service/{Path(program).name}"
+    assert placed["/opt/transcribe/scripts/transcribe"] == "salt://service/transcribe"
+    units = {arguments(state)[1]["name"] for state in states("service").values()}
+    assert "/etc/systemd/system/transcribe-api.service" in units
+
+
+def test_config_is_the_pillar_and_not_for_everyone() -> None:
+    function, given = arguments(states("config")["config-written"])
+    assert function == "file.serialize"
+    assert (given["dataset_pillar"], given["serializer"], given["mode"]) == ("transcribe", "json", "0640")
+    assert (given["user"], given["group"]) == ("root", IT["group"])
+
+
+def test_units_restart_when_what_they_run_on_changes() -> None:
+    for unit, wanted in (("api", ("venv", "code", "config")), ("worker", ("venv", "code", "config", "model"))):
+        _, given = arguments(states("service")[f"service-{unit}-running"])
+        assert given["enable"] is True
+        assert [item["sls"] for item in given["watch"] if "sls" in item] == [f"transcribe.{role}" for role in wanted]
+
+
+def test_gpu_states_only_where_there_is_a_gpu() -> None:
+    plain, gpu = states("tuning"), states("tuning", salt=GPU)
+    assert not [name for name in plain if "gpu" in name or "held" in name]
+    assert {"tuning-transcribe-gpu-unit", "tuning-linux-image-6.1-held", "tuning-nvidia-driver-535-held"} <= set(gpu)
+
+
+def unit(name: str, **pillar: Any) -> dict[str, list[str]]:
+    """A unit's settings as systemd reads them."""
+    values = deepcopy(PILLAR)
+    values["transcribe"].update(pillar)
+    found: dict[str, list[str]] = {}
+    for line in salt_states.render(ROOT / "service" / name, pillar=values).splitlines():
+        if "=" in line and not line.startswith("#"):
+            key, value = line.split("=", 1)
+            found.setdefault(key, []).append(value)
+    return found
+
+
+def test_units_run_the_programs_of_the_seed() -> None:
+    assert unit("transcribe-api.service")["ExecStart"] == [
+        "/opt/transcribe/venv/bin/python /opt/transcribe/scripts/api_server.py"
+    ]
+    assert unit("transcribe-worker.service")["ExecStart"] == [
+        "/opt/transcribe/venv/bin/python /opt/transcribe/scripts/transcribe_optimized.py --worker"
+    ]
+    assert unit("transcribe-api.service")["Wants"] == ["transcribe-worker.service"]
+
+
+@pytest.mark.parametrize("name", ["transcribe-api.service", "transcribe-worker.service"])
+def test_units_follow_the_pillar_and_are_hardened(name: str) -> None:
+    settings = unit(name, root="/srv/x", user="ubuntu", group="users")
+    assert "/opt/transcribe" not in json.dumps(settings)
+    assert settings["User"] == ["ubuntu"]
+    assert settings["Group"] == ["users"]
+    assert settings["ReadWritePaths"] == ["/srv/x/cache /srv/x/temp /srv/x/logs /srv/x/results"]
+    assert settings["Type"] == ["notify"]
+    assert settings["Restart"] == ["on-failure"]
+    assert "WatchdogSec" in settings
+    assert settings["ProtectSystem"] == ["strict"]
+    assert settings["DevicePolicy"] == ["closed"]
+
+
+def test_worker_has_the_gpu_and_no_network() -> None:
+    worker = unit("transcribe-worker.service")
+    assert worker["PrivateNetwork"] == ["true"]
+    assert "char-nvidia* rw" in worker["DeviceAllow"]
+    assert "MemoryDenyWriteExecute" not in worker  # torch writes machine code and runs it
+    assert "PrivateDevices" not in worker
+    assert "DeviceAllow" not in unit("transcribe-api.service")
+
+
+def test_api_reaches_beyond_loopback_only_if_it_must() -> None:
+    assert unit("transcribe-api.service")["IPAddressDeny"] == ["any"]
+    assert "IPAddressDeny" not in unit("transcribe-api.service", host="0.0.0.0")
+    assert "IPAddressDeny" not in unit("transcribe-api.service", callbacks={"enabled": True, "secret_file": ""})

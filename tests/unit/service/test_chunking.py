@@ -1,0 +1,158 @@
+"""Cutting: whatever is said and however it comes in, no speech is lost, no chunk is too long, and all are in order."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from transcribe.audio.chunking import ENTER, FRAME, FRAME_SECONDS, GAP, LOOKAHEAD, PAD, Chunker, Finding, Piece
+from transcribe.types import MAX_CHUNK_SECONDS, SAMPLE_RATE
+
+
+class Loudness:
+    """A detector that takes the mean magnitude of a frame for the probability, so that a test can write it."""
+
+    def __init__(self) -> None:
+        self.rest = np.zeros(0, np.float32)
+
+    def push(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        samples = np.concatenate([self.rest, block])
+        whole = len(samples) // FRAME * FRAME
+        self.rest = samples[whole:]
+        loudness: NDArray[np.float32] = np.abs(samples[:whole]).reshape(-1, FRAME).mean(1)
+        return loudness
+
+    def flush(self) -> NDArray[np.float32]:
+        return self.push(np.zeros(FRAME - len(self.rest), np.float32)) if len(self.rest) else np.zeros(0, np.float32)
+
+
+def recording(parts: list[tuple[bool, float]]) -> NDArray[np.float32]:
+    """Alternating speech (magnitude 0.9) and silence of so many seconds. The sign numbers the samples, roughly."""
+    signal = [np.full(int(seconds * SAMPLE_RATE), 0.9 if speech else 0.0, np.float32) for speech, seconds in parts]
+    return np.concatenate([*signal, np.zeros(0, np.float32)])
+
+
+def cut(
+    audio: NDArray[np.float32],
+    *,
+    block: int = 16_000,
+    longest: float = MAX_CHUNK_SECONDS,
+    asked: dict[str, float] | None = None,
+) -> list[Piece]:
+    chunker = Chunker(Loudness(), longest=longest, finding=Finding.of(asked))
+    pieces = [piece for at in range(0, len(audio), block) for piece in chunker.push(audio[at : at + block])]
+    return pieces + list(chunker.flush())
+
+
+def labels(audio: NDArray[np.float32]) -> NDArray[np.bool_]:
+    detector = Loudness()
+    found: NDArray[np.bool_] = np.concatenate([detector.push(audio), detector.flush()]) > ENTER
+    return found
+
+
+PARTS = st.lists(
+    st.tuples(st.booleans(), st.one_of(st.floats(0.01, 1.0), st.floats(0.5, 6.0), st.floats(5.0, 70.0))), max_size=12
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(parts=PARTS, block=st.integers(400, 200_000), longest=st.sampled_from([8.0, 20.0, MAX_CHUNK_SECONDS]))
+def test_no_speech_is_lost_and_no_chunk_is_too_long(
+    parts: list[tuple[bool, float]], block: int, longest: float
+) -> None:
+    audio = recording(parts)
+    pieces = cut(audio, block=block, longest=longest)
+    heard = np.zeros(len(audio) + FRAME, np.int8)
+    for piece in pieces:
+        assert 0 < len(piece.audio) <= longest * SAMPLE_RATE
+        start = round(piece.start * SAMPLE_RATE)
+        assert start == pytest.approx(piece.start * SAMPLE_RATE, abs=0.01)
+        np.testing.assert_array_equal(piece.audio, audio[start : start + len(piece.audio)])
+        heard[start : start + len(piece.audio)] += 1
+    spoken = np.repeat(labels(audio), FRAME)[: len(audio)]
+    assert (heard[: len(audio)][spoken] == 1).all()
+    assert all(left.end <= right.start + 1e-6 for left, right in pairwise(pieces))
+    assert sum(piece.speech_seconds for piece in pieces) >= labels(audio).sum() * FRAME_SECONDS - 1e-6
+
+
+@settings(max_examples=40, deadline=None)
+@given(parts=PARTS, blocks=st.tuples(st.integers(400, 200_000), st.integers(400, 200_000)))
+def test_speech_spans_lie_inside_their_piece(parts: list[tuple[bool, float]], blocks: tuple[int, int]) -> None:
+    for piece in cut(recording(parts), block=blocks[0]):
+        assert piece.speech
+        for start, end in piece.speech:
+            assert piece.start - 1e-6 <= start < end <= piece.end + FRAME_SECONDS
+
+
+def test_silence_gives_nothing() -> None:
+    assert cut(np.zeros(100 * SAMPLE_RATE, np.float32)) == []
+    assert cut(np.zeros(0, np.float32)) == []
+
+
+def test_speech_keeps_a_margin_on_both_sides() -> None:
+    (piece,) = cut(recording([(False, 5.0), (True, 3.0), (False, 5.0)]))
+    assert piece.start == pytest.approx(5.0 - PAD * FRAME_SECONDS, abs=FRAME_SECONDS)
+    assert piece.end == pytest.approx(8.0 + PAD * FRAME_SECONDS, abs=2 * FRAME_SECONDS)
+
+
+def test_a_short_pause_stays_in_and_a_long_one_parts() -> None:
+    short, long = GAP * FRAME_SECONDS - 0.2, GAP * FRAME_SECONDS + 0.2
+    assert len(cut(recording([(True, 3.0), (False, short), (True, 3.0)]))) == 1
+    assert len(cut(recording([(True, 3.0), (False, long), (True, 3.0)]))) == 2
+
+
+def test_long_speech_is_cut_in_its_longest_pause() -> None:
+    first, second = cut(recording([(True, 14.0), (False, 0.8), (True, 12.0), (False, 0.3), (True, 12.0)]))
+    assert first.end == pytest.approx(14.4, abs=0.1)
+    assert second.start == pytest.approx(14.4, abs=0.1)
+
+
+def test_speech_without_a_pause_is_cut_where_it_is_weakest() -> None:
+    audio = recording([(True, 50.0)])
+    audio[22 * SAMPLE_RATE : 22 * SAMPLE_RATE + 3000] *= 0.7
+    first, _ = cut(audio)
+    assert first.end == pytest.approx(22.1, abs=0.15)
+
+
+def test_memory_does_not_grow_with_the_recording() -> None:
+    chunker = Chunker(Loudness())
+    most = 0
+    for second in range(600):
+        loud = 0.9 if second % 7 else 0.0
+        list(chunker.push(np.full(SAMPLE_RATE, loud, np.float32)))
+        most = max(most, len(chunker._audio))
+    assert most <= (MAX_CHUNK_SECONDS + LOOKAHEAD * FRAME_SECONDS + 10) * SAMPLE_RATE
+
+
+SENTENCES = [(False, 5.0), (True, 9.0), (False, 0.5), (True, 9.0), (False, 5.0)]
+
+
+def test_a_client_decides_what_is_speech() -> None:
+    assert cut(recording(SENTENCES), asked={"threshold": 0.95}) == []
+    (piece,) = cut(recording(SENTENCES), asked={"threshold": 0.6})
+    assert len(piece.speech) == 2
+
+
+@pytest.mark.parametrize("milliseconds", [0.0, 1000.0])
+def test_a_client_decides_how_much_is_kept_before_speech(milliseconds: float) -> None:
+    (piece,) = cut(recording(SENTENCES), asked={"prefix_padding_ms": milliseconds})
+    assert piece.speech[0][0] - piece.start == pytest.approx(milliseconds / 1000, abs=FRAME_SECONDS)
+
+
+def test_a_client_decides_which_silence_parts_speech() -> None:
+    (piece,) = cut(recording(SENTENCES), asked={"silence_duration_ms": 700.0})
+    ((start, end),) = piece.speech
+    assert end - start == pytest.approx(18.5, abs=2 * FRAME_SECONDS)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    parts=PARTS,
+    asked=st.fixed_dictionaries({"prefix_padding_ms": st.floats(0, 5000), "silence_duration_ms": st.floats(0, 30_000)}),
+)
+def test_no_figure_of_a_client_makes_a_chunk_too_long(parts: list[tuple[bool, float]], asked: dict[str, float]) -> None:
+    pieces = cut(recording(parts), asked=asked)
+    assert all(len(piece.audio) <= MAX_CHUNK_SECONDS * SAMPLE_RATE for piece in pieces)
+    assert all(left.end <= right.start + 1e-6 for left, right in pairwise(pieces))

@@ -1,0 +1,199 @@
+"""Our decode loop says what transformers' `generate` says, whatever else is in the batch."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from support.tiny_whisper import CONTEXT, END, FRAMES, NO_TIMESTAMPS, PREVIOUS, Tiny, make
+from torch import Tensor
+from transcribe.engine.chunks import Chunk
+from transcribe.engine.decode.batch import Batch
+from transcribe.engine.decode.state import Row, Task
+from transcribe.types import DecodeOptions
+
+
+class Request(NamedTuple):
+    mel_seed: int
+    language: str
+    task: str
+    prompt: list[int]
+
+
+requests = st.builds(
+    Request,
+    mel_seed=st.integers(0, 10_000),
+    language=st.sampled_from(["en", "sv"]),
+    task=st.sampled_from(["transcribe", "translate"]),
+    prompt=st.lists(st.integers(0, END - 1), max_size=12).map(lambda ids: [PREVIOUS, *ids] if ids else []),
+)
+generations = st.fixed_dictionaries(
+    {
+        "suppress_tokens": st.one_of(
+            st.none(), st.lists(st.integers(0, NO_TIMESTAMPS - 1).filter(lambda t: t != END), max_size=30, min_size=1)
+        ),
+        "begin_suppress_tokens": st.sampled_from([None, [5, END]]),
+        "max_initial_timestamp_index": st.sampled_from([None, 0, 3, 50]),
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """No warnings of `generate`, and one thread: matrices this small only lose by sharing."""
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def by_repeating(step: Callable[[], None], _: Sequence[Tensor]) -> Callable[[], None]:
+    """Records a step where there is no GPU: it is done again."""
+    return step
+
+
+def failing(step: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], None]:
+    """As the recording of a graph fails: after the step was tried, whose changes are taken back."""
+    before = [tensor.clone() for tensor in changed]
+    step()
+    for tensor, value in zip(changed, before, strict=True):
+        tensor.copy_(value)
+    raise RuntimeError("operation not permitted when stream is capturing")
+
+
+def mel_of(seed: int) -> Tensor:
+    return torch.randn(8, FRAMES, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def row_of(tiny: Tiny, request: Request, temperature: float = 0.0) -> Row:
+    task = Task(Chunk(None, np.zeros(0, np.float32), DecodeOptions(language=request.language)))
+    return Row(task, tiny.prefix(request.language, request.task, request.prompt), temperature)
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    phases=[Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    seed=st.integers(0, 1_000_000),
+    generation=generations,
+    wanted=st.lists(requests, min_size=1, max_size=5),
+    capacity=st.integers(1, 4),
+    recorded=st.booleans(),
+)
+@torch.inference_mode()
+def test_equals_generate(
+    seed: int, generation: dict[str, object], wanted: list[Request], capacity: int, recorded: bool
+) -> None:
+    tiny = make(seed, generation=generation)
+    batch = Batch(tiny.decoder, tiny.special, capacity)
+    replay = batch.record(by_repeating) if recorded else None
+    rows = [row_of(tiny, request) for request in wanted]
+    tiny.decode(batch, [(mel_of(request.mel_seed), row) for request, row in zip(wanted, rows, strict=True)])
+    for request, row in zip(wanted, rows, strict=True):
+        tokens, logprobs = tiny.theirs(mel_of(request.mel_seed), request.language, request.task, request.prompt)
+        assert [*row.tokens, *([END] if row.complete else [])] == tokens
+        assert row.logprobs == pytest.approx(logprobs, abs=1e-4)
+    assert replay is None or not replay.failure
+
+
+def test_what_cannot_be_recorded_is_decoded_as_ever() -> None:
+    """Also when it fails only after some steps, and when it has left its traces in the buffers that it must restore."""
+    captures = iter([by_repeating, by_repeating, failing])
+
+    def capture(step: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], None]:
+        return next(captures)(step, changed)
+
+    tiny = make(21)
+    expected, found = (
+        [row_of(tiny, Request(seed, "en", "transcribe", [PREVIOUS, *range(seed)])) for seed in range(6)] for _ in "ab"
+    )
+    with torch.inference_mode():
+        tiny.decode(Batch(tiny.decoder, tiny.special, 4), [(mel_of(seed), row) for seed, row in enumerate(expected)])
+        batch = Batch(tiny.decoder, tiny.special, 4)
+        replay = batch.record(capture)
+        tiny.decode(batch, [(mel_of(seed), row) for seed, row in enumerate(found)])
+    assert replay.failure == "RuntimeError: operation not permitted when stream is capturing"
+    assert [row.tokens for row in found] == [row.tokens for row in expected]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@torch.inference_mode()
+def test_language_is_the_one_that_transformers_detects(seed: int) -> None:
+    tiny = make(seed)
+    batch = Batch(tiny.decoder, tiny.special, 1)
+    mel = mel_of(seed)
+    expected = tiny.model.detect_language(mel[None]).item()
+    assert tiny.special.languages[batch.language(batch.listen(tiny.encoder(mel)))] == expected
+
+
+@torch.inference_mode()
+def test_no_speech_probability_is_that_after_the_start_token() -> None:
+    tiny = make(3)
+    mel, prompt = mel_of(3), [PREVIOUS, 4, 5, 6]
+    ids = torch.tensor([[*prompt, *tiny.special.opening("sv", "transcribe")]])
+    logits = tiny.model(mel[None], decoder_input_ids=ids).logits[0, len(prompt)]
+    row = row_of(tiny, Request(3, "sv", "transcribe", prompt))
+    tiny.decode(Batch(tiny.decoder, tiny.special, 1), [(mel, row)])
+    assert row.no_speech_prob == pytest.approx(logits.softmax(-1)[NO_TIMESTAMPS - 1].item(), rel=1e-5)
+
+
+@torch.inference_mode()
+def test_warm_rows_do_not_change_cold_ones_and_obey_the_rules() -> None:
+    tiny = make(11)
+    cold = row_of(tiny, Request(1, "en", "transcribe", []))
+    alone = row_of(tiny, Request(1, "en", "transcribe", []))
+    warm = [row_of(tiny, Request(2, "en", "transcribe", []), 1.0) for _ in range(6)]
+    tiny.decode(Batch(tiny.decoder, tiny.special, 1), [(mel_of(1), alone)])
+    tiny.decode(Batch(tiny.decoder, tiny.special, 7), [(mel_of(1), cold), *((mel_of(2), row) for row in warm)])
+    assert cold.tokens == alone.tokens
+    assert len({tuple(row.tokens) for row in warm}) > 1
+    for row in warm:
+        stamps = [token for token in row.tokens if token > NO_TIMESTAMPS]
+        assert row.tokens[0] > NO_TIMESTAMPS
+        assert stamps == sorted(stamps)
+        assert NO_TIMESTAMPS not in row.tokens
+
+
+@torch.inference_mode()
+def test_a_row_ends_at_the_decoders_context() -> None:
+    tiny = make(5, generation={"suppress_tokens": [END]})
+    row = row_of(tiny, Request(1, "en", "transcribe", []))
+    tiny.decode(Batch(tiny.decoder, tiny.special, 1), [(mel_of(1), row)])
+    assert not row.complete
+    assert row.length == CONTEXT
+
+
+@torch.inference_mode()
+def test_attention_is_that_of_the_alignment_heads() -> None:
+    tiny = make(7)
+    mel = mel_of(7)
+    batch = Batch(tiny.decoder, tiny.special, 2)
+    row = row_of(tiny, Request(7, "en", "transcribe", []))
+    batch.listen(tiny.encoder(mel))
+    batch.join(row)
+    tokens = [*tiny.special.opening("en", "transcribe"), 1, 2, 3, END]
+    attention, logprobs = batch.attention(row, tokens, tiny.special.alignment_heads)
+    tiny.model.config._attn_implementation = "eager"
+    output = tiny.model(mel[None], decoder_input_ids=torch.tensor([tokens]), output_attentions=True)
+    for weights, (layer, head) in zip(attention, tiny.special.alignment_heads, strict=True):
+        torch.testing.assert_close(weights, output.cross_attentions[layer][0, head])
+    expected = output.logits[0, :-1].float().log_softmax(-1).gather(1, torch.tensor(tokens[1:])[:, None])[:, 0]
+    torch.testing.assert_close(logprobs, expected)
+
+
+def test_of_attempts_that_are_all_bad_the_best_stays() -> None:
+    row = row_of(make(1), Request(1, "en", "transcribe", []))
+    for token, trust in enumerate([(False, -0.1), (True, -1.4), (True, -1.2), (True, -3.0)]):
+        row.tokens, row.logprobs = [token], [trust[1]]
+        row.remember(trust)
+        assert row.warmer()
+    row.settle()
+    assert (row.tokens, row.logprobs, row.temperature) == ([2], [-1.2], 0.4)

@@ -1,0 +1,116 @@
+"""Both networks with int8 matrices beside the same in float32, and the models that they are for."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transcribe.engine.chunks import EngineError
+from transcribe.engine.cpu import int8
+from transcribe.engine.cpu.library import Library
+from transcribe.engine.model import attention, builder, precision, quantize
+from transcribe.engine.model.checkpoint import fuse
+from transcribe.engine.model.config import shape_of
+from transcribe.engine.model.cross_attention_cache import Heard, Padded
+from transcribe.engine.model.network import Cache, Decoder, EncoderLayer, EncoderLayers, Norm
+from transcribe.engine.model.network_int8 import NarrowDecoder, NarrowLayer, NarrowLayers
+from transcribe.engine.model.quantize import float_linear
+from transcribe.engine.model.remembered import Remembered
+from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        yield
+
+
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_layers_in_int8_say_what_layers_in_float32_do(kernels: Library, bfloat16: bool) -> None:
+    width, heads, length = 128, 2, 75
+    norms = [Norm(torch.rand(width) + 0.5, torch.randn(width) / 4) for _ in range(3)]
+    sizes = {"qkv": (3 * width, width), "out": (width, width), "fc1": (4 * width, width), "fc2": (width, 4 * width)}
+    matrices = {name: (torch.randn(size) / size[1] ** 0.5, torch.randn(size[0]) / 4) for name, size in sizes.items()}
+    matrices["qkv"][0][:width] /= 8  # the queries
+    plain = {name: float_linear(*matrix) for name, matrix in matrices.items()}
+    narrow = {name: int8.many_rows(kernels, *int8.quantized(weight), bias) for name, (weight, bias) in matrices.items()}
+    first = plain["fc1"]
+    plain["fc1"] = lambda x: F.gelu(first(x))
+    wide = EncoderLayers(
+        (EncoderLayer(norm1=norms[0], norm_ffn=norms[1], **plain),) * 2, norms[2], heads, attention.fused
+    )
+    layers = (NarrowLayer(norm1=norms[0], norm_ffn=norms[1], **narrow),) * 2
+    x = torch.randn(length, width)
+    expected, found = wide(x), NarrowLayers(kernels, layers, norms[2], heads, bfloat16)(x.clone())
+    assert (found - expected).norm() / expected.norm() < 0.03
+
+
+WHISPER = {
+    "model_type": "whisper",
+    "d_model": 64,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 128,
+    "decoder_ffn_dim": 128,
+    "vocab_size": 200,
+    "num_mel_bins": 8,
+    "max_source_positions": 60,
+    "max_target_positions": 40,
+    "pad_token_id": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "fits"),
+    [({}, True), ({"d_model": 72}, False), ({"decoder_ffn_dim": 100}, False), ({"activation_function": "relu"}, False)],
+)
+def test_int8_is_for_models_of_whispers_own_sizes(kernels: Library, change: dict[str, object], fits: bool) -> None:
+    shape = shape_of({**WHISPER, **change})
+    assert precision.int8_fits(shape) is fits
+    assert ("int8" in precision.measure(shape, lambda: kernels)["decoder"]) is fits
+    if not fits:
+        with pytest.raises(EngineError, match="set dtype to auto"):
+            precision.of("int8", "cpu", {}, narrow=fits)
+
+
+def decoders(kernels: Library, audio: str) -> tuple[tuple[Decoder, Cache], tuple[Decoder, Cache]]:
+    """A random decoder in float32 and in int8, each with a cache of three rows of audio; the second's is in `audio`."""
+    shape = shape_of(WHISPER)
+    state = WhisperForConditionalGeneration(WhisperConfig(**WHISPER)).state_dict()
+    found = []
+    for kind, heard_kind in (("float32", "float32"), ("int8", audio)):
+        weights = fuse({name: tensor.clone() * 4 for name, tensor in state.items()}, shape)
+        kinds = {"encoder": kind, "decoder": kind, "cross": kind}
+        decoder = builder.decoder(quantize.convert(weights, kinds, torch.float32), shape, kernels)
+        heard: Heard = Padded(shape, 3, decoder.crosses, torch.empty(0, dtype=getattr(torch, heard_kind, None)))
+        if heard_kind == "int8":
+            heard = Remembered(
+                shape, 3, [cross for cross in decoder.crosses if isinstance(cross, int8.Matrix)], kernels
+            )
+        found.append((decoder, Cache(shape, 3, torch.empty(0, dtype=decoder.remembers), heard)))
+    for row, length in enumerate((60, 33, 47)):
+        encoded = torch.randn(length, shape.width)
+        for _, cache in found:
+            cache.heard.listen(row, encoded)
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("audio", ["int8", "bfloat16"])
+def test_the_decoder_in_int8_says_what_it_does_in_float32(kernels: Library, audio: str) -> None:
+    pair = decoders(kernels, audio)
+    assert isinstance(pair[1][0], NarrowDecoder)
+    said = []
+    for decoder, cache in pair:
+        cache.reserve(6)
+        first = decoder(cache, slice(1, 2), torch.tensor([[5, 6, 7, 8]]), torch.zeros(1, dtype=torch.int64))
+        every = decoder(cache, slice(0, 3), torch.tensor([[9], [10], [11]]), torch.tensor([0, 4, 0]))
+        weights: list[Tensor] = []
+        decoder(cache, slice(1, 2), torch.tensor([[12]]), torch.tensor([5]), weights)
+        said.append((first, every, decoder.head(every[:, 0]), torch.stack(weights)))
+    for expected, found in zip(*said, strict=True):
+        same = found[..., : expected.shape[-1]]  # in bfloat16 weights of zero follow, for what is behind the audio
+        assert (same - expected).norm() / expected.norm() < 0.05

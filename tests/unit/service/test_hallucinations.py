@@ -1,0 +1,172 @@
+"""Inventions are taken out, real speech is not, and everything taken out is reported with its reason."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from transcribe.audio.chunking import Piece
+from transcribe.engine import ChunkResult
+from transcribe.types import SAMPLE_RATE, Segment, Word
+from transcribe.worker.assembly import Assembly, Coverage
+from transcribe.worker.hallucinations import guard, invented, loop, unheard, unrolled
+
+SURE = Segment(0, 0, 1.0, 3.0, " Hej.", (1,), 0.0, -0.2, 1.0, 0.05)
+UNSURE = replace(SURE, avg_logprob=-1.4, no_speech_prob=0.9)
+SILENCE: tuple[tuple[float, float], ...] = ()
+SPEECH = ((0.0, 10.0),)
+
+
+def piece(speech: tuple[tuple[float, float], ...], start: float = 0.0, seconds: float = 10.0) -> Piece:
+    return Piece(start, np.zeros(int(seconds * SAMPLE_RATE), np.float32), speech)
+
+
+CREDIT_LINES = [
+    " Undertexter från Amara.org-gemenskapen",
+    " Undertextning.nu",
+    " www.btistudios.com",
+    " Svensktextning.nu",
+    " Textning: Stina Hedin www.btistudios.com",
+    " Översättning av Anna Svensson",
+    " Subtitles by the Amara.org community",
+    " Transcription by CastingWords",
+    " Subs by www.zeoranger.co.uk",
+    " Transcribed by https://otter.ai",
+]
+POLITE_LINES = [
+    " Thanks for watching!",
+    " Thank you for watching.",
+    " Please subscribe to my channel.",
+    " Tack för att ni tittade!",
+    " Tack för att du har tittat.",
+    " Prenumerera på kanalen!",
+    " you",
+    " Bye.",
+]
+
+
+@pytest.mark.parametrize("text", [*CREDIT_LINES, *POLITE_LINES])
+def test_a_credit_line_over_silence_goes(text: str) -> None:
+    assert invented(replace(SURE, text=text), piece(SILENCE)) == "credit_line"
+
+
+@pytest.mark.parametrize("text", CREDIT_LINES)
+def test_a_credit_line_that_the_model_doubts_goes_even_over_noise(text: str) -> None:
+    assert invented(replace(UNSURE, text=text), piece(SPEECH)) == "credit_line"
+
+
+@pytest.mark.parametrize("text", [*CREDIT_LINES, *POLITE_LINES])
+def test_what_is_clearly_said_stays(text: str) -> None:
+    assert invented(replace(SURE, text=text), piece(SPEECH)) == ""
+
+
+@pytest.mark.parametrize(
+    "text", [" Tack för att ni tittade på huset i går.", " The subtitles were wrong.", " You know."]
+)
+def test_ordinary_sentences_stay_over_a_missed_detection(text: str) -> None:
+    assert invented(replace(SURE, text=text), piece(SILENCE)) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "reason"),
+    [
+        (" Thank you.", 0.2, "credit_line"),
+        (" Thank you.", 0.5, ""),
+        (" Yes.", 0.1, ""),
+        (" Okay.", 0.12, ""),
+        (" I'm going to be here.", 0.2, "too_fast"),
+        (" I'm going to be here.", 0.9, ""),
+    ],
+)
+def test_text_that_nobody_can_say_in_so_short_a_sound_goes(text: str, seconds: float, reason: str) -> None:
+    segment = replace(SURE, text=text, start=0.0, end=seconds)
+    assert invented(segment, piece(((0.0, seconds),))) == reason
+
+
+def test_doubtful_text_over_silence_goes() -> None:
+    assert invented(UNSURE, piece(SILENCE)) == "no_speech"
+    assert invented(UNSURE, piece(SPEECH)) == ""
+    assert invented(replace(SURE, text=" ... "), piece(SPEECH)) == "no_speech"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (" och så vidare och så vidare och så vidare och så vidare", " och så vidare"),
+        (" We went home, we went home, we went home, we went home. Then", " We went home, Then"),
+        (" no no no no", None),
+        (" ja" + " ja" * 20, " ja"),
+        (" a b a b a b", None),
+        (" The quick brown fox", None),
+    ],
+)
+def test_loops_are_cut_and_emphasis_is_not(text: str, kept: str | None) -> None:
+    segment = replace(SURE, text=text)
+    shorter = unrolled(segment)
+    if kept is None:
+        assert shorter is segment
+    else:
+        assert shorter.text == kept
+        assert segment.start < shorter.end < segment.end
+
+
+def test_a_cut_loop_keeps_its_words_times() -> None:
+    words = tuple(Word(" tack", 1.0 + i * 0.2, 1.2 + i * 0.2, 0.9) for i in range(10))
+    shorter = unrolled(replace(SURE, text=" tack" * 10, words=words))
+    assert shorter.words == words[:1]
+    assert shorter.end == words[0].end
+
+
+def test_a_loop_is_found_in_the_middle() -> None:
+    assert loop(["i", "går", "x", "y", "z", "x", "y", "z", "x", "y", "z", "x", "y", "z", "slut"]) == (2, 3, 4)
+    assert loop([]) is None
+
+
+def test_the_same_segment_again_and_again_goes_from_the_third_on() -> None:
+    kept, dropped = guard([SURE, SURE, SURE, SURE], piece(SPEECH), [])
+    assert len(kept) == 2
+    assert [entry.reason for entry in dropped] == ["repetition", "repetition"]
+    kept, _ = guard([SURE], piece(SPEECH), [" hej", " Hej!"])  # over the border between two pieces
+    assert kept == []
+
+
+def test_speech_without_text_is_reported() -> None:
+    gaps = unheard([replace(SURE, start=2.0, end=4.0)], piece(((0.0, 5.5), (7.0, 7.5))))
+    assert [(gap.start, gap.end, gap.reason) for gap in gaps] == [(0.0, 2.0, "no_text"), (4.0, 5.5, "no_text")]
+    (last,) = unheard([], piece(((8.0, 10.02),)))
+    assert (last.start, last.end) == (8.0, 10.0), "not beyond the recording"
+
+
+def test_coverage_adds_up_and_names_what_went() -> None:
+    coverage = Coverage()
+    kept, dropped = guard([replace(UNSURE, text=" Undertexter från Amara.org", start=8.0, end=9.0)], piece(SILENCE), [])
+    coverage.add(piece(SILENCE), kept, dropped)
+    coverage.add(piece(SPEECH), [replace(SURE, start=0.0, end=8.0)], [])
+    report = coverage.report()
+    assert report["speech_seconds"] == 10.0
+    assert report["text_seconds"] == 8.0
+    assert report["dropped_count"] == 2
+    assert {entry["reason"] for entry in report["dropped"]} == {"credit_line", "no_text"}
+    assert any(entry["text"] == "Undertexter från Amara.org" for entry in report["dropped"])
+
+
+def segment(start: float, end: float, text: str) -> Segment:
+    words = (Word(text, start - 0.5, start + 0.2, 0.9), Word(text, start + 0.1, end + 3.0, 0.9))
+    return Segment(0, 0, start, end, text, (1,), 0.0, -0.2, 1.0, 0.05, words)
+
+
+def test_results_out_of_order_come_out_in_order_with_times_of_the_recording() -> None:
+    assembly = Assembly()
+    first, second = piece(((0.0, 9.0),), 0.0), piece(((12.0, 20.0),), 12.0)
+    assert assembly.add(1, second, ChunkResult("b", "sv", (segment(1.0, 12.0, " två"),))) == []
+    segments = assembly.add(0, first, ChunkResult("a", "sv", (segment(0.0, 4.0, " ett"), segment(3.5, 9.0, " och"))))
+    assert [found.text for found in segments] == [" ett", " och", " två"]
+    assert [found.id for found in segments] == [0, 1, 2]
+    assert [(found.start, found.end) for found in segments] == [(0.0, 4.0), (4.0, 9.0), (13.0, 22.0)]
+    assert segments[2].seek == 1200
+    for found in segments:
+        times = [time for word in found.words or () for time in (word.start, word.end)]
+        assert times == sorted(times)
+        assert found.start <= times[0]
+        assert times[-1] <= found.end
+    assert assembly.progress == pytest.approx(22.0)
+    assert assembly.language == "sv"

@@ -1,0 +1,235 @@
+"""The job store under threads, processes, kill -9 and late writers."""
+
+import contextlib
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transcribe.jobs.models import JobError, NewJob, QueueStats
+from transcribe.jobs.store import LONGEST_HANDICAP, Store, StoreError
+from transcribe.types import DecodeOptions, Segment, Word
+
+SERVICE = Path(__file__).resolve().parents[3] / "service"
+OPTIONS = DecodeOptions(language="sv", prompt="Ärendet", words=True)
+
+
+class Clock:
+    """Time that only moves when told."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> Store:
+    return Store(tmp_path / "jobs.sqlite3", clock=clock)
+
+
+def new(key_id: str = "", **changes: Any) -> NewJob:
+    return replace(NewJob(key_id=key_id, options=OPTIONS), **changes)
+
+
+def segment(number: int, text: str = " hej") -> Segment:
+    words = (Word(" hej", number + 0.1, number + 0.5, 0.9),)
+    return Segment(number, 0, float(number), number + 1.0, text, (1, 2), 0.0, -0.2, 1.1, 0.01, words)
+
+
+def claimed(store: Store) -> tuple[str, int]:
+    job = store.claim()
+    assert job is not None
+    return job.id, job.attempts
+
+
+def test_a_job_runs_its_course(store: Store, clock: Clock) -> None:
+    created = store.create(new("key", suffix=".ogg", estimate=12.5, request={"response_format": "srt"}))
+    assert (created.status, created.attempts, created.options) == ("queued", 0, OPTIONS)
+    assert store.get(created.id) == created
+    clock.now += 1
+    running = store.claim()
+    assert running is not None
+    assert (running.status, running.attempts, running.started) == ("running", 1, clock.now)
+    assert store.running() == {created.id: 1}
+    assert store.claim() is None
+    assert store.set_duration(created.id, 1, 10.0)
+    assert store.add_segments(created.id, 1, [segment(0), segment(1)], progress=5.0)
+    assert store.add_segments(created.id, 1, [segment(2, " då --> nu")], progress=7.0)
+    assert store.segments(created.id, after=0) == [segment(1), segment(2, " då --> nu")]
+    assert store.queue_stats() == QueueStats(queued=0, running=1, seconds=3.0)
+    clock.now += 1
+    assert store.finish(created.id, 1, language="sv", coverage={"speech": 6.0})
+    done = store.get(created.id)
+    assert done is not None
+    assert done.over
+    assert (done.status, done.language, done.coverage, done.progress) == ("done", "sv", {"speech": 6.0}, 10.0)
+    assert (done.request, done.suffix, done.finished) == ({"response_format": "srt"}, ".ogg", clock.now)
+
+
+def test_what_a_stale_attempt_sends_is_ignored(store: Store) -> None:
+    store.create(new())
+    job_id, first = claimed(store)
+    assert store.add_segments(job_id, first, [segment(0)], progress=1.0)
+    assert store.requeue_running() == ([job_id], [])
+    assert store.segments(job_id) == []
+    _, second = claimed(store)
+    assert not store.add_segments(job_id, first, [segment(0, " gammalt")], progress=9.0)
+    assert not store.set_duration(job_id, first, 99.0)
+    assert not store.finish(job_id, first, language="en", coverage={})
+    assert not store.fail(job_id, first, JobError("late"))
+    assert not store.release(job_id, first)
+    assert store.add_segments(job_id, second, [segment(0)], progress=1.0)
+    assert store.finish(job_id, second, language="sv", coverage={})
+    assert not store.finish(job_id, second, language="sv", coverage={})
+    assert store.segments(job_id) == [segment(0)]
+
+
+def test_a_job_is_tried_three_times(store: Store) -> None:
+    store.create(new())
+    for attempt in (1, 2):
+        job_id, number = claimed(store)
+        assert number == attempt
+        assert store.requeue_running() == ([job_id], [])
+    job_id, _ = claimed(store)
+    assert store.requeue_running() == ([], [job_id])
+    job = store.get(job_id)
+    assert job is not None
+    assert job.error == JobError(
+        "The transcription process stopped 3 times while working on this recording.", code="worker_died"
+    )
+    assert store.claim() is None
+
+
+def test_a_released_job_has_lost_no_attempt(store: Store) -> None:
+    store.create(new())
+    for _ in range(5):
+        assert store.release(*claimed(store))
+    job_id, attempt = claimed(store)
+    assert attempt == 6
+    assert store.requeue_running() == ([job_id], [])
+
+
+def test_failing_says_why_and_keeps_no_text(store: Store) -> None:
+    store.create(new())
+    job_id, attempt = claimed(store)
+    store.add_segments(job_id, attempt, [segment(0)], progress=1.0)
+    error = JobError("no sound", type="invalid_request_error", code="no_audio", param="file", status=400)
+    assert store.fail(job_id, attempt, error)
+    job = store.get(job_id)
+    assert job is not None
+    assert (job.status, job.error, store.segments(job_id)) == ("failed", error, [])
+
+
+def test_cancel_ends_a_job_once(store: Store) -> None:
+    job = store.create(new())
+    job_id, attempt = claimed(store)
+    assert store.cancel(job_id)
+    assert not store.cancel(job_id)
+    assert not store.add_segments(job_id, attempt, [segment(0)], progress=1.0)
+    assert not store.finish(job_id, attempt, language="sv", coverage={})
+    assert store.running() == {}
+    detached = store.create(new(detached=True))
+    assert not store.cancel(detached.id, unless_detached=True)
+    assert store.cancel(detached.id)
+    assert job.id != detached.id
+
+
+def test_short_goes_before_long_but_long_does_not_starve(store: Store, clock: Clock) -> None:
+    long = store.create(new(estimate=10_000.0))
+    clock.now += LONGEST_HANDICAP / 2
+    short = store.create(new(estimate=3.0))
+    assert store.ahead(long) == QueueStats(1, 0, 3.0)
+    assert store.ahead(short) == QueueStats(0, 0, 0.0)
+    clock.now += LONGEST_HANDICAP
+    late = store.create(new(estimate=3.0))
+    assert store.ahead(late) == QueueStats(2, 0, 10_003.0)
+    assert [claimed(store)[0] for _ in range(3)] == [short.id, long.id, late.id]
+
+
+def test_deleted_text_is_not_in_the_file(store: Store, tmp_path: Path) -> None:
+    store.create(new())
+    job_id, attempt = claimed(store)
+    store.add_segments(job_id, attempt, [segment(0, " hemligheten")], progress=1.0)
+    store.finish(job_id, attempt, language="sv", coverage={})
+    files = list(tmp_path.glob("jobs.sqlite3*"))
+    assert any(b"hemligheten" in file.read_bytes() for file in files)
+    assert store.delete(job_id)
+    assert not store.delete(job_id)
+    assert (store.get(job_id), store.segments(job_id)) == (None, [])
+    assert not any(b"hemligheten" in file.read_bytes() for file in files)
+
+
+def test_expiry_takes_what_finished_long_ago(store: Store, clock: Clock) -> None:
+    old = store.create(new())
+    store.cancel(old.id)
+    clock.now += 100
+    recent, waiting = store.create(new()), store.create(new())
+    store.cancel(recent.id)
+    assert store.expire(clock.now - 50) == [old.id]
+    assert store.get(old.id) is None
+    assert store.unfinished() == [waiting]
+    assert store.counts() == {"cancelled": 1, "queued": 1}
+
+
+def test_jobs_are_listed_for_their_key_alone(store: Store, clock: Clock) -> None:
+    mine = []
+    for _ in range(3):
+        clock.now += 1
+        mine.append(store.create(new("a")).id)
+        store.create(new("b"))
+    assert [job.id for job in store.jobs("a", limit=2)] == [mine[2], mine[1]]
+    assert [job.id for job in store.jobs("a", before=clock.now)] == [mine[1], mine[0]]
+
+
+def test_callbacks_wait_for_the_end_and_happen_once(store: Store) -> None:
+    job = store.create(new(callback="https://example.org/done"))
+    store.create(new())
+    assert store.callbacks() == []
+    store.cancel(job.id)
+    assert [(found.id, found.callback) for found in store.callbacks()] == [(job.id, "https://example.org/done")]
+    store.called_back(job.id)
+    assert store.callbacks() == []
+
+
+def test_the_workers_facts(store: Store, clock: Clock) -> None:
+    assert store.worker() is None
+    store.set_worker({"state": "loading"})
+    store.set_worker({"state": "ready", "cuda": False})
+    assert store.worker() == {"state": "ready", "cuda": False, "updated": clock.now}
+
+
+def test_the_version_tells_of_every_commit_and_of_nothing_else(store: Store, tmp_path: Path) -> None:
+    other = Store(tmp_path / "jobs.sqlite3")
+    seen = [other.version()]
+    for change in (lambda: store.create(new()), lambda: other.create(new()), store.claim):
+        change()
+        seen.append(other.version())
+    assert len(set(seen)) == 4
+    store.claim()
+    before = other.version()
+    assert store.claim() is None
+    assert other.version() == before
+
+
+def test_another_schema_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    Store(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 7")
+    with pytest.raises(StoreError, match=r"jobs.sqlite3 cannot .* schema is version 7, this program knows 1"):
+        Store(path)
+
+
+@pytest.mark.parametrize("content", [b"not a database" * 100, b"SQLite format 3\0" + b"\xff" * 4000])
+def test_a_broken_file_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"jobs.sqlite3 cannot be used"):
+        Store(path)

@@ -1,0 +1,112 @@
+"""Callbacks go to public addresses only, signed, and each until it arrived or was tried often enough."""
+
+import hashlib
+import hmac
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.api_server_fixture import settings
+from transcribe.api.errors import ApiError
+from transcribe.api.webhooks import TRIES, Caller, check, public_address, signature
+from transcribe.config import Callbacks, Config
+from transcribe.jobs.models import Job, NewJob
+from transcribe.jobs.store import Store
+from transcribe.types import DecodeOptions
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    found = Config.from_mapping(settings(tmp_path, {}))
+    return replace(found, callbacks=Callbacks(enabled=True, secret_file="/secret"))
+
+
+@pytest.mark.parametrize("url", ["", "https://example.org/done?x=1", "https://example.org:443"])
+def test_urls_that_may_be_called(config: Config, url: str) -> None:
+    check(config, url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.org/",
+        "https://example.org:8443/",
+        "https://user:password@example.org/",
+        "https:///path",
+        "ftp://example.org/",
+        "https://exa mple.org/",
+        "https://example.org/\r\nX: y",
+        "https://[::1/",
+        "https://example.org:x/",
+        "https://" + "a" * 3000,
+        "file:///etc/passwd",
+    ],
+)
+def test_urls_that_may_not(config: Config, url: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        check(config, url)
+    assert caught.value.code == "invalid_url"
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        ["127.0.0.1"],
+        ["10.0.0.7"],
+        ["192.168.1.1"],
+        ["169.254.169.254"],
+        ["100.64.0.1"],
+        ["0.0.0.0"],
+        ["224.0.0.1"],
+        ["::1"],
+        ["fe80::1"],
+        ["fd00::1"],
+        ["::ffff:10.0.0.1"],
+        ["93.184.216.34", "127.0.0.1"],
+        [],
+    ],
+)
+def test_addresses_inside_are_refused(addresses: list[str]) -> None:
+    with pytest.raises(OSError, match="callback's host"):
+        public_address("example.org", 443, lambda _host, _port: addresses)
+
+
+def test_a_public_address_is_taken() -> None:
+    assert public_address("example.org", 443, lambda _host, _port: ["93.184.216.34"]) == "93.184.216.34"
+
+
+def test_the_signature_covers_the_moment_and_the_body() -> None:
+    expected = hmac.new(b"secret", b'1700000000.{"a":1}', hashlib.sha256).hexdigest()
+    assert signature(b"secret", 1700000000, b'{"a":1}') == expected
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "calls"), [([200], 1), ([500, 204], 2), ([OSError("no route"), 302, 500, 200], TRIES)]
+)
+def test_a_callback_is_tried_until_it_arrives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcomes: list[int | OSError], calls: int
+) -> None:
+    store = Store(tmp_path / "jobs.sqlite3")
+    job = store.create(NewJob("", DecodeOptions(None), callback="https://example.org/", detached=True))
+    store.cancel(job.id)
+    (tmp_path / "secret").write_text("s3cret\n")
+    made: list[str] = []
+
+    def send(found: Job, secret: bytes) -> int:
+        assert secret == b"s3cret"
+        made.append(found.id)
+        outcome = outcomes[len(made) - 1]
+        if isinstance(outcome, OSError):
+            raise outcome
+        return outcome
+
+    caller = Caller(store, tmp_path / "secret", send=send)
+    caller.once()
+    caller.once()
+    assert len(made) == 1, "a failed call waits before it is repeated"
+    now = iter(range(10**6, 10**9, 10**6))
+    monkeypatch.setattr("transcribe.api.webhooks.time.monotonic", lambda: float(next(now)))
+    for _ in range(5):
+        caller.once()
+    assert made == [job.id] * calls
+    assert store.callbacks() == []

@@ -1,0 +1,144 @@
+"""Launch templates, Auto Scaling groups and target groups: made once, changed where they differ, removed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from baker.aws import requests
+from baker.aws.client import Clients, aws_errors, gone_is_fine, is_missing
+from baker.errors import AwsError
+
+if TYPE_CHECKING:
+    from mypy_boto3_autoscaling.type_defs import TagTypeDef
+
+READY = "/ready"
+GRACE_SECONDS = 600  # a model on a volume that is still being fetched from its snapshot loads slowly
+CHECK_SECONDS = 10  # between two health checks
+
+
+@dataclass(frozen=True)
+class Group:
+    """An Auto Scaling group as it is wanted."""
+
+    name: str
+    subnets: Sequence[str]
+    target_group: str
+    min_size: int
+    max_size: int
+    tags: Mapping[str, str]
+
+
+class Fleets:
+    """These calls in one region. Everything goes by one name, so that it is found instead of made again."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+
+    def template(self, name: str, data: requests.Request, digest: str, tags: Mapping[str, str]) -> None:
+        """Make the template's default version hold `data`, whose `digest` is the version's description."""
+        ec2 = self._clients.ec2
+        found = self._default_version(name)
+        if found is None:
+            with aws_errors("CreateLaunchTemplate"):
+                ec2.create_launch_template(
+                    LaunchTemplateName=name,
+                    VersionDescription=digest,
+                    LaunchTemplateData=data,  # type: ignore[arg-type]
+                    TagSpecifications=requests.tag_specifications(("launch-template",), tags),
+                )
+            return
+        if found == digest:
+            return
+        with aws_errors("CreateLaunchTemplateVersion"):
+            made = ec2.create_launch_template_version(
+                LaunchTemplateName=name,
+                VersionDescription=digest,
+                LaunchTemplateData=data,  # type: ignore[arg-type]
+            )
+        number = str(made["LaunchTemplateVersion"]["VersionNumber"])
+        with aws_errors("ModifyLaunchTemplate"):
+            ec2.modify_launch_template(LaunchTemplateName=name, DefaultVersion=number)
+
+    def target_group(self, name: str, vpc: str, port: int, tags: Mapping[str, str]) -> str:
+        """The ARN of the target group, whose targets are healthy while they are ready."""
+        arn = self._target_group(name)
+        if arn is not None:
+            return arn
+        with aws_errors("CreateTargetGroup"):
+            made = self._clients.elbv2.create_target_group(
+                Name=name,
+                Protocol="HTTP",
+                Port=port,
+                VpcId=vpc,
+                TargetType="instance",
+                HealthCheckPath=READY,
+                HealthCheckIntervalSeconds=CHECK_SECONDS,
+                HealthyThresholdCount=2,
+                UnhealthyThresholdCount=3,
+                Matcher={"HttpCode": "200"},
+                Tags=requests.tag_list(tags),  # type: ignore[arg-type]
+            )
+        return made["TargetGroups"][0]["TargetGroupArn"]
+
+    def group(self, wanted: Group) -> None:
+        """Make the Auto Scaling group what is wanted; its size between the limits is left alone."""
+        scaling = self._clients.autoscaling
+        request: requests.Request = {
+            "AutoScalingGroupName": wanted.name,
+            "LaunchTemplate": {"LaunchTemplateName": wanted.name, "Version": "$Default"},
+            "MinSize": wanted.min_size,
+            "MaxSize": wanted.max_size,
+            "VPCZoneIdentifier": ",".join(wanted.subnets),
+            "HealthCheckType": "ELB",
+            "HealthCheckGracePeriod": GRACE_SECONDS,
+        }
+        with aws_errors("DescribeAutoScalingGroups"):
+            found = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[wanted.name])["AutoScalingGroups"]
+        if found:
+            with aws_errors("UpdateAutoScalingGroup"):
+                scaling.update_auto_scaling_group(**request)
+            return
+        tags: list[TagTypeDef] = [
+            {"Key": key, "Value": value, "PropagateAtLaunch": False} for key, value in sorted(wanted.tags.items())
+        ]
+        with aws_errors("CreateAutoScalingGroup"):
+            scaling.create_auto_scaling_group(**request, TargetGroupARNs=[wanted.target_group], Tags=tags)
+
+    def remove(self, name: str) -> None:
+        """Remove the group with its instances, the target group and the template, as far as they are there."""
+        scaling, elbv2, ec2 = self._clients.autoscaling, self._clients.elbv2, self._clients.ec2
+        with aws_errors("DescribeAutoScalingGroups"):
+            found = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
+        if found:
+            with aws_errors("DeleteAutoScalingGroup"):
+                scaling.delete_auto_scaling_group(AutoScalingGroupName=name, ForceDelete=True)
+        arn = self._target_group(name)
+        if arn is not None:
+            with aws_errors("DeleteTargetGroup"):
+                elbv2.delete_target_group(TargetGroupArn=arn)
+        if self._default_version(name) is not None:
+            gone_is_fine("DeleteLaunchTemplate", lambda: ec2.delete_launch_template(LaunchTemplateName=name))
+
+    def _target_group(self, name: str) -> str | None:
+        """The ARN of the target group with this name; None when there is none."""
+        try:
+            with aws_errors("DescribeTargetGroups"):
+                found = self._clients.elbv2.describe_target_groups(Names=[name])["TargetGroups"]
+        except AwsError as error:
+            if not is_missing(error):
+                raise
+            return None
+        return found[0]["TargetGroupArn"]
+
+    def _default_version(self, name: str) -> str | None:
+        """The description of a template's default version; None when there is no such template."""
+        try:
+            with aws_errors("DescribeLaunchTemplateVersions"):
+                found = self._clients.ec2.describe_launch_template_versions(
+                    LaunchTemplateName=name, Versions=["$Default"]
+                )
+        except AwsError as error:
+            if not is_missing(error):
+                raise
+            return None
+        return found["LaunchTemplateVersions"][0].get("VersionDescription", "")

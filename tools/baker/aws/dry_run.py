@@ -1,0 +1,99 @@
+"""Whether the account lets the launcher do what it will have to: EC2's dry run of every call that changes something."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from baker.aws import requests
+from baker.aws.client import Clients, aws_errors
+from baker.aws.images import Image
+from baker.aws.requests import Place
+from baker.config import Config
+from baker.errors import AwsError, UsageError
+
+ALLOWED, DENIED, UNKNOWN = "allowed", "denied", "cannot be told"
+MADE_UP = "0" * 17  # of an id
+NO_INSTANCE, NO_IMAGE = f"i-{MADE_UP}", f"ami-{MADE_UP}"
+NO_SNAPSHOT, NO_VOLUME = f"snap-{MADE_UP}", f"vol-{MADE_UP}"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a bake would work with, as far as it exists: made-up ids stand for the rest."""
+
+    place: Place
+    source: Image
+    group: str  # empty: the shared security group is still to be made
+    vpc: str
+    image: Image | None  # an earlier image of a bake
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the dry run of one operation said."""
+
+    operation: str
+    answer: str
+
+
+class Permissions:
+    """The dry runs of one account in one region."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+
+    def ask(self, config: Config, subject: Subject) -> list[Verdict]:
+        """One verdict for each call that changes something and has a dry run; nothing is changed by any of them."""
+        return [self._ask(*question) for question in _questions(config, subject)]
+
+    def _ask(self, operation: str, request: Mapping[str, Any], real: bool) -> Verdict:
+        method: Callable[..., object] = getattr(self._clients.ec2, _snake(operation))
+        try:
+            with aws_errors(f"the dry run of {operation}"):
+                method(**request, DryRun=True)
+        except AwsError as error:
+            if error.code == "DryRunOperation":
+                return Verdict(operation, ALLOWED)
+            # A policy that asks for our tags, as ours does, may well deny what concerns a thing that does not exist.
+            return Verdict(operation, DENIED if error.code == "UnauthorizedOperation" and real else UNKNOWN)
+        return Verdict(operation, ALLOWED)
+
+
+def require(verdicts: list[Verdict]) -> None:
+    """Raise UsageError that names every operation that is denied."""
+    denied = [verdict.operation for verdict in verdicts if verdict.answer == DENIED]
+    if denied:
+        raise UsageError(
+            f"AWS denies you {', '.join(f'ec2:{operation}' for operation in denied)}; "
+            "`bake.py plan --policy` prints what the launcher needs"
+        )
+
+
+def _questions(config: Config, subject: Subject) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
+    """Operation, request, and whether all that it names exists."""
+    tags = {**config.tags, requests.TAG_BAKE: "dry-run"}
+    source = subject.source
+    spec = requests.MachineSpec(
+        source.id, source.root_device, source.volume_gb, subject.group, "#cloud-config\n", tags, config.image.kms_key
+    )
+    run = requests.run_request(spec, subject.place, "dry-run")
+    if not subject.group:
+        del run["SecurityGroupIds"]
+        group = {"GroupName": "transcribe-bake", "Description": "dry run", "VpcId": subject.vpc}
+        kinds = requests.tag_specifications(("security-group",), tags)
+        yield "CreateSecurityGroup", {**group, "TagSpecifications": kinds}, True
+    yield "RunInstances", run, True
+    yield "StopInstances", {"InstanceIds": [NO_INSTANCE]}, False
+    yield "CreateImage", requests.image_request(NO_INSTANCE, "dry-run", tags), False
+    yield "TerminateInstances", {"InstanceIds": [NO_INSTANCE]}, False
+    image = subject.image
+    image_id = image.id if image else NO_IMAGE
+    snapshot = image.snapshots[0] if image and image.snapshots else ""
+    yield "CreateTags", {"Resources": [image_id], "Tags": requests.tag_list({"Name": "dry-run"})}, image is not None
+    yield "DeregisterImage", {"ImageId": image_id}, image is not None
+    yield "DeleteSnapshot", {"SnapshotId": snapshot or NO_SNAPSHOT}, bool(snapshot)
+    yield "DeleteVolume", {"VolumeId": NO_VOLUME}, False
+
+
+def _snake(operation: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in operation).lstrip("_")

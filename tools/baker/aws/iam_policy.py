@@ -1,0 +1,226 @@
+"""What the launcher may do in an AWS account: every call that it makes, declared here, and the policy that allows them.
+
+A call that is made and not declared fails a test, and so does one that is declared and never made.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+
+from baker.aws import requests
+from baker.config import Config
+
+ANY = ("*",)  # what has no resource of its own: every Describe of EC2
+IMAGES, SNAPSHOTS = "{ec2_any}image/*", "{ec2_any}snapshot/*"  # a public image belongs to no account
+INSTANCES, VOLUMES, GROUPS = "{ec2}instance/*", "{ec2}volume/*", "{ec2}security-group/*"
+OBJECTS, BUCKET = "{s3}{bucket}/{prefix}/*", "{s3}{bucket}"
+TEMPLATES = "{ec2}launch-template/*"
+TARGETS, SCALING = "{elb}targetgroup/{launch}/*", "{scaling}autoScalingGroup:*:autoScalingGroupName/{launch}"
+PUBLISHED = "{published_parameter}"
+SPOT = "{ec2}spot-instances-request/*"
+KEY = "{kms_key}"  # of disks, where it is the account's own
+NETWORK = ("{ec2}subnet/*", "{ec2}network-interface/*", "{ec2}vpc/*")
+
+Condition = Mapping[str, Mapping[str, str]]
+FREE: Condition = {}
+OURS: Condition = {"Null": {f"aws:ResourceTag/{requests.TAG_BAKE}": "false"}}  # it carries a bake's tag
+SERVES: Condition = {"Null": {f"aws:ResourceTag/{requests.TAG_LAUNCH}": "false"}}  # it was launched to serve
+BECOMES_SERVING: Condition = {"Null": {f"aws:RequestTag/{requests.TAG_LAUNCH}": "false"}}
+VIA_EC2: Condition = {
+    "StringLike": {"kms:ViaService": "ec2.{anywhere}.{suffix}"},
+    "ForAnyValue:StringLike": {"kms:ResourceAliases": "{alias}"},
+}  # fmt: skip
+FOR_EC2: Condition = {**VIA_EC2, "Bool": {"kms:GrantIsForAWSResource": "true"}}
+BECOMES_OURS: Condition = {"Null": {f"aws:RequestTag/{requests.TAG_BAKE}": "false"}}
+
+
+@dataclass(frozen=True)
+class Grant:
+    """One permission: an IAM action, the resources that it is confined to, and the condition."""
+
+    action: str
+    resources: tuple[str, ...] = ANY
+    condition: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()  # hashable, so that equal scopes are one
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operation of one service, as botocore names them, and the permissions that it takes."""
+
+    service: str
+    operation: str
+    grants: tuple[Grant, ...]
+
+
+def grant(action: str, *resources: str, when: Condition = FREE) -> Grant:
+    """A Grant from plain values."""
+    condition = tuple((test, tuple(sorted(keys.items()))) for test, keys in sorted(when.items()))
+    return Grant(action, resources or ANY, condition)
+
+
+def describes(*operations: str) -> tuple[Call, ...]:
+    """Calls of EC2 that only look; IAM cannot confine them to a resource."""
+    return tuple(Call("ec2", operation, (grant(f"ec2:{operation}"),)) for operation in operations)
+
+
+def tags_at(creation: str, *resources: str) -> Grant:
+    """The permission to tag what is just being created, and nothing else."""
+    return grant("ec2:CreateTags", *resources, when={"StringEquals": {"ec2:CreateAction": creation}})
+
+
+# What EC2 does with the key for whoever starts a machine from an encrypted disk, or copies one.
+ENCRYPTS = (
+    *(
+        grant(f"kms:{operation}", KEY, when=VIA_EC2)
+        for operation in ("Decrypt", "DescribeKey", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo")
+    ),
+    grant("kms:CreateGrant", KEY, when=FOR_EC2),
+)
+
+CALLS: tuple[Call, ...] = (
+    *describes(
+        "DescribeImages", "DescribeInstances", "DescribeInstanceStatus", "DescribeInstanceTypeOfferings",
+        "DescribeSecurityGroups", "DescribeSnapshots", "DescribeSubnets",
+        "DescribeVolumes", "DescribeVpcs",
+    ),
+    Call("ec2", "GetConsoleOutput", (grant("ec2:GetConsoleOutput", INSTANCES, when=OURS),)),
+    Call("ec2", "RunInstances", (
+        grant("ec2:RunInstances", INSTANCES, when={
+            **BECOMES_OURS, "StringEquals": {"ec2:MetadataHttpTokens": "required"},
+        }),
+        grant("ec2:RunInstances", VOLUMES, when={"Bool": {"ec2:Encrypted": "true"}}),
+        grant("ec2:RunInstances", SPOT, IMAGES, SNAPSHOTS, GROUPS, *NETWORK[:2]),  # no key pair: nobody could log in
+        grant("ec2:RunInstances", INSTANCES, when={
+            **BECOMES_SERVING, "StringEquals": {"ec2:MetadataHttpTokens": "required"},
+        }),
+        grant("ec2:RunInstances", TEMPLATES), grant("ssm:GetParameters", PUBLISHED),  # which names a template's image
+        tags_at("RunInstances", INSTANCES, VOLUMES), *ENCRYPTS,
+    )),
+    Call("ec2", "StopInstances", (grant("ec2:StopInstances", INSTANCES, when=OURS),)),
+    Call("ec2", "TerminateInstances", (
+        grant("ec2:TerminateInstances", INSTANCES, when=OURS), grant("ec2:TerminateInstances", INSTANCES, when=SERVES),
+    )),
+    Call("ec2", "CreateImage", (
+        grant("ec2:CreateImage", INSTANCES, when=OURS),
+        grant("ec2:CreateImage", IMAGES, SNAPSHOTS, when=BECOMES_OURS),
+        tags_at("CreateImage", IMAGES, SNAPSHOTS),
+    )),
+    Call("ec2", "CreateTags", (grant("ec2:CreateTags", IMAGES, when=OURS),)),
+    Call("ec2", "DeregisterImage", (grant("ec2:DeregisterImage", IMAGES, when=OURS),)),
+    Call("ec2", "DeleteSnapshot", (grant("ec2:DeleteSnapshot", SNAPSHOTS, when=OURS),)),
+    Call("ec2", "CreateSecurityGroup", (
+        grant("ec2:CreateSecurityGroup", GROUPS, NETWORK[2]), tags_at("CreateSecurityGroup", GROUPS),
+    )),
+    *describes("DescribeImageAttribute"),
+    Call("ec2", "CopyImage", (
+        grant("ec2:CopyImage", IMAGES, SNAPSHOTS), tags_at("CopyImage", IMAGES, SNAPSHOTS), *ENCRYPTS,
+    )),
+    Call("ec2", "ModifyImageAttribute", (grant("ec2:ModifyImageAttribute", IMAGES, when=OURS),)),
+    Call("ec2", "EnableImageDeprecation", (grant("ec2:EnableImageDeprecation", IMAGES, when=OURS),)),
+    Call("ec2", "DeleteVolume", (grant("ec2:DeleteVolume", VOLUMES, when=OURS),)),
+    *describes("DescribeLaunchTemplateVersions"),
+    Call("ec2", "CreateLaunchTemplate", (
+        grant("ec2:CreateLaunchTemplate", TEMPLATES), tags_at("CreateLaunchTemplate", TEMPLATES),
+    )),
+    *(
+        Call("ec2", operation, (grant(f"ec2:{operation}", TEMPLATES, when=SERVES),))
+        for operation in ("CreateLaunchTemplateVersion", "ModifyLaunchTemplate", "DeleteLaunchTemplate")
+    ),
+    Call("elbv2", "DescribeTargetGroups", (grant("elasticloadbalancing:DescribeTargetGroups"),)),
+    Call("elbv2", "CreateTargetGroup", (
+        grant("elasticloadbalancing:CreateTargetGroup", TARGETS), grant("elasticloadbalancing:AddTags", TARGETS),
+    )),
+    Call("elbv2", "DeleteTargetGroup", (grant("elasticloadbalancing:DeleteTargetGroup", TARGETS),)),
+    Call("autoscaling", "DescribeAutoScalingGroups", (grant("autoscaling:DescribeAutoScalingGroups"),)),
+    *(
+        Call("autoscaling", operation, (grant(f"autoscaling:{operation}", SCALING),))
+        for operation in ("CreateAutoScalingGroup", "UpdateAutoScalingGroup", "DeleteAutoScalingGroup")
+    ),
+    Call("pricing", "GetProducts", (grant("pricing:GetProducts"),)),
+    Call("s3", "HeadBucket", (grant("s3:ListBucket", BUCKET),)),
+    Call("s3", "ListObjectsV2", (grant("s3:ListBucket", BUCKET),)),
+    Call("s3", "GetObject", (grant("s3:GetObject", OBJECTS), grant("s3:ListBucket", BUCKET))),  # else missing is denied
+    Call("s3", "PutObject", (grant("s3:PutObject", OBJECTS),)),
+    Call("ssm", "GetParameter", (
+        grant("ssm:GetParameter", "{source_parameter}"), grant("ssm:GetParameter", PUBLISHED),
+    )),
+    Call("ssm", "GetParameterHistory", (grant("ssm:GetParameterHistory", PUBLISHED),)),
+    Call("ssm", "PutParameter", (grant("ssm:PutParameter", PUBLISHED),)),
+)  # fmt: skip
+
+
+def declared(service: str, operation: str) -> bool:
+    """Whether the launcher may make this call at all."""
+    return any((call.service, call.operation) == (service, operation) for call in CALLS)
+
+
+def document(config: Config, calls: Iterable[Call] = CALLS) -> dict[str, Any]:
+    """The least-privilege policy for `config`, as IAM takes it: one statement for each confinement."""
+    actions: dict[tuple[Any, ...], set[str]] = {}
+    for call in calls:
+        for granted in call.grants:
+            actions.setdefault((granted.resources, granted.condition), set()).add(granted.action)
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            _statement(sorted(allowed), resources, condition, _values(config))
+            for (resources, condition), allowed in actions.items()
+            if _concerns(config, resources)
+        ],
+    }
+
+
+def _concerns(config: Config, resources: tuple[str, ...]) -> bool:
+    """Whether the configuration has what these resources are."""
+    there = {"{source_parameter}": config.source.ssm_parameter, KEY: config.image.kms_key}
+    return all(configured for resource, configured in there.items() if resource in resources)
+
+
+def _statement(
+    actions: list[str], resources: tuple[str, ...], condition: tuple[Any, ...], values: Mapping[str, str]
+) -> dict[str, Any]:
+    statement: dict[str, Any] = {
+        "Effect": "Allow",
+        "Action": actions,
+        "Resource": [resource.format_map(values) for resource in resources],
+    }
+    if condition:
+        told = {test: {key: value.format_map(values) for key, value in keys} for test, keys in condition}
+        statement["Condition"] = {test: keys for test, keys in told.items() if all(keys.values())}
+    return statement
+
+
+def _values(config: Config) -> dict[str, str]:
+    """What the templates of resources are filled with. `*` as account is the account that has the policy."""
+    region = config.aws.region
+    anywhere = "*" if config.publish.regions else region  # where images are copied to
+    partition = boto3.Session().get_partition_for_region(region)
+    key, alias = _key(config.image.kms_key, f"arn:{partition}:kms:{anywhere}:*:key/")
+    return {
+        "anywhere": anywhere,
+        "suffix": "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com",
+        "kms_key": key,
+        "alias": alias,
+        "ec2": f"arn:{partition}:ec2:{region}:*:",
+        "ec2_any": f"arn:{partition}:ec2:{anywhere}::",
+        "elb": f"arn:{partition}:elasticloadbalancing:{region}:*:",
+        "scaling": f"arn:{partition}:autoscaling:{region}:*:",
+        "launch": config.launch.name,
+        "s3": f"arn:{partition}:s3:::",
+        "bucket": config.s3.bucket,
+        "prefix": config.s3.prefix,
+        "published_parameter": f"arn:{partition}:ssm:{anywhere}:*:parameter{config.publish.ssm_parameter}",
+        "source_parameter": f"arn:{partition}:ssm:{region}:*:parameter/{config.source.ssm_parameter.lstrip('/')}",
+    }
+
+
+def _key(named: str, keys: str) -> tuple[str, str]:
+    """What a key is as a resource of a policy, where every key begins with `keys`, and its alias, if it goes by one.
+
+    IAM knows keys by their ids only: https://docs.aws.amazon.com/kms/latest/developerguide/alias-authorization.html
+    """
+    if "alias/" in named:
+        return f"{keys}*", named[named.index("alias/") :]
+    return (named if named.startswith("arn:") else f"{keys}{named}"), ""

@@ -1,0 +1,203 @@
+"""Instances: started, watched, stopped, ended."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from baker.aws import requests
+from baker.aws.client import POLL_SECONDS, Clients, Patience, aws_errors, eventually, is_missing, tag_filters
+from baker.errors import AwsError, BakeError
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, InstanceTypeDef
+
+INSTANCE_TIMEOUT = 600.0  # seconds for an instance to stop or to go
+ENDED = frozenset({"shutting-down", "terminated", "stopping", "stopped"})
+LIVING = ["pending", "running", "stopping", "stopped"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """An instance of a bake as EC2 describes it; `deadline` is its tag, None when that cannot be read."""
+
+    id: str
+    state: str
+    bake: str
+    role: str
+    kind: str  # instance type
+    zone: str
+    deadline: datetime | None
+    keep: bool = False  # it stays up when it fails, to be looked at
+
+    @property
+    def until(self) -> str:
+        """How long it will be there, for a person."""
+        return f"until {self.deadline:%H:%M} UTC" if self.deadline else "until it is ended"
+
+    def overdue(self, now: datetime) -> bool:
+        """Whether it should have ended itself; one without a readable deadline has none to wait for."""
+        return self.deadline is None or now > self.deadline
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is seen of an instance from outside."""
+
+    state: str
+    impaired: bool = False
+
+
+class Machines:
+    """The instances of one account in one region."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+
+    def run(self, request: requests.Request) -> str:
+        """Start one instance and return its id; the client token makes a repetition harmless."""
+
+        def run() -> str:
+            with aws_errors(f"RunInstances {request.get('InstanceType', '')}".rstrip()):
+                return self._clients.ec2.run_instances(**request)["Instances"][0]["InstanceId"]
+
+        return eventually(self._clients, run)  # the image and the group may be seconds old
+
+    def state(self, instance_id: str) -> str:
+        """EC2's word for what the instance does; `pending` while describe does not know it yet."""
+        try:
+            with aws_errors("DescribeInstances"):
+                found = self._clients.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
+        except AwsError as error:
+            if is_missing(error):
+                return "pending"
+            raise
+        return found[0]["Instances"][0]["State"]["Name"] if found else "pending"
+
+    def look(self, instance_id: str) -> Look:
+        """What the instance does, and whether AWS' own checks of it fail; `pending` while AWS does not know it yet."""
+        try:
+            with aws_errors("DescribeInstanceStatus"):
+                found = self._clients.ec2.describe_instance_status(InstanceIds=[instance_id], IncludeAllInstances=True)[
+                    "InstanceStatuses"
+                ]
+        except AwsError as error:
+            if is_missing(error):
+                return Look("pending")
+            raise
+        if not found:
+            return Look("pending")
+        checks = [found[0].get("SystemStatus", {}).get("Status"), found[0].get("InstanceStatus", {}).get("Status")]
+        return Look(found[0]["InstanceState"]["Name"], impaired="impaired" in checks)
+
+    def why_ended(self, instance_id: str) -> str:
+        """AWS' code for why an instance ended, such as Server.SpotInstanceTermination; empty when it does not say."""
+        try:
+            with aws_errors("DescribeInstances"):
+                found = self._clients.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
+        except AwsError:  # the reason is only a help
+            return ""
+        return found[0]["Instances"][0].get("StateReason", {}).get("Code", "") if found else ""
+
+    def ours(self, bake: str = "", role: str = "") -> list[Machine]:
+        """The machines of every bake, or of one, that still exist."""
+        named = {requests.TAG_BAKE: bake, requests.TAG_ROLE: role}
+        filters: list[FilterTypeDef] = [
+            *tag_filters({key: value for key, value in named.items() if value}),
+            {"Name": "tag-key", "Values": [requests.TAG_BAKE]},
+            {"Name": "instance-state-name", "Values": LIVING},
+        ]
+        return [_machine(instance) for instance in self._described(filters)]
+
+    def _described(self, filters: "list[FilterTypeDef]") -> "list[InstanceTypeDef]":
+        with aws_errors("DescribeInstances"):
+            pages = self._clients.ec2.get_paginator("describe_instances").paginate(Filters=filters)
+            return [instance for page in pages for told in page["Reservations"] for instance in told["Instances"]]
+
+    def launched(self, name: str) -> list[str]:
+        """Ids of the instances that exist and were started by the launch template `name`."""
+        filters: list[FilterTypeDef] = [
+            *tag_filters({requests.TAG_LAUNCH: name}),
+            {"Name": "instance-state-name", "Values": LIVING},
+        ]
+        return [instance["InstanceId"] for instance in self._described(filters)]
+
+    def started_from(self, image_ids: Iterable[str]) -> dict[str, list[str]]:
+        """Ids of the instances that exist, of whoever, by the image each was started from."""
+        wanted = sorted(image_ids)
+        if not wanted:
+            return {}
+        filters: list[FilterTypeDef] = [
+            {"Name": "image-id", "Values": wanted},
+            {"Name": "instance-state-name", "Values": LIVING},
+        ]
+        found = self._described(filters)
+        return {image: [i["InstanceId"] for i in found if i["ImageId"] == image] for image in wanted}
+
+    def stop(self, instance_id: str) -> None:
+        """Stop an instance and wait until its disk is still."""
+
+        def stop() -> None:
+            with aws_errors("StopInstances"):
+                self._clients.ec2.stop_instances(InstanceIds=[instance_id])
+
+        eventually(self._clients, stop)
+        self.wait(instance_id, "stopped")
+
+    def terminate(self, instance_id: str) -> None:
+        """Begin to end an instance, which may be so new that not all of AWS knows it, or gone already."""
+
+        def terminate() -> None:
+            with aws_errors("TerminateInstances"):
+                self._clients.ec2.terminate_instances(InstanceIds=[instance_id])
+
+        try:
+            eventually(self._clients, terminate)
+        except AwsError as error:
+            if not is_missing(error):
+                raise
+
+    def wait(self, instance_id: str, wanted: str) -> None:
+        """Return once the instance is in the state `wanted`; raises BakeError if that cannot come any more."""
+        patience = Patience()
+        for _ in range(int(INSTANCE_TIMEOUT / POLL_SECONDS)):
+            try:
+                state = self.state(instance_id)
+            except AwsError as error:
+                patience.bear(error)
+                state = ""
+            if state == wanted:
+                return
+            if state == "terminated":
+                raise BakeError(f"the instance {instance_id} is gone; it was to be {wanted}")
+            self._clients.sleep(POLL_SECONDS)
+        raise BakeError(f"the instance {instance_id} was not {wanted} after {INSTANCE_TIMEOUT:.0f} s")
+
+    def console(self, instance_id: str) -> str:
+        """The last 64 KB of the console; empty when there is none (yet), or it cannot be had."""
+        try:
+            with aws_errors("GetConsoleOutput"):
+                answer = self._clients.ec2.get_console_output(InstanceId=instance_id, Latest=True)
+        except AwsError:  # some types have no latest output; and a log must not hide why a bake failed
+            return ""
+        return answer.get("Output", "")  # botocore has decoded it
+
+    def address(self, instance_id: str) -> str:
+        """The address of an instance inside its VPC."""
+        with aws_errors("DescribeInstances"):
+            found = self._clients.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
+        return found[0]["Instances"][0].get("PrivateIpAddress", "") if found else ""
+
+
+def _machine(described: "InstanceTypeDef") -> Machine:
+    tags = {tag.get("Key", ""): tag.get("Value", "") for tag in described.get("Tags", [])}
+    return Machine(
+        id=described["InstanceId"],
+        state=described["State"]["Name"],
+        bake=tags.get(requests.TAG_BAKE, ""),
+        role=tags.get(requests.TAG_ROLE, ""),
+        kind=described["InstanceType"],
+        zone=described.get("Placement", {}).get("AvailabilityZone", ""),
+        deadline=requests.parse_time(tags.get(requests.TAG_DEADLINE, "")),
+        keep=tags.get(requests.TAG_KEEP) == "true",
+    )

@@ -1,0 +1,94 @@
+"""The bucket that payloads, signals and reports pass through."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from baker.aws.client import Clients, aws_errors, is_missing
+from baker.errors import AwsError, UsageError
+
+PRESIGN_LIMIT = 7 * 24 * 3600  # seconds: what signature version 4 allows
+UNMET = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"})  # conditions of a writing
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object, the tag of this very content, and its age in seconds by S3's own clock."""
+
+    data: bytes
+    etag: str
+    age: float
+
+
+class Bucket:
+    """One bucket; keys are full keys."""
+
+    def __init__(self, clients: Clients, name: str) -> None:
+        self._clients = clients
+        self.name = name
+
+    def check(self) -> None:
+        """Raise UsageError when the bucket is not there or not ours to use."""
+        try:
+            with aws_errors("HeadBucket"):
+                self._clients.s3.head_bucket(Bucket=self.name)
+        except AwsError as error:
+            if is_missing(error):
+                raise UsageError(f"[s3] there is no bucket {self.name!r}; create it, or name another") from None
+            if error.code == "403":
+                raise UsageError(f"[s3] the bucket {self.name!r} is not yours to use") from None
+            raise
+
+    def put(self, key: str, data: bytes) -> None:
+        """Store an object, encrypted at rest as the bucket says."""
+        with aws_errors(f"PutObject {key}"):
+            self._clients.s3.put_object(Bucket=self.name, Key=key, Body=data)
+
+    def put_if(self, key: str, data: bytes, etag: str) -> str:
+        """Store an object if what is there has this tag, or if nothing is there when it is empty.
+
+        Returns the tag of what is stored; nothing if somebody else has written meanwhile. No two writers may write the
+        same bytes: that these are there already means that the answer to writing them was lost, and it was repeated.
+        """
+        condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
+        try:
+            with aws_errors(f"PutObject {key}"):
+                return self._clients.s3.put_object(Bucket=self.name, Key=key, Body=data, **condition)["ETag"]  # type: ignore[arg-type]
+        except AwsError as error:
+            if error.code not in UNMET:
+                raise
+        found = self.look(key)
+        return found.etag if found and found.data == data else ""
+
+    def get(self, key: str) -> bytes | None:
+        """The object's bytes, or None when there is none (yet)."""
+        found = self.look(key)
+        return found.data if found else None
+
+    def look(self, key: str) -> Stored | None:
+        """The object and what S3 says of it, or None when there is none (yet)."""
+        try:
+            with aws_errors(f"GetObject {key}"):
+                answer = self._clients.s3.get_object(Bucket=self.name, Key=key)
+                data = answer["Body"].read()
+        except AwsError as error:
+            if is_missing(error):
+                return None
+            raise
+        told = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        now = parsedate_to_datetime(told) if told else datetime.now(UTC)
+        return Stored(data, answer["ETag"], max((now - answer["LastModified"]).total_seconds(), 0.0))
+
+    def keys(self, prefix: str) -> list[str]:
+        """The keys that begin with `prefix`, sorted."""
+        with aws_errors(f"ListObjectsV2 {prefix}"):
+            pages = self._clients.s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
+            return sorted(found["Key"] for page in pages for found in page.get("Contents", []))
+
+    def url(self, key: str, method: str, seconds: int) -> str:
+        """An address for machines that allows one method ("GET" or "PUT") on one key, for so many seconds."""
+        operation = {"GET": "get_object", "PUT": "put_object"}[method]
+        with aws_errors("presigning"):
+            return self._clients.presigner.generate_presigned_url(
+                operation, Params={"Bucket": self.name, "Key": key}, ExpiresIn=min(seconds, PRESIGN_LIMIT)
+            )

@@ -1,0 +1,83 @@
+"""The SSM parameter that names the published image: read, moved, and moved back."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from baker.aws.client import POLL_SECONDS, Clients, aws_errors, is_missing
+from baker.errors import AwsError, BakeError
+
+PUBLISHED, ROLLED_BACK = "published", "rolled back"  # how an entry of the history came about
+SETTLE_SECONDS = 60.0  # SSM looks at the image first, and takes its time
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One version of the parameter."""
+
+    version: int
+    image: str
+    why: str
+
+
+class Pointer:
+    """The parameter `name` of one region. Its history is the only memory of what was published before."""
+
+    def __init__(self, clients: Clients, name: str) -> None:
+        self._clients = clients
+        self.name = name
+
+    def current(self) -> str:
+        """The image it names; empty when nothing was published yet."""
+        try:
+            with aws_errors(f"GetParameter {self.name}"):
+                return self._clients.ssm.get_parameter(Name=self.name)["Parameter"].get("Value", "")
+        except AwsError as error:
+            if is_missing(error):
+                return ""
+            raise
+
+    def history(self) -> list[Entry]:
+        """Its versions, oldest first; SSM keeps the last hundred."""
+        try:
+            with aws_errors(f"GetParameterHistory {self.name}"):
+                pages = self._clients.ssm.get_paginator("get_parameter_history").paginate(Name=self.name)
+                told = [version for page in pages for version in page["Parameters"]]
+        except AwsError as error:
+            if is_missing(error):
+                return []
+            raise
+        entries = [Entry(v.get("Version", 0), v.get("Value", ""), v.get("Description", "")) for v in told]
+        return sorted(entries, key=lambda entry: entry.version)
+
+    def point(self, image_id: str, why: str) -> None:
+        """Make it name `image_id`, and return once it does; nothing is written if it does already.
+
+        The data type makes SSM refuse what is no image, but only after it has answered: so what counts is what it
+        says afterwards. Raises BakeError if it never says so.
+        """
+        if self.current() == image_id:
+            return
+        with aws_errors(f"PutParameter {self.name}"):
+            self._clients.ssm.put_parameter(
+                Name=self.name, Value=image_id, Description=why, Type="String", DataType="aws:ec2:image", Overwrite=True
+            )
+        for _ in range(int(SETTLE_SECONDS / POLL_SECONDS)):
+            if self.current() == image_id:
+                return
+            self._clients.sleep(POLL_SECONDS)
+        raise BakeError(f"SSM took {image_id} for {self.name} but does not name it after {SETTLE_SECONDS:.0f} s")
+
+
+def published(history: Iterable[Entry]) -> list[str]:
+    """The images in the order of their publication, the present one last, without those that were rolled back.
+
+    A publication adds an image; a rollback takes away all that came after the image it went back to. So two
+    rollbacks in a row go back by two, and a publication after them goes on from there.
+    """
+    standing: list[str] = []
+    for entry in history:
+        if entry.why == ROLLED_BACK and entry.image in standing:
+            del standing[len(standing) - standing[::-1].index(entry.image) :]
+        elif standing[-1:] != [entry.image]:
+            standing.append(entry.image)
+    return standing

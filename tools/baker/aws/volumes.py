@@ -1,0 +1,69 @@
+"""Volumes and snapshots that bakes left without a machine or an image: found by tag, removed."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from baker.aws import requests
+from baker.aws.client import Clients, aws_errors, gone_is_fine
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2.type_defs import FilterTypeDef
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A volume or a snapshot of a bake."""
+
+    id: str
+    gb: int
+    bake: str
+    deadline: datetime | None
+
+    def overdue(self, now: datetime) -> bool:
+        """Whether its bake's time is over; one without a readable deadline has none to wait for."""
+        return self.deadline is None or now > self.deadline
+
+
+class Storage:
+    """The volumes and snapshots of one account in one region."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+
+    def volumes(self) -> list[Piece]:
+        """Volumes of bakes that no instance has; a machine's own end with it."""
+        filters: list[FilterTypeDef] = [*_of_bakes(), {"Name": "status", "Values": ["available"]}]
+        with aws_errors("DescribeVolumes"):
+            pages = self._clients.ec2.get_paginator("describe_volumes").paginate(Filters=filters)
+            return [_piece(found["VolumeId"], found["Size"], found) for page in pages for found in page["Volumes"]]
+
+    def snapshots(self) -> list[Piece]:
+        """Snapshots of bakes, those of images among them."""
+        with aws_errors("DescribeSnapshots"):
+            pages = self._clients.ec2.get_paginator("describe_snapshots").paginate(
+                OwnerIds=["self"], Filters=_of_bakes()
+            )
+            return [
+                _piece(found["SnapshotId"], found.get("VolumeSize", 0), found)
+                for page in pages
+                for found in page["Snapshots"]
+            ]
+
+    def delete_volume(self, volume_id: str) -> None:
+        """Delete a volume; one that is gone is fine."""
+        gone_is_fine("DeleteVolume", lambda: self._clients.ec2.delete_volume(VolumeId=volume_id))
+
+    def delete_snapshot(self, snapshot_id: str) -> None:
+        """Delete a snapshot; one that is gone is fine."""
+        gone_is_fine("DeleteSnapshot", lambda: self._clients.ec2.delete_snapshot(SnapshotId=snapshot_id))
+
+
+def _of_bakes() -> "list[FilterTypeDef]":
+    return [{"Name": "tag-key", "Values": [requests.TAG_BAKE]}]
+
+
+def _piece(name: str, gb: int, described: Any) -> Piece:
+    tags = {tag.get("Key", ""): tag.get("Value", "") for tag in described.get("Tags", [])}
+    deadline = requests.parse_time(tags.get(requests.TAG_DEADLINE, ""))
+    return Piece(name, gb, tags.get(requests.TAG_BAKE, ""), deadline)

@@ -1,0 +1,134 @@
+"""The commands, each a few lines over the parts that do the work."""
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from baker import target
+from baker.aws import dry_run, iam_policy, pricing
+from baker.bake import errands, pipeline, report, run, timeline
+from baker.bake import plan as planning
+from baker.bake.attempt import Audio
+from baker.bake.outcome import Outcome
+from baker.commands import recover, tables
+from baker.context import Context, open_context
+from baker.display import events
+from baker.display.progress import Display, open_console
+from baker.errors import AwsError, KeptError, UsageError
+
+LANGUAGE = re.compile(r"[a-z]{2,3}")
+
+
+def plan(root: Path, options: argparse.Namespace) -> int:
+    """Print what a bake would do, or what it must be allowed to do."""
+    console = open_console()
+    with target.planning_config(root, options.cloud, options.config) as config:
+        if options.policy:
+            print(json.dumps(iam_policy.document(config), indent=1))
+            return 0
+        context = open_context(root, config, Display(console))
+        made = planning.make(context)
+        verdicts = planning.permitted(context, made)
+        cost = pricing.bound(config, context.prices.hourly(config), errands.ATTEMPTS)
+    rows = {
+        "cloud": target.describe(config),
+        "machine": ", ".join(map(str, made.places)),
+        "deadline": f"{config.bake.deadline_minutes} minutes after its launch no machine is left",
+        "costs at most": cost,
+    }
+    tables.print_plan(console, made, rows)
+    tables.print_permissions(console, verdicts)
+    dry_run.require(verdicts)
+    return 0
+
+
+def bake(root: Path, options: argparse.Namespace) -> int:
+    """Make an image where the configuration says."""
+    wishes = _wishes(options)
+    return _bake(root, options, wishes)
+
+
+def rehearse(root: Path, options: argparse.Namespace) -> int:
+    """Make an image on this computer, by the very same flow."""
+    _need_root("rehearse boots real machines")
+    wishes = _wishes(options)
+    return _bake(root, options, wishes)
+
+
+def shell(root: Path, options: argparse.Namespace) -> int:
+    """Run a command in a machine started from an image of the local cloud; its exit code is the command's."""
+    _need_root("shell boots a real machine")
+    return target.shell(root, options.image, options.argv or ["/bin/bash", "-l"], disk=options.disk)
+
+
+def _bake(root: Path, options: argparse.Namespace, wishes: pipeline.Options) -> int:
+    display = _display(options)
+    config = target.bake_config(root, options, display)
+    context = open_context(root, config, display)
+    return _carried_out(context, options, lambda: pipeline.bake(context, wishes))
+
+
+def resume(root: Path, options: argparse.Namespace) -> int:
+    """Continue a bake whose launcher died."""
+    display = _display(options)
+    context = open_context(root, target.bake_config(root, options, display), display)
+    name = recover.chosen(context, options.bake)
+    return _carried_out(context, options, lambda: pipeline.resume(context, name))
+
+
+def _display(options: argparse.Namespace) -> Display:
+    """For a person; or events on standard output for a program, and what a person reads on standard error."""
+    if options.events:
+        return Display(open_console(errors=True), tell=events.to(sys.stdout))
+    return Display()
+
+
+def _carried_out(context: Context, options: argparse.Namespace, work: Callable[[], Outcome]) -> int:
+    """Bake, and report; of a machine that is kept, say how one gets into it."""
+    try:
+        return _report(context, work())
+    except KeptError as error:
+        context.display.note(target.way_in(options.cloud, context.config, error.machine))
+        raise
+
+
+def _report(context: Context, outcome: Outcome) -> int:
+    """Keep what a bake has to tell, and print it."""
+    root, config, display = context.root, context.config, context.display
+    made = report.document(outcome, display.phases)
+    key = report.key_of(config.s3.prefix, outcome.bake)
+    if outcome.baked is None:
+        made = report.completed(made, report.load(context.bucket, key) or report.read(root / report.FILE))
+    try:
+        report.save(root / report.FILE, context.bucket, key, made)
+        if outcome.baked is not None:
+            report.save_timeline(root, context.bucket, config.s3.prefix, made)
+    except AwsError as error:  # the image is what it is
+        display.note(f"the report is only in {report.FILE}: {error}", "yellow")
+    tables.print_report(display.console, made)
+    drawn = f", {timeline.FILE}; logs: {run.logs_of(context, outcome.bake)}" if outcome.baked is not None else ""
+    display.note(f"  report: {report.FILE}{drawn}", "dim")
+    return 0
+
+
+def _wishes(options: argparse.Namespace) -> pipeline.Options:
+    """The options of a bake, checked before anything is started."""
+    if options.audio is None:
+        if options.language:
+            raise UsageError("--language says what language --audio is in; name a file with --audio")
+        return pipeline.Options(force=options.force, keep=options.keep)
+    if not options.audio.is_file():
+        raise UsageError(f"--audio {options.audio}: there is no such file")
+    if options.language and not LANGUAGE.fullmatch(options.language):
+        raise UsageError(f"--language {options.language!r}: must be a code such as sv or en")
+    audio = Audio(options.audio, options.language or "")
+    return pipeline.Options(force=options.force, audio=audio, keep=options.keep)
+
+
+def _need_root(why: str) -> None:
+    if os.geteuid() != 0:
+        raise UsageError(f"{why}, which needs root: run it with sudo")

@@ -1,0 +1,145 @@
+"""What a person reads at the end of a command."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from baker.aws.dry_run import ALLOWED, DENIED, UNKNOWN, Verdict
+from baker.bake.plan import Plan
+
+Document = Mapping[str, Any]
+
+
+def print_plan(console: Console, plan: Plan, config_rows: Mapping[str, str]) -> None:
+    """What a bake would launch, from what, and whether it needs to."""
+    table = _facts()
+    for name, value in config_rows.items():
+        table.add_row(name, escape(value))
+    table.add_row("source image", f"{plan.source.id}  [dim]{escape(plan.source.name)}[/dim]")
+    table.add_row("volume", f"{plan.volume_gb} GiB gp3, encrypted")
+    table.add_row("model", escape(f"{plan.model['id']} at {plan.model['revision']}"))
+    table.add_row("payload", f"{len(plan.payload.data):,} bytes in {len(plan.payload.digests)} files")
+    table.add_row("sha256", plan.payload.sha256)
+    table.add_row("user-data", f"{plan.user_data_bytes:,} of 16,384 bytes")
+    table.add_row("content hash", plan.content_hash)
+    table.add_row("", f"[dim]{escape(plan.inputs_tag)}[/dim]")
+    for name in plan.untracked:
+        table.add_row("[yellow]left out[/yellow]", f"{escape(name)}  [dim]git does not track it[/dim]")
+    for name in plan.changed_files:
+        table.add_row("changed", escape(name))
+    table.add_row("so a bake", escape(verdict(plan)))
+    console.print(table)
+
+
+def print_permissions(console: Console, verdicts: Sequence[Verdict]) -> None:
+    """What AWS' dry runs said, by answer."""
+    table = _facts()
+    for answer, style in ((ALLOWED, "green"), (UNKNOWN, "yellow"), (DENIED, "red")):
+        named = [verdict.operation for verdict in verdicts if verdict.answer == answer]
+        if named:
+            why = "  [dim]nothing exists yet to ask about[/dim]" if answer == UNKNOWN else ""
+            table.add_row(f"[{style}]{answer}[/{style}]", ", ".join(named) + why)
+    console.print(table)
+
+
+def verdict(plan: Plan) -> str:
+    """What a bake would do, in a few words."""
+    if plan.reusable:
+        return f"would reuse {plan.reusable.id}: it was made from exactly this"
+    if plan.newest is None:
+        return "would make the first image"
+    return f"would make a new image; since {plan.newest.id} these changed: {', '.join(plan.changed)}"
+
+
+def print_report(console: Console, report: Document) -> None:
+    """The end of a bake: phases, Salt, checks, transcript, image."""
+    baked, verified = report.get("baked"), report.get("verified")
+    if baked or verified:
+        console.print()
+        console.print(_phases(report))
+        console.print(_checks(baked, verified, console.width))
+        _print_salt(console, baked, verified)
+        _print_hearing(console, report, verified or baked or {})
+    _print_image(console, report)
+
+
+def _phases(report: Document) -> Table:
+    table = Table("phase", box=box.SIMPLE_HEAD, title="Where the time went", title_justify="left", title_style="bold")
+    table.add_column("seconds", justify="right")
+    inside = {"bake on the machine": report.get("baked"), "verify on the image": report.get("verified")}
+    for phase in report["phases"]:
+        table.add_row(escape(phase["name"]), f"{phase['seconds']:.1f}")
+        for inner in (inside.get(phase["name"]) or {}).get("phases", []):
+            table.add_row(f"[dim]  {escape(inner['name'])}[/dim]", f"[dim]{inner['seconds']:.1f}[/dim]")
+    table.add_section()
+    table.add_row("[bold]in all[/bold]", f"[bold]{report['seconds']:.1f}[/bold]")
+    return table
+
+
+def _checks(baked: Document | None, verified: Document | None, width: int) -> Table:
+    """Every check, on the machine that was baked and on the one that booted from the image, each on one line."""
+    table = Table(box=box.SIMPLE_HEAD, title="Verification", title_justify="left", title_style="bold")
+    columns = [(title, told) for title, told in (("baked", baked), ("booted", verified)) if told]
+    verdicts = [{check["name"]: check for check in told["checks"]} for _, told in columns]
+    names = list(dict.fromkeys(name for checks in verdicts for name in checks))
+    table.add_column("check", no_wrap=True)
+    for title, _ in columns:
+        table.add_column(title, justify="center", no_wrap=True)
+    table.add_column("detail", style="dim", no_wrap=True, overflow="ellipsis")
+    room = width - max(map(len, names), default=0) - sum(len(title) + 3 for title, _ in columns) - 8
+    for name in names:
+        marks = [_mark(checks.get(name)) for checks in verdicts]
+        detail = next(str(checks[name].get("detail", "")) for checks in reversed(verdicts) if name in checks)
+        short = detail if len(detail) <= room else detail[: max(room, 10) - 1] + "…"  # all of it is in the report
+        table.add_row(escape(name), *marks, escape(short))
+    return table
+
+
+def _mark(check: Document | None) -> str:
+    if check is None:
+        return "[dim]–[/dim]"
+    return "[green]pass[/green]" if check["verdict"] == "pass" else "[red]fail[/red]"
+
+
+def _print_salt(console: Console, baked: Document | None, verified: Document | None) -> None:
+    if baked:
+        first, second = baked["salt"]["first"], baked["salt"]["second"]
+        console.print(f"  first apply: {first['states']} states, {first['changed']} changed", highlight=False)
+        console.print(f"  [bold]second apply: {second['changed']} changes[/bold] in {second['states']} states")
+    if verified:
+        again = verified["salt"]["second"]
+        console.print(f"  apply on the booted image: {again['changed']} changes in {again['states']} states")
+        if verified.get("boot_to_ready_seconds") is not None:
+            console.print(f"  boot to ready: {verified['boot_to_ready_seconds']:.1f} s")
+
+
+def _print_hearing(console: Console, report: Document, told: Document) -> None:
+    """The clip as it was read and as it was heard, and the recording that was asked for."""
+    clip, audio = told["clip"], told.get("audio")
+    table = _facts(title="Transcript")
+    table.add_row("reference", escape(report["reference"]))
+    table.add_row("heard", f"[bold]{escape(clip['text'].strip())}[/bold]")
+    table.add_row("word error rate", f"{told['word_error_rate']:.1%}")
+    if audio:
+        table.add_row("your recording", f"[bold]{escape(audio['text'].strip())}[/bold]")
+    console.print(table)
+
+
+def _print_image(console: Console, report: Document) -> None:
+    image = report["image"]
+    word = "reused" if report["reused"] else "baked and verified"
+    console.print(f"\n[bold green]{word}[/bold green]  [bold]{image['id']}[/bold]  {escape(image['name'])}")
+    console.print(f"  content hash {report['content_hash']}", style="dim")
+
+
+def _facts(title: str = "") -> Table:
+    table = Table(
+        box=None, show_header=False, pad_edge=False, title=title or None, title_justify="left", title_style="bold"
+    )
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table

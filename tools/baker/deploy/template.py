@@ -1,0 +1,115 @@
+"""What a machine that serves is started with: a launch template's content, and user-data of keys and overrides only."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from baker.aws import requests
+from baker.config import Config
+from baker.errors import UsageError
+from baker.inputs import pillar
+from baker.inputs.user_data import LIMIT
+
+KEYS = "/etc/transcribe/keys"
+PILLAR = "/srv/transcribe/salt/pillar/launch.sls"
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - only with keys; security groups say who gets as far
+# Keys of the pillar that an image is made with: another value would have a machine fetch, build or move things.
+BAKED = ("root", "user", "group", "dtype", "install", "verify", "model.id", "model.revision", "model.endpoint")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How the service of a launched machine is set up, beyond what its image says."""
+
+    overrides: Mapping[str, Any]
+    keys: str  # lines of a keys file, which hold digests of keys
+    open: bool  # it listens to others than its own machine
+    port: int
+
+
+def serving(root: Path, config: Config) -> Serving:
+    """What [launch] asks for; raises UsageError when the service would refuse it, or the image was not made for it."""
+    declared, wanted = pillar.load(root), config.launch
+    pillar.check_overrides(declared, wanted.pillar, "launch.pillar")
+    for path in BAKED:
+        if _has(wanted.pillar, path.split(".")):
+            raise UsageError(f"[launch.pillar] {path} is part of the image: set it in [pillar], and bake")
+    keys = _keys(root, wanted.keys_file)
+    own = {"auth": {"keys_file": KEYS}, "host": EVERYWHERE} if keys else {}
+    overrides = pillar.merge(own, wanted.pillar)
+    whole = pillar.merge(pillar.merge(declared, config.pillar), overrides)
+    is_open = whole["host"] not in ("127.0.0.1", "::1", "localhost")
+    if is_open and not whole["auth"]["keys_file"]:
+        raise UsageError(f"[launch.pillar] host {whole['host']} is open to others: name [launch] keys_file")
+    return Serving(overrides, keys, is_open, int(whole["port"]))
+
+
+def user_data(told: Serving) -> str:
+    """cloud-config that writes keys and overrides and applies them; empty when the image is right as it is."""
+    if not told.overrides:
+        return ""
+    overrides = b"#!yaml\n" + json.dumps({pillar.ROOT_KEY: told.overrides}, sort_keys=True).encode() + b"\n"
+    files = [_file(PILLAR, overrides, "0644")]
+    if told.keys:
+        files.append(_file(KEYS, told.keys.encode(), "0640"))
+    document = {"write_files": files, "runcmd": [["salt-call", "--retcode-passthrough", "state.apply"]]}
+    text = f"#cloud-config\n{json.dumps(document, indent=1)}\n"
+    if len(text.encode()) > LIMIT:
+        raise UsageError(f"the user-data would be {len(text.encode()):,} bytes; EC2 takes {LIMIT:,}: use fewer keys")
+    return text
+
+
+def template(config: Config, told: Serving, security_groups: list[str]) -> requests.Request:
+    """A launch template's data. Its image is named by the parameter: publishing and rolling back move it as well."""
+    tags = instance_tags(config)
+    data: requests.Request = {
+        "ImageId": f"resolve:ssm:{config.publish.ssm_parameter}",
+        "InstanceType": config.launch.instance_type or config.instance.types[0],
+        "SecurityGroupIds": security_groups,
+        "InstanceInitiatedShutdownBehavior": "terminate",
+        "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
+        "TagSpecifications": requests.tag_specifications(("instance", "volume"), tags),
+    }
+    text = user_data(told)
+    return {**data, "UserData": base64.b64encode(text.encode()).decode()} if text else data
+
+
+def instance_tags(config: Config) -> dict[str, str]:
+    """How what was launched is found again."""
+    return {**config.tags, "Name": config.launch.name, requests.TAG_LAUNCH: config.launch.name}
+
+
+def digest(data: requests.Request) -> str:
+    """Tells whether a template's version still is what is wanted."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _file(path: str, content: bytes, mode: str) -> dict[str, str]:
+    encoded = base64.b64encode(content).decode()
+    return {"path": path, "permissions": mode, "encoding": "b64", "content": encoded}
+
+
+def _keys(root: Path, name: str) -> str:
+    if not name:
+        return ""
+    try:
+        text = (root / name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"[launch] keys_file {name}: cannot be read: {error}") from None
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    for line in lines:
+        parts = line.split()
+        if len(parts) != 2 or len(parts[1]) != 64:
+            raise UsageError(f"[launch] keys_file {name}: lines are NAME SHA256, as api_server.py --new-key prints")
+    if not lines:
+        raise UsageError(f"[launch] keys_file {name} holds no key: make one with api_server.py --new-key NAME")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _has(tree: Mapping[str, Any], path: list[str]) -> bool:
+    inner = tree.get(path[0])
+    return path[0] in tree and (len(path) == 1 or (isinstance(inner, Mapping) and _has(inner, path[1:])))

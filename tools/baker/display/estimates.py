@@ -1,0 +1,87 @@
+"""How long is left of a bake, as the last one took: by phase, by what the machine does in it, and by Salt state."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from baker.bake.timeline import INSIDE
+
+FIRST_APPLY = "first apply"  # the only one of the machine's phases whose states take their time
+Told = Sequence[tuple[str, float]]  # names and seconds, in the order in which it went
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far the machine is: the phase it is in, the state it runs, states done and in all (0: not known)."""
+
+    phase: str
+    state: str = ""
+    done: int = 0
+    total: int = 0
+
+    @property
+    def id(self) -> str:
+        """The state's id, without what it says of its own progress."""
+        return self.state.partition(" ")[0]
+
+
+@dataclass(frozen=True)
+class Where:
+    """A moment of a bake: the launcher's phase and the machine's step, with the seconds since each began."""
+
+    phase: str
+    seconds: float
+    step: Step | None = None
+    step_seconds: float = 0.0
+    state_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the last bake took: its phases, the machine's own inside each of them, and the states of its first apply."""
+
+    phases: Told = ()
+    inside: Mapping[str, Told] = field(default_factory=dict)
+    states: Told = ()
+
+    def left(self, now: Where) -> float | None:
+        """Seconds to the end; None where the last bake had no such phase."""
+        after = _after(self.phases, now.phase)
+        if after is None:
+            return None
+        inner = self.inside.get(now.phase, ())
+        later = _after(inner, now.step.phase) if now.step else None
+        if now.step is None or later is None:
+            return after + max(dict(self.phases)[now.phase] - now.seconds, 0.0)
+        return after + later + self._of_step(now.step, dict(inner)[now.step.phase], now)
+
+    def _of_step(self, step: Step, whole: float, now: Where) -> float:
+        """Seconds to the end of the machine's step, all of which took `whole`."""
+        later = _after(self.states, step.id) if step.phase == FIRST_APPLY else None
+        if later is None:
+            return max(whole - now.step_seconds, 0.0)
+        return later + max(dict(self.states)[step.id] - now.state_seconds, 0.0)
+
+
+def of(report: Mapping[str, Any] | None) -> Estimate:
+    """What the report of a bake tells; nothing, where it is not one."""
+    try:
+        return _of(report) if report else Estimate()
+    except (KeyError, TypeError, ValueError):
+        return Estimate()
+
+
+def _of(report: Mapping[str, Any]) -> Estimate:
+    inside = {phase: _named(report[machine]["phases"], "name") for phase, machine in INSIDE.items()}
+    states = _named(report["baked"]["salt"]["first"]["results"], "id")
+    return Estimate(_named(report["phases"], "name"), inside, states)
+
+
+def _named(told: Sequence[Mapping[str, Any]], name: str) -> Told:
+    return [(str(item[name]), float(item["seconds"])) for item in told]
+
+
+def _after(told: Told, name: str) -> float | None:
+    """Seconds of all that comes after `name`; None if that is not there."""
+    names = [known for known, _ in told]
+    return sum(seconds for _, seconds in told[names.index(name) + 1 :]) if name in names else None

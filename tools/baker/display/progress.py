@@ -1,0 +1,185 @@
+"""What one sees of a bake: a bar by phase and state on a terminal, plain lines elsewhere; programs get events."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
+
+from baker.display import events
+from baker.display.estimates import Estimate, Step, Where
+
+TITLE_WIDTH = 34
+DETAIL_WIDTH = 36  # at most: on 80 columns it makes room for the rest
+REST_WIDTH = 62  # of a line with a bar
+PIPE_WIDTH = 120
+QUIET_SECONDS = 10.0  # between plain lines that only detail a state
+
+
+def open_console(*, errors: bool = False) -> Console:
+    """Standard output, or standard error; a log file or a pipe has no width, and gets one that tables fit in."""
+    console = Console(highlight=False, stderr=errors)
+    return console if console.is_terminal else Console(highlight=False, stderr=errors, width=PIPE_WIDTH)
+
+
+class TimeLeft(ProgressColumn):
+    """What is left of the whole bake, which the bar itself cannot know."""
+
+    def __init__(self, told: Callable[[], str]) -> None:
+        super().__init__()
+        self._told = told
+
+    def render(self, task: Task) -> Text:
+        return Text(self._told(), style="dim")
+
+
+class Display:
+    """Times the phases of a bake and draws them. `phases` holds (name, seconds) of those that ended.
+
+    `tell` is told of everything, for programs. `estimate` is what the last bake took, once that is known.
+    """
+
+    def __init__(
+        self,
+        console: Console | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        tell: events.Tell = events.untold,
+    ) -> None:
+        self.console = console or open_console()
+        self.phases: list[tuple[str, float]] = []
+        self.tell = tell
+        self.estimate = Estimate()
+        self._clock = clock
+        self._live = self.console.is_terminal and not self.console.is_dumb_terminal
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._step: Step | None = None
+        self._title = ""
+        self._began = self._step_began = self._state_began = self._told = 0.0
+
+    @contextmanager
+    def phase(self, title: str) -> Iterator[None]:
+        """One timed phase; a failure in it is marked on its line."""
+        self._begin(title)
+        began = self._began
+        try:
+            yield
+        except BaseException:
+            self._end(title, self._clock() - began, ok=False)
+            raise
+        self.phases.append((title, self._clock() - began))
+        self._end(title, self._clock() - began, ok=True)
+
+    def step(self, step: Step) -> None:
+        """The machine's own progress inside the present phase; a phase of its that is over gets its line."""
+        if step == self._step:
+            return
+        before, self._step = self._step, step
+        if before is None or before.id != step.id:
+            self._state_began = self._clock()
+        if before is None or before.phase != step.phase:
+            self._close_step(before)
+            self._step_began = self._clock()
+            if not self._live:
+                self._line(f"    {step.phase}")
+        told = {"phase": step.phase, "state": step.state, "done": step.done, "total": step.total}
+        self.tell(events.STEP, **told, seconds_left=self._left())
+        if self._bar is not None and self._task is not None:
+            count = f"{step.done}/{step.total}" if step.total else ""
+            room = max(min(DETAIL_WIDTH, self.console.width - REST_WIDTH), 8)
+            description = f"{step.phase}  [dim]{escape(step.state[:room])}[/dim]"
+            self._bar.update(
+                self._task, description=description, completed=step.done, total=step.total or None, count=count
+            )
+        elif step.state:
+            self._tell_plainly(step, before)
+
+    def _tell_plainly(self, step: Step, before: Step | None) -> None:
+        """A plain line for a new state, and now and then for what the present one does."""
+        new = bool(step.total) and (before is None or step.id != before.id)
+        if new or self._clock() - self._told > QUIET_SECONDS:
+            self._told = self._clock()
+            self._line(f"      {f'{step.done}/{step.total} ' if step.total else ''}{step.state}{self._in_brackets()}")
+
+    def note(self, text: str, style: str = "") -> None:
+        """A line that stays."""
+        self.tell(events.NOTE, text=text.strip())
+        (self._bar.console if self._bar else self.console).print(
+            text, style=style or None, markup=False, soft_wrap=True
+        )
+
+    def _begin(self, title: str) -> None:
+        self._step, self._title, self._began = None, title, self._clock()
+        self.tell(events.PHASE, phase=title, status=events.BEGUN, seconds_left=self._left())
+        if not self._live:
+            self._line(f"{title} ...{self._in_brackets()}")
+            return
+        self._bar = Progress(
+            SpinnerColumn(style="cyan"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=12),
+            TextColumn("{task.fields[count]}"),
+            TimeElapsedColumn(),
+            TimeLeft(self._words_left),
+            console=self.console,
+            transient=True,
+        )
+        self._task = self._bar.add_task(title, total=None, count="")
+        self._bar.start()
+
+    def _end(self, title: str, seconds: float, *, ok: bool) -> None:
+        self._close_step(self._step, ok=ok)
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = self._task = None
+        self._step = None
+        self.console.print(_mark(ok) + f" {title:<{TITLE_WIDTH}} [dim]{seconds:7.1f} s[/dim]")
+        status = events.DONE if ok else events.FAILED
+        left = self.estimate.left(Where(title, float("inf")))
+        self.tell(events.PHASE, phase=title, status=status, seconds=round(seconds, 3), seconds_left=left)
+
+    def _close_step(self, step: Step | None, *, ok: bool = True) -> None:
+        if step is None:
+            return
+        states = f"  {step.total} states" if step.total and ok else ""
+        where = f"  at {escape(step.state)}" if step.state and not ok else ""
+        seconds = self._clock() - self._step_began
+        out = self._bar.console if self._bar else self.console
+        name = f"{step.phase:<{TITLE_WIDTH - 2}}"
+        out.print(f"  {_mark(ok)} {name} [dim]{seconds:7.1f} s{states}{where}[/dim]")
+
+    def _left(self) -> float | None:
+        """Seconds to the end, as the last bake took; None: not known."""
+        now = self._clock()
+        where = Where(self._title, now - self._began, self._step, now - self._step_began, now - self._state_began)
+        left = self.estimate.left(where)
+        return None if left is None else round(left, 1)
+
+    def _words_left(self) -> str:
+        left = self._left()
+        return "" if left is None else f"about {int(left) // 60}:{int(left) % 60:02d} left"
+
+    def _in_brackets(self) -> str:
+        words = self._words_left()
+        return f"  ({words})" if words else ""
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.file.flush()
+
+
+def _mark(ok: bool) -> str:
+    return "[green]✓[/green]" if ok else "[red]✗[/red]"

@@ -1,0 +1,139 @@
+"""Publishing a verified image, and going back to the one before.
+
+Every step can be repeated: what is there is found and taken, and the parameters that name the image move last. So
+publishing again is the mend for whatever interrupted it.
+"""
+
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from baker.aws import requests, ssm
+from baker.aws.client import only_looking
+from baker.aws.images import Image
+from baker.aws.sharing import CopyOrder
+from baker.context import Context
+from baker.errors import BakeError, UsageError
+from baker.images import regions
+from baker.images.regions import Region
+
+FAILED = ("failed", "error", "invalid")
+
+
+def publish(context: Context, image: Image) -> dict[str, str]:
+    """Make `image` the one that is launched, in every region; returns its id by region.
+
+    Raises UsageError for an image that no machine has proved, BakeError or AwsError when a step fails.
+    """
+    if not image.verified or image.state != "available":
+        what = "is not verified" if not image.verified else f"is {image.state}"
+        raise UsageError(f"the image {image.id} {what}; only what has transcribed is published: bake it again")
+    display, (home, *abroad) = context.display, regions.every(context)
+    held = {home.name: image}
+    for region in abroad:
+        with display.phase(f"copy to {region.name}"):
+            held[region.name] = copied(context, region, image)
+    for region in abroad:
+        with display.phase(f"wait in {region.name}"):
+            held[region.name] = region.images.wait_until_available(held[region.name].id)
+    for region in (home, *abroad):
+        with display.phase(f"prepare in {region.name}"):
+            prepare(context, region, held[region.name])
+    with display.phase("publish"):
+        for region in (*abroad, home):
+            region.pointer.point(held[region.name].id, ssm.PUBLISHED)
+    return {name: found.id for name, found in held.items()}
+
+
+def copied(context: Context, region: Region, image: Image) -> Image:
+    """The copy of `image` in `region`: one that exists or is being made, or else a new one; one that failed goes."""
+    for found in region.images.tagged({requests.TAG_COPY: image.id}):
+        if found.state not in FAILED:
+            return found
+        context.display.note(f"  the copy {found.id} in {region.name} is {found.state}: {found.reason}", "yellow")
+        region.images.remove(found)
+        _forget_token(context, image, region)
+    order = CopyOrder(
+        image=image.id,
+        region=context.config.aws.region,
+        name=image.name,
+        tags={**_lasting(image.tags), requests.TAG_COPY: image.id},
+        kms_key=context.config.image.kms_key,
+        client_token=_token(context, image, region),
+    )
+    return region.images.wait_until_known(region.distribution.copy(order))
+
+
+def prepare(context: Context, region: Region, image: Image) -> None:
+    """Everything that is set on the image itself before it is named anywhere."""
+    wanted = context.config.publish
+    if not image.imdsv2:
+        region.distribution.require_imdsv2(image.id)
+    if wanted.deprecate_days:
+        # Not before tomorrow: EC2 refuses a past time, and who publishes an old image wants it used.
+        created = datetime.fromisoformat(image.created)
+        earliest = datetime.now(UTC) + timedelta(days=1)
+        at = max(created + timedelta(days=wanted.deprecate_days), earliest)
+        region.distribution.deprecate(image.id, at.replace(microsecond=0))
+    region.distribution.share(image.id, (*wanted.accounts, *wanted.organizations))
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    region.images.tag(image.id, {requests.TAG_PUBLISHED: now})
+
+
+def roll_back(context: Context) -> tuple[str, dict[str, str]]:
+    """Publish again what was published before; returns the image that was left, and the id by region of the new one.
+
+    Raises UsageError when there is nothing to go back to, BakeError when it is gone somewhere: then nothing moves.
+    """
+    left, held = _previous(context)
+    home, *abroad = regions.every(context)
+    with context.display.phase("roll back"):
+        for region in (*abroad, home):
+            region.pointer.point(held[region.name], ssm.ROLLED_BACK)
+    return left, held
+
+
+@only_looking()
+def _previous(context: Context) -> tuple[str, dict[str, str]]:
+    """The image that is published, and by region the one that was before."""
+    home, *abroad = regions.every(context)
+    standing = ssm.published(home.pointer.history())
+    if len(standing) < 2:
+        raise UsageError(f"{home.pointer.name} has named nothing before: there is nothing to go back to")
+    left, target = standing[-1], standing[-2]
+    image = home.images.get(target)
+    if image is None or not image.verified or image.state != "available":
+        raise BakeError(f"{target}, which was published before {left}, is gone or not verified; publish another image")
+    held = {home.name: target}
+    for region in abroad:
+        copies = [copy for copy in region.images.tagged({requests.TAG_COPY: target}) if copy.state == "available"]
+        if not copies:
+            raise BakeError(f"{region.name} has no copy of {target}; nothing was changed: bake.py publish {target}")
+        held[region.name] = copies[0].id
+    return left, held
+
+
+def _lasting(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags without what was true of the image's making only."""
+    return {name: value for name, value in tags.items() if name != requests.TAG_DEADLINE}
+
+
+def _key(context: Context, image: Image, region: Region) -> str:
+    return f"{context.config.s3.prefix}/copies/{image.id}/{region.name}.json"
+
+
+def _token(context: Context, image: Image, region: Region) -> str:
+    """The client token of a copy, in the bucket before it is used: whoever repeats the request has the same."""
+    key = _key(context, image, region)
+    known = context.bucket.get(key)
+    if known is not None:
+        return str(json.loads(known)["client_token"])
+    token = str(uuid.uuid4())
+    context.bucket.put(key, json.dumps({"client_token": token}).encode())
+    return token
+
+
+def _forget_token(context: Context, image: Image, region: Region) -> None:
+    """A copy that failed is not to be found again under its token."""
+    context.bucket.put(_key(context, image, region), json.dumps({"client_token": str(uuid.uuid4())}).encode())

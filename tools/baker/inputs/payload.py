@@ -1,0 +1,76 @@
+"""The payload: salt/ and service/ as one archive. The same tree makes the same bytes on any machine."""
+
+import hashlib
+import io
+import json
+import struct
+import tarfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from baker.inputs import source_tree
+
+OVERRIDES = "salt/pillar/overrides.sls"
+STORED_BLOCK = 65_535  # bytes: the most that one stored DEFLATE block can hold (RFC 1951, 3.2.4)
+GZIP_HEADER = b"\x1f\x8b\x08\x00" + bytes(4) + b"\x00\xff"  # no name, no time, unknown system (RFC 1952, 2.3)
+
+
+@dataclass(frozen=True)
+class Payload:
+    """The archive, and for each file in it, by its name, the SHA-256 (hex) of its mode and content."""
+
+    data: bytes
+    digests: Mapping[str, str]
+    contents: Mapping[str, str]  # the SHA-256 of the content alone, as a machine sees it
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+
+def build(root: Path, overrides: Mapping[str, Any]) -> Payload:
+    """Pack the tree's payload files with `overrides`, the pillar that this bake adds."""
+    contents = {name: (root / name).read_bytes() for name in source_tree.files(root, source_tree.PAYLOAD_FOLDERS)}
+    executable = {name for name in contents if (root / name).stat().st_mode & 0o100}
+    contents[OVERRIDES] = overrides_file(overrides)
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name in sorted(contents):
+            tar.addfile(_member(name, len(contents[name]), name in executable), io.BytesIO(contents[name]))
+    digests = {
+        name: hashlib.sha256(b"x" * (name in executable) + b"\n" + data).hexdigest()
+        for name, data in sorted(contents.items())
+    }
+    plain = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(contents.items())}
+    return Payload(gzip_stored(archive.getvalue()), digests, plain)
+
+
+def overrides_file(overrides: Mapping[str, Any]) -> bytes:
+    """Overrides as a pillar file: JSON, which is YAML, and marked so that no template engine reads it."""
+    return b"#!yaml\n" + json.dumps(overrides, sort_keys=True, indent=1).encode() + b"\n"
+
+
+def _member(name: str, size: int, executable: bool) -> tarfile.TarInfo:
+    """A tar header that says nothing of who packed it, when, or under which umask."""
+    member = tarfile.TarInfo(name)
+    member.size = size
+    member.mode = 0o755 if executable else 0o644
+    return member
+
+
+def gzip_stored(data: bytes) -> bytes:
+    """`data` as a gzip file of stored blocks.
+
+    Compressed bytes depend on the zlib that made them (zlib and zlib-ng differ), so a payload compressed on
+    two machines could have two digests. It is some hundred kilobytes: storing costs nothing that matters.
+    """
+    starts = range(0, max(len(data), 1), STORED_BLOCK)
+    blocks = []
+    for start in starts:
+        block = data[start : start + STORED_BLOCK]
+        last = start == starts[-1]
+        blocks.append(struct.pack("<BHH", last, len(block), len(block) ^ 0xFFFF) + block)
+    return GZIP_HEADER + b"".join(blocks) + struct.pack("<II", zlib.crc32(data), len(data) & 0xFFFFFFFF)

@@ -1,0 +1,140 @@
+"""Where a bake goes: AWS as bake.toml says, or the local cloud, which hands out a configuration of the same kind.
+
+Nothing after this module knows which it was.
+"""
+
+import argparse
+import tomllib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from localcloud import Endpoint, LocalCloud, LocalCloudError
+
+from baker import config as configuration
+from baker.aws import requests
+from baker.config import Config, Credentials
+from baker.context import Context, open_context
+from baker.display.progress import Display
+from baker.errors import BakeError, UsageError
+from baker.inputs import pillar
+
+AWS, LOCAL = "aws", "local"
+CONFIG_FILE = "bake.toml"
+REAL_HUB = "https://huggingface.co"
+REHEARSAL = {
+    "instance": {"types": ["g4dn.xlarge"], "volume_gb": 40},
+    "image": {"name_prefix": "transcribe-rehearsal"},
+    "bake": {"deadline_minutes": 40},
+    "prices": {"g4dn.xlarge": 0},
+    "tags": {"project": "transcribe", "rehearsal": "true"},
+}
+
+
+@contextmanager
+def planning_config(root: Path, cloud: str, path: Path | None) -> Iterator[Config]:
+    """The configuration to plan with; a local cloud that is not running exists only while this is open."""
+    if cloud == AWS:
+        yield configuration.load(path or root / CONFIG_FILE)
+        return
+    with _local_errors(), LocalCloud.planning(root) as endpoint:
+        yield local_config(endpoint, path)
+
+
+def bake_config(root: Path, options: argparse.Namespace, display: Display) -> Config:
+    """The configuration to bake with; starts the local cloud where that is meant."""
+    if options.cloud == AWS:
+        return configuration.load(options.config or root / CONFIG_FILE)
+    with _local_errors(), display.phase("local cloud"):
+        endpoint = LocalCloud.ensure(root, say=lambda line: display.note(f"  {line}", "dim"))
+        return local_config(endpoint, options.config, options.model)
+
+
+def local_config(endpoint: Endpoint, path: Path | None, model: str = "") -> Config:
+    """What the local cloud hands out, with the sections of the file at `path`, if any, laid over it."""
+    document: dict[str, Any] = {
+        **REHEARSAL,
+        "aws": {"region": endpoint.region, "endpoint_url": endpoint.api_url},
+        "s3": {"bucket": endpoint.bucket, "presign_endpoint_url": endpoint.machine_url},
+        "source": {"ami": endpoint.source_ami},
+        "hub": {"endpoint_url": REAL_HUB if model else endpoint.hub_url},
+        "pillar": {"model": rehearsed_model(endpoint, model)},
+    }
+    laid_over = _read(path) if path else {}
+    config = configuration.from_mapping(pillar.merge(document, laid_over))
+    return replace(config, credentials=Credentials(endpoint.access_key_id, endpoint.secret_access_key))
+
+
+def rehearsed_model(endpoint: Endpoint, model: str) -> dict[str, str]:
+    """The pillar's model section for a rehearsal: the verification clip is English, so that is the language."""
+    if model:
+        return {"id": model, "endpoint": REAL_HUB}
+    return {"id": endpoint.model_id, "endpoint": endpoint.machine_hub_url, "language": "en"}
+
+
+def describe(config: Config) -> str:
+    """Where a bake would go, for a person."""
+    where = config.aws.endpoint_url or f"AWS, profile {config.aws.profile or 'by default'}"
+    return f"{where}, {config.aws.region}; bucket {config.s3.bucket}"
+
+
+def address(root: Path, cloud: str, context: Context, instance_id: str, port: int) -> str:
+    """Where a machine's service is reached from here: on the local cloud by way of this host's loopback."""
+    if cloud == AWS:
+        return f"http://{context.machines.address(instance_id)}:{port}"
+    with _local_errors():
+        LocalCloud.leader(root, instance_id)
+        return LocalCloud.url_of(root, instance_id, port)
+
+
+def way_in(cloud: str, config: Config, instance_id: str) -> str:
+    """How a person gets into a machine, which has neither a key pair nor an open port nor a role."""
+    if cloud == LOCAL:
+        return f"look at it with: sudo python3 tools/bake.py shell {instance_id}"
+    where = f"--region {config.aws.region}"
+    return (
+        "look at it by Session Manager, once it has a role with AmazonSSMManagedInstanceCore:\n"
+        f"  aws ec2 associate-iam-instance-profile {where} --instance-id {instance_id} "
+        "--iam-instance-profile Name=PROFILE\n"
+        f"  aws ssm start-session {where} --target {instance_id}"
+    )
+
+
+def shell(root: Path, image: str, argv: Sequence[str], *, disk: bool) -> int:
+    """Run `argv` on an image of the local cloud, booted or only its disk, or in a machine that runs.
+
+    Returns the command's exit code.
+    """
+    with _local_errors():
+        endpoint = LocalCloud.ensure(root)
+        if image.startswith("i-"):
+            return LocalCloud.run(root, image, argv)
+        image_id = _newest_image(root, endpoint) if image == "latest" else image
+        return LocalCloud.shell(root, image_id, argv, boot=not disk)
+
+
+def _newest_image(root: Path, endpoint: Endpoint) -> str:
+    context = open_context(root, local_config(endpoint, None), Display())
+    images = context.images.tagged({requests.TAG_VERIFIED: "true"})
+    if not images:
+        raise UsageError("the local cloud has no verified image yet: sudo python3 tools/bake.py rehearse")
+    return images[0].id
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+
+
+@contextmanager
+def _local_errors() -> Iterator[None]:
+    try:
+        yield
+    except LocalCloudError as error:
+        raise BakeError(str(error)) from None

@@ -1,0 +1,68 @@
+"""The disk of the source image: a Debian like the one its cloud images carry, made once by mmdebstrap."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from localcloud.common import Folders, LocalCloudError, Say, run
+
+SUITE = "bookworm"
+PACKAGES = (
+    "ca-certificates",
+    "cloud-init",
+    "curl",
+    "dbus",
+    "iproute2",
+    "libpam-systemd",
+    "openssh-server",
+    "procps",
+    "python3",
+    "python3-venv",
+    "sudo",
+    "systemd-sysv",
+)
+# Cloud images name their data source and locale, and start without an identity. /etc/pip.conf and /etc/resolv.conf are
+# empty files on the disk: the host's are mounted over them while a machine runs.
+FINISH = (
+    "rm -f $1/etc/ssh/ssh_host_* $1/etc/apt/apt.conf.d/99mmdebstrap $1/var/lib/dbus/machine-id",
+    "rm -f $1/etc/hostname",
+    ": > $1/etc/machine-id",
+    ": > $1/etc/resolv.conf",
+    ": > $1/etc/pip.conf",
+    r"printf 'datasource_list: [ NoCloud, None ]\nlocale: C.UTF-8\n' > $1/etc/cloud/cloud.cfg.d/90_image.cfg",
+)
+
+
+def key() -> str:
+    """Stands for what the root is made of; the source image's id is derived from it."""
+    return hashlib.sha256(json.dumps([SUITE, PACKAGES, FINISH]).encode()).hexdigest()
+
+
+def source_ami() -> str:
+    """The id of the image that every bake starts from."""
+    return f"ami-{key()[:17]}"
+
+
+def folder(folders: Folders) -> Path:
+    return folders.roots / key()[:17]
+
+
+def ensure(folders: Folders, say: Say) -> Path:
+    """The unpacked root, made on first use (about a minute). Raises LocalCloudError."""
+    target = folder(folders)
+    if target.is_dir():
+        return target
+    folders.roots.mkdir(parents=True, exist_ok=True)
+    scratch = target.with_name(target.name + ".making")
+    shutil.rmtree(scratch, ignore_errors=True)
+    say(f"making the source image, Debian {SUITE}: about a minute, once")
+    command = ["mmdebstrap", "--mode=root", "--variant=important", f"--include={','.join(PACKAGES)}"]
+    command += [f"--customize-hook={hook}" for hook in FINISH]
+    try:
+        run([*command, SUITE, scratch], why="make the source image", timeout=1800)
+    except LocalCloudError:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    scratch.rename(target)
+    return target

@@ -1,0 +1,123 @@
+"""The images on disk: what each is called, and the layers that make its disk up. They outlive the local cloud."""
+
+import ctypes
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from localcloud.common import Folders, LocalCloudError, write_json
+from localcloud.machines import base_image
+
+
+@dataclass(frozen=True)
+class Image:
+    """`layers` are names of folders, top first; `root` is the base below them; `facts` are the EC2 API's own."""
+
+    id: str
+    root: str
+    layers: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Images:
+    """The registry. Thread-safe; every change is on disk before the call returns."""
+
+    def __init__(self, folders: Folders) -> None:
+        self.folders = folders
+        self._lock = threading.RLock()
+        self._images: dict[str, Image] = {}
+        for entry in json.loads(folders.images.read_text()) if folders.images.exists() else []:
+            image = Image(**{**entry, "layers": tuple(entry["layers"])})
+            if all(path.is_dir() for path in self.disk(image)):
+                self._images[image.id] = image
+
+    def all(self) -> list[Image]:
+        with self._lock:
+            return list(self._images.values())
+
+    def source(self) -> Image:
+        """The image that every bake starts from. It is not in the registry: it can be made again at any time."""
+        return Image(id=base_image.source_ami(), root=base_image.folder(self.folders).name)
+
+    def get(self, image_id: str) -> Image:
+        """Raises LocalCloudError if there is no such image."""
+        with self._lock:
+            if image_id == base_image.source_ami():
+                return self.source()
+            if image_id not in self._images:
+                raise LocalCloudError(f"the local cloud has no image {image_id}")
+            return self._images[image_id]
+
+    def disk(self, image: Image) -> tuple[Path, ...]:
+        """The read-only folders that make up an image's disk, top first."""
+        return (*(self.folders.layers / layer for layer in image.layers), self.folders.roots / image.root)
+
+    def add(self, image: Image) -> None:
+        with self._lock:
+            self._images[image.id] = image
+            self._save()
+
+    def describe(self, image_id: str, facts: dict[str, Any]) -> None:
+        """Keep what the EC2 API says of an image."""
+        with self._lock:
+            if image_id in self._images and self._images[image_id].facts != facts:
+                self._images[image_id] = replace(self._images[image_id], facts=facts)
+                self._save()
+
+    def remove(self, image_id: str) -> None:
+        with self._lock:
+            if self._images.pop(image_id, None):
+                self._save()
+
+    def collect(self, in_use: Iterable[Path]) -> None:
+        """Delete every layer and old root that neither an image nor a machine (`in_use`) stands on."""
+        with self._lock:
+            kept = {*in_use, *self.disk(self.source())}
+            for image in self._images.values():
+                kept.update(self.disk(image))
+            for parent in (self.folders.layers, self.folders.roots):
+                for path in parent.iterdir() if parent.is_dir() else ():
+                    if path not in kept and path.suffix != ".making":
+                        shutil.rmtree(path, ignore_errors=True)
+
+    def freeze(self, upper: Path) -> Path:
+        """Take a machine's writable folder as a new layer, whatever its size; the machine must be off."""
+        layer = self.folders.layers / f"layer-{secrets.token_hex(8)}"
+        layer.parent.mkdir(parents=True, exist_ok=True)
+        upper.rename(layer)
+        _sync(self.folders.layers)
+        return layer
+
+    def copy(self, upper: Path) -> Path:
+        """Copy a machine's writable folder into a new layer; the machine must stand still."""
+        layer = self.folders.layers / f"layer-{secrets.token_hex(8)}"
+        layer.parent.mkdir(parents=True, exist_ok=True)
+        making = layer.with_suffix(".making")
+        command = ["cp", "--archive", "--reflink=auto", str(upper), str(making)]
+        copied = subprocess.run(command, check=False, capture_output=True, text=True)
+        if copied.returncode != 0:
+            shutil.rmtree(making, ignore_errors=True)
+            raise LocalCloudError(f"cannot copy a machine's disk: {copied.stderr.strip().splitlines()[-1:]}")
+        making.rename(layer)
+        _sync(self.folders.layers)
+        return layer
+
+    def _save(self) -> None:
+        write_json(self.folders.images, [asdict(image) for image in self._images.values()])
+
+
+def _sync(folder: Path) -> None:
+    """Flush the folder's file system: machines write without fsync."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(handle):
+            raise LocalCloudError(f"cannot flush {folder}: {os.strerror(ctypes.get_errno())}")
+    finally:
+        os.close(handle)

@@ -1,0 +1,147 @@
+"""What this host's own configuration means for a machine: its package indexes and caches, mounted in, never copied.
+
+Everything here reaches a machine by bind mounts, so that an image holds none of it.
+"""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from localcloud.common import Folders, run
+
+RUN = "/run/local-cloud"  # on a machine's tmpfs
+HANDED_ON = (
+    "extra-index-url",
+    "find-links",
+    "index-url",
+    "no-index",
+    "proxy",
+    "retries",
+    "timeout",
+    "trusted-host",
+)
+LOCAL = ("extra-index-url", "find-links", "index-url")
+RESOLVER = "nameserver 10.0.2.3\n"  # slirp4netns' own, which asks the host's
+
+
+@dataclass(frozen=True)
+class Bind:
+    """A file or folder of the host as a machine sees it."""
+
+    source: Path
+    target: str
+    writable: bool = False
+
+    def option(self) -> str:
+        def escaped(path: object) -> str:
+            return str(path).replace("\\", "\\\\").replace(":", "\\:")
+
+        return f"--bind{'' if self.writable else '-ro'}={escaped(self.source)}:{escaped(self.target)}"
+
+
+def pip_settings(listing: str) -> dict[str, str]:
+    """The settings in what `pip config list` prints; the environment's win over the files', as in pip."""
+    found: dict[str, tuple[int, str]] = {}
+    for line in listing.splitlines():
+        name, separator, value = line.partition("=")
+        section, _, key = name.rpartition(".")
+        rank = {"global": 1, "install": 2, ":env:": 3}.get(section)
+        if separator and rank:
+            key = "timeout" if key == "default-timeout" else key
+            found[key] = max(found.get(key, (0, "")), (rank, str(ast.literal_eval(value))))
+    return {key: value for key, (_, value) in found.items()}
+
+
+def host_pip() -> dict[str, str]:
+    """This host's pip settings, or none when pip has none to tell."""
+    asked = [sys.executable, "-m", "pip", "config", "list", "--disable-pip-version-check"]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return pip_settings(done.stdout) if done.returncode == 0 else {}
+
+
+def local_folders(settings: Mapping[str, str]) -> Iterator[Path]:
+    """The folders of this host that pip's settings point into, each to be seen at the same path."""
+    for value in " ".join(settings.get(key, "") for key in LOCAL).split():
+        parts = urlsplit(value)
+        path = Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
+        if path and path.is_absolute() and path.exists():
+            # An index's pages point at files beside it: .../simple/NAME/ links to ../../files/.
+            yield path.parent if path.name == "simple" else path
+
+
+def pip_conf(settings: Mapping[str, str]) -> str:
+    """A machine's /etc/pip.conf."""
+    lines = ["[global]", f"cache-dir = {RUN}/pip-cache", "disable-pip-version-check = true"]
+    lines += [f"{key} = {' '.join(settings[key].split())}" for key in HANDED_ON if settings.get(key)]
+    if settings.get("cert"):
+        lines.append(f"cert = {RUN}/ca.crt")
+    return "\n".join(lines) + "\n"
+
+
+def apt_conf() -> str:
+    """The host's proxies for apt."""
+    listing = run(["apt-config", "dump", "Acquire"], why="read apt's configuration") if _has_apt() else ""
+    return "".join(line + "\n" for line in listing.splitlines() if "::Proxy" in line.split(" ")[0] and '""' not in line)
+
+
+def _has_apt() -> bool:
+    return Path("/usr/bin/apt-config").exists()
+
+
+def outermost(paths: Iterable[Path]) -> list[Path]:
+    """The paths that no other one of them contains."""
+    kept: list[Path] = []
+    for path in sorted(set(paths)):
+        if not any(path.is_relative_to(other) for other in kept):
+            kept.append(path)
+    return kept
+
+
+def binds(folder: Path, folders: Folders) -> list[Bind]:
+    """Write what a machine is handed into `folder` (its own), and say how it is mounted."""
+    settings = host_pip()
+    folders.pip_cache.mkdir(parents=True, exist_ok=True)
+    (folder / "apt").mkdir(exist_ok=True)
+    (folder / "resolv.conf").write_text(RESOLVER)
+    (folder / "pip.conf").write_text(pip_conf(settings))
+    found = [
+        Bind(folder / "resolv.conf", "/etc/resolv.conf"),
+        Bind(folder / "pip.conf", "/etc/pip.conf"),
+        Bind(folders.pip_cache, f"{RUN}/pip-cache", writable=True),
+        Bind(folder / "apt", "/var/cache/apt/archives", writable=True),
+    ]
+    if settings.get("cert"):
+        found.append(Bind(Path(settings["cert"]).resolve(), f"{RUN}/ca.crt"))
+    apt = apt_conf()
+    if apt:
+        (folder / "apt.conf").write_text(apt)
+        found.append(Bind(folder / "apt.conf", "/etc/apt/apt.conf.d/95-local-cloud"))
+    return found + [Bind(path, str(path)) for path in outermost(local_folders(settings))]
+
+
+def lend_archives(folder: Path, folders: Folders) -> None:
+    """Give a machine its own view of the apt archives seen so far: `apt-get clean` in it must not empty the cache."""
+    folders.apt_archives.mkdir(parents=True, exist_ok=True)
+    _link_all(folders.apt_archives, folder / "apt")
+
+
+def keep_archives(folder: Path, folders: Folders) -> None:
+    """Keep what a machine has downloaded since."""
+    _link_all(folder / "apt", folders.apt_archives)
+
+
+def _link_all(source: Path, target: Path) -> None:
+    if not source.is_dir():
+        return
+    for path in source.glob("*.deb"):
+        kept = target / path.name
+        if not kept.exists():
+            try:
+                os.link(path, kept)
+            except (FileExistsError, FileNotFoundError):
+                continue  # another machine was quicker, or apt-get clean was

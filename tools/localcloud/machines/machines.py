@@ -1,0 +1,241 @@
+"""Real machines: systemd-nspawn on an overlay of read-only layers, each held by its own keeper process."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from localcloud.common import Folders, LocalCloudError
+from localcloud.machines import cgroups, guest, host_mounts, supervisor
+
+SEED = f"{host_mounts.RUN}/seed/"
+CONSOLE_BYTES = 65_536  # what EC2 keeps of a console
+HARVEST_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A machine to be: its disk's layers, top first, and its user-data; without any, cloud-init is off."""
+
+    id: str
+    disk: tuple[Path, ...]
+    user_data: bytes | None = None
+    owner: int | None = None  # a process; the machine ends with it
+
+
+class Machine:
+    """One machine, running or off."""
+
+    def __init__(self, launch: Launch, folders: Folders) -> None:
+        self.launch = launch
+        self.disk = launch.disk
+        self.folders = folders
+        self.folder = folders.machines / launch.id
+        self.folder.mkdir(parents=True)
+        for name in ("upper", "work", "root"):
+            (self.folder / name).mkdir(mode=0o755)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.settled = threading.Event()  # it went off, and everyone concerned has been told
+        self.lent: list[str] = []
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def start(self) -> None:
+        """Boot it. Raises LocalCloudError if its keeper cannot be started."""
+        binds = host_mounts.binds(self.folder, self.folders)
+        host_mounts.lend_archives(self.folder, self.folders)
+        init = ["cloud-init=disabled"]
+        if self.launch.user_data is not None:
+            binds.append(host_mounts.Bind(self._seed(self.launch.user_data), SEED))
+            init = [f"ds=nocloud;s={SEED}", "network-config=disabled"]
+        self.lent = [bind.target for bind in binds if not self._on_disk(bind.target)]
+        spec = supervisor.Spec(
+            name=self.launch.id,
+            folder=str(self.folder),
+            layers=tuple(str(path) for path in self.disk),
+            binds=tuple(bind.option() for bind in binds),
+            init=tuple(init),
+        )
+        # A volatile overlay refuses to be mounted again with the work folder of the last time.
+        shutil.rmtree(self.folder / "work")
+        (self.folder / "work").mkdir()
+        self.process = subprocess.Popen(
+            keeper_command(spec), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def _seed(self, user_data: bytes) -> Path:
+        seed = self.folder / "seed"
+        seed.mkdir(mode=0o700, exist_ok=True)
+        (seed / "user-data").write_bytes(user_data)
+        (seed / "meta-data").write_text(json.dumps({"instance-id": self.launch.id, "local-hostname": self.launch.id}))
+        return seed
+
+    def _on_disk(self, target: str) -> bool:
+        return any((layer / target.lstrip("/")).exists() for layer in (self.folder / "upper", *self.disk))
+
+    def copy_disk(self, copy: Callable[[Path], Path]) -> Path:
+        """What it has written until now, as a layer that `copy(upper)` makes; it runs on after that."""
+        leader = guest.find_leader(self.process.pid) if self.process else None
+        with guest.standing_still(leader) if leader else contextlib.nullcontext():
+            layer = copy(self.folder / "upper")
+        self.forget_lent(layer)
+        return layer
+
+    def forget_lent(self, upper: Path) -> None:
+        """Take the empty mount points off a disk that systemd-nspawn made for what this host lent."""
+        for target in self.lent:
+            path = upper / target.lstrip("/")
+            if path.is_file() and path.stat().st_size == 0:
+                path.unlink()
+            while path != upper and not any((layer / path.relative_to(upper)).exists() for layer in self.disk):
+                try:
+                    path.rmdir() if path.exists() else None
+                except OSError:
+                    break  # something else is in it, and that is the machine's own
+                path = path.parent
+
+    def say(self, word: str) -> None:
+        """Tell the keeper."""
+        if self.process and self.process.stdin:
+            with contextlib.suppress(BrokenPipeError, ValueError):  # it has ended, and its pipe is closed
+                self.process.stdin.write(f"{word}\n".encode())
+                self.process.stdin.flush()
+
+    def kill(self) -> None:
+        """Pull the plug: the keeper ends with its standard input, and everything in its namespaces with it."""
+        if self.process:
+            if self.process.stdin:
+                self.process.stdin.close()
+            self.process.wait()
+        cgroups.remove(self.launch.id)
+
+    def leader(self) -> int:
+        """The machine's init, as this host numbers it. Raises LocalCloudError if it is not there (yet)."""
+        leader = guest.find_leader(self.process.pid) if self.process else None
+        if leader:
+            return leader
+        raise LocalCloudError(f"machine {self.launch.id} is not running{self.trouble()}")
+
+    def trouble(self) -> str:
+        """What its keeper or nspawn complained of last, as the end of a sentence."""
+        log = self.folder / "nspawn.log"
+        lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+        return f": {lines[-1]}" if lines else ""
+
+    def console(self) -> bytes:
+        """The last 64 KiB of its console."""
+        try:
+            with (self.folder / "console.log").open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - CONSOLE_BYTES))
+                return file.read()
+        except FileNotFoundError:
+            return b""
+
+
+class Machines:
+    """Every machine of this local cloud. `on_off(id, clean)` is called when one goes off by itself or was told to."""
+
+    def __init__(self, folders: Folders, on_off: Callable[[str, bool], None]) -> None:
+        self.folders = folders
+        self._on_off = on_off
+        self._machines: dict[str, Machine] = {}
+
+    def launch(self, launch: Launch) -> None:
+        """Boot a new machine. Raises LocalCloudError."""
+        machine = self._machines[launch.id] = Machine(launch, self.folders)
+        self._start(machine)
+
+    def _start(self, machine: Machine) -> None:
+        machine.settled.clear()
+        machine.start()
+        threading.Thread(target=self._watch, args=(machine, machine.process), daemon=True).start()
+
+    def _watch(self, machine: Machine, process: "subprocess.Popen[bytes]") -> None:
+        while True:
+            try:
+                status = process.wait(HARVEST_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                host_mounts.keep_archives(machine.folder, machine.folders)
+                if machine.launch.owner and not Path(f"/proc/{machine.launch.owner}").exists():
+                    self.terminate(machine.launch.id)
+                    return
+        if process.stdin:
+            process.stdin.close()
+        cgroups.remove(machine.launch.id)
+        host_mounts.keep_archives(machine.folder, machine.folders)
+        self._on_off(machine.launch.id, status == 0)
+        machine.settled.set()
+
+    def get(self, machine_id: str) -> Machine:
+        """Raises LocalCloudError if it is unknown."""
+        if machine_id not in self._machines:
+            raise LocalCloudError(f"the local cloud has no machine {machine_id}")
+        return self._machines[machine_id]
+
+    def poweroff(self, machine_id: str) -> None:
+        """Ask for an orderly power-off; it takes its time."""
+        self.get(machine_id).say("poweroff")
+
+    def start(self, machine_id: str) -> None:
+        """Boot a machine that is off, on its own disk."""
+        self._start(self.get(machine_id))
+
+    def terminate(self, machine_id: str) -> None:
+        """End a machine and delete its disk; its console can still be read."""
+        machine = self.get(machine_id)
+        machine.kill()
+        machine.disk = ()
+        for path in machine.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+
+    def freeze(self, machine_id: str, take: Callable[[Path], Path]) -> Path:
+        """Turn what a machine that is off has written into a layer, which `take(upper)` moves away."""
+        machine = self.get(machine_id)
+        if machine.running:
+            raise LocalCloudError(f"machine {machine_id} must be off to be imaged")
+        machine.forget_lent(machine.folder / "upper")
+        layer = take(machine.folder / "upper")
+        (machine.folder / "upper").mkdir(mode=0o755)
+        machine.disk = (layer, *machine.disk)
+        return layer
+
+    def known(self) -> set[str]:
+        """Every machine that there was."""
+        return set(self._machines)
+
+    def running(self) -> list[str]:
+        return [machine_id for machine_id, machine in list(self._machines.items()) if machine.running]
+
+    def disks(self) -> set[Path]:
+        """Every layer that a machine stands on."""
+        return {path for machine in list(self._machines.values()) for path in machine.disk}
+
+    def sweep(self) -> None:
+        """Delete what a local cloud that was killed has left on disk; nothing else of it can be left."""
+        for folder in self.folders.machines.iterdir() if self.folders.machines.is_dir() else ():
+            cgroups.remove(folder.name)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """End every machine."""
+        for machine_id in list(self._machines):
+            self.terminate(machine_id)
+
+
+def keeper_command(spec: supervisor.Spec) -> list[str]:
+    """The command that holds a machine in namespaces of its own, and below a systemd in a scope of its own."""
+    command = ["unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"]
+    if Path("/run/systemd/system").is_dir():
+        scope = ["systemd-run", "--scope", "--quiet", "--collect", "--property=Delegate=yes"]
+        command = [*scope, f"--unit=local-cloud-{spec.name}", "--", *command]
+    return [*command, "--", sys.executable, str(Path(supervisor.__file__)), json.dumps(asdict(spec))]
