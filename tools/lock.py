@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Refresh every lock from its `requirements.in`: `python3 tools/lock.py [--upgrade]`.
+"""Refresh every lock from its `requirements.in`: `python3 tools/lock.py [--upgrade]`; without it, pins stay.
 
 Needs `uv` on the PATH. The service, the tools and the tests are resolved together, so that the versions the
 tests see are the versions the machine gets. Two things need care:
@@ -63,6 +63,8 @@ def only_extra(lock: str, base: str) -> str:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         everything = Path(folder, "everything.lock")
+        known = ("service/cuda.lock", "tests/requirements.lock")
+        everything.write_text("".join((ROOT / lock).read_text() for lock in known))  # uv keeps what is pinned there
         compile_lock("tests/requirements.in", str(everything))
         together = ("--constraint", str(everything))
         compile_lock("service/requirements.in", "service/cuda.lock", *together)
