@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transcribe import formats
-from transcribe.audio.chunking import Chunker, Piece
+from transcribe.audio.chunking import AudioChunk, Chunker
 from transcribe.audio.decoder import AudioError, Decoder
 from transcribe.config import Config
 from transcribe.engine import Chunk, Engine, EngineError
@@ -75,7 +75,7 @@ def transcribe(
 ) -> Answer:
     """The recording's text. A language that is not given is that of the first piece."""
     assembly, segments = Assembly(), list[Segment]()
-    flying: dict[int, Piece] = {}
+    flying: dict[int, AudioChunk] = {}
     pieces = enumerate(_pieces(chunker, blocks))
     waiting = next(pieces, None)
     while waiting or flying:
@@ -96,7 +96,7 @@ def transcribe(
     return Answer(transcript, options.task, granularities, coverage=assembly.coverage.report())
 
 
-def _pieces(chunker: Chunker, blocks: Iterable[NDArray[np.float32]]) -> Iterator[Piece]:
+def _pieces(chunker: Chunker, blocks: Iterable[NDArray[np.float32]]) -> Iterator[AudioChunk]:
     for block in blocks:
         yield from chunker.push(block)
     yield from chunker.flush()

@@ -47,7 +47,7 @@ def read(file: Path) -> tuple[Any, int]:
 def ours(setting: Setting, variant: str) -> Hear:
     """The service's own way: decode, find speech, cut, batch. Several files share the batch, as its requests do."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "service"))
-    from transcribe.audio.chunking import Chunker, Piece
+    from transcribe.audio.chunking import AudioChunk, Chunker
     from transcribe.audio.decoder import Decoder
     from transcribe.audio.vad import Vad
     from transcribe.cli import transcribe
@@ -60,7 +60,7 @@ def ours(setting: Setting, variant: str) -> Hear:
     vad = Vad.load()
     options = DecodeOptions(language=setting.language)
 
-    def pieces(file: Path) -> list[Piece]:
+    def pieces(file: Path) -> list[AudioChunk]:
         with Decoder(file, Limits()) as decoder:
             chunker = Chunker(vad.stream())
             return [*(piece for block in decoder for piece in chunker.push(block)), *chunker.flush()]

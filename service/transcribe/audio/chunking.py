@@ -44,7 +44,7 @@ class Detector(Protocol):
 
 
 @dataclass(frozen=True)
-class Finding:
+class VadOptions:
     """How speech is told from silence: the detector's probability at which it begins and below which it ends, the
     frames kept around it, and how short (in frames) a silence is none."""
 
@@ -54,7 +54,7 @@ class Finding:
     pause: int = 0
 
     @classmethod
-    def of(cls, asked: Mapping[str, float] | None) -> "Finding":
+    def of(cls, asked: Mapping[str, float] | None) -> "VadOptions":
         """By the figures of OpenAI's server_vad: `threshold`, `prefix_padding_ms`, `silence_duration_ms`, those that
         were given."""
         asked = asked or {}
@@ -65,7 +65,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Piece:
+class AudioChunk:
     """A chunk of the recording: `start` in seconds, mono 16 kHz float32 samples, and where there is speech."""
 
     start: float
@@ -85,7 +85,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Cut:
-    """Frames `first` to `end` become a piece, and the search goes on at `resume`."""
+    """Frames `first` to `end` become a chunk, and the search goes on at `resume`."""
 
     first: int
     end: int
@@ -93,16 +93,16 @@ class Cut:
 
 
 class Chunker:
-    """Feed it blocks with `push` and end with `flush`; both give the pieces that are ready, in order.
+    """Feed it blocks with `push` and end with `flush`; both give the chunks that are ready, in order.
 
     However long the recording is, it keeps little more than one window and LOOKAHEAD of it.
     """
 
     def __init__(
-        self, detector: Detector, *, longest: float = MAX_CHUNK_SECONDS, finding: Finding | None = None
+        self, detector: Detector, *, longest: float = MAX_CHUNK_SECONDS, options: VadOptions | None = None
     ) -> None:
         self._detector = detector
-        self._finding = finding or Finding()
+        self._options = options or VadOptions()
         self._window = _frames(longest)
         self._waiting: list[NDArray[np.float32]] = []  # pushed, but not shown to the detector yet
         self._audio = np.zeros(0, np.float32)
@@ -116,7 +116,7 @@ class Chunker:
         """The length of what was pushed."""
         return self._samples / SAMPLE_RATE
 
-    def push(self, block: NDArray[np.float32]) -> Iterator[Piece]:
+    def push(self, block: NDArray[np.float32]) -> Iterator[AudioChunk]:
         """Takes the recording's next samples."""
         self._samples += len(block)
         self._waiting.append(block)
@@ -124,7 +124,7 @@ class Chunker:
             self._hear()
             yield from self._ready(last=False)
 
-    def flush(self) -> Iterator[Piece]:
+    def flush(self) -> Iterator[AudioChunk]:
         """What is left at the end of the recording."""
         self._hear()
         self._label(self._detector.flush())
@@ -139,29 +139,29 @@ class Chunker:
     def _label(self, scores: NDArray[np.float32]) -> None:
         labels = []
         for score in scores.tolist():
-            self._speaking = score > (self._finding.leave if self._speaking else self._finding.enter)
+            self._speaking = score > (self._options.leave if self._speaking else self._options.enter)
             labels.append(self._speaking)
         self._speech = np.concatenate([self._speech, np.array(labels, np.bool_)])
 
-    def _ready(self, *, last: bool) -> Iterator[Piece]:
+    def _ready(self, *, last: bool) -> Iterator[AudioChunk]:
         while len(self._speech) and (cut := self._next_cut(last=last)):
             if cut.end > cut.first:
-                yield self._piece(cut.first, cut.end)
+                yield self._chunk(cut.first, cut.end)
             self._audio = self._audio[cut.resume * FRAME :].copy()
             self._speech = self._speech[cut.resume :]
             self._base += cut.resume
 
-    def _piece(self, first: int, end: int) -> Piece:
+    def _chunk(self, first: int, end: int) -> AudioChunk:
         audio = self._audio[first * FRAME : end * FRAME].copy()  # the last frame may be short
         start = (self._base + first) * FRAME_SECONDS
-        spans = _joined(_spans(self._speech[first:end]), self._finding.pause)
+        spans = _joined(_spans(self._speech[first:end]), self._options.pause)
         speech = ((start + left * FRAME_SECONDS, start + right * FRAME_SECONDS) for left, right in spans)
-        return Piece(start, audio, tuple(speech))
+        return AudioChunk(start, audio, tuple(speech))
 
     def _next_cut(self, *, last: bool) -> Cut | None:
-        """Where the next piece lies; None if more must be heard first."""
-        total, pad = len(self._speech), self._finding.pad
-        spans = _joined(_spans(self._speech), self._finding.pause)
+        """Where the next chunk lies; None if more must be heard first."""
+        total, pad = len(self._speech), self._options.pad
+        spans = _joined(_spans(self._speech), self._options.pause)
         if not spans:  # nothing said: keep what may be the onset of what comes
             keep = 0 if last else pad
             return Cut(0, 0, total - keep) if total > keep else None
@@ -187,7 +187,7 @@ class Chunker:
         inside = [pause for pause in pauses if lower <= sum(pause) // 2 <= upper]
         if inside:
             start, stop = max(inside, key=lambda pause: (pause[1] - pause[0], pause))
-            return Cut(first, min((start + stop) // 2, start + self._finding.pad), (start + stop) // 2)
+            return Cut(first, min((start + stop) // 2, start + self._options.pad), (start + stop) // 2)
         at = self._quietest(lower, upper)
         return Cut(first, at, at)
 

@@ -3,10 +3,10 @@
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from transcribe.audio.chunking import Piece
+from transcribe.audio.chunking import AudioChunk
 from transcribe.engine import ChunkResult
 from transcribe.types import Segment, Word
-from transcribe.worker.hallucinations import SAME_SEGMENTS, Dropped, guard, overlap, unheard
+from transcribe.worker.hallucinations import SAME_SEGMENTS, Dropped, overlap, remove_hallucinations, speech_without_text
 
 MAX_DROPPED = 1000  # entries of the coverage report that are kept; all are counted
 
@@ -20,11 +20,11 @@ class Coverage:
     count: int = 0
     dropped: list[Dropped] = field(default_factory=list)
 
-    def add(self, piece: Piece, segments: list[Segment], dropped: list[Dropped]) -> None:
-        """Counts a piece, its text and what was taken out of it."""
-        self.speech += piece.speech_seconds
-        self.text += sum(overlap(piece.speech, segment.start, segment.end) for segment in segments)
-        everything = [*dropped, *(gap for gap in unheard(segments, piece) if not _within(gap, dropped))]
+    def add(self, chunk: AudioChunk, segments: list[Segment], dropped: list[Dropped]) -> None:
+        """Counts a chunk, its text and what was taken out of it."""
+        self.speech += chunk.speech_seconds
+        self.text += sum(overlap(chunk.speech, segment.start, segment.end) for segment in segments)
+        everything = [*dropped, *(gap for gap in speech_without_text(segments, chunk) if not _within(gap, dropped))]
         self.count += len(everything)
         self.dropped += everything[: MAX_DROPPED - len(self.dropped)]
 
@@ -45,32 +45,32 @@ def _within(gap: Dropped, dropped: list[Dropped]) -> bool:
 
 
 class Assembly:
-    """Results of one recording's pieces. Pieces are numbered from 0 in the recording's order."""
+    """Results of one recording's chunks. Chunks are numbered from 0 in the recording's order."""
 
     def __init__(self) -> None:
         self.coverage = Coverage()
         self.language: str | None = None
         self.progress = 0.0  # seconds of the recording that are done, from its start
-        self.done = 0  # pieces put together
-        self._waiting: dict[int, tuple[Piece, ChunkResult]] = {}
+        self.done = 0  # chunks put together
+        self._waiting: dict[int, tuple[AudioChunk, ChunkResult]] = {}
         self._next_id = 0
         self._end = 0.0  # of the last segment
         self._texts: list[str] = []
 
-    def add(self, number: int, piece: Piece, result: ChunkResult) -> list[Segment]:
-        """Takes a piece's result; returns the segments that are next, with the recording's times and ids running on."""
-        self._waiting[number] = piece, result
+    def add(self, number: int, chunk: AudioChunk, result: ChunkResult) -> list[Segment]:
+        """Takes a chunk's result; returns the segments that are next, with the recording's times and ids running on."""
+        self._waiting[number] = chunk, result
         ready: list[Segment] = []
         while self.done in self._waiting:
-            piece, result = self._waiting.pop(self.done)
-            ready += self._settle(piece, result)
+            chunk, result = self._waiting.pop(self.done)
+            ready += self._settle(chunk, result)
             self.done += 1
         return ready
 
-    def _settle(self, piece: Piece, result: ChunkResult) -> list[Segment]:
+    def _settle(self, chunk: AudioChunk, result: ChunkResult) -> list[Segment]:
         self.language = self.language or result.language
-        placed = [place(segment, piece) for segment in result.segments]
-        kept, dropped = guard(placed, piece, self._texts)
+        placed = [place(segment, chunk) for segment in result.segments]
+        kept, dropped = remove_hallucinations(placed, chunk, self._texts)
         settled = []
         for segment in kept:
             start = max(segment.start, self._end)
@@ -78,22 +78,22 @@ class Assembly:
             self._next_id += 1
             self._end = settled[-1].end
             self._texts = [*self._texts, segment.text][-SAME_SEGMENTS:]
-        self.coverage.add(piece, settled, dropped)
-        self.progress = piece.end
+        self.coverage.add(chunk, settled, dropped)
+        self.progress = chunk.end
         return settled
 
 
-def place(segment: Segment, piece: Piece) -> Segment:
-    """The segment with times of the recording instead of the piece's; none reaches beyond the piece."""
-    start = min(max(piece.start + segment.start, piece.start), piece.end)
+def place(segment: Segment, chunk: AudioChunk) -> Segment:
+    """The segment with times of the recording instead of the chunk's; none reaches beyond the chunk."""
+    start = min(max(chunk.start + segment.start, chunk.start), chunk.end)
     words = segment.words
     if words is not None:
-        words = tuple(replace(word, start=word.start + piece.start, end=word.end + piece.start) for word in words)
+        words = tuple(replace(word, start=word.start + chunk.start, end=word.end + chunk.start) for word in words)
     return replace(
         segment,
         start=start,
-        end=min(max(piece.start + segment.end, start), piece.end),
-        seek=segment.seek + round(piece.start * 100),
+        end=min(max(chunk.start + segment.end, start), chunk.end),
+        seek=segment.seek + round(chunk.start * 100),
         words=words,
     )
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from transcribe.audio.chunking import Piece
+from transcribe.audio.chunking import AudioChunk
 from transcribe.types import Segment, Word
 
 REPEATS = 4  # a phrase this often in a row is a loop, unless it is one word
@@ -22,7 +22,7 @@ LITTLE_SPEECH = 0.35  # of a segment's time: below it a credit line is an invent
 HASTE = 25.0  # characters a second: nobody is so polite so quickly
 IMPOSSIBLE = 45.0  # nobody says anything so quickly
 ONSET_SECONDS = 0.1  # of speech that the detector may have missed
-UNHEARD_SECONDS = 1.0  # speech without text that is shorter is the detector's or the timing's slack
+MIN_UNCOVERED_SECONDS = 1.0  # speech without text that is shorter is the detector's or the timing's slack
 
 # Said by Whisper where nobody speaks: what stood in the subtitles it was trained on. Compared in lower case without
 # punctuation, against the whole segment. The first kind nobody ever says; the second people do say.
@@ -52,17 +52,19 @@ class Dropped:
     text: str = ""
 
 
-def guard(segments: Sequence[Segment], piece: Piece, previous: Sequence[str]) -> tuple[list[Segment], list[Dropped]]:
+def remove_hallucinations(
+    segments: Sequence[Segment], chunk: AudioChunk, previous: Sequence[str]
+) -> tuple[list[Segment], list[Dropped]]:
     """The segments that stay, some of them shortened, and what went. `previous` holds the last kept texts."""
     kept: list[Segment] = []
     dropped: list[Dropped] = []
     recent = [plain(text) for text in previous]
     for segment in segments:
-        reason = invented(segment, piece) or looped(segment, recent)
+        reason = rejection(segment, chunk) or repeated(segment, recent)
         if reason:
             dropped.append(Dropped(segment.start, segment.end, reason, segment.text.strip()))
             continue
-        shorter = unrolled(segment)
+        shorter = without_loop(segment)
         if shorter is not segment:
             gone = segment.text.strip()[len(shorter.text.strip()) :].strip()
             dropped.append(Dropped(shorter.end, segment.end, "repetition", gone))
@@ -71,14 +73,14 @@ def guard(segments: Sequence[Segment], piece: Piece, previous: Sequence[str]) ->
     return kept, dropped
 
 
-def invented(segment: Segment, piece: Piece) -> str:
+def rejection(segment: Segment, chunk: AudioChunk) -> str:
     """Why the segment cannot have been said, or ''."""
     text = plain(segment.text)
     if not text:
         return "no_speech"
     length = max(segment.end - segment.start, 0.1)
-    share = overlap(piece.speech, segment.start, segment.end) / length
-    pace = len(text) / (piece.speech_seconds + ONSET_SECONDS)  # if all that is spoken around it were this text
+    share = overlap(chunk.speech, segment.start, segment.end) / length
+    pace = len(text) / (chunk.speech_seconds + ONSET_SECONDS)  # if all that is spoken around it were this text
     doubtful = segment.no_speech_prob > NO_SPEECH or segment.avg_logprob < UNSURE
     if CREDITS.fullmatch(text) and (share < LITTLE_SPEECH or doubtful):
         return "credit_line"
@@ -89,18 +91,18 @@ def invented(segment: Segment, piece: Piece) -> str:
     return "no_speech" if share == 0 and doubtful else ""
 
 
-def looped(segment: Segment, recent: Sequence[str]) -> str:
+def repeated(segment: Segment, recent: Sequence[str]) -> str:
     """'repetition' if the segment only says again what those before it said, or ''."""
     last = list(recent[-(SAME_SEGMENTS - 1) :])
     text = plain(segment.text)
     return "repetition" if len(last) == SAME_SEGMENTS - 1 and set(last) == {text} else ""
 
 
-def unrolled(segment: Segment) -> Segment:
+def without_loop(segment: Segment) -> Segment:
     """The segment with a phrase that repeats without end said once; the segment itself if there is none."""
     parts = segment.text.split()
     words = [plain(part) for part in parts]
-    found = loop(words)
+    found = find_loop(words)
     if found is None:
         return segment
     first, size, count = found
@@ -116,7 +118,7 @@ def unrolled(segment: Segment) -> Segment:
     return replace(segment, text=text, end=kept[-1].end, words=tuple(kept))
 
 
-def loop(words: Sequence[str]) -> tuple[int, int, int] | None:
+def find_loop(words: Sequence[str]) -> tuple[int, int, int] | None:
     """The first phrase that follows itself too often: where it begins, its words, how often it is said; or None."""
     for first in range(len(words)):
         for size in range(1, min(LONGEST_PHRASE, (len(words) - first) // 2) + 1):
@@ -128,17 +130,17 @@ def loop(words: Sequence[str]) -> tuple[int, int, int] | None:
     return None
 
 
-def unheard(segments: Sequence[Segment], piece: Piece) -> list[Dropped]:
-    """Stretches of speech in the piece that no segment covers."""
+def speech_without_text(segments: Sequence[Segment], chunk: AudioChunk) -> list[Dropped]:
+    """Stretches of speech in the chunk that no segment covers."""
     found = []
-    for start, until in piece.speech:
-        at, end = start, min(until, piece.end)  # the detector's last frame reaches beyond the recording
+    for start, until in chunk.speech:
+        at, end = start, min(until, chunk.end)  # the detector's last frame reaches beyond the recording
         for segment in segments:
             if segment.end > at and segment.start < end:
-                if segment.start - at >= UNHEARD_SECONDS:
+                if segment.start - at >= MIN_UNCOVERED_SECONDS:
                     found.append(Dropped(at, segment.start, "no_text"))
                 at = max(at, segment.end)
-        if end - at >= UNHEARD_SECONDS:
+        if end - at >= MIN_UNCOVERED_SECONDS:
             found.append(Dropped(at, end, "no_text"))
     return found
 

@@ -1,7 +1,7 @@
 """The long-lived inference process: one loop that keeps the engine full and writes what it says.
 
-Other threads claim and hear recordings (intake.py) and report (reporting.py); this one alone uses the engine. What goes
-wrong with the engine ends the process: systemd starts a new one, and the store gives the jobs back to it.
+Other threads claim and preprocess recordings (preprocess.py) and report (status.py); only this one uses the engine.
+An error of the engine ends the process: systemd starts a new one, and the store gives the jobs back to it.
 """
 
 import sqlite3
@@ -17,7 +17,7 @@ from transcribe.jobs.models import JobError
 from transcribe.jobs.store import Store
 from transcribe.types import Segment
 from transcribe.worker.assembly import Assembly
-from transcribe.worker.preprocess import Intake
+from transcribe.worker.preprocess import Preprocessor
 from transcribe.worker.scheduler import Active, Board
 from transcribe.worker.status import Reporter
 
@@ -37,7 +37,7 @@ class Worker:
         self._reporter = reporter
         self._default_language = config.model.language or "en"
         self._board = Board(most_flying=max(1, places - max(1, places // RESERVE_SHARE)))
-        self._intake = Intake(config, store, self._board, vad)
+        self._preprocessor = Preprocessor(config, store, self._board, vad)
         self._flying: dict[tuple[str, int, int], Active] = {}  # by (job, attempt, piece): the engine's keys
         self._deadline: float | None = None
         self._stopping = False
@@ -48,12 +48,12 @@ class Worker:
 
     def run(self) -> None:
         """The loop. Raises what the engine raises: the process must end then."""
-        self._intake.start()
+        self._preprocessor.start()
         try:
             while not self._over():
                 self._reporter.alive()
-                if self._intake.failure:
-                    raise self._intake.failure
+                if self._preprocessor.failure:
+                    raise self._preprocessor.failure
                 self._clear()
                 self._feed()
                 if self._flying:
@@ -62,12 +62,12 @@ class Worker:
                     self._board.wait(IDLE_SECONDS if self._deadline is None else 0.05)
         finally:
             self._give_back()
-            self._intake.close()
+            self._preprocessor.close()
 
     def _over(self) -> bool:
         if self._stopping and self._deadline is None:
             self._deadline = time.monotonic() + DRAIN_SECONDS
-            self._intake.stop_claiming()
+            self._preprocessor.stop_claiming()
             self._reporter.tell("draining")
             logs.event("draining", jobs=len(self._board))
         return self._deadline is not None and (not len(self._board) or time.monotonic() > self._deadline)

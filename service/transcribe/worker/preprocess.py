@@ -1,6 +1,6 @@
-"""Claims jobs and hears them: decodes each, finds the speech and cuts it, ahead of the model.
+"""Claims jobs, decodes them, detects the speech and cuts it into chunks, ahead of the model.
 
-Memory stays flat: of each job a few pieces lie ready, then its thread and its decoder wait. Few long recordings
+Memory stays flat: of each job a few chunks lie ready, then its thread and its decoder wait. Few long recordings
 are open at once, so that there is always a place for a short one.
 """
 
@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from transcribe import logs
-from transcribe.audio.chunking import Chunker, Finding
+from transcribe.audio.chunking import Chunker, VadOptions
 from transcribe.audio.decoder import AudioError, Decoder
 from transcribe.audio.vad import Vad
 from transcribe.config import Config
@@ -27,7 +27,7 @@ LAST_TRY = 3  # a job that two workers died with is worked on alone, so that it 
 SERVER_ERROR = "The server could not work on this recording."
 
 
-class Intake:
+class Preprocessor:
     """Runs in threads of its own from `start` to `close`."""
 
     def __init__(self, config: Config, store: Store, board: Board, vad: Vad) -> None:
@@ -39,7 +39,7 @@ class Intake:
         self._closing = threading.Event()
         self._processors = threading.BoundedSemaphore(max(1, os.cpu_count() or 1))
         self._pool = ThreadPoolExecutor(self._most, thread_name_prefix="hear", initializer=one_thread)
-        self._thread = threading.Thread(target=self._run, name="intake")
+        self._thread = threading.Thread(target=self._run, name="preprocess")
         self._suspect: Job | None = None  # claimed for its last try, and waiting for the others to end
         self._alone: Active | None = None  # the same, being worked on
         self.failure: BaseException | None = None  # what ended the thread; the process must end as well
@@ -72,7 +72,7 @@ class Intake:
                     seen = now[0], len(self._board)
         except BaseException as error:
             self.failure = error
-            logs.failure("intake_failed", error)
+            logs.failure("preprocess_failed", error)
             self._board.wake()
 
     def _forget_cancelled(self) -> None:
@@ -109,7 +109,7 @@ class Intake:
     def _hear(self, active: Active) -> None:
         began = time.monotonic()
         try:
-            self._pieces(active)
+            self._chunks(active)
         except AudioError as error:
             code, status = error.code, error.status
             self._board.fail(active, JobError(error.message, "invalid_request_error", code, "file", status))
@@ -119,20 +119,20 @@ class Intake:
         else:
             logs.event("job_heard", job=active.job.id, seconds=round(time.monotonic() - began, 3))
 
-    def _pieces(self, active: Active) -> None:
-        chunker = Chunker(self._vad.stream(), finding=Finding.of(active.job.request.get("chunking")))
+    def _chunks(self, active: Active) -> None:
+        chunker = Chunker(self._vad.stream(), options=VadOptions.of(active.job.request.get("chunking")))
         with Decoder(self._config.temp / active.job.id, self._config.limits) as decoder:
             blocks = iter(decoder)
             promised = None
             while not active.gone:
                 with self._processors:  # not while `put` waits: a long file must not keep short ones from being heard
                     block = next(blocks, None)
-                    pieces = list(chunker.flush() if block is None else chunker.push(block))
+                    chunks = list(chunker.flush() if block is None else chunker.push(block))
                 active.seconds = chunker.seconds
                 if block is not None and promised != decoder.promised:
                     promised = decoder.promised
                     self._tell_length(active, promised)
-                if not all(self._board.put(active, piece) for piece in pieces):
+                if not all(self._board.put(active, chunk) for chunk in chunks):
                     return
                 if block is None:
                     self._tell_length(active, chunker.seconds)

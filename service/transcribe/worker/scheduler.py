@@ -1,4 +1,4 @@
-"""The jobs that are being worked on, shared by the intake (which hears them) and the engine's loop (which writes them).
+"""The jobs that are being worked on, shared by the preprocessor, which cuts them into chunks, and the engine's loop.
 
 Fairness is by seconds of audio: every job gets an equal share of the model while it is there, whoever came first, so a
 short clip does not wait for a long file and a long file does not wait for an endless stream of clips.
@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 
-from transcribe.audio.chunking import Piece
+from transcribe.audio.chunking import AudioChunk
 from transcribe.jobs.models import Job, JobError
 from transcribe.worker.assembly import Assembly
 
@@ -21,13 +21,13 @@ class Active:
 
     job: Job
     turn: float = 0.0  # the virtual time of its next piece; the smallest goes first
-    pieces: deque[tuple[int, Piece]] = field(default_factory=deque)
+    pieces: deque[tuple[int, AudioChunk]] = field(default_factory=deque)
     heard: int = 0  # pieces so far
     seconds: float = 0.0  # of the recording so far
     complete: bool = False  # all of it is heard
     error: JobError | None = None
     gone: bool = False  # cancelled, failed or given back: nobody wants it any more
-    flying: dict[int, Piece] = field(default_factory=dict)  # in the engine
+    flying: dict[int, AudioChunk] = field(default_factory=dict)  # in the engine
     assembly: Assembly = field(default_factory=Assembly)
 
     @property
@@ -75,7 +75,7 @@ class Board:
                 del self._jobs[active.job.id]
             self._changed.notify_all()
 
-    def put(self, active: Active, piece: Piece) -> bool:
+    def put(self, active: Active, piece: AudioChunk) -> bool:
         """Adds the next piece, waiting while enough of the job lies ready. False if nobody wants it any more."""
         with self._changed:
             self._changed.wait_for(lambda: active.gone or len(active.pieces) < AHEAD)
@@ -98,7 +98,7 @@ class Board:
             active.error = error
             self._changed.notify_all()
 
-    def take(self) -> tuple[Active, int, Piece] | None:
+    def take(self) -> tuple[Active, int, AudioChunk] | None:
         """The piece that the model should hear next, or None. It counts as flying from here on."""
         with self._changed:
             ready = [active for active in self._jobs.values() if self._may_fly(active)]

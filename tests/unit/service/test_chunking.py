@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from transcribe.audio.chunking import ENTER, FRAME, FRAME_SECONDS, GAP, LOOKAHEAD, PAD, Chunker, Finding, Piece
+from transcribe.audio.chunking import ENTER, FRAME, FRAME_SECONDS, GAP, LOOKAHEAD, PAD, AudioChunk, Chunker, VadOptions
 from transcribe.types import MAX_CHUNK_SECONDS, SAMPLE_RATE
 
 
@@ -40,10 +40,10 @@ def cut(
     block: int = 16_000,
     longest: float = MAX_CHUNK_SECONDS,
     asked: dict[str, float] | None = None,
-) -> list[Piece]:
-    chunker = Chunker(Loudness(), longest=longest, finding=Finding.of(asked))
-    pieces = [piece for at in range(0, len(audio), block) for piece in chunker.push(audio[at : at + block])]
-    return pieces + list(chunker.flush())
+) -> list[AudioChunk]:
+    chunker = Chunker(Loudness(), longest=longest, options=VadOptions.of(asked))
+    chunks = [chunk for at in range(0, len(audio), block) for chunk in chunker.push(audio[at : at + block])]
+    return chunks + list(chunker.flush())
 
 
 def labels(audio: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -63,27 +63,27 @@ def test_no_speech_is_lost_and_no_chunk_is_too_long(
     parts: list[tuple[bool, float]], block: int, longest: float
 ) -> None:
     audio = recording(parts)
-    pieces = cut(audio, block=block, longest=longest)
+    chunks = cut(audio, block=block, longest=longest)
     heard = np.zeros(len(audio) + FRAME, np.int8)
-    for piece in pieces:
-        assert 0 < len(piece.audio) <= longest * SAMPLE_RATE
-        start = round(piece.start * SAMPLE_RATE)
-        assert start == pytest.approx(piece.start * SAMPLE_RATE, abs=0.01)
-        np.testing.assert_array_equal(piece.audio, audio[start : start + len(piece.audio)])
-        heard[start : start + len(piece.audio)] += 1
+    for chunk in chunks:
+        assert 0 < len(chunk.audio) <= longest * SAMPLE_RATE
+        start = round(chunk.start * SAMPLE_RATE)
+        assert start == pytest.approx(chunk.start * SAMPLE_RATE, abs=0.01)
+        np.testing.assert_array_equal(chunk.audio, audio[start : start + len(chunk.audio)])
+        heard[start : start + len(chunk.audio)] += 1
     spoken = np.repeat(labels(audio), FRAME)[: len(audio)]
     assert (heard[: len(audio)][spoken] == 1).all()
-    assert all(left.end <= right.start + 1e-6 for left, right in pairwise(pieces))
-    assert sum(piece.speech_seconds for piece in pieces) >= labels(audio).sum() * FRAME_SECONDS - 1e-6
+    assert all(left.end <= right.start + 1e-6 for left, right in pairwise(chunks))
+    assert sum(chunk.speech_seconds for chunk in chunks) >= labels(audio).sum() * FRAME_SECONDS - 1e-6
 
 
 @settings(max_examples=40, deadline=None)
 @given(parts=PARTS, blocks=st.tuples(st.integers(400, 200_000), st.integers(400, 200_000)))
 def test_speech_spans_lie_inside_their_piece(parts: list[tuple[bool, float]], blocks: tuple[int, int]) -> None:
-    for piece in cut(recording(parts), block=blocks[0]):
-        assert piece.speech
-        for start, end in piece.speech:
-            assert piece.start - 1e-6 <= start < end <= piece.end + FRAME_SECONDS
+    for chunk in cut(recording(parts), block=blocks[0]):
+        assert chunk.speech
+        for start, end in chunk.speech:
+            assert chunk.start - 1e-6 <= start < end <= chunk.end + FRAME_SECONDS
 
 
 def test_silence_gives_nothing() -> None:
@@ -92,9 +92,9 @@ def test_silence_gives_nothing() -> None:
 
 
 def test_speech_keeps_a_margin_on_both_sides() -> None:
-    (piece,) = cut(recording([(False, 5.0), (True, 3.0), (False, 5.0)]))
-    assert piece.start == pytest.approx(5.0 - PAD * FRAME_SECONDS, abs=FRAME_SECONDS)
-    assert piece.end == pytest.approx(8.0 + PAD * FRAME_SECONDS, abs=2 * FRAME_SECONDS)
+    (chunk,) = cut(recording([(False, 5.0), (True, 3.0), (False, 5.0)]))
+    assert chunk.start == pytest.approx(5.0 - PAD * FRAME_SECONDS, abs=FRAME_SECONDS)
+    assert chunk.end == pytest.approx(8.0 + PAD * FRAME_SECONDS, abs=2 * FRAME_SECONDS)
 
 
 def test_a_short_pause_stays_in_and_a_long_one_parts() -> None:
@@ -131,19 +131,19 @@ SENTENCES = [(False, 5.0), (True, 9.0), (False, 0.5), (True, 9.0), (False, 5.0)]
 
 def test_a_client_decides_what_is_speech() -> None:
     assert cut(recording(SENTENCES), asked={"threshold": 0.95}) == []
-    (piece,) = cut(recording(SENTENCES), asked={"threshold": 0.6})
-    assert len(piece.speech) == 2
+    (chunk,) = cut(recording(SENTENCES), asked={"threshold": 0.6})
+    assert len(chunk.speech) == 2
 
 
 @pytest.mark.parametrize("milliseconds", [0.0, 1000.0])
 def test_a_client_decides_how_much_is_kept_before_speech(milliseconds: float) -> None:
-    (piece,) = cut(recording(SENTENCES), asked={"prefix_padding_ms": milliseconds})
-    assert piece.speech[0][0] - piece.start == pytest.approx(milliseconds / 1000, abs=FRAME_SECONDS)
+    (chunk,) = cut(recording(SENTENCES), asked={"prefix_padding_ms": milliseconds})
+    assert chunk.speech[0][0] - chunk.start == pytest.approx(milliseconds / 1000, abs=FRAME_SECONDS)
 
 
 def test_a_client_decides_which_silence_parts_speech() -> None:
-    (piece,) = cut(recording(SENTENCES), asked={"silence_duration_ms": 700.0})
-    ((start, end),) = piece.speech
+    (chunk,) = cut(recording(SENTENCES), asked={"silence_duration_ms": 700.0})
+    ((start, end),) = chunk.speech
     assert end - start == pytest.approx(18.5, abs=2 * FRAME_SECONDS)
 
 
@@ -153,6 +153,6 @@ def test_a_client_decides_which_silence_parts_speech() -> None:
     asked=st.fixed_dictionaries({"prefix_padding_ms": st.floats(0, 5000), "silence_duration_ms": st.floats(0, 30_000)}),
 )
 def test_no_figure_of_a_client_makes_a_chunk_too_long(parts: list[tuple[bool, float]], asked: dict[str, float]) -> None:
-    pieces = cut(recording(parts), asked=asked)
-    assert all(len(piece.audio) <= MAX_CHUNK_SECONDS * SAMPLE_RATE for piece in pieces)
-    assert all(left.end <= right.start + 1e-6 for left, right in pairwise(pieces))
+    chunks = cut(recording(parts), asked=asked)
+    assert all(len(chunk.audio) <= MAX_CHUNK_SECONDS * SAMPLE_RATE for chunk in chunks)
+    assert all(left.end <= right.start + 1e-6 for left, right in pairwise(chunks))

@@ -4,11 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from transcribe.audio.chunking import Piece
+from transcribe.audio.chunking import AudioChunk
 from transcribe.engine import ChunkResult
 from transcribe.types import SAMPLE_RATE, Segment, Word
 from transcribe.worker.assembly import Assembly, Coverage
-from transcribe.worker.hallucinations import guard, invented, loop, unheard, unrolled
+from transcribe.worker.hallucinations import (
+    find_loop,
+    rejection,
+    remove_hallucinations,
+    speech_without_text,
+    without_loop,
+)
 
 SURE = Segment(0, 0, 1.0, 3.0, " Hej.", (1,), 0.0, -0.2, 1.0, 0.05)
 UNSURE = replace(SURE, avg_logprob=-1.4, no_speech_prob=0.9)
@@ -16,8 +22,8 @@ SILENCE: tuple[tuple[float, float], ...] = ()
 SPEECH = ((0.0, 10.0),)
 
 
-def piece(speech: tuple[tuple[float, float], ...], start: float = 0.0, seconds: float = 10.0) -> Piece:
-    return Piece(start, np.zeros(int(seconds * SAMPLE_RATE), np.float32), speech)
+def chunk(speech: tuple[tuple[float, float], ...], start: float = 0.0, seconds: float = 10.0) -> AudioChunk:
+    return AudioChunk(start, np.zeros(int(seconds * SAMPLE_RATE), np.float32), speech)
 
 
 CREDIT_LINES = [
@@ -46,24 +52,24 @@ POLITE_LINES = [
 
 @pytest.mark.parametrize("text", [*CREDIT_LINES, *POLITE_LINES])
 def test_a_credit_line_over_silence_goes(text: str) -> None:
-    assert invented(replace(SURE, text=text), piece(SILENCE)) == "credit_line"
+    assert rejection(replace(SURE, text=text), chunk(SILENCE)) == "credit_line"
 
 
 @pytest.mark.parametrize("text", CREDIT_LINES)
 def test_a_credit_line_that_the_model_doubts_goes_even_over_noise(text: str) -> None:
-    assert invented(replace(UNSURE, text=text), piece(SPEECH)) == "credit_line"
+    assert rejection(replace(UNSURE, text=text), chunk(SPEECH)) == "credit_line"
 
 
 @pytest.mark.parametrize("text", [*CREDIT_LINES, *POLITE_LINES])
 def test_what_is_clearly_said_stays(text: str) -> None:
-    assert invented(replace(SURE, text=text), piece(SPEECH)) == ""
+    assert rejection(replace(SURE, text=text), chunk(SPEECH)) == ""
 
 
 @pytest.mark.parametrize(
     "text", [" Tack för att ni tittade på huset i går.", " The subtitles were wrong.", " You know."]
 )
 def test_ordinary_sentences_stay_over_a_missed_detection(text: str) -> None:
-    assert invented(replace(SURE, text=text), piece(SILENCE)) == ""
+    assert rejection(replace(SURE, text=text), chunk(SILENCE)) == ""
 
 
 @pytest.mark.parametrize(
@@ -79,13 +85,13 @@ def test_ordinary_sentences_stay_over_a_missed_detection(text: str) -> None:
 )
 def test_text_that_nobody_can_say_in_so_short_a_sound_goes(text: str, seconds: float, reason: str) -> None:
     segment = replace(SURE, text=text, start=0.0, end=seconds)
-    assert invented(segment, piece(((0.0, seconds),))) == reason
+    assert rejection(segment, chunk(((0.0, seconds),))) == reason
 
 
 def test_doubtful_text_over_silence_goes() -> None:
-    assert invented(UNSURE, piece(SILENCE)) == "no_speech"
-    assert invented(UNSURE, piece(SPEECH)) == ""
-    assert invented(replace(SURE, text=" ... "), piece(SPEECH)) == "no_speech"
+    assert rejection(UNSURE, chunk(SILENCE)) == "no_speech"
+    assert rejection(UNSURE, chunk(SPEECH)) == ""
+    assert rejection(replace(SURE, text=" ... "), chunk(SPEECH)) == "no_speech"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +107,7 @@ def test_doubtful_text_over_silence_goes() -> None:
 )
 def test_loops_are_cut_and_emphasis_is_not(text: str, kept: str | None) -> None:
     segment = replace(SURE, text=text)
-    shorter = unrolled(segment)
+    shorter = without_loop(segment)
     if kept is None:
         assert shorter is segment
     else:
@@ -111,36 +117,38 @@ def test_loops_are_cut_and_emphasis_is_not(text: str, kept: str | None) -> None:
 
 def test_a_cut_loop_keeps_its_words_times() -> None:
     words = tuple(Word(" tack", 1.0 + i * 0.2, 1.2 + i * 0.2, 0.9) for i in range(10))
-    shorter = unrolled(replace(SURE, text=" tack" * 10, words=words))
+    shorter = without_loop(replace(SURE, text=" tack" * 10, words=words))
     assert shorter.words == words[:1]
     assert shorter.end == words[0].end
 
 
 def test_a_loop_is_found_in_the_middle() -> None:
-    assert loop(["i", "går", "x", "y", "z", "x", "y", "z", "x", "y", "z", "x", "y", "z", "slut"]) == (2, 3, 4)
-    assert loop([]) is None
+    assert find_loop(["i", "går", "x", "y", "z", "x", "y", "z", "x", "y", "z", "x", "y", "z", "slut"]) == (2, 3, 4)
+    assert find_loop([]) is None
 
 
 def test_the_same_segment_again_and_again_goes_from_the_third_on() -> None:
-    kept, dropped = guard([SURE, SURE, SURE, SURE], piece(SPEECH), [])
+    kept, dropped = remove_hallucinations([SURE, SURE, SURE, SURE], chunk(SPEECH), [])
     assert len(kept) == 2
     assert [entry.reason for entry in dropped] == ["repetition", "repetition"]
-    kept, _ = guard([SURE], piece(SPEECH), [" hej", " Hej!"])  # over the border between two pieces
+    kept, _ = remove_hallucinations([SURE], chunk(SPEECH), [" hej", " Hej!"])  # over the border between two chunks
     assert kept == []
 
 
 def test_speech_without_text_is_reported() -> None:
-    gaps = unheard([replace(SURE, start=2.0, end=4.0)], piece(((0.0, 5.5), (7.0, 7.5))))
+    gaps = speech_without_text([replace(SURE, start=2.0, end=4.0)], chunk(((0.0, 5.5), (7.0, 7.5))))
     assert [(gap.start, gap.end, gap.reason) for gap in gaps] == [(0.0, 2.0, "no_text"), (4.0, 5.5, "no_text")]
-    (last,) = unheard([], piece(((8.0, 10.02),)))
+    (last,) = speech_without_text([], chunk(((8.0, 10.02),)))
     assert (last.start, last.end) == (8.0, 10.0), "not beyond the recording"
 
 
 def test_coverage_adds_up_and_names_what_went() -> None:
     coverage = Coverage()
-    kept, dropped = guard([replace(UNSURE, text=" Undertexter från Amara.org", start=8.0, end=9.0)], piece(SILENCE), [])
-    coverage.add(piece(SILENCE), kept, dropped)
-    coverage.add(piece(SPEECH), [replace(SURE, start=0.0, end=8.0)], [])
+    kept, dropped = remove_hallucinations(
+        [replace(UNSURE, text=" Undertexter från Amara.org", start=8.0, end=9.0)], chunk(SILENCE), []
+    )
+    coverage.add(chunk(SILENCE), kept, dropped)
+    coverage.add(chunk(SPEECH), [replace(SURE, start=0.0, end=8.0)], [])
     report = coverage.report()
     assert report["speech_seconds"] == 10.0
     assert report["text_seconds"] == 8.0
@@ -156,7 +164,7 @@ def segment(start: float, end: float, text: str) -> Segment:
 
 def test_results_out_of_order_come_out_in_order_with_times_of_the_recording() -> None:
     assembly = Assembly()
-    first, second = piece(((0.0, 9.0),), 0.0), piece(((12.0, 20.0),), 12.0)
+    first, second = chunk(((0.0, 9.0),), 0.0), chunk(((12.0, 20.0),), 12.0)
     assert assembly.add(1, second, ChunkResult("b", "sv", (segment(1.0, 12.0, " två"),))) == []
     segments = assembly.add(0, first, ChunkResult("a", "sv", (segment(0.0, 4.0, " ett"), segment(3.5, 9.0, " och"))))
     assert [found.text for found in segments] == [" ett", " och", " två"]
