@@ -9,6 +9,7 @@ import ownvenv
 if __name__ == "__main__":
     try:
         ownvenv.enter(str(Path(__file__).resolve()), "tools", ownvenv.ROOT / "tools/requirements.lock")
+        sys.path.append(str(ownvenv.ROOT / "service"))  # for keys, which the service reads
         from baker.cli import main
     except KeyboardInterrupt:
         ownvenv.fail(__file__, "interrupted")

@@ -138,11 +138,3 @@ def test_a_taken_port_is_one_line(tmp_path: Path, config: dict[str, Any]) -> Non
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "in use" in done.stderr
-
-
-def test_a_new_key_is_printed_with_its_line() -> None:
-    command = [sys.executable, str(PROGRAM), "--new-key", "anna"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    key, line = done.stdout.splitlines()
-    assert key.startswith("key:  sk-")
-    assert line.startswith("line: anna ")

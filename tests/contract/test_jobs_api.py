@@ -9,7 +9,7 @@ import openai
 import pytest
 from support.api_server_fixture import Api, running, tidy
 from support.fake_worker import COVERAGE
-from transcribe.api.auth import new_key
+from transcribe.keys import new_key
 
 HOUR = 3600.0
 

@@ -8,7 +8,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 from support.api_server_fixture import Api, running
 from support.browser import Page, chromium
-from transcribe.api.auth import new_key
+from transcribe.keys import new_key
 
 pytestmark = pytest.mark.slow
 CLIP = Path(__file__).resolve().parents[2] / "service" / "clips" / "verify.flac"

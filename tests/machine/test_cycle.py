@@ -119,7 +119,7 @@ def test_an_image_lives_from_plan_to_prune(operator: Operator, image: str) -> No
 
 def new_key(folder: Path) -> tuple[Path, str]:
     """A file with one key, and the key."""
-    made = [sys.executable, str(ROOT / "service/api_server.py"), "--new-key", "newsroom"]
+    made = [sys.executable, str(ROOT / "tools/bake.py"), "new-key", "newsroom"]
     printed = subprocess.run(made, check=True, capture_output=True, text=True).stdout
     shown = dict(line.split(":", 1) for line in printed.splitlines())
     (folder / "keys").write_text(shown["line"].strip() + "\n")

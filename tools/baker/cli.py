@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from baker import interrupts, target
 from baker.commands import bake as commands
-from baker.commands import images, recover
+from baker.commands import images, keys, recover
 from baker.display import events
 from baker.errors import BakeError, Interrupted, UsageError
 from baker.images import catalog
@@ -128,10 +128,14 @@ def _image_commands(commands_: "argparse._SubParsersAction[argparse.ArgumentPars
 
     launch = commands_.add_parser("launch", help="start what serves from the published image")
     launch.add_argument("--group", action="store_true", help="an Auto Scaling group behind a target group")
-    launch.add_argument("--keys", metavar="FILE", type=Path, help="lines of api_server.py --new-key")
+    launch.add_argument("--keys", metavar="FILE", type=Path, help="lines of bake.py new-key")
     launch.add_argument("--wait", action="store_true", help="until every machine answers here, as its keys say")
     launch.add_argument("--end", action="store_true", help="end and remove all that was launched under the name")
     launch.set_defaults(run=images.launch)
+
+    new_key = commands_.add_parser("new-key", help="print a new API key, and its line for the keys file")
+    new_key.add_argument("name", metavar="NAME", help="whose key it is")
+    new_key.set_defaults(run=keys.new_key)
 
     for command in (list_, publish, rollback, prune, diff, launch):
         _where(command)

@@ -90,7 +90,7 @@ class Launch:
     instance_type: str = ""  # empty: the first of [instance] types
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()  # none: the closed one
-    keys_file: str = ""  # lines of api_server.py --new-key, relative to the tree
+    keys_file: str = ""  # lines of tools/bake.py new-key, relative to the tree
     min_size: int = 1  # of a group
     max_size: int = 2
     pillar: Mapping[str, Any] = field(default_factory=dict)

@@ -1,20 +1,18 @@
 """API keys: a file of names and digests, read again when it changes.
 
-A line is `NAME SHA256`, made by `api_server.py --new-key NAME`. Keys are 256 random bits, so a plain digest of one
-cannot be searched, and needs no salt. Lines that cannot be read are skipped and logged by number; the others count.
+A line is `NAME SHA256`, made by `tools/bake.py new-key NAME`. Lines that cannot be read are skipped and logged by
+number; the others count.
 """
 
 import hashlib
 import hmac
-import re
-import secrets
 import threading
 import time
 from pathlib import Path
 
 from transcribe import logs
+from transcribe.keys import LINE
 
-LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})\s+(?P<digest>[0-9a-f]{64})")
 CHECK_SECONDS = 1.0
 
 
@@ -78,12 +76,3 @@ def read(path: Path) -> dict[str, bytes]:
         elif stripped:
             logs.warning("keys_line_skipped", line=number)
     return digests
-
-
-def new_key(name: str) -> tuple[str, str]:
-    """A fresh key, and its line for the file. Raises ValueError for a name that cannot stand in the file."""
-    key = f"sk-{secrets.token_urlsafe(32)}"
-    line = f"{name} {hashlib.sha256(key.encode()).hexdigest()}"
-    if not LINE.fullmatch(line):
-        raise ValueError("a key's name has 1 to 64 letters, digits, dots, dashes or underscores")
-    return key, line

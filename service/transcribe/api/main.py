@@ -1,8 +1,11 @@
 """Runs the server from READY to a graceful stop, and keeps systemd informed."""
 
 import http.client
+import ipaddress
 import os
 import signal
+import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -14,14 +17,54 @@ from transcribe.api.context import Context
 from transcribe.api.retention import Janitor
 from transcribe.api.webhooks import Caller
 from transcribe.api.wsgi import Server, create_server
-from transcribe.config import Config
-from transcribe.jobs.store import Store
+from transcribe.config import Config, ConfigError, default_path, load
+from transcribe.jobs.store import Store, StoreError
 from transcribe.sdnotify import notify, watchdog_seconds
 
+EXIT_FAILURE = 1
+EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
 DRAIN_SECONDS = 20.0  # how long running requests may take when the server is asked to stop
 LAST_SECONDS = 2.0  # and how long the others have to be told to come back
 CHECK_SECONDS = 10.0  # an answer that takes longer is a hang
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
+
+
+def run() -> int:
+    """Serve as transcribe.json says; returns the program's exit code."""
+    try:
+        config = load(default_path())
+        check(config)
+        for folder in (config.temp, config.results):
+            folder.mkdir(parents=True, exist_ok=True)
+        tempfile.tempdir = str(config.temp)  # waitress keeps large requests in nameless files there
+        logs.configure()
+        serve(config)
+    except ConfigError as error:
+        print(f"api_server: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    except (StoreError, OSError, ValueError) as error:
+        print(f"api_server: {error}", file=sys.stderr)
+        return EXIT_FAILURE
+    return 0
+
+
+def check(config: Config) -> None:
+    """Refuses to be open to a network. Raises ConfigError."""
+    if not config.auth.keys_file and not is_loopback(config.host):
+        raise ConfigError(f"host {config.host} can be reached from a network: set auth.keys_file, or host to 127.0.0.1")
+    for name in (config.auth.keys_file, config.callbacks.secret_file if config.callbacks.enabled else ""):
+        if name and not os.access(name, os.R_OK):
+            raise ConfigError(f"{name} cannot be read: create it, readable for {config.user}")
+    if config.callbacks.enabled and not config.callbacks.secret_file:
+        raise ConfigError("callbacks.enabled needs callbacks.secret_file")
+
+
+def is_loopback(host: str) -> bool:
+    """Only this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def serve(config: Config) -> None:

@@ -104,9 +104,9 @@ def _keys(root: Path, name: str) -> str:
     for line in lines:
         parts = line.split()
         if len(parts) != 2 or len(parts[1]) != 64:
-            raise UsageError(f"[launch] keys_file {name}: lines are NAME SHA256, as api_server.py --new-key prints")
+            raise UsageError(f"[launch] keys_file {name}: lines are NAME SHA256, as tools/bake.py new-key prints")
     if not lines:
-        raise UsageError(f"[launch] keys_file {name} holds no key: make one with api_server.py --new-key NAME")
+        raise UsageError(f"[launch] keys_file {name} holds no key: make one with tools/bake.py new-key NAME")
     return "".join(f"{line}\n" for line in lines)
 
 
