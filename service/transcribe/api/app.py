@@ -1,6 +1,5 @@
 """Puts the application together."""
 
-import threading
 from pathlib import Path
 
 from flask import Flask
@@ -8,6 +7,7 @@ from flask import Flask
 from transcribe.api import errors, middleware
 from transcribe.api.auth import Keys
 from transcribe.api.job_watcher import GRACE_SECONDS, Watcher
+from transcribe.api.places import Places
 from transcribe.api.routes import health, jobs, models, openapi, page, transcriptions
 from transcribe.jobs.store import Store
 
@@ -15,6 +15,8 @@ from ..config import Config
 from .context import EXTENSION, Context
 from .metrics import Metrics
 from .upload import ROOM_FOR_FIELDS, SpoolingRequest
+
+STORING_REQUESTS = 8  # at once; they take seconds, and threads that others need as well
 
 
 def create_app(config: Config, store: Store, *, grace: float = GRACE_SECONDS) -> Flask:
@@ -35,7 +37,8 @@ def create_app(config: Config, store: Store, *, grace: float = GRACE_SECONDS) ->
         watcher=watcher,
         keys=Keys(Path(config.auth.keys_file) if config.auth.keys_file else None),
         metrics=metrics,
-        slots=threading.BoundedSemaphore(config.limits.waiting_requests),
+        waiting_places=Places(config.limits.waiting_requests),
+        storing_places=Places(STORING_REQUESTS),
     )
     metrics.watch(lambda: watcher.snapshot, store.counts)
     app.extensions[EXTENSION] = shared

@@ -11,6 +11,7 @@ from flask import current_app, g
 
 from transcribe.api.auth import Keys
 from transcribe.api.job_watcher import Watcher
+from transcribe.api.places import Places
 from transcribe.jobs.models import Bounds
 from transcribe.jobs.store import Store
 from transcribe.model_cache import info
@@ -25,14 +26,15 @@ ALIAS = "whisper-1"
 
 @dataclass
 class Context:
-    """One application's parts. `slots` bounds the requests that upload or wait."""
+    """One application's parts. Places bound the requests that wait or store."""
 
     config: Config
     store: Store
     watcher: Watcher
     keys: Keys
     metrics: Metrics
-    slots: threading.Semaphore
+    waiting_places: Places
+    storing_places: Places
     started: float = field(default_factory=time.time)
     draining: threading.Event = field(default_factory=threading.Event)  # no new work
     closing: threading.Event = field(default_factory=threading.Event)  # nor waiting for old work
@@ -63,19 +65,27 @@ class Context:
             return int(self.started)
 
     @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Holds one of the places for requests that take long. Raises ApiError when all are taken."""
-        if not self.slots.acquire(blocking=False):
-            snapshot = self.watcher.snapshot
-            waiting = max(snapshot.queue.queued + snapshot.queue.running, 1)
-            seconds = snapshot.queue.seconds / waiting / snapshot.speed
-            message = "Too many requests are waiting; try again soon, or use /v1/jobs."
-            raise busy(429, message, "too_many_requests", seconds=seconds)
-        try:
+    def waiting_place(self) -> Iterator[None]:
+        """Holds one of the places for requests that wait for their text. Raises ApiError when all are taken."""
+        with self.waiting_places.hold(key_id()) as found:
+            if not found:
+                snapshot = self.watcher.snapshot
+                jobs = max(snapshot.queue.queued + snapshot.queue.running, 1)
+                seconds = snapshot.queue.seconds / jobs / snapshot.speed
+                message = "Too many requests are waiting; try again soon, or use /v1/jobs."
+                raise busy(429, message, "too_many_requests", seconds=seconds)
             with self.metrics.waiting.track_inprogress():
                 yield
-        finally:
-            self.slots.release()
+
+    @contextmanager
+    def storing_place(self) -> Iterator[None]:
+        """Holds one of the places for requests that store a recording and then end. Raises ApiError when all are
+        taken."""
+        with self.storing_places.hold(key_id()) as found:
+            if not found:
+                message = "Too many recordings are being stored at this moment; try again in a few seconds."
+                raise busy(429, message, "too_many_requests", seconds=2)
+            yield
 
     def refuse_while_draining(self) -> None:
         """Raises ApiError when the server is about to stop."""

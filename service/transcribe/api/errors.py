@@ -60,6 +60,8 @@ def bad_request(message: str, param: str | None = None, code: str | None = None)
 def busy(status: int, message: str, code: str, *, seconds: float) -> ApiError:
     """The client should come back in so many seconds."""
     wait = min(max(math.ceil(seconds), 1), RETRY_MOST)
+    if seconds > RETRY_MOST:
+        message += f" At the present speed that takes about {math.ceil(seconds / 60)} minutes."
     return ApiError(status, message, code=code, headers={"Retry-After": str(wait)})
 
 

@@ -1,8 +1,10 @@
 """Runs the server from READY to a graceful stop, and keeps systemd informed."""
 
-import http.client
+import contextlib
+import http
 import ipaddress
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -10,6 +12,8 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
+
+from flask import Flask
 
 from transcribe import logs
 from transcribe.api.app import context_of, create_app
@@ -26,7 +30,7 @@ EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
 DRAIN_SECONDS = 20.0  # how long running requests may take when the server is asked to stop
 LAST_SECONDS = 2.0  # and how long the others have to be told to come back
 CHECK_SECONDS = 10.0  # an answer that takes longer is a hang
-ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound to
+OPEN_FILES = 8192
 
 
 def run() -> int:
@@ -69,6 +73,7 @@ def is_loopback(host: str) -> bool:
 
 def serve(config: Config) -> None:
     """Serves until SIGTERM or SIGINT. Raises OSError or StoreError if it cannot start."""
+    _raise_file_limit()
     store = Store(config.database)
     app = create_app(config, store)
     shared = context_of(app)
@@ -79,7 +84,7 @@ def serve(config: Config) -> None:
     for helper in helpers:
         helper.start()
     stop_on_signals(shared, server)
-    threading.Thread(target=_watchdog, args=(server,), name="watchdog", daemon=True).start()
+    threading.Thread(target=_watchdog, args=(server, app), name="watchdog", daemon=True).start()
     logs.event("listening", host=server.effective_host, port=int(server.effective_port))
     notify("READY=1\nSTATUS=listening")
     server.run()
@@ -122,24 +127,42 @@ def _busy(server: Server) -> int:
     return sum(bool(channel.requests) for channel in list(server.active_channels.values()))
 
 
-def _watchdog(server: Server) -> None:
-    """Reports to systemd as long as the server answers; a report by timer alone would hide a hang."""
+def _watchdog(server: Server, app: Flask) -> None:
+    """Reports to systemd as long as the server's loop turns and one of its threads gets an answer from the application.
+
+    Not through the port, which clients can keep busy; nor by a timer alone, which would hide a hang.
+    """
     interval = watchdog_seconds()
     if interval is None:
         return
-    host = ANY_ADDRESS.get(str(server.effective_host), str(server.effective_host))
     while True:
-        if _answers(host, int(server.effective_port)):
+        probe = Probe(app)
+        server.add_task(probe)
+        if probe.answered.wait(CHECK_SECONDS) and time.monotonic() - server.polled < CHECK_SECONDS:
             notify("WATCHDOG=1")
         time.sleep(interval / 4)
 
 
-def _answers(host: str, port: int) -> bool:
-    connection = http.client.HTTPConnection(host, port, timeout=CHECK_SECONDS)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+class Probe:
+    """A task for the server's threads, in waitress's form: asks the application whether it lives."""
+
+    def __init__(self, app: Flask) -> None:
+        self.answered = threading.Event()
+        self._client = app.test_client()
+
+    def service(self) -> None:
+        """Asks, in a thread of the server."""
+        if self._client.get("/health").status_code == http.HTTPStatus.OK:
+            self.answered.set()
+
+    def cancel(self) -> None:
+        """The server stops before it asked."""
+
+
+def _raise_file_limit() -> None:
+    """Each connection is an open file, and a body in flight another; shells allow 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < OPEN_FILES:
+        with contextlib.suppress(OSError, ValueError):
+            wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

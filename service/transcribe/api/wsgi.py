@@ -3,10 +3,14 @@ deadlines for clients that trickle their bytes, and a stop that lets running req
 
 import json
 import socket
+import sys
 import time
+from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 from flask import Flask
+from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
@@ -14,16 +18,22 @@ from waitress.task import ErrorTask
 from waitress.utilities import Error
 
 from transcribe import logs
-from transcribe.api.errors import FULL, ApiError, disk_full
+from transcribe.api.access import Access
+from transcribe.api.app import context_of
+from transcribe.api.errors import FULL, ApiError, busy, disk_full
+from transcribe.api.request_parser import RefusedError, RequestParser
 from transcribe.api.upload import ROOM_FOR_FIELDS
 from transcribe.config import Config
 
 SPARE_THREADS = 16  # for short requests, besides those that wait for transcripts
-CONNECTIONS = 1000
+CONNECTIONS = 1000  # at once; a further one takes the place of one that has not asked for anything
+CONNECTIONS_OF_ADDRESS = 400
 HEADER_BYTES = 32 * 1024
-HEADER_SECONDS = 30.0  # a request's headers must be here by then
+FIRST_BYTE_SECONDS = 5.0  # a new connection must have begun its request by then
+HEADER_SECONDS = 20.0  # and the request's headers must be here by then
 BODY_SECONDS = 60.0  # and its body too, plus a second for each SLOWEST_RATE bytes of it
 SLOWEST_RATE = 4096  # bytes a second
+UPLOADS_OF_KEY = 4  # unfinished uploads of a key may hold so many times the largest upload on disk
 LINGER_SECONDS = 10.0  # how long a refused client may go on sending
 LINGER_BYTES = 64 * 1024 * 1024  # and how much
 CODES = {400: "bad_request", 413: "request_too_large", 431: "headers_too_large", 501: "not_implemented"}
@@ -34,18 +44,27 @@ class JsonErrorTask(ErrorTask):  # type: ignore[misc]
 
     def execute(self) -> None:
         """Writes the error and closes the connection."""
-        found = self.request.error
-        message = "The request is larger than this server accepts." if found.code == 413 else f"{found.reason}."
-        error = ApiError(found.code, message, code=CODES.get(found.code))
-        if found.code == 507:
-            error = disk_full()
+        error = _api_error(self.request.error)
         body = json.dumps(error.body()).encode()
-        self.status = f"{found.code} {found.reason}"
-        self.response_headers.append(("Content-Type", "application/json"))
+        self.status = f"{error.status} {self.request.error.reason}"
+        headers = {"Content-Type": "application/json", "X-Request-Id": f"req_{uuid4().hex}", **error.headers}
+        origin = self.request.headers.get("ORIGIN")
+        headers |= self.channel.server.access.cors_headers(origin, None)
+        self.response_headers.extend(headers.items())
         self.set_close_on_finish()
         self.channel.refused = True
         self.content_length = len(body)
         self.write(body)
+
+
+def _api_error(found: Error) -> ApiError:
+    """OpenAI's form of an error that the server itself found."""
+    if isinstance(found, RefusedError):
+        return found.api_error
+    if found.code == InsufficientStorageError.code:
+        return disk_full()
+    message = "The request is larger than this server accepts." if found.code == 413 else f"{found.reason}."
+    return ApiError(found.code, message, code=CODES.get(found.code))
 
 
 class InsufficientStorageError(Error):  # type: ignore[misc]
@@ -65,12 +84,22 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     error_task_class = JsonErrorTask
     request: Any = None
     began: float | None = None
+    silent = True  # nothing has come in on it yet
     refused = False
     lingering: float | None = None  # since when
     ignored = 0  # bytes read since then
 
+    def parser_class(self, adjustments: Adjustments) -> RequestParser:
+        """Makes the parser of the next request."""
+        return RequestParser(adjustments, self.server.admit)
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.opened = time.monotonic()
+        super().__init__(*arguments, **options)
+
     def received(self, data: bytes) -> bool:
         """Takes in bytes; a full disk is answered like any other error."""
+        self.silent = False
         try:
             taken = bool(super().received(data))
         except OSError as error:
@@ -95,7 +124,10 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.handle_close()
 
     def handle_close(self) -> None:
-        """Closes the connection; after a refusal only its sending half at first."""
+        """Closes the connection; after a refusal only its sending half at first. One round of the loop may call it more
+        than once."""
+        if self.socket is None:
+            return
         if self.refused and self.lingering is None:
             try:
                 self.socket.shutdown(socket.SHUT_WR)
@@ -104,13 +136,38 @@ class Channel(HTTPChannel):  # type: ignore[misc]
                 return
             self.lingering, self.will_close = time.monotonic(), False
             return
+        unfinished, self.request = self.request, None
+        if unfinished is not None:
+            unfinished.close()  # the file that holds its body
         super().handle_close()
+
+    def handle_error(self) -> None:
+        """Closes the connection whose handling raised the exception at hand; never raises one itself."""
+        logs.failure("connection_failed", sys.exception() or RuntimeError())
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Closes the connection without ceremony."""
+        self.refused = False
+        try:
+            self.handle_close()
+        except Exception as error:  # whatever it is, it must not end the loop that all connections share
+            logs.failure("connection_not_closed", error)
+            self._map.pop(self._fileno, None)
+            self.server.active_channels.pop(self._fileno, None)
+
+    @property
+    def idle(self) -> bool:
+        """Has no request under way: it asked for nothing yet, or has its answer."""
+        return not self.requests and (self.request is None or not self.request.headers_finished)
 
     def late(self, now: float) -> bool:
         """The client takes longer than any honest line would."""
         if self.lingering is not None:
             return now - self.lingering > LINGER_SECONDS
-        if self.began is None or self.request is None:
+        if self.request is None:
+            return self.silent and now - self.opened > FIRST_BYTE_SECONDS
+        if self.began is None:
             return False
         if not self.request.headers_finished:
             return now - self.began > HEADER_SECONDS
@@ -123,13 +180,81 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
 
     channel_class = Channel
 
+    def __init__(self, app: Flask, config: Config, adjustments: Adjustments) -> None:
+        shared = context_of(app)
+        self.access = Access(shared.keys, config.cors.origins)
+        self.upload_bytes = config.limits.upload_bytes
+        self.polled = time.monotonic()
+        super().__init__(app, adj=adjustments)
+
+    def run(self) -> None:
+        """Serves until SystemExit. An exception in the loop costs the connection that raised it, and no other."""
+        try:
+            while self._map:
+                try:
+                    wasyncore.poll2(self.adj.asyncore_loop_timeout, self._map)
+                except Exception as error:
+                    logs.failure("server_loop_failed", error)
+                    self._drop_broken()
+        except (SystemExit, KeyboardInterrupt):
+            self.task_dispatcher.shutdown()
+
+    def readable(self) -> bool:
+        """Asked in every round of the loop, which the watchdog wants to see turning."""
+        self.polled = time.monotonic()
+        return bool(super().readable())
+
+    def handle_accept(self) -> None:
+        """Lets a connection in; where there are too many, the one that has been idle for longest makes room."""
+        known = set(self.active_channels)
+        super().handle_accept()
+        for number in set(self.active_channels) - known:
+            self._make_room(self.active_channels[number])
+
+    def admit(self, request: RequestParser) -> str:
+        """The name of the client's key, before its body is taken in. Raises ApiError."""
+        path = "/" + request.path.lstrip("/")
+        if not path.startswith("/v1/") and (request.chunked or request.content_length > HEADER_BYTES):
+            raise ApiError(413, "Nothing at this URL takes a body.", code=CODES[413])
+        found = self.access.check(
+            path,
+            host=request.header("Host"),
+            origin=request.header("Origin"),
+            authorization=request.header("Authorization"),
+        )
+        under_way = sum(other.body_bytes_received for other in self._unfinished() if other.key_id == found)
+        if under_way > UPLOADS_OF_KEY * self.upload_bytes:
+            message = "Too much is being uploaded with this API key; wait for an upload to end."
+            raise busy(429, message, "rate_limit_exceeded", seconds=10)
+        return found
+
+    def _unfinished(self) -> Iterator[RequestParser]:
+        return (channel.request for channel in list(self.active_channels.values()) if channel.request is not None)
+
+    def _make_room(self, newcomer: Channel) -> None:
+        others = [channel for channel in self.active_channels.values() if channel is not newcomer]
+        same = [channel for channel in others if channel.addr[0] == newcomer.addr[0]]
+        if len(same) < CONNECTIONS_OF_ADDRESS and len(others) < CONNECTIONS:
+            return
+        crowd = same if len(same) >= CONNECTIONS_OF_ADDRESS else others
+        idle = [channel for channel in crowd if channel.idle]
+        (min(idle, key=lambda channel: channel.last_activity) if idle else newcomer).abandon()
+
+    def _drop_broken(self) -> None:
+        """Closes the connections that cannot say what they wait for, which would stop the loop again."""
+        for channel in list(self.active_channels.values()):
+            try:
+                channel.readable(), channel.writable(), channel.socket.fileno()
+            except Exception:
+                channel.abandon()
+
     def maintenance(self, now: float) -> None:
         """Closes idle connections and late ones."""
         super().maintenance(now)
         moment = time.monotonic()
         late = [channel for channel in list(self.active_channels.values()) if channel.late(moment)]
         for channel in late:
-            channel.will_close = True
+            channel.abandon()
         if late:
             logs.warning("slow_clients_dropped", connections=len(late))
 
@@ -140,7 +265,7 @@ def create_server(app: Flask, config: Config, **changes: Any) -> Server:
         "host": config.host,
         "port": config.port,
         "threads": config.limits.waiting_requests + SPARE_THREADS,
-        "connection_limit": CONNECTIONS,
+        "connection_limit": 2 * CONNECTIONS,  # never reached: the server makes room
         "backlog": 1024,
         "asyncore_use_poll": True,  # select() ends at 1024 descriptors
         "channel_request_lookahead": 1,  # lets a waiting request see that its client has left
@@ -152,4 +277,4 @@ def create_server(app: Flask, config: Config, **changes: Any) -> Server:
         "clear_untrusted_proxy_headers": True,
         **changes,
     }
-    return Server(app, adj=Adjustments(**options))
+    return Server(app, config, Adjustments(**options))

@@ -36,7 +36,7 @@ def _answer(read: Callable[[Context], Params]) -> Response:
     shared = context()
     shared.refuse_while_draining()
     with ExitStack() as stack:
-        stack.enter_context(shared.slot())
+        stack.enter_context(shared.waiting_place())
         params = read(shared)
         refuse_without_worker(shared)
         job = submit(params, detached=False)
@@ -45,7 +45,7 @@ def _answer(read: Callable[[Context], Params]) -> Response:
             done = until_over(shared, job)
             return written(answer_of(shared, done, params), params.response_format)
         response = _streamed(shared, job, params)
-        response.call_on_close(stack.pop_all().close)  # the slot is held until the stream ends
+        response.call_on_close(stack.pop_all().close)  # the place is held until the stream ends
         return response
 
 

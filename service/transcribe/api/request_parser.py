@@ -1,0 +1,64 @@
+"""waitress's parser of requests, with bounds on what it keeps, and with a say before a body is taken in."""
+
+from collections.abc import Callable
+from typing import Any
+
+from waitress.adjustments import Adjustments
+from waitress.parser import HTTPRequestParser
+from waitress.receiver import ChunkedReceiver
+from waitress.utilities import BadRequest, Error
+
+from transcribe.api.errors import ApiError
+
+CHUNK_SIZE_LINE = 256  # bytes of a chunk's size line; one that never ends is searched again with every read
+TRAILER_BYTES = 8192
+
+Admit = Callable[["RequestParser"], str]
+
+
+class RefusedError(Error):  # type: ignore[misc]
+    """A request that the server refuses by its head."""
+
+    def __init__(self, reason: ApiError) -> None:
+        super().__init__(reason.message)
+        self.code, self.reason, self.api_error = reason.status, "Refused", reason
+
+
+class RequestParser(HTTPRequestParser):  # type: ignore[misc]
+    """One request as it comes in. `key_id` names its client once its head is here; see Access."""
+
+    key_id: str | None = None
+
+    def __init__(self, adjustments: Adjustments, admit: Admit) -> None:
+        super().__init__(adjustments)
+        self._admit = admit
+
+    def received(self, data: bytes) -> int:
+        """Takes in bytes and returns how many; `error` and `completed` are set for a request that is refused."""
+        taken: int = super().received(data)
+        if self.body_rcv is not None and self.error is None:
+            if self.key_id is None:
+                self._decide()
+            self._bound_chunks(self.body_rcv)
+        return taken
+
+    def header(self, name: str) -> str | None:
+        """A header's value; None if it was not sent."""
+        found: str | None = self.headers.get(name.upper().replace("-", "_"))
+        return found
+
+    def _decide(self) -> None:
+        try:
+            self.key_id = self._admit(self)
+        except ApiError as reason:
+            self._refuse(RefusedError(reason))
+
+    def _bound_chunks(self, receiver: Any) -> None:
+        if not isinstance(receiver, ChunkedReceiver) or self.completed:
+            return
+        if len(receiver.control_line) > CHUNK_SIZE_LINE or len(receiver.trailer) > TRAILER_BYTES:
+            self._refuse(BadRequest("A chunk's size line or the trailer is too long"))
+
+    def _refuse(self, error: Error) -> None:
+        self.error, self.completed = error, True
+        self.expect_continue = False  # the client must not be told to send its body
