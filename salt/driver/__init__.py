@@ -1,1 +1,5 @@
-"""What a machine does with its parameters: bake itself, or prove that it is what was baked. Standard library only."""
+"""The driver: the program on the machine that drives a bake, or proves that an image works. Standard library only.
+
+It is not the NVIDIA driver. cloud-init's bootstrap starts it; it installs Salt, applies the states, verifies, seals,
+and reports each step to the launcher, which waits on another computer.
+"""

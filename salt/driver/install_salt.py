@@ -1,4 +1,4 @@
-"""From a plain machine to one with Salt: what must be there before the first state can be applied."""
+"""Installs Salt on a plain machine, before the first state can be applied."""
 
 import shutil
 import subprocess
@@ -30,7 +30,7 @@ def install_salt(source: Path, say: Callable[[str], None]) -> None:
 
 
 def run(command: list[str], say: Callable[[str], None] = lambda line: None, *, check: bool = True) -> int:
-    """Run a command, telling each line that it writes to stderr; returns its exit code.
+    """Run a command and pass each line of its stderr to `say`; returns its exit code.
 
     Raises DriverError with its last line if it fails and `check` is true.
     """
@@ -47,7 +47,7 @@ def run(command: list[str], say: Callable[[str], None] = lambda line: None, *, c
 
 
 def _python() -> str:
-    """The system's own Python; what runs this driver."""
+    """The system's own Python, which also runs this driver."""
     found = shutil.which("python3")
     if found is None:
         raise DriverError("python3 is not installed")

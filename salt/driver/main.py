@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Runs a machine's errand and reports it. Success leaves the machine up for the launcher; failure powers it
-off, unless it is to be kept.
+"""The driver: bakes or verifies the machine it runs on, as its parameters say, and reports to the launcher.
+
+A success leaves the machine running for the launcher; a failure powers it off, unless it is to be kept.
 
 main.py --parameters FILE
 """
@@ -14,8 +15,8 @@ from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from driver import parameters, phases, salt_call, upload
-from driver.parameters import DriverError, Parameters
+from driver import phases, salt_call, upload
+from driver.parameters import BAKE, DriverError, Parameters, load, secrets
 from driver.report import FAILURE, SUCCESS, Report, marker
 
 UNITS = ("transcribe-bake", "transcribe-api", "transcribe-worker", "cloud-final")
@@ -29,56 +30,56 @@ def main(arguments: list[str] | None = None) -> int:
     path = parser.parse_args(arguments).parameters
     signal.signal(signal.SIGTERM, _deadline)
     try:
-        told = parameters.load(path, phases.SOURCE / "payload.sha256")
+        parameters = load(path, phases.SOURCE / "payload.sha256")
     except DriverError as error:
         upload.console(f"transcribe-bake: {error}")
         _power_off()
         return 1
     report = Report()
-    reason = _run(told, report)
+    reason = _run(parameters, report)
     verdict = FAILURE if reason else SUCCESS
-    _deliver(told, report, verdict, reason)
-    if reason and told.keep:
+    _deliver(parameters, report, verdict, reason)
+    if reason and parameters.keep:
         upload.console("transcribe-bake: kept to be looked at, until the deadline")
     elif reason:
         _power_off()
     return int(bool(reason))
 
 
-def _run(told: Parameters, report: Report) -> str:
-    """Do the errand; returns why it failed, nothing if it did not."""
-    errand = phases.Errand(told, report, upload.Progress(told))
+def _run(parameters: Parameters, report: Report) -> str:
+    """Run all phases; returns why one failed, '' if none did."""
+    runner = phases.PhaseRunner(parameters, report, upload.Progress(parameters))
     try:
-        if told.mode == parameters.BAKE:
-            errand.bake()
+        if parameters.mode == BAKE:
+            runner.bake()
         else:
-            errand.verify()
+            runner.verify()
     except DriverError as error:
-        return f"{errand.phase}: {error}"
-    except Exception as error:  # a defect of the driver must be heard of as well
-        return f"{errand.phase}: {type(error).__name__}: {error}"
+        return f"{runner.phase}: {error}"
+    except Exception as error:  # a bug in the driver must be reported as well
+        return f"{runner.phase}: {type(error).__name__}: {error}"
     return ""
 
 
-def _deliver(told: Parameters, report: Report, verdict: str, reason: str) -> None:
-    """Log, report and console line, in this order: the launcher acts on the report."""
+def _deliver(parameters: Parameters, report: Report, verdict: str, reason: str) -> None:
+    """Upload the log, then the report, on which the launcher acts; then print the console line."""
     print(f"verdict: {verdict} {reason}", flush=True)
-    document = report.document(told, verdict, reason)
-    for what, url, data in (("log", told.log_url, _log(told)), ("report", told.report_url, document)):
+    document = report.document(parameters, verdict, reason)
+    for what, url, data in (("log", parameters.log_url, _log(parameters)), ("report", parameters.report_url, document)):
         try:
             upload.put(url, data)
         except DriverError as error:
             print(f"{what}: {error}", flush=True)
-    upload.console(marker(told, verdict, document))
+    upload.console(marker(parameters, verdict, document))
 
 
-def _log(told: Parameters) -> bytes:
-    """What happened here, without the launcher's secrets."""
+def _log(parameters: Parameters) -> bytes:
+    """The journal and Salt's log, with the launcher's secrets masked."""
     command = ["journalctl", "--no-pager", "--boot", f"--lines={LOG_LINES}", *(f"--unit={unit}" for unit in UNITS)]
     journal = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace").stdout
     salt = salt_call.LOG.read_text(errors="replace") if salt_call.LOG.exists() else ""
     text = f"===== journal =====\n{journal}\n===== salt =====\n{salt}"
-    for secret in parameters.secrets(told):
+    for secret in secrets(parameters):
         text = text.replace(secret, "***")
     return text.encode()[-upload.LOG_BYTES :]
 

@@ -1,4 +1,4 @@
-"""parameters.json: who this machine is to the launcher, and where its answers go."""
+"""parameters.json: which machine of which bake this is, and where its report, progress and log are uploaded to."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ class DriverError(Exception):
 
 
 @dataclass(frozen=True)
-class Audio:
+class SampleAudio:
     """A recording to transcribe on the finished image."""
 
     url: str = field(repr=False)
@@ -24,7 +24,7 @@ class Audio:
 
 @dataclass(frozen=True)
 class Parameters:
-    """What the launcher told this machine. The URLs are signed, so they are never printed."""
+    """What the launcher wrote into this machine's user-data. The URLs are signed, so they are never printed."""
 
     build_id: str
     nonce: str = field(repr=False)
@@ -33,33 +33,33 @@ class Parameters:
     progress_url: str = field(repr=False)
     log_url: str = field(repr=False)
     payload_sha256: str
-    audio: Audio | None
-    origin: Mapping[str, Any]  # what the image's manifest is to say of where it comes from
-    keep: bool = False  # on a failure the machine stays up, to be looked at until its deadline
+    audio: SampleAudio | None
+    origin: Mapping[str, Any]  # for the image's manifest: where the image comes from
+    keep: bool = False  # after a failure the machine stays up for inspection, until its deadline
 
 
 def load(path: Path, payload_file: Path) -> Parameters:
-    """The parameters in `path`, and the digest of the payload that this machine was made from.
+    """The parameters in `path`, with the digest of the payload that this machine was made from.
 
-    A bake has it from the launcher, an image from `payload_file`. Raises DriverError.
+    A bake gets the digest from the launcher, an image from `payload_file`. Raises DriverError.
     """
     try:
-        told = json.loads(path.read_text())
-        mode = told["mode"]
+        document = json.loads(path.read_text())
+        mode = document["mode"]
         if mode not in (BAKE, VERIFY):
             raise DriverError(f"{path}: mode is {mode!r}, neither {BAKE} nor {VERIFY}")
-        audio = told.get("audio")
+        audio = document.get("audio")
         return Parameters(
-            build_id=told["build_id"],
-            nonce=told["nonce"],
+            build_id=document["build_id"],
+            nonce=document["nonce"],
             mode=mode,
-            report_url=told["report_url"],
-            progress_url=told["progress_url"],
-            log_url=told["log_url"],
-            payload_sha256=told["payload"]["sha256"] if mode == BAKE else _digest(payload_file),
-            audio=Audio(url=audio["url"], language=audio["language"], suffix=audio["suffix"]) if audio else None,
-            origin=told.get("origin", {}),
-            keep=told.get("keep") is True,
+            report_url=document["report_url"],
+            progress_url=document["progress_url"],
+            log_url=document["log_url"],
+            payload_sha256=document["payload"]["sha256"] if mode == BAKE else _digest(payload_file),
+            audio=SampleAudio(url=audio["url"], language=audio["language"], suffix=audio["suffix"]) if audio else None,
+            origin=document.get("origin", {}),
+            keep=document.get("keep") is True,
         )
     except OSError as error:
         raise DriverError(f"{path}: {error.strerror}") from None
@@ -70,7 +70,7 @@ def load(path: Path, payload_file: Path) -> Parameters:
 
 
 def secrets(parameters: Parameters) -> list[str]:
-    """What must be on no disk when the machine becomes an image."""
+    """What must not be on the disk when the machine becomes an image."""
     return [parameters.nonce, parameters.report_url, parameters.progress_url, parameters.log_url]
 
 
@@ -78,4 +78,4 @@ def _digest(path: Path) -> str:
     try:
         return path.read_text().strip()
     except FileNotFoundError:
-        return ""  # the launcher will say that the digest differs
+        return ""  # the launcher then reports that the digest differs

@@ -1,4 +1,4 @@
-"""The two errands of a machine: to bake itself, and to prove what it is. Each reads as the list of its phases."""
+"""What the driver does: bake this machine, or verify a machine started from an image. Each is a list of phases."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from driver import install_salt, salt_call, salt_output, systemd, upload
-from driver.parameters import Audio, DriverError, Parameters
+from driver.parameters import DriverError, Parameters, SampleAudio
 from driver.report import Report
 
 SOURCE = Path("/srv/transcribe")
@@ -16,8 +16,8 @@ AUDIO = Path("/run/transcribe-bake/audio")
 SEAL = "transcribe.seal"
 
 
-class Errand:
-    """One errand, the report it fills, and whom it tells where it is."""
+class PhaseRunner:
+    """Runs the phases, fills `report` and sends progress to the launcher."""
 
     def __init__(self, parameters: Parameters, report: Report, progress: upload.Progress) -> None:
         self.parameters = parameters
@@ -26,7 +26,7 @@ class Errand:
         self._progress = progress
 
     def bake(self) -> None:
-        """From a plain machine to a sealed one; raises DriverError at the first thing that is not right."""
+        """From a plain machine to a sealed one; raises DriverError at the first failure."""
         with self._phase("install Salt"):
             install_salt.install_salt(SOURCE, self._say)
         with self._phase("compile states"):
@@ -41,11 +41,11 @@ class Errand:
         with self._phase("manifest"):
             self._write_manifest()
         with self._phase("seal"):
-            check(salt_call.apply(salt_output.Plan({}), self._tell, SEAL), "the seal")
+            check(salt_call.apply(salt_output.HighstatePlan({}), self._show, SEAL), "the seal")
         os.sync()  # a spot machine cannot be stopped: its image is made while it runs
 
     def verify(self) -> None:
-        """What a machine that was started from an image must show; raises DriverError."""
+        """Prove that a machine started from an image is what was baked; raises DriverError."""
         with self._phase("boot to ready"):
             self.report.boot_to_ready_seconds = systemd.wait_ready()
         with self._phase("compile states"):
@@ -69,22 +69,22 @@ class Errand:
             yield
 
     def _say(self, text: str) -> None:
-        self._tell(text, 0, 0)
+        self._show(text, 0, 0)
 
-    def _tell(self, state: str, done: int, total: int) -> None:
-        self._progress.tell(self.phase, state, done, total)
+    def _show(self, state: str, done: int, total: int) -> None:
+        self._progress.update(self.phase, state, done, total)
 
-    def _apply(self, name: str, plan: salt_output.Plan) -> None:
-        result = salt_call.apply(plan, self._tell)
+    def _apply(self, name: str, plan: salt_output.HighstatePlan) -> None:
+        result = salt_call.apply(plan, self._show)
         self.report.salt[name] = result
         check(result, f"the {name} apply")
 
     def _verify(self) -> None:
         found = salt_call.call("transcribe.verify")
         if not isinstance(found, dict) or not found.get("checks"):
-            raise DriverError(f"transcribe.verify answers nonsense: {str(found)[:300]}")
+            raise DriverError(f"transcribe.verify returned no checks: {str(found)[:300]}")
         self.report.checks, self.report.clip, self.report.facts = found["checks"], found["clip"], found["facts"]
-        failed = [f"{told['name']}: {told['detail']}" for told in found["checks"] if told["verdict"] != "pass"]
+        failed = [f"{check['name']}: {check['detail']}" for check in found["checks"] if check["verdict"] != "pass"]
         if failed:
             raise DriverError(f"{len(failed)} of {len(found['checks'])} checks failed: {'; '.join(failed)}")
 
@@ -92,7 +92,7 @@ class Errand:
         origin = {**self.parameters.origin, "payload_sha256": self.parameters.payload_sha256}
         self.report.manifest = _manifest(salt_call.call("transcribe_manifest.write", f"origin={json.dumps(origin)}"))
 
-    def _transcribe(self, audio: Audio) -> None:
+    def _transcribe(self, audio: SampleAudio) -> None:
         path = AUDIO.with_suffix(audio.suffix)
         upload.get(audio.url, path)
         arguments = (str(path), f"language={audio.language}")
@@ -118,7 +118,7 @@ def check(result: dict[str, Any], what: str) -> None:
 
 
 def refuse_changes(result: dict[str, Any]) -> None:
-    """Raises DriverError if an apply changed anything on a machine that should have been right."""
-    changed = [told["id"] for told in result["results"] if told["changed"]]
+    """Raises DriverError if an apply changed anything on a machine that should already be converged."""
+    changed = [state["id"] for state in result["results"] if state["changed"]]
     if changed:
         raise DriverError(f"an apply must change nothing here, but it changed {len(changed)}: {', '.join(changed)}")

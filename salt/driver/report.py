@@ -1,4 +1,4 @@
-"""The report of a machine: one JSON document, and the console line that vouches for it."""
+"""The machine's report: one JSON document, and the console line that confirms it."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ SUCCESS, FAILURE = "success", "failure"
 
 @dataclass
 class Report:
-    """What is known so far; a failure reports as much of it as there is."""
+    """What is known so far; after a failure the report is sent as far as it got."""
 
     phases: list[dict[str, Any]] = field(default_factory=list)
     salt: dict[str, Any] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Report:
 
     def document(self, parameters: Parameters, verdict: str, reason: str = "") -> bytes:
         """The report as it is sent."""
-        told = {
+        document = {
             "schema": SCHEMA,
             "build_id": parameters.build_id,
             "nonce": parameters.nonce,
@@ -56,10 +56,10 @@ class Report:
             "facts": self.facts,
             "manifest": self.manifest,
         }
-        return json.dumps(told, indent=1).encode()
+        return json.dumps(document, indent=1).encode()
 
 
 def marker(parameters: Parameters, verdict: str, document: bytes) -> str:
-    """The second channel: a line on the console, which names the report by its digest."""
+    """The second channel: a line on the console with the report's digest, so that a forged report is noticed."""
     digest = hashlib.sha256(document).hexdigest()
     return f"{MARKER} {parameters.build_id} {parameters.nonce} {verdict} {digest}"

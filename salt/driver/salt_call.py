@@ -1,4 +1,4 @@
-"""Runs salt-call and follows its log; whether it succeeded is read from what it answers, never from its exit code."""
+"""Runs salt-call and follows its log. Success is read from its JSON output, never from its exit code."""
 
 import os
 import subprocess
@@ -11,13 +11,13 @@ from typing import Any, TextIO
 from driver import salt_output
 
 LOG = Path("/run/transcribe-bake/salt.log")
-LOOK_SECONDS = 0.2  # between looks at the log
+POLL_SECONDS = 0.2  # between reads of the log
 # A machine that is being baked is thrown away if it crashes, so dpkg need not wait for the disk after each file.
 ENVIRONMENT = {"DPKG_FORCE": "unsafe-io", "DEBIAN_FRONTEND": "noninteractive"}
 
 
 def call(*arguments: str, on_line: Callable[[str], None] = lambda line: None) -> Any:
-    """What `salt-call ARGUMENTS` answers; `on_line` sees the log grow. Raises DriverError if it answers nothing."""
+    """What `salt-call ARGUMENTS` returns; `on_line` gets each new line of the log. Raises DriverError."""
     LOG.parent.mkdir(mode=0o700, exist_ok=True)
     command = ["salt-call", "--out=json", "--log-level=quiet", f"--log-file={LOG}", "--log-file-level=info"]
     scratch = tempfile.TemporaryFile
@@ -32,7 +32,7 @@ def call(*arguments: str, on_line: Callable[[str], None] = lambda line: None) ->
         )
         try:
             while process.poll() is None:
-                time.sleep(LOOK_SECONDS)
+                time.sleep(POLL_SECONDS)
                 for line in _lines(log):
                     on_line(line)
         finally:
@@ -43,15 +43,15 @@ def call(*arguments: str, on_line: Callable[[str], None] = lambda line: None) ->
         return salt_output.local(output.read(), errors.read())
 
 
-def plan() -> salt_output.Plan:
+def plan() -> salt_output.HighstatePlan:
     """What an apply would run; raises DriverError if the states do not compile."""
     return salt_output.plan(call("state.show_highstate"))
 
 
-def apply(what: salt_output.Plan, on_state: Callable[[str, int, int], None], *states: str) -> dict[str, Any]:
+def apply(what: salt_output.HighstatePlan, on_state: Callable[[str, int, int], None], *states: str) -> dict[str, Any]:
     """Apply the highstate, or only `states`, and return the result as the report has it.
 
-    `on_state` is told the state that runs, how many are done, and how many there are. Raises DriverError.
+    `on_state(state, done, total)` is called as states begin. Raises DriverError.
     """
     follower = salt_output.Follower(what)
 
@@ -65,7 +65,7 @@ def apply(what: salt_output.Plan, on_state: Callable[[str, int, int], None], *st
 
 
 def _lines(log: TextIO) -> Iterator[str]:
-    """The whole lines that were written since the last look."""
+    """The complete lines that were written since the last read."""
     while True:
         at = log.tell()
         line = log.readline()

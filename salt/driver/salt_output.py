@@ -17,7 +17,7 @@ SEPARATOR = "_|-"  # between the parts of a result's key: module, id, name, func
 
 
 @dataclass(frozen=True)
-class Plan:
+class HighstatePlan:
     """The states that an apply will run: the id of each, by module and name."""
 
     ids: Mapping[tuple[str, str], str]
@@ -30,14 +30,14 @@ class Plan:
 
 @dataclass
 class Follower:
-    """Where an apply is, from the lines of its log."""
+    """How far an apply is, from the lines of its log."""
 
-    plan: Plan
+    plan: HighstatePlan
     seen: list[str] = field(default_factory=list)  # ids, the last one running
     detail: str = ""
 
     def read(self, line: str) -> bool:
-        """Take in one line; returns whether it said something new."""
+        """Read one line; returns whether it changed `state`."""
         if match := EXECUTING.search(line):
             name = self.plan.ids.get((match["module"], match["name"]), match["name"])
             self.detail = ""
@@ -51,7 +51,7 @@ class Follower:
 
     @property
     def state(self) -> str:
-        """The state that is running, and what it says of its own progress."""
+        """The state that is running, with its own progress if it reports any."""
         return f"{self.seen[-1]} {self.detail}".rstrip() if self.seen else ""
 
     @property
@@ -61,7 +61,7 @@ class Follower:
 
 
 def local(text: str, errors: str = "") -> Any:
-    """What salt-call answered with --out=json; raises DriverError, with the end of `errors`, if that is no answer."""
+    """What salt-call printed with --out=json; raises DriverError, with the end of `errors`, if that is no result."""
     try:
         return json.loads(text[text.index("{") :])["local"]
     except (ValueError, KeyError, TypeError):
@@ -69,7 +69,7 @@ def local(text: str, errors: str = "") -> Any:
         raise DriverError(f"salt-call gave no answer: {words[-400:] or 'no output'}") from None
 
 
-def plan(highstate: Any) -> Plan:
+def plan(highstate: Any) -> HighstatePlan:
     """The plan in the answer of state.show_highstate; raises DriverError if the states do not compile."""
     if not isinstance(highstate, dict) or not highstate:
         raise DriverError(f"the states do not compile: {_problem(highstate)}")
@@ -80,7 +80,7 @@ def plan(highstate: Any) -> Plan:
                 continue
             named = [item["name"] for item in arguments if isinstance(item, dict) and "name" in item]
             ids[module, str(named[0] if named else identity)] = identity
-    return Plan(ids)
+    return HighstatePlan(ids)
 
 
 def applied(answer: Any, seconds: float) -> dict[str, Any]:
@@ -91,18 +91,18 @@ def applied(answer: Any, seconds: float) -> dict[str, Any]:
     first = ordered[0][1].get("start_time", MIDNIGHT)
     results = [
         {
-            "id": told.get("__id__", key.split(SEPARATOR)[1]),
-            "result": told["result"],
-            "changed": bool(told.get("changes")),
-            "seconds": round(float(told.get("duration", 0)) / 1000, 3),
-            "began": _seconds_between(first, told.get("start_time", first)),
+            "id": state.get("__id__", key.split(SEPARATOR)[1]),
+            "result": state["result"],
+            "changed": bool(state.get("changes")),
+            "seconds": round(float(state.get("duration", 0)) / 1000, 3),
+            "began": _seconds_between(first, state.get("start_time", first)),
         }
-        for key, told in ordered
+        for key, state in ordered
     ]
     # Only True is a success: None is what a dry run answers.
     failed = [
-        {"id": result["id"], "comment": _line(told.get("comment"))}
-        for result, (_, told) in zip(results, ordered, strict=True)
+        {"id": result["id"], "comment": _line(state.get("comment"))}
+        for result, (_, state) in zip(results, ordered, strict=True)
         if result["result"] is not True
     ]
     changed = sum(result["changed"] for result in results)
@@ -110,9 +110,9 @@ def applied(answer: Any, seconds: float) -> dict[str, Any]:
 
 
 def _seconds_between(began: str, now: str) -> float:
-    """Seconds from one time of day to another, as Salt tells them: 23:59:59.250000; midnight may lie between."""
-    times = [time.fromisoformat(told) for told in (began, now)]
-    early, late = (told.hour * 3600 + told.minute * 60 + told.second + told.microsecond / 1e6 for told in times)
+    """Seconds from one time of day to another, in Salt's form 23:59:59.250000; midnight may lie between."""
+    times = map(time.fromisoformat, (began, now))
+    early, late = (at.hour * 3600 + at.minute * 60 + at.second + at.microsecond / 1e6 for at in times)
     return round((late - early) % DAY, 3)
 
 
@@ -125,7 +125,7 @@ def first_reason(result: Mapping[str, Any]) -> str:
 
 
 def _problem(answer: Any) -> str:
-    """Salt answers a list of messages, or one, where the states make no sense."""
+    """Where states do not compile, Salt returns one message or a list of them."""
     return _line("; ".join(map(str, answer)) if isinstance(answer, list) else answer)
 
 

@@ -1,4 +1,4 @@
-"""systemd, as far as the driver asks it: are the service's units up, and since when."""
+"""Queries to systemd: whether the service's units are active, and since when."""
 
 import subprocess
 import time
@@ -8,7 +8,7 @@ from driver.parameters import DriverError
 
 UNITS = ("transcribe-api.service", "transcribe-worker.service")
 READY_SECONDS = 900  # a model on a volume that is still being fetched from its snapshot loads slowly
-LOOK_SECONDS = 0.2
+POLL_SECONDS = 0.2
 
 
 def wait_ready() -> float:
@@ -23,9 +23,9 @@ def wait_ready() -> float:
             entered = [int(properties["ActiveEnterTimestampMonotonic"]) for properties in shown.values()]
             return round((max(entered) - boot_microseconds()) / 1e6, 3)
         if time.monotonic() > end:
-            states = ", ".join(f"{unit} is {told['ActiveState']}" for unit, told in waiting.items())
+            states = ", ".join(f"{unit} is {properties['ActiveState']}" for unit, properties in waiting.items())
             raise DriverError(f"not ready {READY_SECONDS} s after boot: {states}")
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def boot_microseconds() -> int:

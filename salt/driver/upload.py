@@ -1,4 +1,4 @@
-"""How a machine is heard: signed addresses to put its progress, log and report to, and the console."""
+"""How the machine reaches the launcher: uploads to signed URLs (progress, log, report), and the console."""
 
 import json
 import threading
@@ -57,7 +57,7 @@ def console(line: str) -> None:
 
 
 class Progress:
-    """Tells the launcher where the machine is, from a thread of its own: a slow network must not slow the bake."""
+    """Sends progress to the launcher from its own thread, so that a slow network does not slow the bake."""
 
     def __init__(self, parameters: Parameters) -> None:
         self._url = parameters.progress_url
@@ -68,8 +68,8 @@ class Progress:
         self._thread = threading.Thread(target=self._run, daemon=True, name="progress")
         self._thread.start()
 
-    def tell(self, phase: str, state: str = "", done: int = 0, total: int = 0) -> None:
-        """Note where the machine is now; it is sent soon, or overtaken by what comes after."""
+    def update(self, phase: str, state: str = "", done: int = 0, total: int = 0) -> None:
+        """Set the progress to send next; an update that was not sent yet is replaced."""
         with self._changed:
             self._latest = {"phase": phase, "state": state, "done": done, "total": total}
             self._changed.notify()

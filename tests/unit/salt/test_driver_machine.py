@@ -23,7 +23,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     monkeypatch.setattr(salt_call, "LOG", tmp_path / "run/salt.log")
-    monkeypatch.setattr(salt_call, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(salt_call, "POLL_SECONDS", 0.02)
 
     def write(name: str, script: str) -> None:
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")
@@ -40,10 +40,10 @@ def test_apply_follows_the_log_and_reads_the_answer(program: Program, tmp_path: 
         f'echo "$*" >{tmp_path}/arguments; echo "Executing state file.managed for [/a]" >>{log}; sleep 0.2\n'
         f"echo \"progress of venv: 1/2 torch\" >>{log}; sleep 0.2; echo noise >&2; echo '{answer}'; exit 2",
     )
-    told: list[tuple[str, int, int]] = []
-    plan = salt_output.Plan({("file", "/a"): "a", ("file", "/b"): "b"})
-    result = salt_call.apply(plan, lambda state, done, total: told.append((state, done, total)))
-    assert told == [("a", 0, 2), ("a 1/2 torch", 0, 2)]
+    shown: list[tuple[str, int, int]] = []
+    plan = salt_output.HighstatePlan({("file", "/a"): "a", ("file", "/b"): "b"})
+    result = salt_call.apply(plan, lambda state, done, total: shown.append((state, done, total)))
+    assert shown == [("a", 0, 2), ("a 1/2 torch", 0, 2)]
     assert (result["states"], result["changed"], result["failed"]) == (1, 1, [])
     arguments = (tmp_path / "arguments").read_text()
     assert arguments.endswith("state.apply\n")

@@ -1,4 +1,4 @@
-"""The driver's errands: what each must see before it calls a machine good."""
+"""The driver's bake and verification: what each must see before it calls a machine good."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from driver import install_salt, main, parameters, salt_call, salt_output, syste
 from driver.parameters import DriverError
 from driver.report import Report, marker
 
-TOLD = {
+PARAMETERS = {
     "build_id": "b-1",
     "nonce": "nonce-nonce",
     "mode": "bake",
@@ -33,7 +33,7 @@ VERIFIED = {
 
 def written(tmp_path: Path, **more: Any) -> Path:
     path = tmp_path / "parameters.json"
-    path.write_text(json.dumps({**TOLD, **more}))
+    path.write_text(json.dumps({**PARAMETERS, **more}))
     return path
 
 
@@ -43,8 +43,8 @@ def result(*, changed: tuple[str, ...] = (), failed: tuple[str, ...] = (), state
     return {"states": states, "changed": len(changed), "failed": failures, "seconds": 1.0, "results": results}
 
 
-class Machine:
-    """Stands in for everything that the driver would run; remembers the order."""
+class RecordedCalls:
+    """Stands in for everything that the driver would run; records the order."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.done: list[str] = []
@@ -53,13 +53,15 @@ class Machine:
         self.verified: Any = VERIFIED
         self.manifest: Any = {"schema": 1}
         monkeypatch.setattr(install_salt, "install_salt", lambda source, say: self.done.append("salt"))
-        monkeypatch.setattr(salt_call, "plan", lambda: salt_output.Plan({("file", "/a"): "a"}))
+        monkeypatch.setattr(salt_call, "plan", lambda: salt_output.HighstatePlan({("file", "/a"): "a"}))
         monkeypatch.setattr(salt_call, "apply", self._apply)
         monkeypatch.setattr(salt_call, "call", self._call)
         monkeypatch.setattr(systemd, "wait_ready", lambda: 4.5)
         monkeypatch.setattr(upload.Progress, "_run", lambda self: None)
 
-    def _apply(self, plan: salt_output.Plan, on_state: Callable[[str, int, int], None], *states: str) -> dict[str, Any]:
+    def _apply(
+        self, plan: salt_output.HighstatePlan, on_state: Callable[[str, int, int], None], *states: str
+    ) -> dict[str, Any]:
         self.done.append(f"apply {' '.join(states)}".strip())
         on_state("a", 0, 1)
         return self.seal if states else self.applies.pop(0)
@@ -70,15 +72,15 @@ class Machine:
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    return Machine(monkeypatch)
+def machine(monkeypatch: pytest.MonkeyPatch) -> RecordedCalls:
+    return RecordedCalls(monkeypatch)
 
 
 def run(tmp_path: Path, report: Report, **more: Any) -> str:
     return main._run(parameters.load(written(tmp_path, **more), tmp_path / "payload.sha256"), report)
 
 
-def test_bake_seals_last_and_only_when_all_is_right(machine: Machine, tmp_path: Path) -> None:
+def test_bake_seals_last_and_only_when_all_is_right(machine: RecordedCalls, tmp_path: Path) -> None:
     report = Report()
     assert run(tmp_path, report) == ""
     write = f'transcribe_manifest.write origin={{"git_commit": "1e10", "payload_sha256": "{"ab" * 32}"}}'
@@ -89,31 +91,31 @@ def test_bake_seals_last_and_only_when_all_is_right(machine: Machine, tmp_path: 
     assert report.salt["second"]["changed"] == 0
 
 
-def test_second_apply_that_changes_something_is_a_failure(machine: Machine, tmp_path: Path) -> None:
+def test_second_apply_that_changes_something_is_a_failure(machine: RecordedCalls, tmp_path: Path) -> None:
     machine.applies[1] = result(changed=("config-written",))
     assert "changed 1: config-written" in run(tmp_path, Report())
     assert "apply transcribe.seal" not in machine.done
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_failed_state_is_the_reason(machine: Machine, tmp_path: Path, which: int) -> None:
+def test_failed_state_is_the_reason(machine: RecordedCalls, tmp_path: Path, which: int) -> None:
     machine.applies[which] = result(failed=("model-cached",))
     assert "model-cached: broken" in run(tmp_path, Report())
     assert "transcribe.verify" not in machine.done
 
 
-def test_apply_without_states_is_a_failure(machine: Machine, tmp_path: Path) -> None:
+def test_apply_without_states_is_a_failure(machine: RecordedCalls, tmp_path: Path) -> None:
     machine.applies[0] = result(states=0)
     assert "ran no states" in run(tmp_path, Report())
 
 
 @pytest.mark.parametrize("answer", [{}, [], "oops", {"checks": []}])
-def test_verification_that_checked_nothing_is_a_failure(machine: Machine, tmp_path: Path, answer: Any) -> None:
+def test_verification_that_checked_nothing_is_a_failure(machine: RecordedCalls, tmp_path: Path, answer: Any) -> None:
     machine.verified = answer
-    assert "nonsense" in run(tmp_path, Report())
+    assert "no checks" in run(tmp_path, Report())
 
 
-def test_failed_check_is_named_and_reported(machine: Machine, tmp_path: Path) -> None:
+def test_failed_check_is_named_and_reported(machine: RecordedCalls, tmp_path: Path) -> None:
     machine.verified = {**VERIFIED, "checks": [{"name": "ready", "verdict": "fail", "detail": "503"}]}
     report = Report()
     assert "ready: 503" in run(tmp_path, report)
@@ -122,19 +124,19 @@ def test_failed_check_is_named_and_reported(machine: Machine, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("mode", ["bake", "verify"])
-def test_without_a_manifest_there_is_no_image(machine: Machine, tmp_path: Path, mode: str) -> None:
+def test_without_a_manifest_there_is_no_image(machine: RecordedCalls, tmp_path: Path, mode: str) -> None:
     machine.applies, machine.manifest = [result(), result()], "Passed invalid arguments"
     assert "no manifest: Passed invalid arguments" in run(tmp_path, Report(), mode=mode)
     assert "apply transcribe.seal" not in machine.done
 
 
-def test_failed_seal_is_a_failure(machine: Machine, tmp_path: Path) -> None:
+def test_failed_seal_is_a_failure(machine: RecordedCalls, tmp_path: Path) -> None:
     machine.seal = result(failed=("seal-asserted",))
     assert "seal-asserted" in run(tmp_path, Report())
 
 
 def test_defect_of_the_driver_is_reported_too(
-    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    machine: RecordedCalls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(salt_call, "plan", lambda: 1 / 0)
     assert "ZeroDivisionError" in run(tmp_path, Report())
@@ -142,22 +144,22 @@ def test_defect_of_the_driver_is_reported_too(
 
 @pytest.mark.parametrize(("keep", "powered_off"), [(False, True), (True, False)])
 def test_a_failure_powers_the_machine_off_unless_it_is_to_be_kept(
-    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool, powered_off: bool
+    machine: RecordedCalls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool, powered_off: bool
 ) -> None:
     commands: list[list[str]] = []
-    told: list[str] = []
+    console: list[str] = []
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("subprocess.run", lambda command, **_: commands.append(command))
     monkeypatch.setattr(main, "_log", lambda _: b"")
     monkeypatch.setattr(upload, "put", lambda *_: None)
-    monkeypatch.setattr(upload, "console", told.append)
+    monkeypatch.setattr(upload, "console", console.append)
     machine.seal = result(failed=("seal-apt",))
     assert main.main(["--parameters", str(written(tmp_path, keep=keep))]) == 1
     assert (["systemctl", "--no-block", "poweroff"] in commands) == powered_off
-    assert any("kept to be looked at" in line for line in told) == keep
+    assert any("kept to be looked at" in line for line in console) == keep
 
 
-def test_image_must_apply_without_a_change(machine: Machine, tmp_path: Path) -> None:
+def test_image_must_apply_without_a_change(machine: RecordedCalls, tmp_path: Path) -> None:
     (tmp_path / "payload.sha256").write_text("cd" * 32 + "\n")
     report = Report()
     machine.applies = [result()]
@@ -171,8 +173,8 @@ def test_image_must_apply_without_a_change(machine: Machine, tmp_path: Path) -> 
 
 def test_digest_of_an_image_is_its_own(tmp_path: Path) -> None:
     (tmp_path / "payload.sha256").write_text("cd" * 32 + "\n")
-    told = parameters.load(written(tmp_path, mode="verify", payload=None), tmp_path / "payload.sha256")
-    assert told.payload_sha256 == "cd" * 32
+    given = parameters.load(written(tmp_path, mode="verify", payload=None), tmp_path / "payload.sha256")
+    assert given.payload_sha256 == "cd" * 32
     assert parameters.load(written(tmp_path, mode="verify"), tmp_path / "none").payload_sha256 == ""
 
 
@@ -188,36 +190,36 @@ def test_bad_parameters_are_one_line(tmp_path: Path, text: str, reason: str) -> 
 
 
 def test_addresses_and_nonce_are_never_printed(tmp_path: Path) -> None:
-    told = parameters.load(written(tmp_path), tmp_path / "none")
-    assert not [secret for secret in parameters.secrets(told) if secret in repr(told)]
+    given = parameters.load(written(tmp_path), tmp_path / "none")
+    assert not [secret for secret in parameters.secrets(given) if secret in repr(given)]
 
 
 def test_console_line_vouches_for_the_report(tmp_path: Path) -> None:
-    told = parameters.load(written(tmp_path), tmp_path / "none")
-    document = Report().document(told, "failure", "why")
+    given = parameters.load(written(tmp_path), tmp_path / "none")
+    document = Report().document(given, "failure", "why")
     assert json.loads(document)["reason"] == "why"
     digest = hashlib.sha256(document).hexdigest()
-    assert marker(told, "failure", document) == f"TRANSCRIBE-BAKE b-1 nonce-nonce failure {digest}"
+    assert marker(given, "failure", document) == f"TRANSCRIBE-BAKE b-1 nonce-nonce failure {digest}"
 
 
 def test_progress_is_what_the_launcher_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: queue.Queue[dict[str, Any]] = queue.Queue()
     monkeypatch.setattr(upload, "put", lambda url, data, **_: sent.put(json.loads(data)))
     progress = upload.Progress(parameters.load(written(tmp_path), tmp_path / "none"))
-    progress.tell("first apply", "venv-synced", 3, 37)
+    progress.update("first apply", "venv-synced", 3, 37)
     message = sent.get(timeout=5)
     assert message.pop("seconds") >= 0
     assert message == {"build_id": "b-1", "phase": "first apply", "state": "venv-synced", "done": 3, "total": 37}
 
 
 def test_log_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = parameters.load(written(tmp_path), tmp_path / "none")
+    given = parameters.load(written(tmp_path), tmp_path / "none")
     log = tmp_path / "salt.log"
-    log.write_text(f"PUT {told.report_url} nonce {told.nonce}\n")
+    log.write_text(f"PUT {given.report_url} nonce {given.nonce}\n")
     monkeypatch.setattr(salt_call, "LOG", log)
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "journalctl").write_text("#!/bin/sh\necho journal\n")
     (tmp_path / "journalctl").chmod(0o755)
-    text = main._log(told).decode()
+    text = main._log(given).decode()
     assert "journal" in text
     assert re.search(r"PUT \*\*\* nonce \*\*\*", text)
