@@ -5,24 +5,23 @@ import hashlib
 import json
 import secrets
 import time
-import urllib.error
-import urllib.request
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-BRIEF = 10  # seconds for an answer that needs no model
+import requests
+
+SHORT = 10  # seconds for a response that needs no model
 LONG = 3600  # seconds for a transcript
-VISITOR = "this-machine"  # the name of the key that exists only while the machine looks at itself
+OWN_KEY = "this-machine"  # the name of the key that exists only while the machine checks itself
 REREAD = 1.2  # seconds after which the service has surely read the keys again
 
 __pillar__: dict[str, Any]
 
 
 def get(path: str) -> dict[str, Any]:
-    """The `status` (0: no answer) and `body` of a GET; an error is an answer as well."""
-    return _ask(urllib.request.Request(_address() + path), BRIEF)
+    """The `status` (0: no response) and `body` of a GET; an HTTP error is a response as well."""
+    return _send("GET", path, SHORT)
 
 
 def transcribe(path: str, language: str) -> dict[str, Any]:
@@ -30,18 +29,15 @@ def transcribe(path: str, language: str) -> dict[str, Any]:
     fields = {"model": __pillar__["transcribe"]["model"]["id"], "response_format": "verbose_json"}
     if language:
         fields["language"] = language
-    boundary = uuid.uuid4().hex
-    body = _multipart(boundary, fields, Path(path))
-    with _authorized() as headers:
-        headers["Content-Type"] = f"multipart/form-data; boundary={boundary}"
-        request = urllib.request.Request(f"{_address()}/v1/audio/transcriptions", data=body, headers=headers)
+    with _authorized() as headers, Path(path).open("rb") as file:
+        files = {"file": (f"audio{Path(path).suffix}", file)}
         began = time.monotonic()
-        answer = _ask(request, LONG)
+        response = _send("POST", "/v1/audio/transcriptions", LONG, headers=headers, data=fields, files=files)
         seconds = round(time.monotonic() - began, 3)
-    if answer["status"] != 200:
-        return {"error": f"HTTP {answer['status']}: {_line(answer['body'])}"}
-    told = json.loads(answer["body"])
-    return {"text": told["text"].strip(), "audio_seconds": told.get("duration"), "seconds": seconds}
+    if response["status"] != 200:
+        return {"error": f"HTTP {response['status']}: {' '.join(response['body'].split())[:300]}"}
+    result = json.loads(response["body"])
+    return {"text": result["text"].strip(), "audio_seconds": result.get("duration"), "seconds": seconds}
 
 
 def _address() -> str:
@@ -53,43 +49,31 @@ def _address() -> str:
 
 @contextlib.contextmanager
 def _authorized() -> Iterator[dict[str, str]]:
-    """The headers that let this machine in. Where keys are asked for, a random one is added for just as long.
+    """The headers that authorize this machine. Where keys are required, a random one exists while this is open.
 
-    If this is killed, its digest stays behind until the next look, and nobody has the key to it.
+    If this process is killed, the key's digest stays in the file until the next check; nobody knows the key itself.
     """
     name = __pillar__["transcribe"]["auth"]["keys_file"]
     if not name:
         yield {}
         return
     path, key = Path(name), secrets.token_urlsafe(32)
-    others = [line for line in path.read_text().splitlines() if not line.startswith(f"{VISITOR} ")]
+    others = [line for line in path.read_text().splitlines() if not line.startswith(f"{OWN_KEY} ")]
     try:
-        path.write_text("\n".join([*others, f"{VISITOR} {hashlib.sha256(key.encode()).hexdigest()}"]) + "\n")
+        path.write_text("\n".join([*others, f"{OWN_KEY} {hashlib.sha256(key.encode()).hexdigest()}"]) + "\n")
         time.sleep(REREAD)
         yield {"Authorization": f"Bearer {key}"}
     finally:
         path.write_text("".join(f"{line}\n" for line in others))
 
 
-def _multipart(boundary: str, fields: dict[str, str], path: Path) -> bytes:
-    """A form (RFC 7578) of these fields and one file."""
-    head = f'--{boundary}\r\nContent-Disposition: form-data; name="'
-    text = "".join(f'{head}{name}"\r\n\r\n{value}\r\n' for name, value in fields.items())
-    file = f'{head}file"; filename="audio{path.suffix}"\r\nContent-Type: application/octet-stream\r\n\r\n'
-    return (text + file).encode() + path.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
-
-
-def _ask(request: urllib.request.Request, seconds: int) -> dict[str, Any]:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never by way of a proxy
-    try:
-        with opener.open(request, timeout=seconds) as answer:
-            return {"status": answer.status, "body": answer.read().decode(errors="replace")}
-    except urllib.error.HTTPError as error:
-        with error:
-            return {"status": error.code, "body": error.read().decode(errors="replace")}
-    except OSError as error:
-        return {"status": 0, "body": str(getattr(error, "reason", error))}
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())[:300]
+def _send(method: str, path: str, seconds: int, **content: Any) -> dict[str, Any]:
+    with requests.Session() as session:
+        session.trust_env = False  # no proxy, no .netrc
+        try:
+            response = session.request(method, _address() + path, timeout=seconds, **content)
+        except requests.Timeout:
+            return {"status": 0, "body": f"no response within {seconds} s"}
+        except requests.ConnectionError:
+            return {"status": 0, "body": f"no connection to {_address()}"}
+    return {"status": response.status_code, "body": response.content.decode(errors="replace")}

@@ -1,4 +1,4 @@
-"""What this machine is made of, down to single packages and files: what an image's manifest says."""
+"""The manifest of an image: what this machine consists of, down to single packages and files."""
 
 import hashlib
 import json
@@ -48,7 +48,7 @@ def collect() -> Document:
 
 
 def write(origin: Document) -> Document:
-    """Put the manifest, with what the launcher alone knows in `origin`, beside the service, and return it."""
+    """Write manifest.json, with `origin` as the launcher gave it, and return it."""
     found = {**collect(), "origin": origin}
     path = Path(__pillar__["transcribe"]["root"], "manifest.json")
     scratch = path.with_suffix(".new")
@@ -82,8 +82,8 @@ def _python_package(found: Distribution) -> Document:
 
 def _license(metadata: Document) -> str | None:
     """The expression of PEP 639, or what came before it where that is a name and not the text itself."""
-    told = metadata.get("license_expression") or metadata.get("license") or ""
-    return told if 0 < len(told) < 80 and "\n" not in told else None
+    name: str = metadata.get("license_expression") or metadata.get("license") or ""
+    return name if 0 < len(name) < 80 and "\n" not in name else None
 
 
 def debian_packages() -> list[Document]:
@@ -108,13 +108,13 @@ def _md5sums(name: str, architecture: str) -> str | None:
 
 def _os() -> Document:
     lines = [line.partition("=") for line in OS_RELEASE.read_text().splitlines()]
-    told = {name: value.strip('"') for name, _, value in lines}
-    return {"id": told.get("ID"), "version": told.get("VERSION_ID"), "name": told.get("PRETTY_NAME")}
+    fields = {name: value.strip('"') for name, _, value in lines}
+    return {"id": fields.get("ID"), "version": fields.get("VERSION_ID"), "name": fields.get("PRETTY_NAME")}
 
 
 def _model(root: Path) -> Document:
-    told = json.loads((root / "cache/cache_info.json").read_text())
-    return {"id": told["model_id"], "revision": told["model_revision"], "files": told["files"]}
+    info = json.loads((root / "cache/cache_info.json").read_text())
+    return {"id": info["model_id"], "revision": info["model_revision"], "files": info["files"]}
 
 
 def _sources() -> Iterator[tuple[str, str]]:
@@ -127,8 +127,8 @@ def _sources() -> Iterator[tuple[str, str]]:
 def _on_disk(path: str) -> int:
     """What the files of one file system take, without what is mounted below it."""
     command = ["du", "--one-file-system", "--summarize", "--block-size=1", path]
-    told = subprocess.run(command, check=False, capture_output=True, text=True).stdout  # a file may go meanwhile
-    return int(told.split()[0])
+    output = subprocess.run(command, check=False, capture_output=True, text=True).stdout  # a file may go meanwhile
+    return int(output.split()[0])
 
 
 def _size(folder: Path) -> int:

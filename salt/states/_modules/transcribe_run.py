@@ -1,4 +1,4 @@
-"""Runs a long command so that its progress is in the log, and so that no two of a kind ever run at once."""
+"""Runs long commands, one of a kind at a time, with their progress in Salt's log."""
 
 import fcntl
 import logging
@@ -15,8 +15,8 @@ TAIL = 40  # lines of output kept for an error
 def locked(kind: str, command: list[str], environment: dict[str, str] | None = None) -> dict[str, Any]:
     """Run `command`; returns its `code`, its whole `stdout` and the last lines of its `stderr`.
 
-    What it writes to stderr is logged line by line: whoever follows the log sees how far it is. The command
-    inherits the lock, so that if this apply is killed the next one waits for what the killed one left running.
+    Its stderr is logged line by line, so that progress can be followed in the log. The command inherits the lock:
+    if this apply is killed, the next one waits until what the killed one started has ended.
     """
     with (LOCKS / f"transcribe-{kind}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

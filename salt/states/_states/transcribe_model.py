@@ -1,4 +1,4 @@
-"""The pinned model in the cache: downloaded at its commit, verified by digests, warmed, described."""
+"""The pinned model in the cache: downloaded at its commit, verified by digests, warmed up, and described."""
 
 import contextlib
 import json
@@ -18,12 +18,12 @@ def cached(name: str, revision: str, root: str, user: str, group: str) -> Result
     """Make the cache below `root` hold model `name` at commit `revision`; only what differs is fetched again."""
     if not COMMIT.fullmatch(revision):
         comment = f"model.revision is {revision!r}, not a commit of 40 hex digits: pin it in overrides.sls"
-        return _result(name, result=False, comment=comment)
+        return {"name": name, "result": False, "changes": {}, "comment": comment}
     if __opts__["test"]:
-        return _tested(name, root)
+        return _dry_run(name, root)
     answer = _advanced_cache(root)
     if "error" in answer:
-        return _result(name, result=False, comment=answer["error"])
+        return {"name": name, "result": False, "changes": {}, "comment": answer["error"]}
     changes = {"cache_info.json": answer["reason"]} if answer["changed"] else {}
     owned = _own(Path(root, "cache"), user, group)
     if owned:
@@ -31,19 +31,20 @@ def cached(name: str, revision: str, root: str, user: str, group: str) -> Result
     comment = f"{len(answer['files'])} files of {name} at {revision} are intact"
     if answer.get("warmup_error"):
         comment += f"; the warm-up failed: {answer['warmup_error']}"
-    return _result(name, result=True, comment=comment, changes=changes)
+    return {"name": name, "result": True, "changes": changes, "comment": comment}
 
 
-def _tested(name: str, root: str) -> Result:
+def _dry_run(name: str, root: str) -> Result:
+    changes = {"cache_info.json": "to be written"}
     if not Path(root, "advanced_cache.py").is_file() or not Path(root, "venv/bin/python").exists():
-        return _result(name, result=None, comment="would be downloaded", changes={"cache_info.json": "to be written"})
+        return {"name": name, "result": None, "changes": changes, "comment": "would be downloaded"}
     answer = _advanced_cache(root, "--check")
     if "error" in answer:
-        return _result(name, result=None, comment=answer["error"], changes={"cache_info.json": "to be written"})
+        return {"name": name, "result": None, "changes": changes, "comment": answer["error"]}
     if not answer["ok"]:
         changes = {"cache_info.json": answer["reason"]}
-        return _result(name, result=None, comment="would be repaired", changes=changes)
-    return _result(name, result=True, comment="every file is intact")
+        return {"name": name, "result": None, "changes": changes, "comment": "would be repaired"}
+    return {"name": name, "result": True, "changes": {}, "comment": "every file is intact"}
 
 
 def _advanced_cache(root: str, *arguments: str) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def _advanced_cache(root: str, *arguments: str) -> dict[str, Any]:
 
 
 def _own(folder: Path, user: str, group: str) -> list[str]:
-    """Give the service what root left in its cache; returns the names that changed hands."""
+    """Make the service the owner of everything in its cache; returns the names whose owner was changed."""
     wanted = __salt__["file.user_to_uid"](user), __salt__["file.group_to_gid"](group)
     changed = []
     for path in sorted(folder.rglob("*")):
@@ -69,7 +70,3 @@ def _own(folder: Path, user: str, group: str) -> list[str]:
                 os.lchown(path, *wanted)
                 changed.append(path.relative_to(folder).as_posix())
     return changed
-
-
-def _result(name: str, *, result: bool | None, comment: str, changes: dict[str, str] | None = None) -> Result:
-    return {"name": name, "result": result, "comment": comment, "changes": changes or {}}

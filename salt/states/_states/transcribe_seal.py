@@ -1,4 +1,4 @@
-"""Takes from a machine what its image must not carry, and looks whether it is really gone."""
+"""Removes from a machine what its image must not contain, and checks that nothing of it is left."""
 
 import json
 import os
@@ -14,7 +14,7 @@ SECRETS = ("nonce", "report_url", "progress_url", "log_url")  # keys of the para
 SCANNED = ("/etc", "/var", "/root", "/home", "/srv", "/tmp", "/opt", "/usr/local")  # noqa: S108
 SKIPPED = ("venv", "models", "__pycache__")  # of the folders scanned: gigabytes that come from locks and digests
 SCAN_BYTES = 16_000_000  # larger files are no place where a secret ends up by accident
-SIGNED = b"X-Amz-" + b"Signature="  # in two parts, so that this file is not found itself
+SIGNED = b"X-Amz-" + b"Signature="  # in two parts, so that the scan does not find this file
 Result = dict[str, Any]
 
 __opts__: dict[str, Any]
@@ -32,7 +32,7 @@ def gone(name: str, paths: list[str], root: str = "") -> Result:
 
 
 def emptied(name: str, paths: list[str]) -> Result:
-    """Leave the files `paths` that exist with no content."""
+    """Truncate those of the files `paths` that exist."""
     full = [path for path in map(Path, paths) if path.is_file() and path.stat().st_size]
     if full and not __opts__["test"]:
         for path in full:
@@ -41,7 +41,7 @@ def emptied(name: str, paths: list[str]) -> Result:
 
 
 def asserted(name: str, paths: list[str], empty: list[str], root: str = "") -> Result:
-    """Change nothing; fail if anything of `paths` or in the files `empty` is there, or a secret of the bake."""
+    """Change nothing; fail if one of `paths` exists, a file of `empty` has content, or a file holds a bake secret."""
     left = [*traces(paths, root), *(path for path in map(Path, empty) if path.is_file() and path.stat().st_size)]
     secrets = _secrets()
     holders = [path for path in _files() if _holds(path, secrets)]
@@ -56,7 +56,7 @@ def asserted(name: str, paths: list[str], empty: list[str], root: str = "") -> R
 
 
 def traces(paths: Iterable[str], root: str) -> list[Path]:
-    """What the patterns match and is on this disk: mounts are lent to the machine and in no image."""
+    """What the patterns match on this disk. Mounts are left out: they do not become part of an image."""
     homes = sorted({account.pw_dir for account in pwd.getpwall() if account.pw_uid == 0 or account.pw_uid >= 1000})
     patterns = {path.format(root=root, home=home) for path in paths for home in homes if home != "/nonexistent"}
     mounts = _mounts()
@@ -70,7 +70,7 @@ def _mounts() -> set[str]:
 
 
 def _only_mounts(path: Path, mounts: set[str]) -> bool:
-    """Whether nothing of `path` is on this disk but the way to something that is mounted there."""
+    """Whether `path` holds nothing on this disk except mount points."""
     if any(str(path) == mount or str(path).startswith(f"{mount}/") for mount in mounts):
         return True
     inner = any(mount.startswith(f"{path}/") for mount in mounts)
@@ -87,17 +87,15 @@ def _remove(path: Path) -> None:
             if not _only_mounts(child, mounts):
                 _remove(child)
     else:
-        shutil.rmtree(path, ignore_errors=True)  # what withstands is found by the look afterwards
+        shutil.rmtree(path, ignore_errors=True)  # what cannot be removed is found by the check afterwards
 
 
 def _secrets() -> list[bytes]:
-    """What the launcher told this machine alone, if this is a bake."""
+    """The secrets that the launcher gave this machine, if this is a bake."""
     found = [SIGNED]
     if PARAMETERS.exists():
-        told = json.loads(PARAMETERS.read_text())
-        found += [
-            str(told[key]).encode() for key in ("nonce", "report_url", "progress_url", "log_url") if told.get(key)
-        ]
+        parameters = json.loads(PARAMETERS.read_text())
+        found += [str(parameters[key]).encode() for key in SECRETS if parameters.get(key)]
     return found
 
 

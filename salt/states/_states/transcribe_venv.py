@@ -18,15 +18,16 @@ def synced(name: str, lock: str, python: str = "python3") -> Result:
     arguments = [name, str(SOURCE / "service" / lock)]
     found = _lockedvenv("check", arguments)
     if "error" in found:
-        return _result(name, result=False, comment=found["error"])
+        return {"name": name, "result": False, "changes": {}, "comment": found["error"]}
     if not _changes(found):
-        return _result(name, result=True, comment=f"{found['pinned']} packages are as {lock} pins them")
+        comment = f"{found['pinned']} packages are as {lock} pins them"
+        return {"name": name, "result": True, "changes": {}, "comment": comment}
     if __opts__["test"]:
-        return _result(name, result=None, comment=f"{lock} would be applied", changes=_changes(found))
+        return {"name": name, "result": None, "changes": _changes(found), "comment": f"{lock} would be applied"}
     made = _lockedvenv("sync", [*arguments, "--python", python])
     if "error" in made:
-        return _result(name, result=False, comment=made["error"])
-    return _result(name, result=True, comment=f"{lock} was applied", changes=_changes(found))
+        return {"name": name, "result": False, "changes": {}, "comment": made["error"]}
+    return {"name": name, "result": True, "changes": _changes(found), "comment": f"{lock} was applied"}
 
 
 def _lockedvenv(action: str, arguments: list[str]) -> dict[str, Any]:
@@ -41,7 +42,3 @@ def _lockedvenv(action: str, arguments: list[str]) -> dict[str, Any]:
 
 def _changes(found: dict[str, Any]) -> dict[str, str]:
     return {package: what for key, what in DONE.items() for package in found[key]}
-
-
-def _result(name: str, *, result: bool | None, comment: str, changes: dict[str, str] | None = None) -> Result:
-    return {"name": name, "result": result, "comment": comment, "changes": changes or {}}

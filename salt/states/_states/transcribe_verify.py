@@ -1,4 +1,4 @@
-"""Whether the machine really does what it was built for."""
+"""Verifies that the machine works."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def passed(name: str) -> Result:
 
 
 def mod_watch(name: str, **_: Any) -> Result:
-    """What is watched has changed: transcribe a clip as well."""
+    """Called when a watched state has changed something: transcribe a clip as well."""
     return _verify(name, clip=not __opts__["test"])
 
 
@@ -23,6 +23,6 @@ def _verify(name: str, *, clip: bool) -> Result:
     failed = [f"{check['name']}: {check['detail']}" for check in found["checks"] if check["verdict"] != "pass"]
     if not failed:
         return {"name": name, "result": True, "changes": {}, "comment": f"{len(found['checks'])} checks passed"}
-    # Under test=True the states before this one have not been applied, so nothing can be held against the machine.
+    # Under test=True the states before this one have not been applied, so a failed check proves nothing.
     result = None if __opts__["test"] else False
     return {"name": name, "result": result, "changes": {}, "comment": "; ".join(failed)}

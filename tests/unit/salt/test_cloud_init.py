@@ -2,20 +2,18 @@
 
 import base64
 import hashlib
-import http.server
 import io
 import json
 import os
 import subprocess
 import tarfile
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import pytest
 import yaml
+from support.upload_server import UploadServer
 
 ROOT = Path(__file__).resolve().parents[3]
 LIMIT = 16_384  # bytes that EC2 takes
@@ -72,50 +70,25 @@ def test_fits_with_the_longest_addresses_of_aws() -> None:
     assert len(text.encode()) <= LIMIT
 
 
-class Bucket(http.server.BaseHTTPRequestHandler):
-    """Serves the payload, keeps what is put."""
-
-    payload = b""
-    kept: dict[str, bytes]
-
-    def do_GET(self) -> None:
-        found = self.path == "/payload"
-        self.send_response(200 if found else 404)
-        self.send_header("Content-Length", str(len(self.payload) if found else 0))
-        self.end_headers()
-        self.wfile.write(self.payload if found else b"")
-
-    def do_PUT(self) -> None:
-        self.kept[self.path] = self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
-
-
 @pytest.fixture
-def bucket() -> Iterator[str]:
-    Bucket.kept = {}
+def bucket(server: UploadServer) -> UploadServer:
+    """S3 with a payload in it, whose driver only prints its arguments."""
     driver = b"import sys; print('driver', *sys.argv[1:])\n"
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         member = tarfile.TarInfo("salt/driver/main.py")
         member.size = len(driver)
         tar.addfile(member, io.BytesIO(driver))
-    Bucket.payload = buffer.getvalue()
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Bucket) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+    server.files["/payload"] = buffer.getvalue()
+    return server
 
 
-def bootstrap(tmp_path: Path, told: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+def bootstrap(tmp_path: Path, given: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     """Run the script on a made-up machine: its folders moved, what acts on the host replaced."""
     run, programs = tmp_path / "run", tmp_path / "bin"
     run.mkdir()
     programs.mkdir()
-    (run / "parameters.json").write_text(json.dumps(told))
+    (run / "parameters.json").write_text(json.dumps(given))
     for name in ("systemctl", "journalctl", "sync"):
         (programs / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{tmp_path}/called\n')
         (programs / name).chmod(0o755)
@@ -124,25 +97,25 @@ def bootstrap(tmp_path: Path, told: dict[str, Any]) -> subprocess.CompletedProce
     for old, new in moved.items():
         assert old in text
         text = text.replace(old, str(new))
-    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "NO_PROXY": "127.0.0.1"}
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
     return subprocess.run(["bash", "-c", text], check=False, capture_output=True, text=True, env=environment)
 
 
-def parameters(url: str, **payload: Any) -> dict[str, Any]:
-    data = Bucket.payload
+def parameters(bucket: UploadServer, **payload: Any) -> dict[str, Any]:
+    data, url = bucket.files["/payload"], bucket.url
     place = payload.pop("path", "/payload")
     announced = {"url": url + place, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), **payload}
     addresses = {name: f"{url}/{name}" for name in ("report_url", "progress_url", "log_url")}
     return {"build_id": "b", "nonce": "n", "mode": "bake", "payload": announced, **addresses}
 
 
-def test_bootstrap_hands_over_to_the_driver_of_the_payload(tmp_path: Path, bucket: str) -> None:
-    told = parameters(bucket)
-    done = bootstrap(tmp_path, told)
+def test_bootstrap_hands_over_to_the_driver_of_the_payload(tmp_path: Path, bucket: UploadServer) -> None:
+    given = parameters(bucket)
+    done = bootstrap(tmp_path, given)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"driver --parameters {tmp_path}/run/parameters.json"
-    assert (tmp_path / "srv/payload.sha256").read_text().strip() == told["payload"]["sha256"]
-    assert Bucket.kept == {}
+    assert (tmp_path / "srv/payload.sha256").read_text().strip() == given["payload"]["sha256"]
+    assert bucket.uploads == []
 
 
 @pytest.mark.slow
@@ -155,24 +128,24 @@ def test_bootstrap_hands_over_to_the_driver_of_the_payload(tmp_path: Path, bucke
     ],
 )
 def test_bootstrap_reports_what_failed_and_ends_the_machine(
-    tmp_path: Path, bucket: str, payload: dict[str, Any], reason: str
+    tmp_path: Path, bucket: UploadServer, payload: dict[str, Any], reason: str
 ) -> None:
     done = bootstrap(tmp_path, parameters(bucket, **payload))
     assert done.returncode != 0
-    report = json.loads(Bucket.kept["/report_url"])
+    report = json.loads(bucket.body("/report_url"))
     assert (report["verdict"], report["build_id"], report["nonce"]) == ("failure", "b", "n")
     assert reason in report["reason"]
-    assert "/log_url" in Bucket.kept
+    assert [upload.path for upload in bucket.uploads] == ["/log_url", "/report_url"]
     line = (tmp_path / "console").read_text().split()
     assert line[:4] == ["TRANSCRIBE-BAKE", "b", "n", "failure"]
-    assert line[4] == hashlib.sha256(Bucket.kept["/report_url"]).hexdigest()
+    assert line[4] == hashlib.sha256(bucket.body("/report_url")).hexdigest()
     assert "systemctl --no-block poweroff" in (tmp_path / "called").read_text()
     assert not (tmp_path / "srv/salt").exists()
 
 
 @pytest.mark.slow
-def test_a_machine_that_is_to_be_kept_stays_up_when_the_bootstrap_fails(tmp_path: Path, bucket: str) -> None:
+def test_a_machine_that_is_to_be_kept_stays_up_when_the_bootstrap_fails(tmp_path: Path, bucket: UploadServer) -> None:
     done = bootstrap(tmp_path, {**parameters(bucket, path="/none"), "keep": True})
     assert done.returncode != 0
-    assert json.loads(Bucket.kept["/report_url"])["verdict"] == "failure"
+    assert json.loads(bucket.body("/report_url"))["verdict"] == "failure"
     assert "poweroff" not in (tmp_path / "called").read_text()

@@ -1,16 +1,14 @@
 """The driver's hands: salt-call, systemctl and HTTP, with small programs and a small server in their places."""
 
-import http.server
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from driver import install_salt, salt_call, salt_output, systemd, upload
 from driver.parameters import DriverError
+from support.upload_server import UploadServer
 
 Program = Callable[[str, str], None]
 STATE = {"result": True, "changes": {"x": 1}, "comment": "", "__run_num__": 0, "__id__": "a", "duration": 5.0}
@@ -112,54 +110,28 @@ def test_salt_is_installed_from_its_lock(program: Program, tmp_path: Path, monke
     assert str((tmp_path / "salt-call").readlink()) == "/opt/salt/venv/bin/salt-call"
 
 
-class Bucket(http.server.BaseHTTPRequestHandler):
-    """Fails as often as it is told, then keeps what it is sent."""
-
-    failures = 0
-    kept: list[tuple[str, bytes, str | None]]
-
-    def do_PUT(self) -> None:
-        data = self.rfile.read(int(self.headers["Content-Length"]))
-        if Bucket.failures:
-            Bucket.failures -= 1
-            self.send_error(503)
-            return
-        self.kept.append((self.path, data, self.headers["Content-Type"]))
-        self.send_response(200)
-        self.end_headers()
-
-    def do_GET(self) -> None:
-        self.send_error(404)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
-
-
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket(server: UploadServer, monkeypatch: pytest.MonkeyPatch) -> UploadServer:
+    """A server, with no pauses between the driver's tries."""
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    Bucket.kept, Bucket.failures = [], 0
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Bucket) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
+    return server
 
 
-def test_report_is_delivered_in_the_end(bucket: str) -> None:
-    Bucket.failures = 3
-    upload.put(f"{bucket}/report?Signature=s", b"{}")
-    assert Bucket.kept == [("/report?Signature=s", b"{}", "")]
+def test_report_is_delivered_in_the_end(bucket: UploadServer) -> None:
+    bucket.failures = 3
+    upload.put(f"{bucket.url}/report?Signature=s", b"{}")
+    [(path, body, headers)] = bucket.uploads
+    assert (path, body, headers["Content-Type"]) == ("/report?Signature=s", b"{}", "")
 
 
-def test_what_cannot_be_delivered_does_not_name_the_address(bucket: str, tmp_path: Path) -> None:
-    Bucket.failures = 99
+def test_what_cannot_be_delivered_does_not_name_the_address(bucket: UploadServer, tmp_path: Path) -> None:
+    bucket.failures = 99
     with pytest.raises(DriverError, match="HTTP 503") as error:
-        upload.put(f"{bucket}/report?Signature=s", b"{}", tries=2)
+        upload.put(f"{bucket.url}/report?Signature=s", b"{}", tries=2)
     assert "Signature" not in str(error.value)
-    assert Bucket.failures == 97
+    assert bucket.failures == 97
     with pytest.raises(DriverError, match="404") as error:
-        upload.get(f"{bucket}/audio?Signature=s", tmp_path / "audio")
+        upload.get(f"{bucket.url}/audio?Signature=s", tmp_path / "audio")
     assert "Signature" not in str(error.value)
 
 

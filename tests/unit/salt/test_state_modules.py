@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.salt_states import PILLAR, load
+from support.upload_server import UploadServer
 
 SAME = {"pinned": 3, "missing": [], "wrong": [], "damaged": [], "extra": []}
 OTHER = {**SAME, "missing": ["torch"], "extra": ["left-over"]}
@@ -87,8 +88,8 @@ def test_model_that_is_right_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_model_says_why_it_was_written_and_how_the_warm_up_went(tmp_path: Path) -> None:
-    told = {**CACHED, "changed": True, "reason": "a is missing", "warmup_error": "no kernel"}
-    answer = cached(tmp_path, Run(told))
+    result = {**CACHED, "changed": True, "reason": "a is missing", "warmup_error": "no kernel"}
+    answer = cached(tmp_path, Run(result))
     assert answer["changes"] == {"cache_info.json": "a is missing"}
     assert "no kernel" in answer["comment"]
 
@@ -205,3 +206,24 @@ def test_no_key_where_none_is_asked_for() -> None:
 def test_address_as_seen_from_the_machine(host: str, address: str) -> None:
     pillar = {"transcribe": {**PILLAR["transcribe"], "host": host}}
     assert load("_modules/transcribe_http.py", pillar=pillar)._address() == f"http://{address}:8000"
+
+
+def test_a_clip_is_sent_as_a_client_sends_it(server: UploadServer, tmp_path: Path) -> None:
+    port = int(server.url.rsplit(":", 1)[1])
+    module = load("_modules/transcribe_http.py", pillar={"transcribe": {**PILLAR["transcribe"], "port": port}})
+    clip = tmp_path / "clip.flac"
+    clip.write_bytes(b"sound")
+    server.files["/v1/audio/transcriptions"] = b'{"text": " hello ", "duration": 1.5}'
+    transcript = module.transcribe(str(clip), "en")
+    assert (transcript["text"], transcript["audio_seconds"]) == ("hello", 1.5)
+    [upload] = server.uploads
+    assert upload.headers["Content-Type"].startswith("multipart/form-data; boundary=")
+    for part in (b'name="language"\r\n\r\nen\r\n', b'name="file"; filename="audio.flac"\r\n\r\nsound\r\n'):
+        assert part in upload.body
+    server.failures = 1
+    assert module.transcribe(str(clip), "en")["error"].startswith("HTTP 503: ")
+
+
+def test_a_service_that_is_down_is_one_line() -> None:
+    module = load("_modules/transcribe_http.py", pillar={"transcribe": {**PILLAR["transcribe"], "port": 1}})
+    assert module.get("/health") == {"status": 0, "body": "no connection to http://127.0.0.1:1"}
