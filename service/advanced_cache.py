@@ -16,9 +16,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "scripts"), str(HERE)]  # installed, the package lies in scripts/; in a checkout beside us
 
-from transcribe.config import Config, ConfigError, default_path, load  # noqa: E402
-from transcribe.model_cache import fetch  # noqa: E402
-from transcribe.model_cache import info as cacheinfo  # noqa: E402
+from transcribe.config import ConfigError, ServiceConfig, default_path, load  # noqa: E402
+from transcribe.model_cache import cache_info, fetch  # noqa: E402
 
 EXIT_WRONG = 1
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h, as the services use it
@@ -29,11 +28,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Download, warm and describe the configured model.")
     parser.add_argument("--check", action="store_true", help="only say whether the cache is right; no network")
     parser.add_argument("--quick", action="store_true", help="with --check: compare sizes, not digests")
-    parser.add_argument("--json", action="store_true", help="print the outcome as one JSON object")
+    parser.add_argument("--json", action="store_true", help="print the update as one JSON object")
     return parser.parse_args(arguments)
 
 
-def check(config: Config, options: argparse.Namespace) -> int:
+def check(config: ServiceConfig, options: argparse.Namespace) -> int:
     """Prints one line: what is cached, or what is wrong with it and the mend."""
     wrong = fetch.trouble(config, hashes=not options.quick)
     if options.json:
@@ -41,27 +40,27 @@ def check(config: Config, options: argparse.Namespace) -> int:
     elif wrong:
         print(f"advanced_cache: {wrong}", file=sys.stderr)
     else:
-        print(summary(cacheinfo.read(config.cache_info)))
+        print(summary(cache_info.read(config.cache_info)))
     return EXIT_WRONG if wrong else 0
 
 
-def ensure(config: Config, options: argparse.Namespace) -> int:
+def ensure(config: ServiceConfig, options: argparse.Namespace) -> int:
     """Makes the cache right and says what it did."""
     try:
-        outcome = fetch.ensure(config)
+        update = fetch.ensure(config)
     except (fetch.DownloadError, OSError) as error:
         print(f"advanced_cache: {error}", file=sys.stderr)
         return EXIT_WRONG
-    if outcome.info.warmup_error:
-        print(f"advanced_cache: warning: the warm-up failed: {outcome.info.warmup_error}", file=sys.stderr)
+    if update.info.warmup_error:
+        print(f"advanced_cache: warning: the warm-up failed: {update.info.warmup_error}", file=sys.stderr)
     if options.json:
-        print(json.dumps({"changed": outcome.changed, "reason": outcome.reason, **asdict(outcome.info)}))
+        print(json.dumps({"changed": update.changed, "reason": update.reason, **asdict(update.info)}))
     else:
-        print(f"{summary(outcome.info)}, {'written' if outcome.changed else 'nothing to do'}")
+        print(f"{summary(update.info)}, {'written' if update.changed else 'nothing to do'}")
     return 0
 
 
-def summary(info: cacheinfo.CacheInfo) -> str:
+def summary(info: cache_info.CacheInfo) -> str:
     """One line about a cache that is right."""
     size = sum(file.bytes for file in info.files.values())
     kernels = "kernels stored" if info.kernels_compiled else "no kernels stored"

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from transcribe import formats
 from transcribe.audio.chunking import AudioChunk, Chunker
 from transcribe.audio.decoder import AudioError, Decoder
-from transcribe.config import Config
+from transcribe.config import ServiceConfig
 from transcribe.engine import Chunk, Engine, EngineError
-from transcribe.formats import Answer
+from transcribe.formats import TranscriptionResult
 from transcribe.languages import to_code
-from transcribe.model_cache.info import CacheError
+from transcribe.model_cache.cache_info import CacheError
 from transcribe.types import DecodeOptions, Segment, Transcript
 from transcribe.worker import main
 from transcribe.worker.assembly import Assembly
@@ -29,7 +29,7 @@ EXIT_RECORDING = 1
 EXIT_USAGE = 2
 
 
-def run(config: Config, options: argparse.Namespace) -> int:
+def run(config: ServiceConfig, options: argparse.Namespace) -> int:
     """Transcribes options.file, prints the text and writes the result files; returns the exit code."""
     try:
         wanted = decode_options(config, options)
@@ -60,7 +60,7 @@ def run(config: Config, options: argparse.Namespace) -> int:
     return 0
 
 
-def decode_options(config: Config, options: argparse.Namespace) -> DecodeOptions:
+def decode_options(config: ServiceConfig, options: argparse.Namespace) -> DecodeOptions:
     """What the command line asks of the model. Raises ValueError for an unknown language."""
     asked = options.language if options.language is not None else config.model.language
     language = None if asked in ("", "auto") else to_code(asked)
@@ -72,19 +72,19 @@ def decode_options(config: Config, options: argparse.Namespace) -> DecodeOptions
 
 def transcribe(
     engine: Engine, chunker: Chunker, blocks: Iterable[NDArray[np.float32]], options: DecodeOptions
-) -> Answer:
-    """The recording's text. A language that is not given is that of the first piece."""
+) -> TranscriptionResult:
+    """The recording's text. A language that is not given is that of the first chunk."""
     assembly, segments = Assembly(), list[Segment]()
     flying: dict[int, AudioChunk] = {}
-    pieces = enumerate(_pieces(chunker, blocks))
-    waiting = next(pieces, None)
+    chunks = enumerate(_chunks(chunker, blocks))
+    waiting = next(chunks, None)
     while waiting or flying:
         heard = options.language or assembly.language
         if waiting and engine.room() and (heard or not flying):
-            number, piece = waiting
-            engine.add(Chunk(number, piece.audio, replace(options, language=heard)))
-            flying[number] = piece
-            waiting = next(pieces, None)
+            number, chunk = waiting
+            engine.add(Chunk(number, chunk.audio, replace(options, language=heard)))
+            flying[number] = chunk
+            waiting = next(chunks, None)
             if engine.room() and waiting and heard:
                 continue  # nothing else waits for the engine: fill it
         for result in engine.step():
@@ -93,16 +93,16 @@ def transcribe(
     language = options.language or assembly.language or "en"
     transcript = Transcript(language, round(chunker.seconds, 3), tuple(segments))
     granularities = ("segment", "word") if options.words else ("segment",)
-    return Answer(transcript, options.task, granularities, coverage=assembly.coverage.report())
+    return TranscriptionResult(transcript, options.task, granularities, coverage=assembly.coverage.report())
 
 
-def _pieces(chunker: Chunker, blocks: Iterable[NDArray[np.float32]]) -> Iterator[AudioChunk]:
+def _chunks(chunker: Chunker, blocks: Iterable[NDArray[np.float32]]) -> Iterator[AudioChunk]:
     for block in blocks:
         yield from chunker.push(block)
     yield from chunker.flush()
 
 
-def write(answer: Answer, folder: Path, wanted: list[str]) -> list[Path]:
+def write(answer: TranscriptionResult, folder: Path, wanted: list[str]) -> list[Path]:
     """Writes optimized_result_<time>.<format> for each format. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     stamp = datetime.now().astimezone().strftime("%Y%m%d_%H%M%S_%f")

@@ -16,7 +16,7 @@ class ConfigError(Exception):
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelConfig:
     """Which model; `language` is an ISO 639-1 code, or '' to detect it in each recording."""
 
     id: str
@@ -27,14 +27,14 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchConfig:
     """How many 30 s chunks go through the model at once, at most."""
 
     max_chunks: int
 
 
 @dataclass(frozen=True)
-class Limits:
+class LimitsConfig:
     """Bounds on what clients control; see the pillar for each."""
 
     upload_bytes: int
@@ -48,28 +48,28 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Retention:
+class RetentionConfig:
     """How long finished jobs are kept."""
 
     results_hours: float
 
 
 @dataclass(frozen=True)
-class Auth:
+class AuthConfig:
     """The file of hashed API keys; '' leaves the service open, which only loopback may be."""
 
     keys_file: str
 
 
 @dataclass(frozen=True)
-class Cors:
+class CorsConfig:
     """Origins whose pages may call the service; none by default."""
 
     origins: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Callbacks:
+class WebhookConfig:
     """Whether finished jobs may call a client's URL, and the file with the secret that signs the calls."""
 
     enabled: bool
@@ -77,7 +77,7 @@ class Callbacks:
 
 
 @dataclass(frozen=True)
-class Install:
+class InstallConfig:
     """What Salt builds the virtual environment with."""
 
     python: str
@@ -85,7 +85,7 @@ class Install:
 
 
 @dataclass(frozen=True)
-class Verify:
+class VerifyConfig:
     """The clip that every machine must transcribe, and how well."""
 
     clip: str
@@ -95,7 +95,7 @@ class Verify:
 
 
 @dataclass(frozen=True)
-class Config:
+class ServiceConfig:
     """The pillar's `transcribe`, and the paths that follow from its root."""
 
     root: Path
@@ -103,17 +103,17 @@ class Config:
     group: str
     host: str
     port: int
-    model: Model
+    model: ModelConfig
     device: str
     dtype: str
-    batch: Batch
-    limits: Limits
-    retention: Retention
-    auth: Auth
-    cors: Cors
-    callbacks: Callbacks
-    install: Install
-    verify: Verify
+    batch: BatchConfig
+    limits: LimitsConfig
+    retention: RetentionConfig
+    auth: AuthConfig
+    cors: CorsConfig
+    callbacks: WebhookConfig
+    install: InstallConfig
+    verify: VerifyConfig
 
     @property
     def venv(self) -> Path:
@@ -161,9 +161,9 @@ class Config:
         return self.results / "jobs.sqlite3"
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> "Config":
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> "ServiceConfig":
         """Builds the configuration. Raises ConfigError for an unknown, missing or unusable key."""
-        config: Config = _build(cls, mapping, "")
+        config: ServiceConfig = _build(cls, mapping, "")
         return config
 
 
@@ -227,13 +227,13 @@ def default_path() -> Path:
     return Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_PATH)
 
 
-def load(path: Path) -> Config:
+def load(path: Path) -> ServiceConfig:
     """Reads the file, with or without the pillar's outer key. Raises ConfigError that names the file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(found, dict) and set(found) == {"transcribe"}:
             found = found["transcribe"]
-        return Config.from_mapping(found)
+        return ServiceConfig.from_mapping(found)
     except FileNotFoundError:
         raise ConfigError(f"{path} is missing; run salt-call state.apply, or set {CONFIG_VARIABLE}") from None
     except OSError as error:

@@ -14,7 +14,7 @@ ARROW = re.compile(r"-{2,}>")
 
 
 @dataclass(frozen=True)
-class Answer:
+class TranscriptionResult:
     """A transcript with what else an answer tells: the task, whether words were asked for, and the coverage report."""
 
     transcript: Transcript
@@ -24,12 +24,12 @@ class Answer:
     coverage: Mapping[str, Any] = field(default_factory=dict)
 
 
-def text(answer: Answer) -> str:
+def text(answer: TranscriptionResult) -> str:
     """The words alone, on one line."""
     return f"{answer.transcript.text}\n"
 
 
-def srt(answer: Answer) -> str:
+def srt(answer: TranscriptionResult) -> str:
     """SubRip: numbered cues; an arrow inside the text would start another cue for some players."""
     return "".join(
         f"{number}\n{clock(segment.start, ',')} --> {clock(segment.end, ',')}\n{ARROW.sub('->', line)}\n\n"
@@ -37,7 +37,7 @@ def srt(answer: Answer) -> str:
     )
 
 
-def vtt(answer: Answer) -> str:
+def vtt(answer: TranscriptionResult) -> str:
     """WebVTT, its text escaped as https://www.w3.org/TR/webvtt1/#cue-text asks."""
     cues = (
         f"{clock(segment.start, '.')} --> {clock(segment.end, '.')}\n{_escaped(line)}\n"
@@ -46,7 +46,7 @@ def vtt(answer: Answer) -> str:
     return "\n".join(("WEBVTT\n", *cues))
 
 
-def tsv(answer: Answer) -> str:
+def tsv(answer: TranscriptionResult) -> str:
     """Whisper's table: start and end in milliseconds, and the text."""
     rows = (
         f"{_milliseconds(segment.start)}\t{_milliseconds(segment.end)}\t{line}\n" for segment, line in _lines(answer)
@@ -54,7 +54,7 @@ def tsv(answer: Answer) -> str:
     return "".join(("start\tend\ttext\n", *rows))
 
 
-def json(answer: Answer) -> dict[str, Any]:
+def json(answer: TranscriptionResult) -> dict[str, Any]:
     """OpenAI's short form."""
     body: dict[str, Any] = {"text": answer.transcript.text, "usage": usage(answer.transcript)}
     if answer.logprobs:
@@ -62,7 +62,7 @@ def json(answer: Answer) -> dict[str, Any]:
     return body
 
 
-def verbose_json(answer: Answer) -> dict[str, Any]:
+def verbose_json(answer: TranscriptionResult) -> dict[str, Any]:
     """OpenAI's long form, with the coverage report."""
     transcript = answer.transcript
     body: dict[str, Any] = {
@@ -108,13 +108,13 @@ def usage(transcript: Transcript) -> dict[str, Any]:
     return {"type": "duration", "seconds": math.ceil(transcript.duration)}
 
 
-TEXT_WRITERS: dict[str, tuple[str, Callable[[Answer], str]]] = {
+TEXT_WRITERS: dict[str, tuple[str, Callable[[TranscriptionResult], str]]] = {
     "text": ("text/plain; charset=utf-8", text),
     "srt": ("application/x-subrip; charset=utf-8", srt),
     "vtt": ("text/vtt; charset=utf-8", vtt),
     "tsv": ("text/tab-separated-values; charset=utf-8", tsv),
 }
-JSON_WRITERS: dict[str, Callable[[Answer], dict[str, Any]]] = {"json": json, "verbose_json": verbose_json}
+JSON_WRITERS: dict[str, Callable[[TranscriptionResult], dict[str, Any]]] = {"json": json, "verbose_json": verbose_json}
 
 
 def clock(seconds: float, point: str) -> str:
@@ -129,7 +129,7 @@ def _milliseconds(seconds: float) -> int:
     return round(max(seconds, 0.0) * 1000)
 
 
-def _lines(answer: Answer) -> list[tuple[Segment, str]]:
+def _lines(answer: TranscriptionResult) -> list[tuple[Segment, str]]:
     """The segments that have text, each with it on one line: a blank line would end a cue."""
     lines = [(segment, SPACE.sub(" ", segment.text).strip()) for segment in answer.transcript.segments]
     return [(segment, line) for segment, line in lines if line]

@@ -12,8 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from baker.inputs import pillar
-from serving.folder import fill_cache, find_model, machine_folder
-from serving.run import Children
+from serving.run import Children, fill_cache, find_model, machine_folder
 
 from . import common
 

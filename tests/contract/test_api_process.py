@@ -16,7 +16,7 @@ import pytest
 from support.api_process import PROGRAM, started
 from support.api_server_fixture import Reply, free_port, settings
 from support.fake_worker import FakeWorker
-from transcribe.config import Config
+from transcribe.config import ServiceConfig
 from transcribe.jobs.store import Store
 
 
@@ -27,7 +27,7 @@ def config(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def worker(tmp_path: Path, config: dict[str, Any]) -> Iterator[FakeWorker]:
-    paths = Config.from_mapping(config)
+    paths = ServiceConfig.from_mapping(config)
     found = FakeWorker(Store(paths.database), paths.temp).start()
     yield found
     found.stop()

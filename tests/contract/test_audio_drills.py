@@ -38,7 +38,7 @@ def server(root: Path) -> Iterator[Process]:
         working(place, FakeEngine(places=16), vad=Vad.load()) as running,
         started(root, settings(root, changes)) as process,
     ):
-        running.reporter.tell("ready")
+        running.reporter.set_state("ready")
         running.reporter.start()
         while process.request("GET", "/ready").status != 200:
             time.sleep(0.05)

@@ -17,7 +17,7 @@ from support import fake_worker
 from support.api_process import Process, started
 from support.api_server_fixture import free_port, settings
 from support.fake_worker import FakeWorker
-from transcribe.config import Config
+from transcribe.config import ServiceConfig
 from transcribe.jobs.store import Store
 
 pytestmark = pytest.mark.drill
@@ -55,7 +55,7 @@ class Crowd:
 
 
 def test_two_hundred_clients_at_once(tmp_path: Path, config: dict[str, Any]) -> None:
-    paths = Config.from_mapping(config)
+    paths = ServiceConfig.from_mapping(config)
     worker = FakeWorker(Store(paths.database), paths.temp, delay=0.005).start()
     times: list[float] = []
     with started(tmp_path, config) as process:
@@ -79,14 +79,14 @@ def test_two_hundred_clients_at_once(tmp_path: Path, config: dict[str, Any]) -> 
     assert slowest < (0.2 if LONG else 1.0), "clients and server share this computer; the long drill runs alone"
 
 
-def run_worker(paths: Config) -> "subprocess.Popen[bytes]":
+def run_worker(paths: ServiceConfig) -> "subprocess.Popen[bytes]":
     command = [sys.executable, fake_worker.__file__, str(paths.database), str(paths.temp), "0.01"]
     service = Path(__file__).resolve().parents[2] / "service"
     return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(service)})
 
 
 def test_kill_9_at_random_moments_under_load(tmp_path: Path, config: dict[str, Any]) -> None:
-    paths = Config.from_mapping({**config, "limits": {**config["limits"], "queue_jobs": 5000, "key_jobs": 5000}})
+    paths = ServiceConfig.from_mapping({**config, "limits": {**config["limits"], "queue_jobs": 5000, "key_jobs": 5000}})
     config["limits"] |= {"queue_jobs": 5000, "key_jobs": 5000}
     accepted: list[str] = []
     worker = run_worker(paths)

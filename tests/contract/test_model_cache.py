@@ -16,9 +16,8 @@ from localcloud.hub.models import SOURCES, commit_of, model_dir
 from localcloud.hub.server import Repository, create_app
 from localcloud.server import Served
 from support.api_server_fixture import settings
-from transcribe.config import Config
-from transcribe.model_cache import fetch
-from transcribe.model_cache import info as cacheinfo
+from transcribe.config import ServiceConfig
+from transcribe.model_cache import cache_info, fetch
 
 REPO = "openai/whisper-test"
 PROGRAM = Path(advanced_cache.__file__)
@@ -30,10 +29,10 @@ class Site:
     """A hub with one model, and a machine's root that wants it."""
 
     model: Path
-    config: Config
+    config: ServiceConfig
     served: Served
 
-    def ensure(self, **facts: Any) -> fetch.Outcome:
+    def ensure(self, **facts: Any) -> fetch.CacheUpdate:
         """Runs with a warm-up that says `facts`."""
         return fetch.ensure(self.config, warm=lambda *_: {**WARM, **facts})
 
@@ -61,7 +60,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     served = Served(create_app({REPO: Repository(REPO, model)}))
     wanted = {"model.id": REPO, "model.revision": commit_of(model)}
     endpoint = {"model.endpoint": f"http://127.0.0.1:{served.port}"}
-    config = Config.from_mapping(settings(tmp_path / "root", {**wanted, **endpoint}))
+    config = ServiceConfig.from_mapping(settings(tmp_path / "root", {**wanted, **endpoint}))
     yield Site(model, config, served)
     served.close()
 
@@ -74,7 +73,7 @@ def test_it_brings_safetensors_and_nothing_that_could_be_run(site: Site) -> None
     assert {path.name for path in fetch.snapshot_dir(site.config).iterdir()} == names
     weights = (site.model / "model.safetensors").read_bytes()
     assert outcome.info.files["model.safetensors"].sha256 == hashlib.sha256(weights).hexdigest()
-    assert outcome.info == cacheinfo.read(site.config.cache_info)
+    assert outcome.info == cache_info.read(site.config.cache_info)
     assert fetch.trouble(site.config, hashes=True) == ""
 
 
@@ -141,7 +140,7 @@ def test_another_commit_replaces_the_one_before(site: Site) -> None:
     assert "model_revision" in fetch.trouble(site.config, hashes=False)
     assert site.ensure().changed
     assert not old.exists()
-    blobs = list(cacheinfo.repo_folder(site.config.models, REPO).glob("blobs/*"))
+    blobs = list(cache_info.repo_folder(site.config.models, REPO).glob("blobs/*"))
     assert len(blobs) == 4
     served.close()
 
@@ -181,7 +180,7 @@ def test_the_program_writes_the_fallback_when_the_model_cannot_run(site: Site) -
     assert done.returncode == 0
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("advanced_cache: warning: the warm-up failed: ")
-    info = cacheinfo.read(site.config.cache_info)
+    info = cache_info.read(site.config.cache_info)
     assert info.warmup_error
     assert not info.kernels_compiled
     check = run(site, "--check", "--json")

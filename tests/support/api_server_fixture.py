@@ -16,10 +16,10 @@ import openai
 import yaml
 from flask import Flask
 from transcribe.api import context_of, create_app
-from transcribe.api.context import Context
-from transcribe.api.retention import Janitor
+from transcribe.api.context import AppContext
+from transcribe.api.retention import RetentionThread
 from transcribe.api.wsgi import Server, create_server
-from transcribe.config import Config
+from transcribe.config import ServiceConfig
 from transcribe.jobs.store import Store
 
 from support.fake_worker import FakeWorker
@@ -52,14 +52,14 @@ def free_port() -> int:
 class Api:
     """A running service."""
 
-    config: Config
+    config: ServiceConfig
     store: Store
     worker: FakeWorker
     app: Flask
     server: Server
 
     @property
-    def shared(self) -> Context:
+    def shared(self) -> AppContext:
         """The application's parts."""
         return context_of(self.app)
 
@@ -135,7 +135,9 @@ def multipart(fields: Mapping[str, Any], content: bytes | None) -> tuple[bytes, 
 @contextmanager
 def running(root: Path, *, delay: float = 0.0, grace: float = 0.3, **changes: Any) -> Iterator[Api]:
     """The service below `root`; keyword names are configuration keys with `__` for the dot."""
-    config = Config.from_mapping(settings(root, {key.replace("__", "."): value for key, value in changes.items()}))
+    config = ServiceConfig.from_mapping(
+        settings(root, {key.replace("__", "."): value for key, value in changes.items()})
+    )
     store = Store(config.database)
     worker = FakeWorker(store, config.temp, delay=delay).start()
     app = create_app(config, store, grace=grace)
@@ -155,4 +157,4 @@ def running(root: Path, *, delay: float = 0.0, grace: float = 0.3, **changes: An
 
 def tidy(api: Api, now: float) -> None:
     """One round of the janitor."""
-    Janitor(api.config, api.store).once(now)
+    RetentionThread(api.config, api.store).once(now)

@@ -15,7 +15,7 @@ from typing import Any
 
 import openai
 from localcloud.hub import models
-from serving.folder import SERVICE, Model, environment, fill_cache, lay_out
+from serving.run import SERVICE, ServedModel, environment, fill_cache, lay_out
 
 from support.api_server_fixture import Reply, free_port, multipart, settings
 
@@ -90,7 +90,7 @@ def serving(root: Path, name: str = "whisper-tiny.en", **changes: Any) -> Iterat
     """The service below `root`, ready; keyword names are configuration keys with `__` for the dot. Both processes
     must end well when they are asked to."""
     folder = models.model_dir(name)
-    model = Model(models.SOURCES[name].id, models.commit_of(folder), folder)
+    model = ServedModel(models.SOURCES[name].id, models.commit_of(folder), folder)
     lay_out(model, root / "models" / f"models--{model.id.replace('/', '--')}" / "snapshots" / model.commit)
     port = free_port()
     about = {"model.id": model.id, "model.revision": model.commit, "model.language": "en", "port": port}

@@ -18,15 +18,14 @@ from localcloud.hub.models import SOURCES, commit_of, model_dir
 from numpy.typing import NDArray
 from transcribe.audio.chunking import FRAME
 from transcribe.audio.vad import Vad
-from transcribe.config import Config
+from transcribe.config import ServiceConfig
 from transcribe.engine import Chunk, ChunkResult, Engine, EngineError
 from transcribe.jobs.models import Job, NewJob
 from transcribe.jobs.store import Store
-from transcribe.model_cache import fetch
-from transcribe.model_cache import info as cacheinfo
+from transcribe.model_cache import cache_info, fetch
 from transcribe.types import SAMPLE_RATE, DecodeOptions, Segment
 from transcribe.worker.loop import Worker
-from transcribe.worker.status import Reporter
+from transcribe.worker.status import StatusReporter
 
 from support.api_server_fixture import settings
 
@@ -118,7 +117,7 @@ def wav(seconds: float, *, speech: float = 8.0, pause: float = 0.5) -> bytes:
 class Shop:
     """A root folder with a store, and what a client does with it."""
 
-    config: Config
+    config: ServiceConfig
     store: Store
 
     def submit(self, content: bytes | Path, *, estimate: float = 0.0, **options: Any) -> str:
@@ -154,7 +153,9 @@ class Shop:
 
 def shop(root: Path, **changes: Any) -> Shop:
     """A root without a model; keyword names are configuration keys with `__` for the dot. Close its store."""
-    config = Config.from_mapping(settings(root, {key.replace("__", "."): value for key, value in changes.items()}))
+    config = ServiceConfig.from_mapping(
+        settings(root, {key.replace("__", "."): value for key, value in changes.items()})
+    )
     return Shop(config, Store(config.database))
 
 
@@ -164,14 +165,14 @@ class Running:
 
     worker: Worker
     engine: FakeEngine
-    reporter: Reporter
+    reporter: StatusReporter
     failure: BaseException | None = None
 
 
 @contextmanager
 def working(where: Shop, engine: FakeEngine, *, vad: Vad | None = None) -> Iterator[Running]:
     """The real worker with a fake engine and, if none is given, a fake detector."""
-    reporter = Reporter(where.store)
+    reporter = StatusReporter(where.store)
     worker = Worker(where.config, where.store, cast(Engine, engine), vad or cast(Vad, FakeVad()), reporter)
     running = Running(worker, engine, reporter)
 
@@ -196,24 +197,24 @@ def with_model(root: Path, name: str = "whisper-tiny.en", **changes: Any) -> Sho
     folder = model_dir(name)
     wanted = {"model.id": SOURCES[name].id, "model.revision": commit_of(folder), "model.language": "en"}
     mapping = settings(root, {**wanted, **{key.replace("__", "."): value for key, value in changes.items()}})
-    config = Config.from_mapping(mapping)
+    config = ServiceConfig.from_mapping(mapping)
     snapshot = fetch.snapshot_dir(config)
     snapshot.mkdir(parents=True)
     for path in folder.iterdir():
         shutil.copy(path, snapshot)
-    info = cacheinfo.CacheInfo(
+    info = cache_info.CacheInfo(
         model_id=config.model.id,
         cache_dir=str(config.models),
         device="cpu",
         torch_dtype="torch.float32",
         kernels_compiled=False,
-        timestamp=cacheinfo.now(),
+        timestamp=cache_info.now(),
         model_revision=config.model.revision,
-        files=cacheinfo.describe(snapshot),
+        files=cache_info.describe(snapshot),
         versions=fetch.installed_versions(),
         warmup_seconds=1.0,
     )
-    cacheinfo.write(config.cache_info, info)
+    cache_info.write(config.cache_info, info)
     (root / "transcribe.json").write_text(json.dumps(mapping))
     return Shop(config, Store(config.database))
 

@@ -1,21 +1,130 @@
-"""The service's two processes: started, watched, and stopped together."""
+"""Run the service on this computer: prepare the model and a folder like the machine's, start and watch the service."""
 
 import argparse
+import getpass
 import http.client
+import json
+import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from baker.errors import UsageError
 from baker.inputs import pillar
+from baker.inputs.model_hub import resolve
+from localcloud.hub import models
 
-from serving.folder import EXIT_USAGE, ROOT, SERVICE, ServeError, environment, fill_cache, find_model, machine_folder
-
+ROOT = Path(__file__).resolve().parents[2]
+SERVICE = ROOT / "service"
+CACHE = ROOT / ".cache"
+DEFAULT_MODEL = "whisper-base"
+LOCAL_OWNER = "local"  # as the hub would call the owner of a model that is only a folder
+EXIT_FAILED, EXIT_USAGE = 1, 2
 READY_SECONDS = 600.0
 STOP_SECONDS = 30.0  # the service finishes its running requests in less
+
+
+class ServeError(Exception):
+    """One line for the user; `code` is the exit code."""
+
+    def __init__(self, message: str, code: int = EXIT_FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """Which model: a commit of the hub's, or the same made of a folder (then `folder` is not None)."""
+
+    id: str
+    commit: str
+    folder: Path | None = None
+
+    @property
+    def slug(self) -> str:
+        return re.sub(r"[^\w.-]+", "--", self.id)
+
+
+def find_model(wanted: str, endpoint: str) -> ServedModel:
+    """The model that is asked for. Raises ServeError."""
+    if not wanted:
+        try:
+            folder = models.model_dir(DEFAULT_MODEL)
+        except models.ModelError as error:
+            raise ServeError(str(error)) from None
+        return ServedModel(models.SOURCES[DEFAULT_MODEL].id, models.commit_of(folder), folder)
+    folder = Path(wanted).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ServeError(
+                f"--model {wanted}: there is no config.json, so it is no transformers directory", EXIT_USAGE
+            )
+        return ServedModel(f"{LOCAL_OWNER}/{folder.resolve().name}", models.commit_of(folder), folder.resolve())
+    if wanted.startswith((".", "/", "~")):
+        raise ServeError(f"--model {wanted}: there is no such folder", EXIT_USAGE)
+    model_id, _, revision = wanted.partition("@")
+    try:
+        return ServedModel(model_id, resolve(endpoint, model_id, revision or "main"))
+    except UsageError as error:
+        raise ServeError(str(error)) from None
+
+
+def machine_folder(options: argparse.Namespace, declared: Mapping[str, Any], model: ServedModel) -> Path:
+    """A folder like the machine's root; returns its configuration file."""
+    root = CACHE / "serve" / f"{model.slug}-{options.port}"
+    shared = CACHE / "serve/models" / model.slug  # one download for every port
+    for folder in (root, shared, *(root / name for name in ("cache", "config", "temp", "logs", "results"))):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not (root / "models").exists():
+        (root / "models").symlink_to(shared)
+    if model.folder is not None:
+        lay_out(model, shared / f"models--{model.id.replace('/', '--')}" / "snapshots" / model.commit)
+    overrides = {
+        "root": str(root),
+        "user": getpass.getuser(),
+        "group": getpass.getuser(),
+        "host": options.host,
+        "port": options.port,
+        "model": {"id": model.id, "revision": model.commit, "language": options.language},
+    }
+    path = root / "config/transcribe.json"
+    path.write_text(json.dumps(pillar.merge(declared, overrides), indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def lay_out(model: ServedModel, snapshot: Path) -> None:
+    """Give a model's folder the form of the hub's cache. Linked where possible: nothing is copied, nothing shared."""
+    assert model.folder is not None
+    snapshot.mkdir(parents=True, exist_ok=True)
+    for file in model.folder.iterdir():
+        target = snapshot / file.name
+        if file.is_file() and not target.exists():
+            try:
+                os.link(file.resolve(), target)
+            except OSError:  # another file system, or another owner's file
+                shutil.copyfile(file, target)
+
+
+def environment(config: Path, *, offline: bool) -> dict[str, str]:
+    """What the service's programs are given; on a machine its units say the same."""
+    variables = {**os.environ, "TRANSCRIBE_CONFIG": str(config), "PYTHONUNBUFFERED": "1"}
+    return variables | {"HF_HUB_OFFLINE": "1"} if offline else variables
+
+
+def fill_cache(config: Path, model: ServedModel) -> None:
+    """Download, check and warm the model, exactly as a bake does. Raises ServeError."""
+    command = [sys.executable, str(SERVICE / "advanced_cache.py")]
+    done = subprocess.run(command, check=False, env=environment(config, offline=model.folder is not None))
+    if done.returncode != 0:
+        raise ServeError(f"the model {model.id} could not be put into the cache")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -54,13 +163,13 @@ class Children:
 
     def __init__(self, config: Path) -> None:
         self.logs = config.parent.parent / "logs"
-        told = environment(config, offline=True)
+        variables = environment(config, offline=True)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         for name, arguments in {"api": ["api_server.py"], "worker": ["transcribe_optimized.py", "--worker"]}.items():
             with (self.logs / f"{name}.log").open("wb") as log:
                 self._processes[name] = subprocess.Popen(
                     [sys.executable, str(SERVICE / arguments[0]), *arguments[1:]],
-                    env=told,
+                    env=variables,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

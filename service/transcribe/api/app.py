@@ -6,20 +6,20 @@ from flask import Flask
 
 from transcribe.api import errors, middleware
 from transcribe.api.auth import Keys
-from transcribe.api.job_watcher import GRACE_SECONDS, Watcher
+from transcribe.api.job_watcher import GRACE_SECONDS, JobWatcher
 from transcribe.api.places import Places
 from transcribe.api.routes import health, jobs, models, openapi, page, transcriptions
 from transcribe.jobs.store import Store
 
-from ..config import Config
-from .context import EXTENSION, Context
+from ..config import ServiceConfig
+from .context import EXTENSION, AppContext
 from .metrics import Metrics
 from .upload import ROOM_FOR_FIELDS, SpoolingRequest
 
 STORING_REQUESTS = 8  # at once; they take seconds, and threads that others need as well
 
 
-def create_app(config: Config, store: Store, *, grace: float = GRACE_SECONDS) -> Flask:
+def create_app(config: ServiceConfig, store: Store, *, grace: float = GRACE_SECONDS) -> Flask:
     """The WSGI application. Its watcher runs; call `close` on `context_of(app)` when it is no longer needed."""
 
     class SpooledRequest(SpoolingRequest):
@@ -30,8 +30,8 @@ def create_app(config: Config, store: Store, *, grace: float = GRACE_SECONDS) ->
     app.request_class = SpooledRequest
     app.config["MAX_CONTENT_LENGTH"] = config.limits.upload_bytes + ROOM_FOR_FIELDS
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    watcher, metrics = Watcher(store, grace=grace), Metrics()
-    shared = Context(
+    watcher, metrics = JobWatcher(store, grace=grace), Metrics()
+    shared = AppContext(
         config=config,
         store=store,
         watcher=watcher,
@@ -50,7 +50,7 @@ def create_app(config: Config, store: Store, *, grace: float = GRACE_SECONDS) ->
     return app
 
 
-def context_of(app: Flask) -> Context:
+def context_of(app: Flask) -> AppContext:
     """The application's shared parts."""
-    found: Context = app.extensions[EXTENSION]
+    found: AppContext = app.extensions[EXTENSION]
     return found

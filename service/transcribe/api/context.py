@@ -10,13 +10,13 @@ from datetime import datetime
 from flask import current_app, g
 
 from transcribe.api.auth import Keys
-from transcribe.api.job_watcher import Watcher
+from transcribe.api.job_watcher import JobWatcher
 from transcribe.api.places import Places
 from transcribe.jobs.models import Bounds
 from transcribe.jobs.store import Store
-from transcribe.model_cache import info
+from transcribe.model_cache import cache_info
 
-from ..config import Config
+from ..config import ServiceConfig
 from .errors import busy
 from .metrics import Metrics
 
@@ -25,12 +25,12 @@ ALIAS = "whisper-1"
 
 
 @dataclass
-class Context:
+class AppContext:
     """One application's parts. Places bound the requests that wait or store."""
 
-    config: Config
+    config: ServiceConfig
     store: Store
-    watcher: Watcher
+    watcher: JobWatcher
     keys: Keys
     metrics: Metrics
     waiting_places: Places
@@ -60,8 +60,8 @@ class Context:
     def model_created(self) -> int:
         """When the model was cached, as a Unix time; when the server started if that is not known."""
         try:
-            return int(datetime.fromisoformat(info.read(self.config.cache_info).timestamp).timestamp())
-        except info.CacheError:
+            return int(datetime.fromisoformat(cache_info.read(self.config.cache_info).timestamp).timestamp())
+        except cache_info.CacheError:
             return int(self.started)
 
     @contextmanager
@@ -93,9 +93,9 @@ class Context:
             raise busy(503, "The server is restarting; try again soon.", "restarting", seconds=5)
 
 
-def context() -> Context:
+def context() -> AppContext:
     """The running application's."""
-    found: Context = current_app.extensions[EXTENSION]
+    found: AppContext = current_app.extensions[EXTENSION]
     return found
 
 

@@ -40,7 +40,7 @@ class Snapshot:
         return max(float(self.worker.get("speed") or 1.0), 0.01)
 
 
-class Watcher:
+class JobWatcher:
     """Wakes whoever waits when a job changed, and ends the jobs of clients that have gone."""
 
     def __init__(self, store: Store, *, grace: float = GRACE_SECONDS) -> None:

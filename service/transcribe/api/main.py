@@ -17,11 +17,11 @@ from flask import Flask
 
 from transcribe import logs
 from transcribe.api.app import context_of, create_app
-from transcribe.api.context import Context
-from transcribe.api.retention import Janitor
-from transcribe.api.webhooks import Caller
+from transcribe.api.context import AppContext
+from transcribe.api.retention import RetentionThread
+from transcribe.api.webhooks import WebhookSender
 from transcribe.api.wsgi import Server, create_server
-from transcribe.config import Config, ConfigError, default_path, load
+from transcribe.config import ServiceConfig, ConfigError, default_path, load
 from transcribe.jobs.store import Store, StoreError
 from transcribe.sdnotify import notify, watchdog_seconds
 
@@ -52,7 +52,7 @@ def run() -> int:
     return 0
 
 
-def check(config: Config) -> None:
+def check(config: ServiceConfig) -> None:
     """Refuses to be open to a network. Raises ConfigError."""
     if not config.auth.keys_file and not is_loopback(config.host):
         raise ConfigError(f"host {config.host} can be reached from a network: set auth.keys_file, or host to 127.0.0.1")
@@ -71,16 +71,16 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def serve(config: Config) -> None:
+def serve(config: ServiceConfig) -> None:
     """Serves until SIGTERM or SIGINT. Raises OSError or StoreError if it cannot start."""
     _raise_file_limit()
     store = Store(config.database)
     app = create_app(config, store)
     shared = context_of(app)
     server = create_server(app, config)
-    helpers: list[Janitor | Caller] = [Janitor(config, store)]
+    helpers: list[RetentionThread | WebhookSender] = [RetentionThread(config, store)]
     if config.callbacks.enabled:
-        helpers.append(Caller(store, Path(config.callbacks.secret_file)))
+        helpers.append(WebhookSender(store, Path(config.callbacks.secret_file)))
     for helper in helpers:
         helper.start()
     stop_on_signals(shared, server)
@@ -94,7 +94,7 @@ def serve(config: Config) -> None:
     logs.event("stopped")
 
 
-def stop_on_signals(shared: Context, server: Server) -> None:
+def stop_on_signals(shared: AppContext, server: Server) -> None:
     """The first signal drains, then stops; a second one stops at once."""
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -107,7 +107,7 @@ def stop_on_signals(shared: Context, server: Server) -> None:
     signal.signal(signal.SIGINT, stop)
 
 
-def _drain(shared: Context, server: Server) -> None:
+def _drain(shared: AppContext, server: Server) -> None:
     notify("STOPPING=1\nSTATUS=draining")
     logs.event("draining", requests=_busy(server))
     _until_idle(server, DRAIN_SECONDS)

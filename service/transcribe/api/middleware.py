@@ -7,11 +7,11 @@ from flask import Flask, Response, g, request
 
 from transcribe import logs
 from transcribe.api.access import Access
-from transcribe.api.context import Context
+from transcribe.api.context import AppContext
 from transcribe.api.upload import SpoolingRequest
 
 
-def register(app: Flask, shared: Context) -> None:
+def register(app: Flask, shared: AppContext) -> None:
     """Adds the checks before, and the headers, figures and log line after each request."""
     access = Access(shared.keys, shared.config.cors.origins)
 
@@ -37,7 +37,7 @@ def register(app: Flask, shared: Context) -> None:
             request.discard_spools()
 
 
-def _finished(shared: Context, access: Access, response: Response) -> Response:
+def _finished(shared: AppContext, access: Access, response: Response) -> Response:
     seconds = time.monotonic() - g.began
     route = request.url_rule.rule if request.url_rule else "none"
     response.headers["X-Request-Id"] = g.request_id

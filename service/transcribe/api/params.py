@@ -1,4 +1,4 @@
-"""A client's form fields, checked: what cannot be used is refused with the field's name."""
+"""Reads and checks the form fields of a request. A field that cannot be used is refused by name."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from typing import Any
 
 from werkzeug.datastructures import MultiDict
 
-from ..config import Config
+from ..config import ServiceConfig
 from ..languages import to_code
 from ..types import DecodeOptions
 from .errors import ApiError, bad_request
@@ -48,7 +48,7 @@ class Params:
         }
 
 
-def parse(form: Form, config: Config, *, models: set[str], task: str) -> Params:
+def parse(form: Form, config: ServiceConfig, *, models: set[str], task: str) -> Params:
     """Reads the fields of a transcription, translation or job. Raises ApiError."""
     check_model(_one(form, "model"), models)
     for name in UNSUPPORTED:
@@ -79,7 +79,7 @@ def parse(form: Form, config: Config, *, models: set[str], task: str) -> Params:
     )
 
 
-def parse_translation(form: Form, config: Config, *, models: set[str]) -> Params:
+def parse_translation(form: Form, config: ServiceConfig, *, models: set[str]) -> Params:
     """The same for a translation, which knows neither stream nor granularities; the spoken language is optional."""
     for name in ("stream", "timestamp_granularities[]", "include[]"):
         if form.get(name) not in (None, "", "false"):

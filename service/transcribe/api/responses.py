@@ -8,26 +8,26 @@ from typing import Any
 from flask import Response
 
 from transcribe import formats
-from transcribe.api.context import Context
+from transcribe.api.context import AppContext
 from transcribe.api.errors import from_exception
 from transcribe.api.params import Params
-from transcribe.api.waiting import checked
-from transcribe.formats import Answer
+from transcribe.api.waiting import raise_if_failed
+from transcribe.formats import TranscriptionResult
 from transcribe.jobs.models import Job
 from transcribe.types import Segment, Transcript
 
 PING_SECONDS = 10.0  # so that no proxy thinks a silent stream is dead
 
 
-def answer_of(shared: Context, job: Job, params: Params) -> Answer:
+def result_of(shared: AppContext, job: Job, params: Params) -> TranscriptionResult:
     """The finished job's result."""
     translated = job.options.task == "translate"
     language = "en" if translated else job.language or job.options.language or ""
     transcript = Transcript(language, job.length, tuple(shared.store.segments(job.id)))
-    return Answer(transcript, job.options.task, params.granularities, params.logprobs, job.coverage or {})
+    return TranscriptionResult(transcript, job.options.task, params.granularities, params.logprobs, job.coverage or {})
 
 
-def written(answer: Answer, response_format: str) -> Response:
+def write_result(answer: TranscriptionResult, response_format: str) -> Response:
     """The answer as an HTTP response."""
     if response_format in formats.TEXT_WRITERS:
         mimetype, write = formats.TEXT_WRITERS[response_format]
@@ -54,21 +54,21 @@ class Deltas:
         return piece
 
 
-def events(shared: Context, first: Job, updates: Iterator[Job], params: Params) -> Iterator[bytes]:
+def events(shared: AppContext, first: Job, updates: Iterator[Job], params: Params) -> Iterator[bytes]:
     """OpenAI's stream: deltas while the audio is being worked on, then the whole. Failures are events too."""
     deltas, last, quiet = Deltas(), -1, time.monotonic()
     job, progress = first, -1.0
     try:
         while True:
             if job.over or job.progress != progress:
-                checked(job) if job.over else None
+                raise_if_failed(job) if job.over else None
                 progress = job.progress
                 segments = shared.store.segments(job.id, after=last)
                 last = segments[-1].id if segments else last
                 yield from _pieces(segments, deltas, params)
                 quiet = time.monotonic() if segments else quiet
             if job.over:
-                yield _event(_done(answer_of(shared, job, params), params))
+                yield _event(_done(result_of(shared, job, params), params))
                 return
             if time.monotonic() - quiet > PING_SECONDS:
                 quiet = time.monotonic()
@@ -88,7 +88,7 @@ def _pieces(segments: Sequence[Segment], deltas: Deltas, params: Params) -> Iter
             yield _event({**event, "logprobs": formats.logprobs((segment,))} if params.logprobs else event)
 
 
-def _done(answer: Answer, params: Params) -> dict[str, Any]:
+def _done(answer: TranscriptionResult, params: Params) -> dict[str, Any]:
     body = formats.JSON_WRITERS.get(params.response_format, formats.json)(answer)
     return {"type": "transcript.text.done", **body}
 

@@ -6,7 +6,7 @@ import time
 
 from transcribe import logs
 from transcribe.api.upload import PART
-from transcribe.config import Config
+from transcribe.config import ServiceConfig
 from transcribe.jobs.store import Store
 
 ROUND_SECONDS = 5.0
@@ -14,10 +14,10 @@ ORPHAN_SECONDS = 60.0  # an upload without a job may be about to get one
 SPOOLED = re.compile(r"[0-9a-f]{32}")
 
 
-class Janitor:
+class RetentionThread:
     """The thread that tidies up."""
 
-    def __init__(self, config: Config, store: Store) -> None:
+    def __init__(self, config: ServiceConfig, store: Store) -> None:
         self._config = config
         self._store = store
         self._stop = threading.Event()

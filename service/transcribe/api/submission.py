@@ -8,7 +8,7 @@ from dataclasses import asdict
 from flask import request
 
 from transcribe import logs
-from transcribe.api.context import Context, context, key_id
+from transcribe.api.context import AppContext, context, key_id
 from transcribe.api.errors import ApiError, busy
 from transcribe.api.params import Params
 from transcribe.api.upload import uploaded
@@ -54,7 +54,7 @@ def submit(params: Params, *, detached: bool) -> Job:
 
 
 def _fingerprint(digest: str, params: Params) -> str:
-    """The same for the same audio and the same work; how the answer is written does not matter."""
+    """The same for the same audio and the same work; the format of the answer does not matter."""
     work = [digest, asdict(params.options), params.chunking, params.callback]
     return hashlib.sha256(json.dumps(work).encode()).hexdigest()
 
@@ -64,7 +64,7 @@ def _reuse_since() -> float | None:
     return None if request.cache_control.no_cache else time.time() - REUSE_SECONDS
 
 
-def _full(shared: Context, error: QueueFullError) -> ApiError:
+def _full(shared: AppContext, error: QueueFullError) -> ApiError:
     """Comes with the time until there is room: the audio before that, at the speed the worker has."""
     seconds = error.excess / shared.watcher.snapshot.speed
     code = "rate_limit_exceeded" if error.bound == "key_jobs" else "queue_full"

@@ -6,20 +6,20 @@ from contextlib import contextmanager
 
 from flask import request
 
-from transcribe.api.context import Context
+from transcribe.api.context import AppContext
 from transcribe.api.errors import ApiError, busy, from_job
 from transcribe.jobs.models import Job
 
 LOOK_SECONDS = 0.25  # how often a waiting request sees whether its client is still there
 
 
-def client_left() -> Callable[[], bool]:
+def disconnection_check() -> Callable[[], bool]:
     """Tells whether the present request's client has closed the connection, as far as the server can know."""
     found: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
     return found
 
 
-def changes(shared: Context, job: Job, left: Callable[[], bool]) -> Iterator[Job]:
+def changes(shared: AppContext, job: Job, left: Callable[[], bool]) -> Iterator[Job]:
     """The job whenever something was committed, and at least every LOOK_SECONDS; ends after it is over.
 
     Raises ApiError when the job was deleted, the client has left or the server stops.
@@ -40,7 +40,7 @@ def changes(shared: Context, job: Job, left: Callable[[], bool]) -> Iterator[Job
 
 
 @contextmanager
-def following(shared: Context, job: Job) -> Iterator[None]:
+def follow_job(shared: AppContext, job: Job) -> Iterator[None]:
     """Counts this client among those that the job is for."""
     shared.watcher.follow(job.id)
     try:
@@ -49,13 +49,13 @@ def following(shared: Context, job: Job) -> Iterator[None]:
         shared.watcher.leave(job.id)
 
 
-def until_over(shared: Context, job: Job) -> Job:
+def wait_for_result(shared: AppContext, job: Job) -> Job:
     """The finished job. Raises ApiError if it failed, was cancelled, or as `changes` does."""
-    [last] = deque(changes(shared, job, client_left()), maxlen=1)  # hours of waiting must not pile up
-    return checked(last)
+    [last] = deque(changes(shared, job, disconnection_check()), maxlen=1)  # hours of waiting must not pile up
+    return raise_if_failed(last)
 
 
-def checked(job: Job) -> Job:
+def raise_if_failed(job: Job) -> Job:
     """The job if it went well. Raises ApiError with the reason it did not."""
     if job.error:
         raise from_job(job.error)

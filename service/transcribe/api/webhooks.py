@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from transcribe import logs
 from transcribe.api.errors import bad_request
-from transcribe.config import Config
+from transcribe.config import ServiceConfig
 from transcribe.jobs.models import Job
 from transcribe.jobs.store import Store
 
@@ -27,7 +27,7 @@ LOOK_SECONDS = 1.0
 Resolve = Callable[[str, int], list[str]]
 
 
-def check(config: Config, url: str) -> None:
+def check(config: ServiceConfig, url: str) -> None:
     """Raises ApiError for a URL that would never be called. '' is no callback."""
     if not url:
         return
@@ -70,7 +70,7 @@ def public_address(host: str, port: int, resolve: Resolve) -> str:
 
 
 class PinnedConnection(http.client.HTTPSConnection):
-    """HTTPS to an address that was checked, with the certificate of the name: no second look-up in between."""
+    """HTTPS to an address that was checked, with the certificate of its name: the name is not looked up again."""
 
     def __init__(self, host: str, address: str) -> None:
         self._tls = ssl.create_default_context()
@@ -111,7 +111,7 @@ def deliver(job: Job, secret: bytes, resolve: Resolve = addresses) -> int:
         connection.close()
 
 
-class Caller:
+class WebhookSender:
     """The thread that makes the calls; what it has not made yet is in the store, so a crash forgets none."""
 
     def __init__(self, store: Store, secret_file: Path, *, send: Callable[[Job, bytes], int] = deliver) -> None:
@@ -134,7 +134,7 @@ class Caller:
 
     def once(self) -> None:
         """Makes the calls that are due."""
-        for job in self._store.callbacks():
+        for job in self._store.pending_webhooks():
             tries, due = self._failures.get(job.id, (0, 0.0))
             if time.monotonic() >= due:
                 self._call(job, tries + 1)
@@ -146,7 +146,7 @@ class Caller:
             logs.failure("callback_failed", error)
             status = 0
         if 200 <= status < 300 or attempt >= TRIES:
-            self._store.called_back(job.id)
+            self._store.webhook_done(job.id)
             self._failures.pop(job.id, None)
         else:
             self._failures[job.id] = (attempt, time.monotonic() + 5.0 * 4**attempt)

@@ -23,7 +23,7 @@ from transcribe.api.app import context_of
 from transcribe.api.errors import FULL, ApiError, busy, disk_full
 from transcribe.api.request_parser import RefusedError, RequestParser
 from transcribe.api.upload import ROOM_FOR_FIELDS
-from transcribe.config import Config
+from transcribe.config import ServiceConfig
 
 SPARE_THREADS = 16  # for short requests, besides those that wait for transcripts
 CONNECTIONS = 1000  # at once; a further one takes the place of one that has not asked for anything
@@ -180,7 +180,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
 
     channel_class = Channel
 
-    def __init__(self, app: Flask, config: Config, adjustments: Adjustments) -> None:
+    def __init__(self, app: Flask, config: ServiceConfig, adjustments: Adjustments) -> None:
         shared = context_of(app)
         self.access = Access(shared.keys, config.cors.origins)
         self.upload_bytes = config.limits.upload_bytes
@@ -259,7 +259,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             logs.warning("slow_clients_dropped", connections=len(late))
 
 
-def create_server(app: Flask, config: Config, **changes: Any) -> Server:
+def create_server(app: Flask, config: ServiceConfig, **changes: Any) -> Server:
     """Binds the port. `changes` override waitress's adjustments. Raises OSError if it is taken."""
     options: dict[str, Any] = {
         "host": config.host,

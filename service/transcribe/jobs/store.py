@@ -7,19 +7,20 @@ that every job ends exactly once.
 # ruff: noqa: S608 - statements are put together from constants; every value is bound
 
 import json
+import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from transcribe.jobs.admission import LENGTH, LONGEST_HANDICAP, RANK, check_bounds, repeated, stats
 from transcribe.jobs.database import Database, StoreError
 from transcribe.jobs.models import (
     Bounds,
     Job,
     JobError,
     NewJob,
+    QueueFullError,
     QueueStats,
     job_from,
     row_from,
@@ -30,6 +31,10 @@ from transcribe.types import Segment
 
 __all__ = ["LONGEST_HANDICAP", "Store", "StoreError"]
 
+LONGEST_HANDICAP = 600.0  # seconds that a long recording lets shorter ones go first: short before long, none starves
+LENGTH = "coalesce(duration, estimate)"
+RANK = f"(created + min({LENGTH}, {LONGEST_HANDICAP}))"
+LEFT = f"max({LENGTH} - progress, 0)"  # seconds of audio that still wait
 MAX_ATTEMPTS = 3
 TRIES = "(attempts - releases)"
 CURRENT = "id = :id AND status = 'running' AND attempts = :attempt"
@@ -60,10 +65,10 @@ class Store:
         """Stores the job, or returns the one it repeats (created at or after `reuse_since` with the same key and
         fingerprint, not failed or cancelled). Raises QueueFullError."""
         with self._database.transaction() as connection:
-            if reuse_since is not None and (found := repeated(connection, new, reuse_since)):
+            if reuse_since is not None and (found := _find_repeat(connection, new, reuse_since)):
                 return found
             if bounds:
-                check_bounds(connection, new, bounds)
+                _check_bounds(connection, new, bounds)
             row = row_from(new, self._clock())
             columns, values = ", ".join(row), ", ".join(f":{name}" for name in row)
             created = connection.execute(f"INSERT INTO jobs ({columns}) VALUES ({values}) RETURNING *", row).fetchone()
@@ -116,25 +121,25 @@ class Store:
         rows = self._database.reader().execute("SELECT status, count(*) FROM jobs GROUP BY status")
         return {row[0]: row[1] for row in rows}
 
-    def callbacks(self) -> list[Job]:
+    def pending_webhooks(self) -> list[Job]:
         """The jobs that are over and whose client has not been called yet."""
         rows = self._database.reader().execute(
             "SELECT * FROM jobs WHERE callback != '' AND status NOT IN ('queued', 'running') ORDER BY finished"
         )
         return [job_from(row) for row in rows]
 
-    def called_back(self, job_id: str) -> None:
+    def webhook_done(self, job_id: str) -> None:
         """The client was called, or never will be."""
         self._changes("UPDATE jobs SET callback = '' WHERE id = :id", {"id": job_id})
 
     def queue_stats(self, key_id: str | None = None) -> QueueStats:
         """How much waits and runs, of all keys or of one."""
-        return stats(self._database.reader(), key_id)
+        return _queue_stats(self._database.reader(), key_id)
 
     def ahead(self, job: Job) -> QueueStats:
         """What is worked on before this job: all that runs, and what is queued in front of it."""
         mine = job.created + min(job.length, LONGEST_HANDICAP)
-        return stats(self._database.reader(), None, before=mine)
+        return _queue_stats(self._database.reader(), None, before=mine)
 
     # What the worker does
 
@@ -244,3 +249,38 @@ class Store:
 
 def _try(job_id: str, attempt: int) -> dict[str, Any]:
     return {"id": job_id, "attempt": attempt}
+
+
+def _find_repeat(connection: sqlite3.Connection, new: NewJob, since: float) -> Job | None:
+    """The job that `new` repeats; it outlives its first client if this one asks for that."""
+    row = connection.execute(
+        "SELECT * FROM jobs WHERE key_id = ? AND fingerprint = ? AND created >= ?"
+        " AND status IN ('queued', 'running', 'done') ORDER BY created DESC LIMIT 1",
+        (new.key_id, new.fingerprint, since),
+    ).fetchone()
+    if row and new.detached and not row["detached"]:
+        row = connection.execute("UPDATE jobs SET detached = 1 WHERE id = ? RETURNING *", (row["id"],)).fetchone()
+    return job_from(row) if row else None
+
+
+def _queue_stats(connection: sqlite3.Connection, key_id: str | None, *, before: float | None = None) -> QueueStats:
+    """Counts the unfinished jobs, of all keys or one; with `before`, only those that run or rank before it."""
+    row = connection.execute(
+        "SELECT coalesce(sum(status = 'queued'), 0), coalesce(sum(status = 'running'), 0),"
+        f" coalesce(sum({LEFT}), 0.0) FROM jobs WHERE status IN ('queued', 'running')"
+        f" AND (:key IS NULL OR key_id = :key) AND (:before IS NULL OR status = 'running' OR {RANK} < :before)",
+        {"key": key_id, "before": before},
+    ).fetchone()
+    return QueueStats(queued=row[0], running=row[1], seconds=row[2])
+
+
+def _check_bounds(connection: sqlite3.Connection, new: NewJob, bounds: Bounds) -> None:
+    """Raises QueueFullError. A recording longer than the whole bound may still come when nothing else waits."""
+    everyone, own = _queue_stats(connection, None), _queue_stats(connection, new.key_id)
+    average = everyone.seconds / max(everyone.queued + everyone.running, 1)
+    if own.queued + own.running >= bounds.key_jobs:
+        raise QueueFullError("key_jobs", average)
+    if everyone.queued + everyone.running >= bounds.jobs:
+        raise QueueFullError("jobs", average)
+    if everyone.seconds and everyone.seconds + new.estimate > bounds.audio_seconds:
+        raise QueueFullError("audio_seconds", everyone.seconds + new.estimate - bounds.audio_seconds)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from transcribe.config import Config
-from transcribe.model_cache import info as cacheinfo
-from transcribe.model_cache.info import COMMIT, SHA256, CacheError, CacheInfo
+from transcribe.config import ServiceConfig
+from transcribe.model_cache import cache_info
+from transcribe.model_cache.cache_info import COMMIT, SHA256, CacheError, CacheInfo
 
 # What Whisper needs in safetensors form: no pickles, no code, no second copy of the weights in another format.
 WANTED = (
@@ -33,7 +33,7 @@ class DownloadError(Exception):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CacheUpdate:
     """What `ensure` did: nothing was written when `changed` is False; `reason` says why something was."""
 
     info: CacheInfo
@@ -41,19 +41,19 @@ class Outcome:
     reason: str
 
 
-def trouble(config: Config, *, hashes: bool) -> str:
+def trouble(config: ServiceConfig, *, hashes: bool) -> str:
     """Why the cache on disk is not what the configuration wants; '' if all is right. Never asks the network."""
     try:
-        info = cacheinfo.read(config.cache_info)
+        info = cache_info.read(config.cache_info)
         if wrong := mismatch(config, info):
             raise CacheError(config.cache_info, wrong)
-        cacheinfo.verify(info, hashes=hashes)
+        cache_info.verify(info, hashes=hashes)
     except CacheError as error:
         return str(error)
     return ""
 
 
-def mismatch(config: Config, info: CacheInfo) -> str:
+def mismatch(config: ServiceConfig, info: CacheInfo) -> str:
     """How the cached model differs from the configured one; '' if it does not."""
     wanted = {
         "model_id": config.model.id,
@@ -67,7 +67,9 @@ def mismatch(config: Config, info: CacheInfo) -> str:
     return ""
 
 
-def ensure(config: Config, *, warm: Callable[[Config, Path], dict[str, Any]] | None = None) -> Outcome:
+def ensure(
+    config: ServiceConfig, *, warm: Callable[[ServiceConfig, Path], dict[str, Any]] | None = None
+) -> CacheUpdate:
     """Makes the cache right, writing nothing if it is.
 
     Raises DownloadError; a warm-up that fails is recorded, not raised.
@@ -77,22 +79,22 @@ def ensure(config: Config, *, warm: Callable[[Config, Path], dict[str, Any]] | N
             f"model.revision is {config.model.revision!r}, not a commit of 40 hex digits: pin it (the launcher does)"
         )
     reason = trouble(config, hashes=True)
-    old = None if reason else cacheinfo.read(config.cache_info)
+    old = None if reason else cache_info.read(config.cache_info)
     versions = installed_versions()
     if old and old.versions == versions and not old.warmup_error:
-        return Outcome(info=old, changed=False, reason="")
+        return CacheUpdate(info=old, changed=False, reason="")
     folder = snapshot_dir(config) if old else download(config)
     info = _described(config, folder, versions, warm or warm_up)
     if old and replace(info, timestamp=old.timestamp, warmup_seconds=old.warmup_seconds) == old:
-        return Outcome(info=old, changed=False, reason="")  # the warm-up failed as it did before
-    cacheinfo.write(config.cache_info, info)
-    forget_others(config)
-    return Outcome(info=info, changed=True, reason=reason or "the warm-up was due again")
+        return CacheUpdate(info=old, changed=False, reason="")  # the warm-up failed as it did before
+    cache_info.write(config.cache_info, info)
+    remove_other_models(config)
+    return CacheUpdate(info=info, changed=True, reason=reason or "the warm-up was due again")
 
 
-def snapshot_dir(config: Config) -> Path:
+def snapshot_dir(config: ServiceConfig) -> Path:
     """Where the configured commit of the configured model lies."""
-    return cacheinfo.repo_folder(config.models, config.model.id) / "snapshots" / config.model.revision
+    return cache_info.repo_folder(config.models, config.model.id) / "snapshots" / config.model.revision
 
 
 def installed_versions() -> dict[str, str]:
@@ -100,7 +102,7 @@ def installed_versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("torch", "transformers", "numba", "llvmlite")}
 
 
-def download(config: Config) -> Path:
+def download(config: ServiceConfig) -> Path:
     """The snapshot of the pinned commit. What is on disk already is checked and kept. Raises DownloadError."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     os.environ.setdefault("HF_HOME", str(config.temp / "hub"))  # a service user has no home
@@ -133,12 +135,12 @@ def download(config: Config) -> Path:
     return Path(folder)
 
 
-def _line(config: Config, error: Exception) -> str:
+def _line(config: ServiceConfig, error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return f"cannot download {config.model.id} at {config.model.revision} from {config.model.endpoint}: {text[:400]}"
 
 
-def drop_corrupt(config: Config) -> list[str]:
+def drop_corrupt(config: ServiceConfig) -> list[str]:
     """Removes files whose content does not match the digest the hub named them by; their names, in order.
 
     The hub's client stores each file under its ETag: the sha256 of large files, git's blob id of small ones. So damage
@@ -157,16 +159,16 @@ def drop_corrupt(config: Config) -> list[str]:
 
 def _blob_intact(blob: Path) -> bool:
     if SHA256.fullmatch(blob.name):
-        return cacheinfo.sha256(blob) == blob.name
+        return cache_info.sha256(blob) == blob.name
     if COMMIT.fullmatch(blob.name):
-        return cacheinfo.git_blob_id(blob) == blob.name
+        return cache_info.git_blob_id(blob) == blob.name
     return True  # a hub with ETags of its own kind: only the digests we record ourselves protect this file
 
 
 def _described(
-    config: Config, folder: Path, versions: dict[str, str], warm: Callable[[Config, Path], dict[str, Any]]
+    config: ServiceConfig, folder: Path, versions: dict[str, str], warm: Callable[[ServiceConfig, Path], dict[str, Any]]
 ) -> CacheInfo:
-    files = cacheinfo.describe(folder)
+    files = cache_info.describe(folder)
     began = time.monotonic()
     facts = warm(config, folder)
     return CacheInfo(
@@ -175,7 +177,7 @@ def _described(
         device=facts["device"],
         torch_dtype=facts["torch_dtype"],
         kernels_compiled=facts["kernels_compiled"],
-        timestamp=cacheinfo.now(),
+        timestamp=cache_info.now(),
         model_revision=config.model.revision,
         files=files,
         versions=versions,
@@ -184,7 +186,7 @@ def _described(
     )
 
 
-def warm_up(config: Config, folder: Path) -> dict[str, Any]:
+def warm_up(config: ServiceConfig, folder: Path) -> dict[str, Any]:
     """Loads and runs the model in a child process, so that not even a crash or a hang of it loses the cache.
 
     Returns device, torch_dtype, kernels_compiled and, if it failed, warmup_error.
@@ -218,7 +220,7 @@ def _service_user(folder: Path) -> dict[str, Any]:
     return {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
 
 
-def _not_warm(config: Config, reason: str) -> dict[str, Any]:
+def _not_warm(config: ServiceConfig, reason: str) -> dict[str, Any]:
     device = config.device
     if device == "auto":
         device = "cuda" if Path("/dev/nvidia0").exists() else "cpu"
@@ -227,9 +229,9 @@ def _not_warm(config: Config, reason: str) -> dict[str, Any]:
     return {"device": device, "torch_dtype": dtype, "kernels_compiled": False, "warmup_error": reason}
 
 
-def forget_others(config: Config) -> None:
+def remove_other_models(config: ServiceConfig) -> None:
     """Removes other models and other commits: an image carries what it serves."""
-    ours = cacheinfo.repo_folder(config.models, config.model.id)
+    ours = cache_info.repo_folder(config.models, config.model.id)
     for repo in config.models.glob("models--*"):
         if repo != ours:
             shutil.rmtree(repo)

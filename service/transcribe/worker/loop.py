@@ -11,15 +11,15 @@ from dataclasses import replace
 
 from transcribe import logs
 from transcribe.audio.vad import Vad
-from transcribe.config import Config
+from transcribe.config import ServiceConfig
 from transcribe.engine import Chunk, ChunkResult, Engine, EngineError
 from transcribe.jobs.models import JobError
 from transcribe.jobs.store import Store
 from transcribe.types import Segment
 from transcribe.worker.assembly import Assembly
 from transcribe.worker.preprocess import Preprocessor
-from transcribe.worker.scheduler import Active, Board
-from transcribe.worker.status import Reporter
+from transcribe.worker.scheduler import ActiveJob, ChunkScheduler
+from transcribe.worker.status import StatusReporter
 
 DRAIN_SECONDS = 25.0  # to finish what is under way after SIGTERM; the rest is given back
 IDLE_SECONDS = 0.5
@@ -30,15 +30,15 @@ RESERVE_SHARE = 8  # one place in so many is kept from a single long recording, 
 class Worker:
     """Works until `stop` is called."""
 
-    def __init__(self, config: Config, store: Store, engine: Engine, vad: Vad, reporter: Reporter) -> None:
+    def __init__(self, config: ServiceConfig, store: Store, engine: Engine, vad: Vad, reporter: StatusReporter) -> None:
         places = config.batch.max_chunks
         self._store = store
         self._engine = engine
         self._reporter = reporter
         self._default_language = config.model.language or "en"
-        self._board = Board(most_flying=max(1, places - max(1, places // RESERVE_SHARE)))
-        self._preprocessor = Preprocessor(config, store, self._board, vad)
-        self._flying: dict[tuple[str, int, int], Active] = {}  # by (job, attempt, piece): the engine's keys
+        self._scheduler = ChunkScheduler(max_in_flight=max(1, places - max(1, places // RESERVE_SHARE)))
+        self._preprocessor = Preprocessor(config, store, self._scheduler, vad)
+        self._in_flight: dict[tuple[str, int, int], ActiveJob] = {}  # by (job, attempt, chunk): the engine's keys
         self._deadline: float | None = None
         self._stopping = False
 
@@ -51,15 +51,15 @@ class Worker:
         self._preprocessor.start()
         try:
             while not self._over():
-                self._reporter.alive()
+                self._reporter.heartbeat()
                 if self._preprocessor.failure:
                     raise self._preprocessor.failure
                 self._clear()
                 self._feed()
-                if self._flying:
+                if self._in_flight:
                     self._step()
                 else:
-                    self._board.wait(IDLE_SECONDS if self._deadline is None else 0.05)
+                    self._scheduler.wait(IDLE_SECONDS if self._deadline is None else 0.05)
         finally:
             self._give_back()
             self._preprocessor.close()
@@ -68,42 +68,42 @@ class Worker:
         if self._stopping and self._deadline is None:
             self._deadline = time.monotonic() + DRAIN_SECONDS
             self._preprocessor.stop_claiming()
-            self._reporter.tell("draining")
-            logs.event("draining", jobs=len(self._board))
-        return self._deadline is not None and (not len(self._board) or time.monotonic() > self._deadline)
+            self._reporter.set_state("draining")
+            logs.event("draining", jobs=len(self._scheduler))
+        return self._deadline is not None and (not len(self._scheduler) or time.monotonic() > self._deadline)
 
     def _clear(self) -> None:
         """Takes care of jobs that are over: cancelled, unusable, or all written."""
-        for key in [key for key, active in self._flying.items() if active.gone]:
+        for key in [key for key, active in self._in_flight.items() if active.discarded]:
             self._engine.discard(key)
-            del self._flying[key]
-        for active in self._board.all():
+            del self._in_flight[key]
+        for active in self._scheduler.all():
             if active.error:
                 self._fail(active, active.error)
             elif active.finished:
                 self._finish(active)
 
     def _feed(self) -> None:
-        """At most one piece between two steps, so that a short recording never stands behind many long pieces."""
-        if not self._engine.room() or (taken := self._board.take()) is None:
+        """At most one chunk between two steps, so that a short recording never stands behind many long chunks."""
+        if not self._engine.room() or (taken := self._scheduler.next_chunk()) is None:
             return
-        active, number, piece = taken
+        active, number, chunk = taken
         key = (active.job.id, active.job.attempts, number)
         options = active.job.options
         if options.language is None:
             options = replace(options, language=active.assembly.language)
         try:
-            self._engine.add(Chunk(key, piece.audio, options))
+            self._engine.add(Chunk(key, chunk.audio, options))
         except EngineError as error:
             if error.broken:
                 raise
             self._fail(active, JobError(str(error), "invalid_request_error", "unsupported", None, 400))
             return
-        self._flying[key] = active
+        self._in_flight[key] = active
 
     def _step(self) -> None:
         began = time.monotonic()
-        chunks = len(self._flying)
+        chunks = len(self._in_flight)
         results = self._engine.step()
         self._reporter.meter.worked(time.monotonic() - began, chunks)
         for result in results:
@@ -111,53 +111,53 @@ class Worker:
 
     def _write(self, result: ChunkResult) -> None:
         assert isinstance(result.key, tuple)
-        active = self._flying.pop(result.key)
+        active = self._in_flight.pop(result.key)
         number: int = result.key[2]
-        piece = active.flying.pop(number)
-        if active.gone:
+        chunk = active.in_flight.pop(number)
+        if active.discarded:
             return
-        self._reporter.meter.wrote(piece.end - piece.start)
+        self._reporter.meter.wrote(chunk.end - chunk.start)
         self._count(result, active)
         done = active.assembly.done
-        segments = active.assembly.add(number, piece, result)
+        segments = active.assembly.add(number, chunk, result)
         if active.assembly.done > done:
             self._save(active, segments, active.assembly)
 
-    def _save(self, active: Active, segments: list[Segment], assembly: Assembly) -> None:
+    def _save(self, active: ActiveJob, segments: list[Segment], assembly: Assembly) -> None:
         job = active.job
         kept = persist(lambda: self._store.add_segments(job.id, job.attempts, segments, progress=assembly.progress))
         if not kept:  # cancelled or deleted meanwhile
-            self._board.remove(active)
+            self._scheduler.remove(active)
 
-    def _count(self, result: ChunkResult, active: Active) -> None:
+    def _count(self, result: ChunkResult, active: ActiveJob) -> None:
         asked = active.job.options.temperature
         fallbacks = sum(segment.temperature > asked for segment in result.segments)
         self._reporter.meter.totals["fallback_segments_total"] += fallbacks
 
-    def _finish(self, active: Active) -> None:
+    def _finish(self, active: ActiveJob) -> None:
         job, coverage = active.job, active.assembly.coverage
         language = job.options.language or active.assembly.language or self._default_language
         persist(lambda: self._store.finish(job.id, job.attempts, language=language, coverage=coverage.report()))
-        self._board.remove(active)
+        self._scheduler.remove(active)
         totals = self._reporter.meter.totals
         totals["jobs_done_total"] += 1
         totals["dropped_segments_total"] += coverage.count
-        logs.event("job_done", job=job.id, audio_seconds=round(active.seconds, 2), pieces=active.heard)
+        logs.event("job_done", job=job.id, audio_seconds=round(active.seconds, 2), chunks=active.chunk_count)
 
-    def _fail(self, active: Active, error: JobError) -> None:
+    def _fail(self, active: ActiveJob, error: JobError) -> None:
         job = active.job
         persist(lambda: self._store.fail(job.id, job.attempts, error))
-        self._board.remove(active)
+        self._scheduler.remove(active)
         self._reporter.meter.totals["jobs_failed_total"] += 1
         logs.event("job_failed", job=job.id, code=error.code)
 
     def _give_back(self) -> None:
         """What is not finished when the loop ends after `stop` goes back into the queue; otherwise the next worker's
         start counts the attempt."""
-        for active in self._board.all():
+        for active in self._scheduler.all():
             if self._deadline is not None:
                 self._store.release(active.job.id, active.job.attempts)
-            self._board.remove(active)
+            self._scheduler.remove(active)
 
 
 def persist(write: Callable[[], bool]) -> bool:

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from transcribe import logs
 from transcribe.audio.chunking import VadError
-from transcribe.config import Config
+from transcribe.config import ServiceConfig
 from transcribe.engine import Chunk, Engine, EngineError
 from transcribe.jobs.store import Store, StoreError
-from transcribe.model_cache import fetch
-from transcribe.model_cache import info as cacheinfo
-from transcribe.model_cache.info import CacheError, CacheInfo
+from transcribe.model_cache import cache_info, fetch
+from transcribe.model_cache.cache_info import CacheError, CacheInfo
 from transcribe.types import SAMPLE_RATE, DecodeOptions
-from transcribe.worker.status import Reporter
+from transcribe.worker.status import StatusReporter
 
 if TYPE_CHECKING:
     from transcribe.audio.vad import Vad
@@ -36,7 +35,7 @@ WARM_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """What was loaded, and what the cache says it is."""
 
     engine: Engine
@@ -44,17 +43,17 @@ class Loaded:
     info: CacheInfo
 
 
-def load(config: Config) -> Loaded:
+def load(config: ServiceConfig) -> LoadedModel:
     """The engine and the speech detector. Raises CacheError, EngineError or VadError, each one line.
 
     The digests of the model's files are computed while it loads.
     """
-    info = cacheinfo.read(config.cache_info)
+    info = cache_info.read(config.cache_info)
     if wrong := fetch.mismatch(config, info):
         raise CacheError(config.cache_info, wrong)
-    cacheinfo.verify(info, hashes=False)
+    cache_info.verify(info, hashes=False)
     with ThreadPoolExecutor(1) as pool:
-        verified = pool.submit(cacheinfo.verify, info, hashes=True)
+        verified = pool.submit(cache_info.verify, info, hashes=True)
         try:
             loaded = _load(config, info)
         except Exception:
@@ -64,21 +63,21 @@ def load(config: Config) -> Loaded:
     return loaded
 
 
-def _load(config: Config, info: CacheInfo) -> Loaded:
+def _load(config: ServiceConfig, info: CacheInfo) -> LoadedModel:
     from transcribe.audio.vad import Vad
 
     vad = Vad.load()
     engine = Engine.load(
-        cacheinfo.snapshot_dir(info),
+        cache_info.snapshot_dir(info),
         device=config.device,
         dtype=config.dtype,
         max_chunks=config.batch.max_chunks,
         cache_dir=config.cache / "kernels",
     )
-    return Loaded(engine, vad, info)
+    return LoadedModel(engine, vad, info)
 
 
-def warm(loaded: Loaded, reporter: Reporter) -> None:
+def warm(loaded: LoadedModel, reporter: StatusReporter) -> None:
     """One run through detector and engine, so that the first client does not pay for it; gives a first speed."""
     import numpy as np
 
@@ -89,7 +88,7 @@ def warm(loaded: Loaded, reporter: Reporter) -> None:
     reporter.meter.speed = WARM_SECONDS / max(time.monotonic() - began, 1e-3)
 
 
-def facts(loaded: Loaded) -> dict[str, Any]:
+def facts(loaded: LoadedModel) -> dict[str, Any]:
     """What /health shows of the worker."""
     import torch
 
@@ -104,11 +103,11 @@ def facts(loaded: Loaded) -> dict[str, Any]:
     }
 
 
-def work(config: Config) -> int:
+def work(config: ServiceConfig) -> int:
     """The worker, from start to end; returns the exit code."""
     logs.configure()
     try:
-        with only_one(config.temp / "worker.lock"):
+        with exclusive_lock(config.temp / "worker.lock"):
             return _work(config, Store(config.database))
     except StoreError as error:
         return _refuse(str(error), EXIT_CONFIG)
@@ -116,8 +115,8 @@ def work(config: Config) -> int:
         return _refuse("another worker is running here: stop it, or let it work", EXIT_BUSY)
 
 
-def _work(config: Config, store: Store) -> int:
-    reporter = Reporter(store)
+def _work(config: ServiceConfig, store: Store) -> int:
+    reporter = StatusReporter(store)
     reporter.start()
     requeued, failed = store.requeue_running()
     logs.event("starting", requeued=len(requeued), failed=len(failed))
@@ -126,28 +125,28 @@ def _work(config: Config, store: Store) -> int:
         loaded = load(config)
         warm(loaded, reporter)
     except (CacheError, EngineError, VadError) as error:
-        reporter.tell("broken", reason=str(error))
+        reporter.set_state("broken", reason=str(error))
         return _refuse(str(error), EXIT_CONFIG)
     except Exception as error:
         logs.failure("loading_failed", error)
-        reporter.tell("broken", reason=f"loading failed ({type(error).__name__})")
+        reporter.set_state("broken", reason=f"loading failed ({type(error).__name__})")
         return EXIT_BROKEN
     return _run(config, store, loaded, reporter)
 
 
-def _run(config: Config, store: Store, loaded: Loaded, reporter: Reporter) -> int:
+def _run(config: ServiceConfig, store: Store, loaded: LoadedModel, reporter: StatusReporter) -> int:
     from transcribe.worker.loop import Worker
 
     worker = Worker(config, store, loaded.engine, loaded.vad, reporter)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
-    reporter.tell("ready", **facts(loaded))
+    reporter.set_state("ready", **facts(loaded))
     logs.event("ready", device=loaded.engine.device, dtype=loaded.engine.torch_dtype)
     try:
         worker.run()
     except Exception as error:  # a broken device context, a full disk: a new process is the mend
         logs.failure("worker_failed", error)
-        reporter.tell("broken", reason=f"the worker failed ({type(error).__name__}) and starts again")
+        reporter.set_state("broken", reason=f"the worker failed ({type(error).__name__}) and starts again")
         return EXIT_BROKEN
     finally:
         reporter.close()
@@ -156,7 +155,7 @@ def _run(config: Config, store: Store, loaded: Loaded, reporter: Reporter) -> in
 
 
 @contextmanager
-def only_one(path: Path) -> Iterator[None]:
+def exclusive_lock(path: Path) -> Iterator[None]:
     """Holds the lock file. Raises BlockingIOError if another process does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:

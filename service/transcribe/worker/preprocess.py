@@ -13,11 +13,11 @@ from transcribe import logs
 from transcribe.audio.chunking import Chunker, VadOptions
 from transcribe.audio.decoder import AudioError, Decoder
 from transcribe.audio.vad import Vad
-from transcribe.config import Config
+from transcribe.config import ServiceConfig
 from transcribe.engine.cpu import threads
 from transcribe.jobs.models import Job, JobError
 from transcribe.jobs.store import Store
-from transcribe.worker.scheduler import Active, Board
+from transcribe.worker.scheduler import ActiveJob, ChunkScheduler
 
 POLL_SECONDS = 0.01
 LONG_SECONDS = 60.0
@@ -30,18 +30,18 @@ SERVER_ERROR = "The server could not work on this recording."
 class Preprocessor:
     """Runs in threads of its own from `start` to `close`."""
 
-    def __init__(self, config: Config, store: Store, board: Board, vad: Vad) -> None:
+    def __init__(self, config: ServiceConfig, store: Store, scheduler: ChunkScheduler, vad: Vad) -> None:
         self._config = config
         self._store = store
-        self._board = board
+        self._scheduler = scheduler
         self._vad = vad
         self._most = config.batch.max_chunks + SPARE_JOBS
         self._closing = threading.Event()
         self._processors = threading.BoundedSemaphore(max(1, os.cpu_count() or 1))
-        self._pool = ThreadPoolExecutor(self._most, thread_name_prefix="hear", initializer=one_thread)
+        self._pool = ThreadPoolExecutor(self._most, thread_name_prefix="preprocess", initializer=one_thread)
         self._thread = threading.Thread(target=self._run, name="preprocess")
         self._suspect: Job | None = None  # claimed for its last try, and waiting for the others to end
-        self._alone: Active | None = None  # the same, being worked on
+        self._alone: ActiveJob | None = None  # the same, being worked on
         self.failure: BaseException | None = None  # what ended the thread; the process must end as well
 
     def start(self) -> None:
@@ -53,7 +53,7 @@ class Preprocessor:
         self._closing.set()
 
     def close(self) -> None:
-        """Ends all threads; the jobs must have been removed from the board."""
+        """Ends all threads; the jobs must have been removed from the scheduler."""
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -65,25 +65,25 @@ class Preprocessor:
         seen: tuple[int, int] | None = None
         try:
             while not self._closing.wait(POLL_SECONDS):
-                now = (self._store.version(), len(self._board))
+                now = (self._store.version(), len(self._scheduler))
                 if now != seen:  # somebody committed, or a place became free
-                    self._forget_cancelled()
+                    self._remove_cancelled()
                     self._claim()
-                    seen = now[0], len(self._board)
+                    seen = now[0], len(self._scheduler)
         except BaseException as error:
             self.failure = error
             logs.failure("preprocess_failed", error)
-            self._board.wake()
+            self._scheduler.wake()
 
-    def _forget_cancelled(self) -> None:
+    def _remove_cancelled(self) -> None:
         running = self._store.running()
-        for active in self._board.all():
+        for active in self._scheduler.all():
             if running.get(active.job.id) != active.job.attempts:
-                self._board.remove(active)
+                self._scheduler.remove(active)
 
     def _claim(self) -> None:
-        while not self._closing.is_set() and len(self._board) < self._most and not self._isolating():
-            long = sum(max(active.job.length, active.seconds) >= LONG_SECONDS for active in self._board.all())
+        while not self._closing.is_set() and len(self._scheduler) < self._most and not self._isolating():
+            long = sum(max(active.job.length, active.seconds) >= LONG_SECONDS for active in self._scheduler.all())
             job = self._store.claim(shorter_than=LONG_SECONDS if long >= LONG_JOBS else None)
             if job is None:
                 return
@@ -94,52 +94,52 @@ class Preprocessor:
 
     def _isolating(self) -> bool:
         """Whether a job that may have killed workers keeps others from being claimed; begins with it when it can."""
-        if self._alone and self._alone.gone:
+        if self._alone and self._alone.discarded:
             self._alone = None
-        if self._suspect and not len(self._board):
+        if self._suspect and not len(self._scheduler):
             self._alone, self._suspect = self._open(self._suspect), None
         return bool(self._suspect or self._alone)
 
-    def _open(self, job: Job) -> Active:
+    def _open(self, job: Job) -> ActiveJob:
         logs.event("job_started", job=job.id, attempt=job.attempts)
-        active = self._board.open(job)
-        self._pool.submit(self._hear, active)
+        active = self._scheduler.add(job)
+        self._pool.submit(self._preprocess, active)
         return active
 
-    def _hear(self, active: Active) -> None:
+    def _preprocess(self, active: ActiveJob) -> None:
         began = time.monotonic()
         try:
             self._chunks(active)
         except AudioError as error:
             code, status = error.code, error.status
-            self._board.fail(active, JobError(error.message, "invalid_request_error", code, "file", status))
+            self._scheduler.fail(active, JobError(error.message, "invalid_request_error", code, "file", status))
         except Exception as error:
             logs.failure("decoding_failed", error)
-            self._board.fail(active, JobError(SERVER_ERROR))
+            self._scheduler.fail(active, JobError(SERVER_ERROR))
         else:
-            logs.event("job_heard", job=active.job.id, seconds=round(time.monotonic() - began, 3))
+            logs.event("job_preprocessed", job=active.job.id, seconds=round(time.monotonic() - began, 3))
 
-    def _chunks(self, active: Active) -> None:
+    def _chunks(self, active: ActiveJob) -> None:
         chunker = Chunker(self._vad.stream(), options=VadOptions.of(active.job.request.get("chunking")))
         with Decoder(self._config.temp / active.job.id, self._config.limits) as decoder:
             blocks = iter(decoder)
             promised = None
-            while not active.gone:
+            while not active.discarded:
                 with self._processors:  # not while `put` waits: a long file must not keep short ones from being heard
                     block = next(blocks, None)
                     chunks = list(chunker.flush() if block is None else chunker.push(block))
                 active.seconds = chunker.seconds
                 if block is not None and promised != decoder.promised:
                     promised = decoder.promised
-                    self._tell_length(active, promised)
-                if not all(self._board.put(active, chunk) for chunk in chunks):
+                    self._record_duration(active, promised)
+                if not all(self._scheduler.put(active, chunk) for chunk in chunks):
                     return
                 if block is None:
-                    self._tell_length(active, chunker.seconds)
-                    self._board.heard_all(active, chunker.seconds)
+                    self._record_duration(active, chunker.seconds)
+                    self._scheduler.mark_complete(active, chunker.seconds)
                     return
 
-    def _tell_length(self, active: Active, seconds: float | None) -> None:
+    def _record_duration(self, active: ActiveJob, seconds: float | None) -> None:
         if seconds is not None:
             self._store.set_duration(active.job.id, active.job.attempts, seconds)
 

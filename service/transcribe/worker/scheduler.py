@@ -1,7 +1,8 @@
-"""The jobs that are being worked on, shared by the preprocessor, which cuts them into chunks, and the engine's loop.
+"""Chooses the next chunk for the engine from the jobs in progress.
 
-Fairness is by seconds of audio: every job gets an equal share of the model while it is there, whoever came first, so a
-short clip does not wait for a long file and a long file does not wait for an endless stream of clips.
+Preprocessing threads add chunks; the engine's loop takes them. The jobs share the model by seconds of audio: each job
+gets an equal share while it is here, regardless of arrival order. A short clip does not wait for a long file, and a
+long file does not wait for an endless stream of clips.
 """
 
 import threading
@@ -12,111 +13,112 @@ from transcribe.audio.chunking import AudioChunk
 from transcribe.jobs.models import Job, JobError
 from transcribe.worker.assembly import Assembly
 
-AHEAD = 3  # pieces of a job that are heard before the model wants them: bounds memory
+READY_CHUNKS = 3  # chunks of one job that may wait for the engine: bounds memory
 
 
 @dataclass(eq=False)
-class Active:
-    """A claimed job. Only the Board changes `pieces`, `count`, `error` and `gone`; the rest is the engine loop's."""
+class ActiveJob:
+    """A claimed job. The ChunkScheduler alone changes `chunks`, `chunk_count`, `error` and `discarded`; the engine's
+    loop changes the rest."""
 
     job: Job
-    turn: float = 0.0  # the virtual time of its next piece; the smallest goes first
-    pieces: deque[tuple[int, AudioChunk]] = field(default_factory=deque)
-    heard: int = 0  # pieces so far
-    seconds: float = 0.0  # of the recording so far
-    complete: bool = False  # all of it is heard
+    turn: float = 0.0  # virtual time at which its next chunk is due; the smallest goes first
+    chunks: deque[tuple[int, AudioChunk]] = field(default_factory=deque)
+    chunk_count: int = 0  # chunks cut so far
+    seconds: float = 0.0  # of the recording, as far as it is decoded
+    complete: bool = False  # the whole recording is cut into chunks
     error: JobError | None = None
-    gone: bool = False  # cancelled, failed or given back: nobody wants it any more
-    flying: dict[int, AudioChunk] = field(default_factory=dict)  # in the engine
+    discarded: bool = False  # cancelled, failed or released: its results are no longer wanted
+    in_flight: dict[int, AudioChunk] = field(default_factory=dict)  # chunks in the engine, by number
     assembly: Assembly = field(default_factory=Assembly)
 
     @property
     def finished(self) -> bool:
-        """All of it is heard and written."""
-        return self.complete and self.assembly.done == self.heard
+        """Every chunk of the recording has been transcribed."""
+        return self.complete and self.assembly.done == self.chunk_count
 
     @property
     def waits_for_language(self) -> bool:
-        """The language is still being found out, from the first piece alone, so that a job has one language."""
-        return self.job.options.language is None and self.assembly.language is None and bool(self.flying)
+        """The first chunk, from which the language of the whole job is detected, is still in the engine."""
+        return self.job.options.language is None and self.assembly.language is None and bool(self.in_flight)
 
 
-class Board:
-    """All active jobs. Every method may be called from any thread."""
+class ChunkScheduler:
+    """The jobs in progress. Every method may be called from any thread."""
 
-    def __init__(self, *, most_flying: int) -> None:
-        self._most_flying = most_flying  # pieces of one job in the engine: the rest of its places are for others
+    def __init__(self, *, max_in_flight: int) -> None:
+        self._max_in_flight = max_in_flight  # chunks of one job in the engine at once; the other places are for others
         self._changed = threading.Condition()
-        self._jobs: dict[str, Active] = {}
-        self._now = 0.0  # virtual: how many seconds of audio a job that was always there has been given
+        self._jobs: dict[str, ActiveJob] = {}
+        self._now = 0.0  # virtual time: the seconds of audio that a job present from the start has been given
 
     def __len__(self) -> int:
         with self._changed:
             return len(self._jobs)
 
-    def all(self) -> list[Active]:
-        """The active jobs."""
+    def all(self) -> list[ActiveJob]:
+        """The jobs in progress."""
         with self._changed:
             return list(self._jobs.values())
 
-    def open(self, job: Job) -> Active:
+    def add(self, job: Job) -> ActiveJob:
         """Adds a job that was just claimed."""
         with self._changed:
-            active = Active(job, turn=self._now)
+            active = ActiveJob(job, turn=self._now)
             self._jobs[job.id] = active
             return active
 
-    def remove(self, active: Active) -> None:
-        """The job is over here: whoever still hears it stops."""
+    def remove(self, active: ActiveJob) -> None:
+        """Removes the job and discards its chunks; its preprocessing stops."""
         with self._changed:
-            active.gone = True
-            active.pieces.clear()
+            active.discarded = True
+            active.chunks.clear()
             if self._jobs.get(active.job.id) is active:
                 del self._jobs[active.job.id]
             self._changed.notify_all()
 
-    def put(self, active: Active, piece: AudioChunk) -> bool:
-        """Adds the next piece, waiting while enough of the job lies ready. False if nobody wants it any more."""
+    def put(self, active: ActiveJob, chunk: AudioChunk) -> bool:
+        """Adds the job's next chunk; blocks while READY_CHUNKS of it wait. Returns False if the job was discarded."""
         with self._changed:
-            self._changed.wait_for(lambda: active.gone or len(active.pieces) < AHEAD)
-            if active.gone:
+            self._changed.wait_for(lambda: active.discarded or len(active.chunks) < READY_CHUNKS)
+            if active.discarded:
                 return False
-            active.pieces.append((active.heard, piece))
-            active.heard += 1
+            active.chunks.append((active.chunk_count, chunk))
+            active.chunk_count += 1
             self._changed.notify_all()
             return True
 
-    def heard_all(self, active: Active, seconds: float) -> None:
-        """The recording ended."""
+    def mark_complete(self, active: ActiveJob, seconds: float) -> None:
+        """Notes that the job has no further chunks, and the length of its recording."""
         with self._changed:
             active.seconds, active.complete = seconds, True
             self._changed.notify_all()
 
-    def fail(self, active: Active, error: JobError) -> None:
-        """The recording cannot be used."""
+    def fail(self, active: ActiveJob, error: JobError) -> None:
+        """Notes why the recording cannot be used."""
         with self._changed:
             active.error = error
             self._changed.notify_all()
 
-    def take(self) -> tuple[Active, int, AudioChunk] | None:
-        """The piece that the model should hear next, or None. It counts as flying from here on."""
+    def next_chunk(self) -> tuple[ActiveJob, int, AudioChunk] | None:
+        """The chunk to transcribe next, with its job and number, or None. It is in flight from now on."""
         with self._changed:
-            ready = [active for active in self._jobs.values() if self._may_fly(active)]
+            ready = [active for active in self._jobs.values() if self._may_start(active)]
             if not ready:
                 return None
             active = min(ready, key=lambda candidate: candidate.turn)
-            number, piece = active.pieces.popleft()
-            active.flying[number] = piece
-            length = piece.end - piece.start
+            number, chunk = active.chunks.popleft()
+            active.in_flight[number] = chunk
+            length = chunk.end - chunk.start
             active.turn = max(active.turn, self._now) + length
             self._now += length / len(self._jobs)
             self._changed.notify_all()
-            return active, number, piece
+            return active, number, chunk
 
-    def _may_fly(self, active: Active) -> bool:
-        if not active.pieces or active.waits_for_language or active.error:
+    def _may_start(self, active: ActiveJob) -> bool:
+        if not active.chunks or active.waits_for_language or active.error:
             return False
-        return len(active.flying) < self._most_flying
+        return len(active.in_flight) < self._max_in_flight
 
     def wait(self, seconds: float) -> None:
         """Returns when something changed, or after so long."""

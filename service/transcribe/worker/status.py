@@ -52,15 +52,15 @@ class Meter:
         return {name: round(value, 3) for name, value in {**self.totals, **memory}.items()}
 
 
-class Reporter:
+class StatusReporter:
     """Publishes the worker's state every few seconds from a thread of its own, which tells when the loop is stuck."""
 
     def __init__(self, store: Store) -> None:
         self.meter = Meter()
         self._store = store
         self._facts: dict[str, Any] = {"state": "loading", "pid": os.getpid()}
-        self._alive = time.monotonic()
-        self._fed = 0.0
+        self._last_heartbeat = time.monotonic()
+        self._watchdog_notified = 0.0
         self._watchdog = sdnotify.watchdog_seconds()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
@@ -76,22 +76,22 @@ class Reporter:
         if self._thread.is_alive():
             self._thread.join()
 
-    def tell(self, state: str, **facts: Any) -> None:
+    def set_state(self, state: str, **facts: Any) -> None:
         """Changes the state (loading | ready | draining | broken) and facts, and reports at once."""
         self._facts = {**self._facts, **facts, "state": state}
-        self.alive()
+        self.heartbeat()
         self._publish()
         if state == "ready":
             sdnotify.notify("READY=1\nSTATUS=ready")
         elif state == "draining":
             sdnotify.notify("STOPPING=1\nSTATUS=draining")
 
-    def alive(self) -> None:
+    def heartbeat(self) -> None:
         """The engine's loop goes round: call it there and nowhere else, for it feeds the watchdog."""
-        self._alive = time.monotonic()
-        if self._watchdog and self._alive - self._fed > self._watchdog / 4:
+        self._last_heartbeat = time.monotonic()
+        if self._watchdog and self._last_heartbeat - self._watchdog_notified > self._watchdog / 4:
             sdnotify.notify("WATCHDOG=1")
-            self._fed = self._alive
+            self._watchdog_notified = self._last_heartbeat
 
     def _run(self) -> None:
         while not self._closing.wait(REPORT_SECONDS):
@@ -100,7 +100,7 @@ class Reporter:
     def _publish(self) -> None:
         facts = {**self._facts, "speed": self.meter.speed, "metrics": self.meter.figures()}
         facts["batch_sizes"] = {str(size): count for size, count in list(self.meter.batch_sizes.items())}
-        silent = time.monotonic() - self._alive
+        silent = time.monotonic() - self._last_heartbeat
         if facts["state"] == "ready" and silent > STUCK_SECONDS:
             facts |= {"state": "broken", "reason": f"the model has not moved for {silent:.0f} s"}
         try:

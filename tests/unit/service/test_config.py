@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from transcribe.config import Config, ConfigError, default_path, load
+from transcribe.config import ConfigError, ServiceConfig, default_path, load
 
 PILLAR = Path(__file__).resolve().parents[3] / "salt" / "pillar" / "transcribe.sls"
 
@@ -29,7 +29,7 @@ def set_key(mapping: dict[str, Any], dotted: str, value: object) -> dict[str, An
 
 
 def test_the_real_pillar_is_the_configuration(pillar: dict[str, Any]) -> None:
-    config = Config.from_mapping(pillar["transcribe"])
+    config = ServiceConfig.from_mapping(pillar["transcribe"])
     assert config.model.id == "KBLab/kb-whisper-small"
     assert config.limits.audio_seconds == 14400
     assert config.database == Path("/opt/transcribe/results/jobs.sqlite3")
@@ -42,7 +42,7 @@ def test_the_real_pillar_is_the_configuration(pillar: dict[str, Any]) -> None:
 def test_load_takes_the_pillar_verbatim(tmp_path: Path, pillar: dict[str, Any], *, outer: bool) -> None:
     file = tmp_path / "transcribe.json"
     file.write_text(json.dumps(pillar if outer else pillar["transcribe"]))
-    assert load(file) == Config.from_mapping(pillar["transcribe"])
+    assert load(file) == ServiceConfig.from_mapping(pillar["transcribe"])
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_load_takes_the_pillar_verbatim(tmp_path: Path, pillar: dict[str, Any], 
 )
 def test_a_wrong_key_is_named(pillar: dict[str, Any], key: str, value: object, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        Config.from_mapping(set_key(pillar["transcribe"], key, value))
+        ServiceConfig.from_mapping(set_key(pillar["transcribe"], key, value))
     assert str(caught.value) == message
 
 
@@ -89,7 +89,7 @@ def test_every_missing_key_is_named(pillar: dict[str, Any]) -> None:
             place = place[parent]
         del place[last]
         with pytest.raises(ConfigError, match=rf"missing key: {key}$"):
-            Config.from_mapping(mapping)
+            ServiceConfig.from_mapping(mapping)
 
 
 @pytest.mark.parametrize(

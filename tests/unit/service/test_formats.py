@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transcribe import formats
-from transcribe.formats import Answer, clock
+from transcribe.formats import TranscriptionResult, clock
 from transcribe.types import Segment, Transcript, Word
 
 
@@ -19,8 +19,8 @@ def segment(number: int, start: float, end: float, text: str, words: tuple[Word,
 HELLO = segment(0, 0.0, 1.5, " Hej,", (Word(" Hej,", 0.1, 0.6, 0.5),))
 LATE = segment(1, 3661.5, 363_600.0004, " a --> b\n\n & <i>c</i>\t!")
 BLANK = segment(2, 363_601.0, 363_602.0, "  ")
-ANSWER = Answer(Transcript("sv", 363_602.5, (HELLO, LATE, BLANK)), coverage={"speech": 2.0})
-EMPTY = Answer(Transcript("en", 0.0))
+ANSWER = TranscriptionResult(Transcript("sv", 363_602.5, (HELLO, LATE, BLANK)), coverage={"speech": 2.0})
+EMPTY = TranscriptionResult(Transcript("en", 0.0))
 
 
 def test_srt() -> None:
@@ -102,7 +102,7 @@ CUE = re.compile(r"\d+\n\d{2,}:[0-5]\d:[0-5]\d,\d{3} --> \d{2,}:[0-5]\d:[0-5]\d,
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 30), st.text())))
 def test_any_text_makes_well_formed_srt(pieces: list[tuple[float, float, str]]) -> None:
     segments = tuple(segment(n, start, start + length, text) for n, (start, length, text) in enumerate(pieces))
-    written = formats.srt(Answer(Transcript("sv", 1.0, segments)))
+    written = formats.srt(TranscriptionResult(Transcript("sv", 1.0, segments)))
     cues = written.split("\n\n")
     assert cues.pop() == ""
     assert all(CUE.fullmatch(cue) for cue in cues)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from baker.inputs import pillar
-from serving import folder, run
-from serving.folder import Model, ServeError
+from serving import run
+from serving.run import ServedModel, ServeError
 from transcribe import config
 
 COMMIT = "c" * 40
@@ -17,7 +17,7 @@ COMMIT = "c" * 40
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(folder, "CACHE", tmp_path)
+    monkeypatch.setattr(run, "CACHE", tmp_path)
     return tmp_path
 
 
@@ -26,7 +26,7 @@ def options(**changes: Any) -> argparse.Namespace:
 
 
 def test_the_configuration_is_the_pillar_and_the_service_takes_it(cache: Path) -> None:
-    path = folder.machine_folder(options(), pillar.load(folder.ROOT), Model("a/b", COMMIT))
+    path = run.machine_folder(options(), pillar.load(run.ROOT), ServedModel("a/b", COMMIT))
     made = config.load(path)
     assert (made.port, made.model.id, made.model.revision, made.model.language) == (8123, "a/b", COMMIT, "sv")
     assert made.root == cache / "serve/a--b-8123"
@@ -37,16 +37,16 @@ def test_a_folder_becomes_a_snapshot_of_the_hub_without_touching_the_original(ca
     original = tmp_path / "mine"
     original.mkdir()
     (original / "config.json").write_text("{}")
-    model = Model("local/mine", COMMIT, original)
-    path = folder.machine_folder(options(), pillar.load(folder.ROOT), model)
-    folder.machine_folder(options(), pillar.load(folder.ROOT), model)
+    model = ServedModel("local/mine", COMMIT, original)
+    path = run.machine_folder(options(), pillar.load(run.ROOT), model)
+    run.machine_folder(options(), pillar.load(run.ROOT), model)
     snapshot = path.parent.parent / "models/models--local--mine/snapshots" / COMMIT
     (snapshot / "config.json").unlink()
     assert (original / "config.json").read_text() == "{}"
 
 
 def test_two_ports_share_a_model_and_nothing_else(cache: Path) -> None:
-    one, two = (folder.machine_folder(options(port=port), pillar.load(folder.ROOT), Model("a/b", COMMIT)).parent.parent
+    one, two = (run.machine_folder(options(port=port), pillar.load(run.ROOT), ServedModel("a/b", COMMIT)).parent.parent
                 for port in (1, 2))  # fmt: skip
     assert (one / "models").resolve() == (two / "models").resolve()
     assert one / "results" != two / "results"
@@ -58,14 +58,14 @@ def test_two_ports_share_a_model_and_nothing_else(cache: Path) -> None:
 )
 def test_a_folder_that_is_not_there_is_said(model: str, words: str) -> None:
     with pytest.raises(ServeError, match=words):
-        folder.find_model(model, "http://127.0.0.1:9")
+        run.find_model(model, "http://127.0.0.1:9")
 
 
 def test_a_folder_without_a_model_and_a_hub_out_of_reach_are_said(tmp_path: Path) -> None:
     with pytest.raises(ServeError, match=r"there is no config\.json"):
-        folder.find_model(str(tmp_path), "http://127.0.0.1:9")
+        run.find_model(str(tmp_path), "http://127.0.0.1:9")
     with pytest.raises(ServeError, match=r"http://127\.0\.0\.1:9"):
-        folder.find_model("a/b", "http://127.0.0.1:9")
+        run.find_model("a/b", "http://127.0.0.1:9")
 
 
 def test_a_taken_port_is_said() -> None:
@@ -95,7 +95,7 @@ def test_a_child_that_dies_is_named_with_its_last_line_and_the_other_is_stopped(
 ) -> None:
     monkeypatch.setattr(run, "SERVICE", tmp_path)
     programs(tmp_path, api=STAY, worker="import sys; print('no model'); sys.exit(78)")
-    path = folder.machine_folder(options(), pillar.load(folder.ROOT), Model("a/b", COMMIT))
+    path = run.machine_folder(options(), pillar.load(run.ROOT), ServedModel("a/b", COMMIT))
     children = run.Children(path)
     try:
         with pytest.raises(ServeError, match="the worker process ended with 78: no model"):
@@ -107,5 +107,5 @@ def test_a_child_that_dies_is_named_with_its_last_line_and_the_other_is_stopped(
 
 
 def test_the_configuration_file_is_json_with_every_key_of_the_pillar(cache: Path) -> None:
-    path = folder.machine_folder(options(), pillar.load(folder.ROOT), Model("a/b", COMMIT))
-    assert json.loads(path.read_text()).keys() == pillar.load(folder.ROOT).keys()
+    path = run.machine_folder(options(), pillar.load(run.ROOT), ServedModel("a/b", COMMIT))
+    assert json.loads(path.read_text()).keys() == pillar.load(run.ROOT).keys()

@@ -191,11 +191,11 @@ def test_jobs_are_listed_for_their_key_alone(store: Store, clock: Clock) -> None
 def test_callbacks_wait_for_the_end_and_happen_once(store: Store) -> None:
     job = store.create(new(callback="https://example.org/done"))
     store.create(new())
-    assert store.callbacks() == []
+    assert store.pending_webhooks() == []
     store.cancel(job.id)
-    assert [(found.id, found.callback) for found in store.callbacks()] == [(job.id, "https://example.org/done")]
-    store.called_back(job.id)
-    assert store.callbacks() == []
+    assert [(found.id, found.callback) for found in store.pending_webhooks()] == [(job.id, "https://example.org/done")]
+    store.webhook_done(job.id)
+    assert store.pending_webhooks() == []
 
 
 def test_the_workers_facts(store: Store, clock: Clock) -> None:

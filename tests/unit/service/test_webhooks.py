@@ -1,4 +1,4 @@
-"""Callbacks go to public addresses only, signed, and each until it arrived or was tried often enough."""
+"""Webhooks go to public addresses only, are signed, and are retried until they arrive or have failed often enough."""
 
 import hashlib
 import hmac
@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 from support.api_server_fixture import settings
 from transcribe.api.errors import ApiError
-from transcribe.api.webhooks import TRIES, Caller, check, public_address, signature
-from transcribe.config import Callbacks, Config
+from transcribe.api.webhooks import TRIES, WebhookSender, check, public_address, signature
+from transcribe.config import ServiceConfig, WebhookConfig
 from transcribe.jobs.models import Job, NewJob
 from transcribe.jobs.store import Store
 from transcribe.types import DecodeOptions
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Config:
-    found = Config.from_mapping(settings(tmp_path, {}))
-    return replace(found, callbacks=Callbacks(enabled=True, secret_file="/secret"))
+def config(tmp_path: Path) -> ServiceConfig:
+    found = ServiceConfig.from_mapping(settings(tmp_path, {}))
+    return replace(found, callbacks=WebhookConfig(enabled=True, secret_file="/secret"))
 
 
 @pytest.mark.parametrize("url", ["", "https://example.org/done?x=1", "https://example.org:443"])
-def test_urls_that_may_be_called(config: Config, url: str) -> None:
+def test_urls_that_may_be_called(config: ServiceConfig, url: str) -> None:
     check(config, url)
 
 
@@ -42,7 +42,7 @@ def test_urls_that_may_be_called(config: Config, url: str) -> None:
         "file:///etc/passwd",
     ],
 )
-def test_urls_that_may_not(config: Config, url: str) -> None:
+def test_urls_that_may_not(config: ServiceConfig, url: str) -> None:
     with pytest.raises(ApiError) as caught:
         check(config, url)
     assert caught.value.code == "invalid_url"
@@ -100,7 +100,7 @@ def test_a_callback_is_tried_until_it_arrives(
             raise outcome
         return outcome
 
-    caller = Caller(store, tmp_path / "secret", send=send)
+    caller = WebhookSender(store, tmp_path / "secret", send=send)
     caller.once()
     caller.once()
     assert len(made) == 1, "a failed call waits before it is repeated"
@@ -109,4 +109,4 @@ def test_a_callback_is_tried_until_it_arrives(
     for _ in range(5):
         caller.once()
     assert made == [job.id] * calls
-    assert store.callbacks() == []
+    assert store.pending_webhooks() == []

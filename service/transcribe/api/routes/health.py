@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
-from transcribe.api.context import Context, context
+from transcribe.api.context import AppContext, context
 
 blueprint = Blueprint("health", __name__)
 
@@ -38,7 +38,7 @@ def metrics() -> Response:
     return Response(context().metrics.text(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def not_ready(shared: Context) -> str:
+def not_ready(shared: AppContext) -> str:
     """Why no request should be sent here, or ''."""
     snapshot = shared.watcher.snapshot
     if shared.draining.is_set():
@@ -51,7 +51,7 @@ def not_ready(shared: Context) -> str:
     return ""
 
 
-def health_body(shared: Context) -> dict[str, Any]:
+def health_body(shared: AppContext) -> dict[str, Any]:
     """The figures of the seed's health check and the queue's."""
     snapshot, limits = shared.watcher.snapshot, shared.config.limits
     worker, queue = snapshot.worker, snapshot.queue

@@ -7,13 +7,13 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from transcribe.api import webhooks
-from transcribe.api.context import Context, context, key_id
+from transcribe.api.context import AppContext, context, key_id
 from transcribe.api.errors import ApiError, bad_request
 from transcribe.api.params import LARGEST_PAGE, Params, parse
-from transcribe.api.responses import answer_of, written
+from transcribe.api.responses import result_of, write_result
 from transcribe.api.submission import submit
 from transcribe.api.upload import form
-from transcribe.api.waiting import checked
+from transcribe.api.waiting import raise_if_failed
 from transcribe.formats import JSON_WRITERS, TEXT_WRITERS, segment_body, words_body
 from transcribe.jobs.models import Job
 
@@ -79,10 +79,10 @@ def result(job_id: str) -> Response:
     response_format = FORMATS.get(request.args.get("format") or default)
     if response_format is None:
         raise bad_request(f"format must be one of {', '.join(FORMATS)}.", "format", "invalid_value")
-    done = checked(job)
+    done = raise_if_failed(job)
     granularities = ("segment", "word") if done.options.words else ("segment",)
     params = Params(done.options, response_format, granularities, logprobs=bool(done.request.get("logprobs")))
-    return written(answer_of(shared, done, params), response_format)
+    return write_result(result_of(shared, done, params), response_format)
 
 
 @blueprint.post("/<job_id>/cancel")
@@ -112,7 +112,7 @@ def owned(job_id: str) -> Job:
     return job
 
 
-def job_body(shared: Context, job: Job) -> dict[str, Any]:
+def job_body(shared: AppContext, job: Job) -> dict[str, Any]:
     """The job as clients see it. Moments are Unix times."""
     kept = shared.config.retention.results_hours * 3600
     return {
@@ -142,7 +142,7 @@ def job_body(shared: Context, job: Job) -> dict[str, Any]:
     }
 
 
-def _queue(shared: Context, job: Job) -> dict[str, Any]:
+def _queue(shared: AppContext, job: Job) -> dict[str, Any]:
     """The job's place among those that wait (0 when it runs), and the seconds until it is done at this speed."""
     speed = shared.watcher.snapshot.speed
     left = max(job.length - job.progress, 0.0)

@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
-from transcribe.api.context import ALIAS, Context, context
+from transcribe.api.context import ALIAS, AppContext, context
 from transcribe.api.params import check_model
 
 blueprint = Blueprint("models", __name__, url_prefix="/v1/models")
@@ -25,7 +25,7 @@ def show(name: str) -> Response:
     return jsonify(_body(shared, name))
 
 
-def _body(shared: Context, name: str) -> dict[str, Any]:
+def _body(shared: AppContext, name: str) -> dict[str, Any]:
     owner = shared.config.model.id.partition("/")[0]
     created = {"id": name, "object": "model", "created": shared.model_created, "owned_by": owner}
     return {**created, "root": shared.config.model.id, "revision": shared.revision}

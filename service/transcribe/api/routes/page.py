@@ -38,7 +38,7 @@ HEADERS = {
 
 @blueprint.get("/")
 def index() -> Response:
-    """The page; the languages that can be chosen are written into it."""
+    """The page; the languages that can be chosen are filled in here."""
     config = context().config
     return _answer(_page(config.model.language, config.retention.results_hours).encode(), "text/html")
 

@@ -6,13 +6,13 @@ from contextlib import ExitStack
 
 from flask import Blueprint, Response, request
 
-from transcribe.api.context import Context, context
+from transcribe.api.context import AppContext, context
 from transcribe.api.errors import busy
 from transcribe.api.params import Params, parse, parse_translation
-from transcribe.api.responses import answer_of, events, written
+from transcribe.api.responses import events, result_of, write_result
 from transcribe.api.submission import submit
 from transcribe.api.upload import form
-from transcribe.api.waiting import changes, checked, client_left, following, until_over
+from transcribe.api.waiting import changes, disconnection_check, follow_job, raise_if_failed, wait_for_result
 from transcribe.jobs.models import Job
 
 blueprint = Blueprint("audio", __name__, url_prefix="/v1/audio")
@@ -32,7 +32,7 @@ def translations() -> Response:
     return _answer(lambda shared: parse_translation(form(request), shared.config, models=shared.models))
 
 
-def _answer(read: Callable[[Context], Params]) -> Response:
+def _answer(read: Callable[[AppContext], Params]) -> Response:
     shared = context()
     shared.refuse_while_draining()
     with ExitStack() as stack:
@@ -40,29 +40,29 @@ def _answer(read: Callable[[Context], Params]) -> Response:
         params = read(shared)
         refuse_without_worker(shared)
         job = submit(params, detached=False)
-        stack.enter_context(following(shared, job))
+        stack.enter_context(follow_job(shared, job))
         if not params.stream:
-            done = until_over(shared, job)
-            return written(answer_of(shared, done, params), params.response_format)
+            done = wait_for_result(shared, job)
+            return write_result(result_of(shared, done, params), params.response_format)
         response = _streamed(shared, job, params)
         response.call_on_close(stack.pop_all().close)  # the place is held until the stream ends
         return response
 
 
-def _streamed(shared: Context, job: Job, params: Params) -> Response:
+def _streamed(shared: AppContext, job: Job, params: Params) -> Response:
     """Answers when there is text, or the job is over, or after FIRST_SECONDS."""
     began, first = time.monotonic(), job
-    updates = changes(shared, job, client_left())
+    updates = changes(shared, job, disconnection_check())
     for first in updates:
         if first.over or first.progress or time.monotonic() - began > FIRST_SECONDS:
             break
     if first.over:
-        checked(first)
+        raise_if_failed(first)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return Response(events(shared, first, updates, params), content_type="text/event-stream", headers=headers)
 
 
-def refuse_without_worker(shared: Context) -> None:
+def refuse_without_worker(shared: AppContext) -> None:
     """Raises ApiError if nobody would work on a waiting request; jobs are taken all the same, for later."""
     state = shared.watcher.snapshot.worker_state
     if state in ("broken", "absent"):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-MEND = "run advanced_cache.py again (on the machine: salt-call state.apply)"
+REMEDY = "run advanced_cache.py again (on the machine: salt-call state.apply)"
 BLOCK = 4 * 1024 * 1024  # bytes hashed at a time
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -21,7 +21,7 @@ class CacheError(Exception):
     """The model's cache cannot be used. The message is one line: the file, what is wrong with it, the mend."""
 
     def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(f"{path}: {problem}; {MEND}")
+        super().__init__(f"{path}: {problem}; {REMEDY}")
         self.path = path
         self.problem = problem
 

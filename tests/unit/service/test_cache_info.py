@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transcribe.model_cache import info as cacheinfo
-from transcribe.model_cache.info import CacheError, CacheInfo
+from transcribe.model_cache import cache_info
+from transcribe.model_cache.cache_info import CacheError, CacheInfo
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 SEED_KEYS = ["model_id", "cache_dir", "device", "torch_dtype", "kernels_compiled", "timestamp"]
@@ -29,9 +29,9 @@ def info(tmp_path: Path) -> CacheInfo:
         device="cuda",
         torch_dtype="torch.float16",
         kernels_compiled=True,
-        timestamp=cacheinfo.now(),
+        timestamp=cache_info.now(),
         model_revision=REVISION,
-        files=cacheinfo.describe(folder),
+        files=cache_info.describe(folder),
         versions={"torch": "2.13.0", "transformers": "5.23.0"},
         warmup_seconds=12.5,
     )
@@ -40,12 +40,12 @@ def info(tmp_path: Path) -> CacheInfo:
 @pytest.fixture
 def path(tmp_path: Path, info: CacheInfo) -> Path:
     path = tmp_path / "cache" / "cache_info.json"
-    cacheinfo.write(path, info)
+    cache_info.write(path, info)
     return path
 
 
 def test_it_reads_back_as_it_was_written_with_the_seeds_keys_first(path: Path, info: CacheInfo) -> None:
-    assert cacheinfo.read(path) == info
+    assert cache_info.read(path) == info
     document = json.loads(path.read_text())
     assert list(document)[:6] == SEED_KEYS
     assert "warmup_error" not in document
@@ -54,15 +54,15 @@ def test_it_reads_back_as_it_was_written_with_the_seeds_keys_first(path: Path, i
 
 
 def test_the_timestamp_is_the_real_time_with_an_offset() -> None:
-    moment = datetime.fromisoformat(cacheinfo.now())
+    moment = datetime.fromisoformat(cache_info.now())
     assert moment.utcoffset() is not None
     assert abs((datetime.now(moment.tzinfo) - moment).total_seconds()) < 5
 
 
 def test_the_fallback_keeps_the_reason_of_the_failed_warm_up(path: Path, info: CacheInfo) -> None:
     fallback = replace(info, kernels_compiled=False, warmup_error="EngineError: CUDA out of memory")
-    cacheinfo.write(path, fallback)
-    assert cacheinfo.read(path) == fallback
+    cache_info.write(path, fallback)
+    assert cache_info.read(path) == fallback
     assert json.loads(path.read_text())["kernels_compiled"] is False
 
 
@@ -71,11 +71,11 @@ def test_an_unexpanded_date_can_be_neither_written_nor_read(path: Path, info: Ca
     """The seed's defect: its fallback file held the literal text $(date -Iseconds)."""
     before = path.read_bytes()
     with pytest.raises(ValueError, match="timestamp"):
-        cacheinfo.write(path, replace(info, timestamp=timestamp))
+        cache_info.write(path, replace(info, timestamp=timestamp))
     assert path.read_bytes() == before
     path.write_text(json.dumps({**asdict(info), "timestamp": timestamp}))
     with pytest.raises(CacheError, match="timestamp"):
-        cacheinfo.read(path)
+        cache_info.read(path)
 
 
 def drop(key: str) -> Callable[[dict[str, Any]], object]:
@@ -113,7 +113,7 @@ def test_a_wrong_field_is_refused_in_one_line(
     breaks(document)
     path.write_text(json.dumps(document))
     with pytest.raises(CacheError) as caught:
-        cacheinfo.read(path)
+        cache_info.read(path)
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert problem in message
@@ -125,43 +125,43 @@ def test_a_wrong_field_is_refused_in_one_line(
 def test_a_truncated_file_is_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(CacheError, match=r"cache_info\.json: "):
-        cacheinfo.read(path)
+        cache_info.read(path)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match=r"is missing; run advanced_cache\.py"):
-        cacheinfo.read(tmp_path / "cache_info.json")
+        cache_info.read(tmp_path / "cache_info.json")
 
 
 def test_a_sound_model_passes(info: CacheInfo) -> None:
-    cacheinfo.verify(info, hashes=True)
+    cache_info.verify(info, hashes=True)
 
 
 @pytest.mark.parametrize("hashes", [True, False])
 def test_a_truncated_model_is_named(info: CacheInfo, hashes: bool) -> None:
-    weights = cacheinfo.snapshot_dir(info) / "model.safetensors"
+    weights = cache_info.snapshot_dir(info) / "model.safetensors"
     weights.write_bytes(b"weights")
     with pytest.raises(CacheError, match=r"model\.safetensors: has 7 bytes instead of 7000"):
-        cacheinfo.verify(info, hashes=hashes)
+        cache_info.verify(info, hashes=hashes)
 
 
 def test_an_altered_byte_is_found_by_its_digest(info: CacheInfo) -> None:
-    weights = cacheinfo.snapshot_dir(info) / "model.safetensors"
+    weights = cache_info.snapshot_dir(info) / "model.safetensors"
     weights.write_bytes(b"Weights" + b"weights" * 999)
-    cacheinfo.verify(info, hashes=False)  # the quick look cannot see it
+    cache_info.verify(info, hashes=False)  # the quick look cannot see it
     with pytest.raises(CacheError, match="sha256 differs"):
-        cacheinfo.verify(info, hashes=True)
+        cache_info.verify(info, hashes=True)
 
 
 def test_a_missing_file_of_the_model_is_named(info: CacheInfo) -> None:
-    (cacheinfo.snapshot_dir(info) / "config.json").unlink()
+    (cache_info.snapshot_dir(info) / "config.json").unlink()
     with pytest.raises(CacheError, match=r"config\.json: is missing"):
-        cacheinfo.verify(info, hashes=False)
+        cache_info.verify(info, hashes=False)
 
 
 def test_weights_must_be_safetensors(info: CacheInfo) -> None:
     with pytest.raises(CacheError, match="safetensors"):
-        cacheinfo.verify(replace(info, files={"pytorch_model.bin": info.files["config.json"]}), hashes=False)
+        cache_info.verify(replace(info, files={"pytorch_model.bin": info.files["config.json"]}), hashes=False)
 
 
 def test_a_write_that_fails_leaves_the_old_file(path: Path, info: CacheInfo, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +172,6 @@ def test_a_write_that_fails_leaves_the_old_file(path: Path, info: CacheInfo, mon
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        cacheinfo.write(path, replace(info, device="cpu"))
+        cache_info.write(path, replace(info, device="cpu"))
     assert path.read_bytes() == before
     assert [entry.name for entry in path.parent.iterdir()] == ["cache_info.json"]
