@@ -21,7 +21,7 @@ from transcribe.api.context import AppContext
 from transcribe.api.retention import RetentionThread
 from transcribe.api.webhooks import WebhookSender
 from transcribe.api.wsgi import Server, create_server
-from transcribe.config import ServiceConfig, ConfigError, default_path, load
+from transcribe.config import ConfigError, ServiceConfig, default_path, load
 from transcribe.jobs.store import Store, StoreError
 from transcribe.sdnotify import notify, watchdog_seconds
 

@@ -1,4 +1,4 @@
-"""What happens to every request at the door: who is it, may it come in, and what is written down about it."""
+"""What happens around every request: access checks, response headers, metrics and one log line."""
 
 import time
 from uuid import uuid4
