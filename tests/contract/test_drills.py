@@ -4,6 +4,7 @@ should be before a release. Their figures are printed (pytest -s)."""
 import http.client
 import os
 import random
+import socket
 import subprocess
 import sys
 import threading
@@ -15,10 +16,11 @@ from typing import Any
 import pytest
 from support import fake_worker
 from support.api_process import Process, started
-from support.api_server_fixture import free_port, settings
+from support.api_server_fixture import free_port, multipart, settings
 from support.fake_worker import FakeWorker
 from transcribe.config import ServiceConfig
 from transcribe.jobs.store import Store
+from transcribe.keys import new_key
 
 pytestmark = pytest.mark.drill
 LONG = os.environ.get("DRILLS") == "long"
@@ -116,3 +118,38 @@ def test_kill_9_at_random_moments_under_load(tmp_path: Path, config: dict[str, A
     assert len(accepted) >= KILLS
     assert set(found) == {"done"}
     assert all(whole), "a job has text twice, or not all of it"
+
+
+def test_idle_connections_keep_nobody_waiting(tmp_path: Path, config: dict[str, Any]) -> None:
+    """Over a thousand connections without a key that say nothing, and ten new ones a second."""
+    seconds = 200 if LONG else 6
+    key, line = new_key("drill")
+    keys = tmp_path / "keys"
+    keys.write_text(line)
+    config["auth"]["keys_file"] = str(keys)
+    paths = Config.from_mapping(config)
+    worker = FakeWorker(Store(paths.database), paths.temp, delay=0.005).start()
+    times: list[float] = []
+    idle: list[socket.socket] = []
+    with started(tmp_path, config) as process:
+        body, kind = multipart({"model": "whisper-1"}, b"sound")
+        head = {"Content-Type": kind, "Authorization": f"Bearer {key}", "Cache-Control": "no-cache"}
+        for _ in range(1100):
+            idle.append(socket.create_connection(("127.0.0.1", process.port)))
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            idle += [socket.create_connection(("127.0.0.1", process.port)) for _ in range(2)]
+            began = time.monotonic()
+            connection = http.client.HTTPConnection("127.0.0.1", process.port, timeout=30)
+            connection.request("POST", TRANSCRIBE, body, head)
+            assert connection.getresponse().status == 200
+            connection.close()
+            times.append(time.monotonic() - began)
+            time.sleep(max(0.0, 0.2 - times[-1]))
+        assert process.popen.poll() is None
+    for opened in idle:
+        opened.close()
+    worker.stop()
+    slowest = sorted(times)[int(len(times) * 0.99) - 1]
+    print(f"{len(idle)} idle connections: {len(times)} answers with a key, p99 {slowest * 1000:.0f} ms")
+    assert slowest < 1.0 or not LONG

@@ -254,7 +254,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         moment = time.monotonic()
         late = [channel for channel in list(self.active_channels.values()) if channel.late(moment)]
         for channel in late:
-            channel.abandon()
+            channel.will_close = True  # closed now, its number could be a new connection's before this round is over
         if late:
             logs.warning("slow_clients_dropped", connections=len(late))
 
