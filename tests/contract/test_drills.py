@@ -127,7 +127,7 @@ def test_idle_connections_keep_nobody_waiting(tmp_path: Path, config: dict[str, 
     keys = tmp_path / "keys"
     keys.write_text(line)
     config["auth"]["keys_file"] = str(keys)
-    paths = Config.from_mapping(config)
+    paths = ServiceConfig.from_mapping(config)
     worker = FakeWorker(Store(paths.database), paths.temp, delay=0.005).start()
     times: list[float] = []
     idle: list[socket.socket] = []
