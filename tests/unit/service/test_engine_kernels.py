@@ -5,10 +5,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import llvmlite.binding as llvm
 import pytest
 import torch
 import torch.nn.functional as F
+from llvmlite import ir
 from torch import Tensor
+from transcribe.engine.chunks import EngineError
 from transcribe.engine.cpu import int8, library, ops
 from transcribe.engine.cpu import threads as openmp
 from transcribe.engine.cpu.library import Library
@@ -185,6 +188,17 @@ def test_a_thread_limits_itself_alone() -> None:
     assert threads == 1
     assert after <= before + 1  # the thread itself, and no helpers of its own
     assert torch.get_num_threads() == everywhere
+
+
+def test_a_library_that_lacks_a_kernel_is_refused_by_its_name_each_time_it_is_loaded() -> None:
+    void = ir.FunctionType(ir.VoidType(), [])
+    module = ir.Module()
+    ir.IRBuilder(ir.Function(module, void, "best_tokens").append_basic_block()).ret_void()
+    code = library._target().emit_object(llvm.parse_assembly(str(module)))
+    for _ in range(2):
+        with pytest.raises(EngineError, match="lack keep_audio, attend_text") as refused:
+            Library(code)
+        assert "best_tokens" not in str(refused.value)
 
 
 @pytest.mark.slow  # compiles

@@ -13,3 +13,11 @@ LOG2E = 1.4426950408889634
 def padded(positions: int) -> int:
     """How many positions of audio take the place of so many."""
     return (positions + VECTOR - 1) // VECTOR * VECTOR
+
+
+# Every kernel that is compiled, by the module in source/ that defines it.
+KERNELS = {
+    "argmax": ("best_tokens",),
+    "attention": ("keep_audio", "attend_text", "listen"),
+    "layers": ("round_rows", "multiply", "add_and_normalize", "activate", "split_heads", "exponentials", "merge_heads"),
+}

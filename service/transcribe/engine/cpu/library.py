@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from transcribe.engine.chunks import EngineError
 from transcribe.engine.cpu import threads as openmp
+from transcribe.engine.cpu.constants import KERNELS
 
 if TYPE_CHECKING:
     import llvmlite.binding as llvm
 
-KERNELS = ("argmax", "attention", "compile", "layers", "simd", "vnni")
-SOURCES = ("constants.py", "library.py", *(f"source/{name}.py" for name in KERNELS))
+SOURCES = ("constants.py", "library.py", *(f"source/{name}.py" for name in (*KERNELS, "compile", "simd", "vnni")))
 PATTERN, OURS = "kernels-*.o", "kernels-*"  # whole, and also what a writer that was killed left
 DIGEST = 32  # bytes of SHA-256 before the code
 
@@ -31,13 +32,17 @@ class Library:
     """Kernels by name."""
 
     def __init__(self, code: bytes) -> None:
-        """`code` is an object file for this processor."""
+        """`code` is an object file for this processor. Raises EngineError when it lacks a kernel."""
         import llvmlite.binding as llvm  # 40 MB that GPUs and float32 do without
 
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target())
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         self._engine.finalize_object()
-        self._addresses: dict[str, int] = {}
+        names = [name for module in KERNELS.values() for name in module]
+        self._addresses = {name: self._engine.get_function_address(name) for name in names}
+        missing = [name for name, address in self._addresses.items() if not address]
+        if missing:
+            raise EngineError(f"the compiled kernels lack {', '.join(missing)}: delete {OURS} in the model's cache")
 
     def run(self, name: str, tasks: int, *arguments: Tensor | int) -> None:
         """Runs a kernel for the tasks 0 … tasks - 1, and returns when all are done.
@@ -54,14 +59,7 @@ class Library:
                 raise ValueError(f"{name}: {tuple(argument.shape)} is not contiguous")
         block = (ctypes.c_int64 * len(words))(*words)
         threads = torch.get_num_threads() if tasks > 1 else 1  # not fewer: libgomp would end those that are left out
-        _parallel()(self._address(name), ctypes.addressof(block), threads)
-
-    def _address(self, name: str) -> int:
-        address = self._addresses.get(name)
-        if address is None:
-            address = self._addresses[name] = self._engine.get_function_address(name)
-            assert address, f"no kernel {name}"
-        return address
+        _parallel()(self._addresses[name], ctypes.addressof(block), threads)
 
 
 def _target() -> "llvm.TargetMachine":

@@ -1,5 +1,6 @@
 """Compiles the kernels with numba, to an object file that needs neither numba nor Python."""
 
+import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +10,8 @@ import numba
 from numba import types
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from transcribe.engine.cpu.source import argmax, attention, layers  # noqa: F401 - whose kernels are compiled
-from transcribe.engine.cpu.source.simd import FLAGS, KERNELS, next_task
+from transcribe.engine.cpu.constants import KERNELS
+from transcribe.engine.cpu.source.simd import FLAGS, next_task
 
 # Tells nobody of errors, since there are none, and drops what numba's function returns.
 ENTRY = """
@@ -41,8 +42,13 @@ def _loop(kernel: Callable[..., Any]) -> Any:
 
 def compiled(target: llvm.TargetMachine) -> bytes:
     """All kernels, each a function of its name, as an object file for `target`."""
+    kernels = {
+        name: getattr(importlib.import_module(f"transcribe.engine.cpu.source.{module}"), name)
+        for module, names in KERNELS.items()
+        for name in names
+    }
     modules = []
-    for name, kernel in KERNELS.items():
+    for name, kernel in kernels.items():
         loop = _loop(kernel)
         modules.append(llvm.parse_assembly(loop.inspect_llvm()))
         modules.append(llvm.parse_assembly(ENTRY.format(name=name, inner=loop.native_name.removeprefix("cfunc."))))
@@ -50,7 +56,7 @@ def compiled(target: llvm.TargetMachine) -> bytes:
     for module in rest:
         whole.link_in(module)
     for function in whole.functions:
-        if not function.is_declaration and function.name not in KERNELS:
+        if not function.is_declaration and function.name not in kernels:
             function.linkage = "internal"  # and what nothing calls is dropped
     passes = llvm.create_new_module_pass_manager()
     passes.add_global_dead_code_eliminate_pass()

@@ -13,7 +13,6 @@ from transcribe.engine.cpu import constants
 
 FLAGS = {"fastmath": True, "error_model": "numpy"}  # nothing raises: the compiled code needs no Python
 Function = Callable[..., Any]
-KERNELS: dict[str, Function] = {}
 F = np.float32
 LOG2E, SMALLEST = F(constants.LOG2E), F(constants.SMALLEST)
 HALF_BFLOAT16 = np.int32(0x8000)
@@ -44,9 +43,8 @@ def prefetch(builder: Any, pointer: Any) -> None:
 
 
 def kernel(function: Function) -> Function:
-    """One that can be called from outside by its name; see library.py."""
+    """One that can be called from outside by its name, if constants.KERNELS lists it."""
     made: Function = numba.njit(**FLAGS)(function)
-    KERNELS[function.__name__] = made
     return made
 
 
