@@ -1,6 +1,8 @@
 """The processor's kernels beside torch's operations on the same, and how their machine code is kept."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +19,7 @@ from transcribe.engine.cpu import threads as openmp
 from transcribe.engine.cpu.library import Library
 from transcribe.engine.cpu.ops import Levels, Product
 
+Make = Callable[[Library, Tensor, Tensor, Tensor | None], int8.Matrix]
 SIZES = [(1, 64), (7, 64), (8, 96), (50, 200), (131, 512)]  # rows, columns
 
 
@@ -98,6 +101,43 @@ def test_a_matrix_for_few_rows_multiplies_exactly(kernels: Library, rows: int, o
     torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
     many = int8.many_rows(kernels, weight, scale, bias)
     torch.testing.assert_close(many.multiply(levels), found, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 67])
+@pytest.mark.parametrize(("level", "weight"), [(255, 127), (255, -127), (0, 127), (0, -127), (1, 127)])
+@pytest.mark.parametrize("make", [int8.few_rows, int8.many_rows])
+def test_no_sum_saturates(kernels: Library, make: Make, level: int, weight: int, rows: int) -> None:
+    """Where all products have the same sign and are as large as they can be."""
+    inputs = 2048
+    matrix = make(kernels, torch.full((36, inputs), weight, dtype=torch.int8), torch.full((36,), 127.0), None)
+    found = matrix.multiply(torch.full((rows, inputs), level, dtype=torch.uint8))
+    assert found.eq((level - 128) * weight * inputs).all()
+
+
+@pytest.mark.slow  # compiles
+@pytest.mark.parametrize(
+    ("instructions", "processor", "expected"),
+    [
+        ("vnni", "icelake-server", "vpdpbusd"),
+        ("vnni", "znver4", "vpdpbusd"),
+        ("vnni", "alderlake", "{vex}\tvpdpbusd"),
+        ("avx2", "haswell", "vpmaddubsw"),
+    ],
+)
+def test_every_processors_own_instructions_are_used(instructions: str, processor: str, expected: str) -> None:
+    """Those that this processor lacks are compiled, not run. numba takes its target from the environment."""
+    program = f"""
+import llvmlite.binding as llvm
+from transcribe.engine.cpu.source.compile import kernels, linked
+llvm.initialize_native_target()
+llvm.initialize_native_asmprinter()
+target = llvm.Target.from_default_triple().create_target_machine(cpu="{processor}", opt=3)
+print(target.emit_assembly(linked({{"multiply": kernels("{instructions}")["multiply"]}}, target)))
+"""
+    service = Path(library.__file__).parents[3]
+    env = {**os.environ, "PYTHONPATH": str(service), "NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": ""}
+    code = subprocess.run([sys.executable, "-c", program], env=env, check=True, capture_output=True, text=True).stdout
+    assert code.count(expected) >= 4
 
 
 def test_what_kernels_are_not_made_for_is_refused(kernels: Library) -> None:
@@ -196,7 +236,7 @@ def test_a_library_that_lacks_a_kernel_is_refused_by_its_name_each_time_it_is_lo
     ir.IRBuilder(ir.Function(module, void, "best_tokens").append_basic_block()).ret_void()
     code = library._target().emit_object(llvm.parse_assembly(str(module)))
     for _ in range(2):
-        with pytest.raises(EngineError, match="lack keep_audio, attend_text") as refused:
+        with pytest.raises(EngineError, match="lack multiply, keep_audio, attend_text") as refused:
             Library(code)
         assert "best_tokens" not in str(refused.value)
 

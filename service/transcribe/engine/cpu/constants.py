@@ -1,9 +1,9 @@
 """Sizes that the kernels and their callers agree on."""
 
 ROWS = 8  # of a task that works row by row
-OUTPUTS = 32  # of a task that multiplies a matrix
-BLOCK = 32  # bytes in the registers whose products of int8 every processor has that has any (VNNI)
-DOT_ROWS, DOT_OUTPUTS = 4, 4  # whose sums fit into registers together
+OUTPUTS, ROW_BLOCK = 32, 64  # of a task that multiplies a matrix: what is multiplied stays in the processor's cache
+BLOCK = 32  # bytes in the registers of AVX2, which the products of int8 work in
+DOT_OUTPUTS = 4  # of a matrix that are summed together
 CHANNELS = 4  # of a head that are read together
 VECTOR = 16  # float32 in the longest register there is: audio is padded to a multiple
 SMALLEST = 1e-9  # keeps a row of zeros from being divided by zero
@@ -15,9 +15,10 @@ def padded(positions: int) -> int:
     return (positions + VECTOR - 1) // VECTOR * VECTOR
 
 
-# Every kernel that is compiled, by the module in source/ that defines it.
+# Every kernel that is compiled, by the module in source/ that defines it; source/products.py makes MULTIPLY.
 KERNELS = {
     "argmax": ("best_tokens",),
     "attention": ("keep_audio", "attend_text", "listen"),
-    "layers": ("round_rows", "multiply", "add_and_normalize", "activate", "split_heads", "exponentials", "merge_heads"),
+    "layers": ("round_rows", "add_and_normalize", "activate", "split_heads", "exponentials", "merge_heads"),
 }
+MULTIPLY = "multiply"

@@ -1,4 +1,4 @@
-"""Products of int8 matrices, on processors that sum them without overflow (VNNI).
+"""Products of int8 matrices, whose sums are exact on every processor that has them (AVX2, VNNI).
 
 They work per output channel on the weights and per row on the input: each row is divided by its largest magnitude, so
 that one loud position does not cost the others their precision, and rows do not depend on who shares the batch.
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from transcribe.engine.cpu import ops
-from transcribe.engine.cpu.constants import BLOCK, DOT_OUTPUTS, OUTPUTS, SMALLEST
+from transcribe.engine.cpu.constants import BLOCK, DOT_OUTPUTS, MULTIPLY, OUTPUTS, ROW_BLOCK, SMALLEST
 from transcribe.engine.cpu.ops import Levels, Product
 
 from .library import Library
@@ -47,7 +47,13 @@ class Matrix:
 
 
 def many_rows(library: Library, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Matrix:
-    """For `weight` int8 [out, in] and inputs of many rows: by oneDNN, which makes a copy of its own."""
+    """For `weight` int8 [out, in] and inputs of many rows: by oneDNN, which makes a copy of its own.
+
+    Only with AVX-512 VNNI. On older processors oneDNN adds pairs of products in int16, which saturates: 255 · 127 twice
+    512 times came to 65,280 in place of 8,258,048.
+    """
+    if not torch.cpu._is_vnni_supported():
+        return few_rows(library, weight, scale, bias)
     packed = torch.ops.onednn.qlinear_prepack(weight, None)
     multiply = torch.ops.onednn.qlinear_pointwise
     zeros = torch.zeros(len(scale), dtype=torch.int64)
@@ -71,13 +77,8 @@ def few_rows(library: Library, weight: Tensor, scale: Tensor, bias: Tensor | Non
     def multiply(levels: Tensor) -> Tensor:
         rows = len(levels)
         product = torch.empty(rows, outputs)
-        tasks = -(-outputs // OUTPUTS)
-        library.run("multiply", tasks, rows, inputs, outputs, levels, weight, zeros, small, product)
+        tasks = -(-outputs // OUTPUTS) * -(-rows // ROW_BLOCK)
+        library.run(MULTIPLY, tasks, rows, inputs, outputs, levels, weight, zeros, small, product)
         return product
 
     return Matrix(library, multiply, torch.zeros_like(scale) if bias is None else bias)
-
-
-def supported() -> bool:
-    """Whether the processor has what these products need."""
-    return bool(torch.cpu._is_vnni_supported())

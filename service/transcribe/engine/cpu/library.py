@@ -18,12 +18,12 @@ from torch import Tensor
 
 from transcribe.engine.chunks import EngineError
 from transcribe.engine.cpu import threads as openmp
-from transcribe.engine.cpu.constants import KERNELS
+from transcribe.engine.cpu.constants import KERNELS, MULTIPLY
 
 if TYPE_CHECKING:
     import llvmlite.binding as llvm
 
-SOURCES = ("constants.py", "library.py", *(f"source/{name}.py" for name in (*KERNELS, "compile", "simd", "vnni")))
+SOURCES = ("constants.py", "library.py", *(f"source/{name}.py" for name in (*KERNELS, "compile", "products", "simd")))
 PATTERN, OURS = "kernels-*.o", "kernels-*"  # whole, and also what a writer that was killed left
 DIGEST = 32  # bytes of SHA-256 before the code
 
@@ -38,7 +38,7 @@ class Library:
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target())
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         self._engine.finalize_object()
-        names = [name for module in KERNELS.values() for name in module]
+        names = [MULTIPLY, *(name for module in KERNELS.values() for name in module)]
         self._addresses = {name: self._engine.get_function_address(name) for name in names}
         missing = [name for name, address in self._addresses.items() if not address]
         if missing:
@@ -60,6 +60,14 @@ class Library:
         block = (ctypes.c_int64 * len(words))(*words)
         threads = torch.get_num_threads() if tasks > 1 else 1  # not fewer: libgomp would end those that are left out
         _parallel()(self._addresses[name], ctypes.addressof(block), threads)
+
+
+def instructions() -> str:
+    """The instructions that the processor multiplies int8 by, of source/products.py; empty where it has none."""
+    has = torch.cpu.get_capabilities()
+    if has.get("avx_vnni") or (has.get("avx512_vnni") and has.get("avx512_vl")):
+        return "vnni"
+    return "avx2" if has.get("avx2") and has.get("fma3") else ""
 
 
 def _target() -> "llvm.TargetMachine":
@@ -103,7 +111,7 @@ def _key() -> str:
 @functools.cache
 def load(folder: Path | None) -> Library:
     """The kernels that `folder` keeps; compiled when there are none for this processor, and kept there if it can be
-    written. The processor must have VNNI: LLVM ends the process where it does not.
+    written. The processor must have `instructions` for them: LLVM ends the process where it is not.
 
     Root runs only what root alone can have written.
     """
@@ -126,9 +134,11 @@ def _roots_own(folder: Path) -> bool:
 
 @functools.cache
 def _compiled() -> bytes:
-    from transcribe.engine.cpu.source.compile import compiled  # numba, which takes time and memory
+    from transcribe.engine.cpu.source.compile import kernels, linked  # numba, which takes time and memory
 
-    return compiled(_target())
+    target = _target()
+    code: bytes = target.emit_object(linked(kernels(instructions()), target))
+    return code
 
 
 def _read(file: Path | None) -> bytes | None:

@@ -13,7 +13,7 @@ from transcribe.engine.chunks import EngineError
 from transcribe.engine.cpu import int8
 from transcribe.engine.cpu import threads as openmp
 from transcribe.engine.cpu.constants import BLOCK, CHANNELS
-from transcribe.engine.cpu.library import Library
+from transcribe.engine.cpu.library import Library, instructions
 from transcribe.engine.model import attention, quantize
 from transcribe.engine.model.checkpoint import Linear
 from transcribe.engine.model.config import Shape
@@ -49,7 +49,7 @@ class Precision:
     def by_head(self) -> bool:
         """Whether the encoder's attention is in bfloat16 on a processor."""
         on_processor = self.encoder == BFLOAT16 and self.wide == FLOAT32
-        return on_processor and quantize.bfloat16_products() and int8.supported()
+        return on_processor and quantize.bfloat16_products() and bool(instructions())
 
     @property
     def compiled(self) -> bool:
@@ -79,7 +79,7 @@ def _milliseconds(candidates: Mapping[str, Callable[[Tensor], object]], rows: in
 def int8_fits(shape: Shape) -> bool:
     """Whether the processor has what int8 needs, and the kernels are made for such a model: for all published ones."""
     sizes = shape.width % BLOCK or shape.feed_forward % BLOCK or shape.width // shape.decoder_heads % CHANNELS
-    return int8.supported() and not sizes and shape.activation == "gelu"
+    return bool(instructions()) and not sizes and shape.activation == "gelu"
 
 
 def _heard(shape: Shape, library: Callable[[], Library]) -> dict[str, float]:
@@ -148,7 +148,7 @@ def of(dtype: str, device: str, best: Mapping[str, str], *, narrow: bool = True)
     if dtype == "auto":
         return Precision(best["encoder"], best["decoder"], best["audio"], FLOAT32)
     if dtype == INT8 and not narrow:
-        raise EngineError("int8 needs AVX-512 VNNI and a model of Whisper's own sizes: set dtype to auto or float32")
+        raise EngineError("int8 needs AVX2 with FMA and a model of Whisper's own sizes: set dtype to auto or float32")
     if dtype == INT8:
         return Precision(INT8, INT8, INT8, FLOAT32)
     return Precision(BFLOAT16, BFLOAT16, BFLOAT16, FLOAT32)

@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
 from transcribe.engine.cpu import int8
-from transcribe.engine.cpu.library import Library
+from transcribe.engine.cpu.library import Library, instructions
 from transcribe.engine.model.checkpoint import Linear, Weights
 
 INT8, BFLOAT16, FLOAT16, FLOAT32 = "int8", "bfloat16", "float16", "float32"
@@ -76,9 +76,9 @@ def convert(weights: Weights, kinds: Mapping[str, str], wide: torch.dtype) -> We
     return result
 
 
-def instructions() -> list[str]:
+def native_kinds() -> list[str]:
     """The kinds that the processor multiplies itself, besides float32."""
-    return [kind for kind, has in ((INT8, int8.supported()), (BFLOAT16, bfloat16_products())) if has]
+    return [kind for kind, has in ((INT8, bool(instructions())), (BFLOAT16, bfloat16_products())) if has]
 
 
 def bfloat16_products() -> bool:

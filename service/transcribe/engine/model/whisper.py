@@ -73,7 +73,7 @@ def _weights(
     device, dtype = wish
     key = {"model": weight_cache.fingerprint(model_dir), "device": device, "dtype": dtype}
     if device == "cpu":
-        key["instructions"] = ", ".join(quantize.instructions())
+        key["instructions"] = ", ".join(quantize.native_kinds())
     facts = weight_cache.read(folder, key)
     if facts is not None and folder is not None and (kept := weight_cache.weights(folder)) is not None:
         return kept, {**facts, "prepared": True}

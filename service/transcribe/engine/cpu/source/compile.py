@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -10,8 +10,9 @@ import numba
 from numba import types
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from transcribe.engine.cpu.constants import KERNELS
-from transcribe.engine.cpu.source.simd import FLAGS, next_task
+from transcribe.engine.cpu.constants import KERNELS, MULTIPLY
+from transcribe.engine.cpu.source.products import multiply
+from transcribe.engine.cpu.source.simd import FLAGS, Function, next_task
 
 # Tells nobody of errors, since there are none, and drops what numba's function returns.
 ENTRY = """
@@ -24,7 +25,7 @@ define void @"{name}"(ptr %block) {{
 """
 
 
-def _loop(kernel: Callable[..., Any]) -> Any:
+def _loop(kernel: Function) -> Any:
     """A C function of a block of int64: the next task, the number of tasks, the kernel's arguments. Threads that are in
     it at the same time share the tasks."""
     count = len(inspect.signature(inspect.unwrap(kernel)).parameters) - 1
@@ -40,13 +41,18 @@ def _loop(kernel: Callable[..., Any]) -> Any:
     return numba.cfunc(types.void(types.CPointer(types.int64)), **FLAGS)(loop)
 
 
-def compiled(target: llvm.TargetMachine) -> bytes:
-    """All kernels, each a function of its name, as an object file for `target`."""
-    kernels = {
+def kernels(instructions: str) -> dict[str, Function]:
+    """All kernels by their names, for a processor with `instructions`."""
+    listed = {
         name: getattr(importlib.import_module(f"transcribe.engine.cpu.source.{module}"), name)
         for module, names in KERNELS.items()
         for name in names
     }
+    return {**listed, MULTIPLY: multiply(instructions)}
+
+
+def linked(kernels: Mapping[str, Function], target: llvm.TargetMachine) -> llvm.ModuleRef:
+    """A module with each kernel as a C function of its name, optimised for `target`."""
     modules = []
     for name, kernel in kernels.items():
         loop = _loop(kernel)
@@ -61,5 +67,4 @@ def compiled(target: llvm.TargetMachine) -> bytes:
     passes = llvm.create_new_module_pass_manager()
     passes.add_global_dead_code_eliminate_pass()
     passes.run(whole, llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options()))
-    code: bytes = target.emit_object(whole)
-    return code
+    return whole

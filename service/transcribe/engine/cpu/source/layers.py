@@ -8,7 +8,7 @@ value is product · scale + bias. Levels are what `vector.quantize` writes, [row
 
 import numpy as np
 
-from transcribe.engine.cpu.constants import DOT_OUTPUTS, DOT_ROWS, OUTPUTS, ROWS
+from transcribe.engine.cpu.constants import ROWS
 from transcribe.engine.cpu.source.simd import (
     LOG2E,
     F,
@@ -24,7 +24,6 @@ from transcribe.engine.cpu.source.simd import (
     unsigned,
     widened,
 )
-from transcribe.engine.cpu.source.vnni import dots_of_row, dots_of_rows
 
 
 @kernel
@@ -33,25 +32,6 @@ def round_rows(task: int, rows: int, width: int, x: int, levels: int, loudest: i
     told = floats(loudest, rows)
     for row in range(task * ROWS, min(task * ROWS + ROWS, rows)):
         told[row] = quantize(row_of(x, row, width), unsigned(levels + row * width, width), width)
-
-
-@kernel
-def multiply(
-    task: int, rows: int, inputs: int, outputs: int, levels: int, weight: int, zeros: int, scale: int, product: int
-) -> None:
-    """Levels [rows, inputs] times a weight int8 [outputs, inputs], each output times its scale: float32, product.
-
-    zeros: int32 [outputs], what levels of zero add up to.
-    """
-    whole, stride = rows // DOT_ROWS * DOT_ROWS, outputs * 4
-    for first in range(task * OUTPUTS, min(task * OUTPUTS + OUTPUTS, outputs), DOT_OUTPUTS):
-        output = min(first, outputs - DOT_OUTPUTS)  # the last few may be done twice
-        matrix, told = weight + output * inputs, product + output * 4
-        zero, times = zeros + output * 4, scale + output * 4
-        for row in range(0, whole, DOT_ROWS):
-            dots_of_rows(levels + row * inputs, matrix, inputs, zero, times, told + row * stride, stride)
-        for row in range(whole, rows):
-            dots_of_row(levels + row * inputs, matrix, inputs, zero, times, told + row * stride, stride)
 
 
 @kernel
