@@ -19,7 +19,7 @@ from transcribe import logs
 from transcribe.api.app import context_of, create_app
 from transcribe.api.context import AppContext
 from transcribe.api.retention import RetentionThread
-from transcribe.api.webhooks import WebhookSender
+from transcribe.api.webhooks import WebhookSender, read_secret
 from transcribe.api.wsgi import Server, create_server
 from transcribe.config import ConfigError, ServiceConfig, default_path, load
 from transcribe.jobs.store import Store, StoreError
@@ -61,6 +61,11 @@ def check(config: ServiceConfig) -> None:
             raise ConfigError(f"{name} cannot be read: create it, readable for {config.user}")
     if config.callbacks.enabled and not config.callbacks.secret_file:
         raise ConfigError("callbacks.enabled needs callbacks.secret_file")
+    if config.callbacks.enabled:
+        try:
+            read_secret(Path(config.callbacks.secret_file))
+        except ValueError as error:
+            raise ConfigError(f"callbacks.secret_file {error}") from None
 
 
 def is_loopback(host: str) -> bool:
