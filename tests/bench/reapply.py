@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[depth] / name) for depth, name in ((1, ""), (2, "tools"))]
 
 from localcloud import LocalCloud  # noqa: E402
-from support.baked_machine import Machine  # noqa: E402 - found by the line above
+from support.baked_machine import BakedMachine  # noqa: E402 - found by the line above
 
 from bench import common  # noqa: E402
 
@@ -47,7 +47,7 @@ printf '{{"pillar": {{"transcribe": %s}}}}' "$(cat {CONFIG})" >{FOLDER}/pillar.j
 """
 
 
-def install(machine: Machine) -> None:
+def install(machine: BakedMachine) -> None:
     """Ansible, its playbook and Salt's pillar on the machine."""
     with tempfile.TemporaryDirectory() as scratch:
         wheels = Path(scratch, "wheels")
@@ -64,7 +64,7 @@ def install(machine: Machine) -> None:
     machine.sh(INSTALL)
 
 
-def salt(machine: Machine) -> tuple[float, int]:
+def salt(machine: BakedMachine) -> tuple[float, int]:
     """Seconds of a bare apply, and how many states it looked at. Exits when it found anything to do."""
     applied = machine.apply()
     if applied.changed or applied.failed:
@@ -72,7 +72,7 @@ def salt(machine: Machine) -> tuple[float, int]:
     return applied.seconds, len(applied.states)
 
 
-def ansible(machine: Machine) -> tuple[float, int]:
+def ansible(machine: BakedMachine) -> tuple[float, int]:
     """The same of the playbook."""
     began = time.perf_counter()
     done = machine.run(*PLAY, check=False)
@@ -83,7 +83,7 @@ def ansible(machine: Machine) -> tuple[float, int]:
     return seconds, int(recap.group(1))
 
 
-def measure(machine: Machine, repeats: int) -> dict[str, object]:
+def measure(machine: BakedMachine, repeats: int) -> dict[str, object]:
     """Both, once for the caches of files and then in turns."""
     (_, states), (_, tasks) = salt(machine), ansible(machine)
     ours, theirs = [], []
@@ -116,7 +116,7 @@ def main() -> None:
     described = common.machine()
     LocalCloud.ensure(common.ROOT)
     with LocalCloud.machine(common.ROOT, image) as machine_id:
-        machine = Machine(machine_id)
+        machine = BakedMachine(machine_id)
         machine.wait_serving()
         install(machine)
         figures = measure(machine, options.repeats)

@@ -19,7 +19,7 @@ from support.fake_cloud import BUCKET, REGION, Cloud, client_session, serving
 from support.fake_machine import Fleet
 from support.project_tree import REFERENCE, make_tree
 from support.recorder import Recorder
-from support.running_cloud import POWERS_OFF, Running
+from support.running_cloud import POWERS_OFF, RunningCloud
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +81,12 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
     base_image.folder(made).mkdir(parents=True)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(host_mounts, "host_pip", dict)
-    monkeypatch.setattr(machines, "keeper_command", lambda spec: POWERS_OFF)
+    monkeypatch.setattr(machines, "supervisor_command", lambda spec: POWERS_OFF)
     return made
 
 
 @pytest.fixture
-def running(folders: Folders) -> Iterator[Running]:
-    made = Running(folders)
+def running(folders: Folders) -> Iterator[RunningCloud]:
+    made = RunningCloud(folders)
     yield made
     made.close()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support import bad_files
 from support.bad_files import CLIP, ffmpeg
-from support.transcribing import SECONDS, Limits, heard, refused
+from support.transcribing import SECONDS, DecodeLimits, heard, refused
 from transcribe.audio import decoder as audio
 from transcribe.audio.decoder import Decoder, decode
 from transcribe.types import SAMPLE_RATE
@@ -113,7 +113,7 @@ def test_blocks_come_as_they_are_decoded(folder: Path) -> None:
     path = folder / "hours.flac"
     ffmpeg("-f", "lavfi", "-i", "anullsrc=r=16000:cl=mono", "-t", "3600", path)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    total = sum(len(block) for block in decode(path, Limits()))
+    total = sum(len(block) for block in decode(path, DecodeLimits()))
     assert total == 3600 * SAMPLE_RATE
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     assert grown < 100 * MIB
@@ -138,7 +138,7 @@ def test_too_long_is_refused_before_it_is_decoded(folder: Path) -> None:
     path = folder / "long.flac"
     ffmpeg("-f", "lavfi", "-i", "anullsrc=r=16000:cl=mono", "-t", "7200", path)
     began = time.monotonic()
-    error = refused(path, Limits(audio_seconds=3600))
+    error = refused(path, DecodeLimits(audio_seconds=3600))
     assert (error.code, error.status) == ("audio_too_long", 413)
     assert time.monotonic() - began < 1.0
 
@@ -149,11 +149,11 @@ def test_too_long_is_noticed_while_decoding_if_no_header_says_it(folder: Path, c
     content[at : at + 4] = b"\xff\xff\xff\xff"
     path = folder / "streamed-long.wav"
     path.write_bytes(content)
-    assert refused(path, Limits(audio_seconds=2)).code == "audio_too_long"
+    assert refused(path, DecodeLimits(audio_seconds=2)).code == "audio_too_long"
 
 
 def test_memory_is_limited() -> None:
-    refused(CLIP, Limits(decode_bytes=200 * MIB))
+    refused(CLIP, DecodeLimits(decode_bytes=200 * MIB))
 
 
 def test_a_decoder_that_hangs_is_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ def test_a_decoder_that_hangs_is_ended(folder: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_decoder_dies_when_nobody_wants_more() -> None:
-    with Decoder(CLIP, Limits()) as decoder:
+    with Decoder(CLIP, DecodeLimits()) as decoder:
         next(iter(decoder))
         process = decoder._process
     assert process is not None

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support import bad_files
-from support.api_process import Process, started
+from support.api_process import ApiProcess, started
 from support.api_server_fixture import free_port, settings
 from support.bad_files import CLIP, LONGEST, ffmpeg
 from support.worker_shop import FakeEngine, shop, working
@@ -29,7 +29,7 @@ SLOWEST = 60.0  # seconds that an answer may take: a hang takes longer
 
 
 @contextmanager
-def server(root: Path) -> Iterator[Process]:
+def server(root: Path) -> Iterator[ApiProcess]:
     """The API as a process, and the real worker here, so that its decoders are our children; only the engine is not
     real."""
     changes = {"port": free_port(), "limits.audio_seconds": LONGEST}
@@ -77,7 +77,7 @@ def decoder_mib(pid: str) -> int:
     return int(found[1]) // 1024 if found else 0
 
 
-def refusal(process: Process, content: bytes, seconds: list[float]) -> str:
+def refusal(process: ApiProcess, content: bytes, seconds: list[float]) -> str:
     """The code of the refusal; `heard` when there is none. Fails for what is neither."""
     began = time.monotonic()
     reply = process.upload("/v1/audio/transcriptions", content)

@@ -13,26 +13,26 @@ from baker.display.progress import Display
 from baker.errors import BakeError, Interrupted
 from rich.console import Console
 from support.fake_cloud import Cloud
-from support.fake_machine import Machine, manifest_of, succeed
+from support.fake_machine import FakeMachine, manifest_of, succeed
 
 
 def wrong(**changes: Any) -> Any:
     return lambda machine: machine.put("report", machine.report(**changes))
 
 
-def garbage(machine: Machine) -> None:
+def garbage(machine: FakeMachine) -> None:
     machine.put("report", b"{ not json")
 
 
-def replay(machine: Machine) -> None:
+def replay(machine: FakeMachine) -> None:
     machine.put("report", machine.report(build_id="20200101-000000-abcdef-bake", nonce="0" * 32))
 
 
-def die(machine: Machine) -> None:
+def die(machine: FakeMachine) -> None:
     machine.power_off()
 
 
-def fail_with_log(machine: Machine) -> None:
+def fail_with_log(machine: FakeMachine) -> None:
     machine.put("log", b"the whole story")
     machine.put("report", machine.report(verdict="failure", reason="apply: venv-sync: no room"))
     machine.power_off()
@@ -131,7 +131,7 @@ def test_an_interrupt_while_an_instance_starts_still_finds_it(cloud: Cloud, monk
 
 
 def test_a_late_success_after_the_machine_ended_still_counts_only_by_content(cloud: Cloud) -> None:
-    def last_word(machine: Machine) -> None:
+    def last_word(machine: FakeMachine) -> None:
         machine.put("report", machine.report(verdict="failure", reason="out of disk"))
         machine.power_off()
 

@@ -16,12 +16,12 @@ from baker.errors import BakeError
 from baker.images import publish
 from baker.recovery import cleanup, records
 from support.fake_cloud import Cloud
-from support.fake_machine import Machine
+from support.fake_machine import FakeMachine
 from support.made_images import ACCOUNT, KEYS, made, publisher, served
 from support.recorder import Recorder, model_faults
 
 
-def fails(machine: Machine) -> None:
+def fails(machine: FakeMachine) -> None:
     machine.put("report", machine.report(verdict="failure", reason="no room"))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from support import fake_worker
-from support.api_process import Process, started
+from support.api_process import ApiProcess, started
 from support.api_server_fixture import free_port, multipart, settings
 from support.fake_worker import FakeWorker
 from transcribe.config import ServiceConfig
@@ -37,7 +37,7 @@ def config(tmp_path: Path) -> dict[str, Any]:
 class Crowd:
     """Clients that come back when they are told to."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: ApiProcess) -> None:
         self.process = process
         self.statuses: Counter[int] = Counter()
         self.waits: list[int] = []

@@ -9,25 +9,25 @@ from localcloud.aws.moto_instances import SOURCE_OWNER
 from localcloud.common import Folders
 from localcloud.endpoint import BUCKET
 from localcloud.machines import base_image, host_mounts, machines
-from support.running_cloud import Running, launch, refused, state, stopped, until
+from support.running_cloud import RunningCloud, launch, refused, state, stopped, until
 
 FAILS = ["sh", "-c", "exit 1"]
 
 
-def test_the_source_image_is_found_by_owner_and_name(running: Running) -> None:
+def test_the_source_image_is_found_by_owner_and_name(running: RunningCloud) -> None:
     names = [{"Name": "name", "Values": ["debian-12-amd64-*"]}]
     [image] = running.ec2.describe_images(Owners=[SOURCE_OWNER], Filters=names)["Images"]
     assert (image["ImageId"], image["RootDeviceName"]) == (base_image.source_ami(), "/dev/xvda")
 
 
-def test_the_same_client_token_gives_the_same_instance(running: Running) -> None:
+def test_the_same_client_token_gives_the_same_instance(running: RunningCloud) -> None:
     first = launch(running.ec2, ClientToken="t")
     assert launch(running.ec2, ClientToken="t") == first
     assert launch(running.ec2, ClientToken="u") != first
     assert len(running.cloud.machines.running()) == 2
 
 
-def test_a_client_token_is_refused_for_other_parameters_and_after_the_end(running: Running) -> None:
+def test_a_client_token_is_refused_for_other_parameters_and_after_the_end(running: RunningCloud) -> None:
     instance_id = launch(running.ec2, ClientToken="t")
     changed = {"ClientToken": "t", "UserData": "#!/bin/sh\n"}
     assert refused(lambda: launch(running.ec2, **changed)) == "IdempotentParameterMismatch"
@@ -35,24 +35,24 @@ def test_a_client_token_is_refused_for_other_parameters_and_after_the_end(runnin
     assert refused(lambda: launch(running.ec2, ClientToken="t")) == "IdempotentInstanceTerminated"
 
 
-def test_the_machine_is_given_the_very_user_data(running: Running) -> None:
+def test_the_machine_is_given_the_very_user_data(running: RunningCloud) -> None:
     text = "#cloud-config\n# räksmörgås\n"
     instance_id = launch(running.ec2, UserData=text)
     assert (running.folders.machines / instance_id / "seed" / "user-data").read_text() == text
     assert refused(lambda: launch(running.ec2, UserData="x" * 16_385)) == "InvalidParameterValue"
 
 
-def test_an_unknown_image_launches_nothing(running: Running) -> None:
+def test_an_unknown_image_launches_nothing(running: RunningCloud) -> None:
     assert refused(lambda: launch(running.ec2, ImageId="ami-0123456789abcdef0")) == "InvalidAMIID.NotFound"
     assert running.cloud.machines.running() == []
 
 
-def test_without_root_nothing_is_launched(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_root_nothing_is_launched(running: RunningCloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert refused(lambda: launch(running.ec2)) == "UnauthorizedOperation"
 
 
-def test_a_dry_run_needs_no_root_and_launches_nothing(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_needs_no_root_and_launches_nothing(running: RunningCloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert refused(lambda: launch(running.ec2, DryRun=True)) == "DryRunOperation"
     assert running.cloud.machines.running() == []
@@ -60,24 +60,24 @@ def test_a_dry_run_needs_no_root_and_launches_nothing(running: Running, monkeypa
 
 @pytest.mark.parametrize(("behaviour", "end"), [("terminate", "terminated"), ("stop", "stopped")])
 def test_a_power_off_from_inside_ends_the_instance_as_it_was_launched(
-    running: Running, behaviour: str, end: str
+    running: RunningCloud, behaviour: str, end: str
 ) -> None:
     instance_id = launch(running.ec2, InstanceInitiatedShutdownBehavior=behaviour)
-    running.cloud.machines.get(instance_id).say("poweroff")
+    running.cloud.machines.get(instance_id).send("poweroff")
     until(lambda: state(running.ec2, instance_id) == end)
     [reservation] = running.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
     assert reservation["Instances"][0]["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
 
 
 def test_a_machine_that_fails_is_terminated_whatever_was_asked(
-    running: Running, monkeypatch: pytest.MonkeyPatch
+    running: RunningCloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machines, "keeper_command", lambda spec: FAILS)
+    monkeypatch.setattr(machines, "supervisor_command", lambda spec: FAILS)
     instance_id = launch(running.ec2, InstanceInitiatedShutdownBehavior="stop")
     until(lambda: state(running.ec2, instance_id) == "terminated")
 
 
-def test_a_stopped_instance_starts_on_its_own_disk(running: Running) -> None:
+def test_a_stopped_instance_starts_on_its_own_disk(running: RunningCloud) -> None:
     instance_id = stopped(running.ec2, InstanceInitiatedShutdownBehavior="terminate")
     (running.folders.machines / instance_id / "upper" / "kept").touch()
     running.ec2.start_instances(InstanceIds=[instance_id])
@@ -86,7 +86,7 @@ def test_a_stopped_instance_starts_on_its_own_disk(running: Running) -> None:
     assert (running.folders.machines / instance_id / "upper" / "kept").exists()
 
 
-def test_the_console_is_the_machines_last_64_kib_also_after_its_end(running: Running) -> None:
+def test_the_console_is_the_machines_last_64_kib_also_after_its_end(running: RunningCloud) -> None:
     instance_id = launch(running.ec2)
     console = running.folders.machines / instance_id / "console.log"
     console.write_text("begin\n" + "x" * 70_000 + "\nTHE END <&>\n")
@@ -96,7 +96,7 @@ def test_the_console_is_the_machines_last_64_kib_also_after_its_end(running: Run
     assert len(output) == 65_536
 
 
-def test_an_image_is_what_the_machine_wrote_and_its_name_is_unique(running: Running) -> None:
+def test_an_image_is_what_the_machine_wrote_and_its_name_is_unique(running: RunningCloud) -> None:
     instance_id = stopped(running.ec2)
     (running.folders.machines / instance_id / "upper" / "written").write_text("by the machine")
     tags = [{"ResourceType": kind, "Tags": [{"Key": "k", "Value": kind}]} for kind in ("image", "snapshot")]
@@ -110,13 +110,13 @@ def test_an_image_is_what_the_machine_wrote_and_its_name_is_unique(running: Runn
     assert refused(running.ec2.create_image, InstanceId=instance_id, Name="one") == "InvalidAMIName.Duplicate"
 
 
-def test_a_running_machine_is_imaged_by_rebooting_it(running: Running) -> None:
+def test_a_running_machine_is_imaged_by_rebooting_it(running: RunningCloud) -> None:
     instance_id = launch(running.ec2, InstanceInitiatedShutdownBehavior="terminate")
     running.ec2.create_image(InstanceId=instance_id, Name="one")
     assert (state(running.ec2, instance_id), running.cloud.machines.running()) == ("running", [instance_id])
 
 
-def test_an_image_without_a_reboot_has_what_the_machine_had_written_until_then(running: Running) -> None:
+def test_an_image_without_a_reboot_has_what_the_machine_had_written_until_then(running: RunningCloud) -> None:
     instance_id = launch(running.ec2)
     process = running.cloud.machines.get(instance_id).process
     written = running.folders.machines / instance_id / "upper" / "written"
@@ -129,10 +129,10 @@ def test_an_image_without_a_reboot_has_what_the_machine_had_written_until_then(r
     assert state(running.ec2, instance_id) == "running"
 
 
-def test_a_machine_that_is_taken_away_says_so(running: Running) -> None:
+def test_a_machine_that_is_taken_away_says_so(running: RunningCloud) -> None:
     market = {"MarketType": "spot", "SpotOptions": {"SpotInstanceType": "one-time"}}
     instance_id = launch(running.ec2, InstanceMarketOptions=market)
-    requests.post(f"http://127.0.0.1:{running.served.port}/_cloud/machines/{instance_id}/take-away", timeout=10)
+    requests.post(f"http://127.0.0.1:{running.served.port}/_cloud/machines/{instance_id}/interrupt-spot", timeout=10)
     [reservation] = running.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
     told = reservation["Instances"][0]
     assert (told["State"]["Name"], told["InstanceLifecycle"]) == ("terminated", "spot")
@@ -140,7 +140,7 @@ def test_a_machine_that_is_taken_away_says_so(running: Running) -> None:
     assert running.cloud.machines.running() == []
 
 
-def test_what_is_terminated_cannot_be_stopped(running: Running) -> None:
+def test_what_is_terminated_cannot_be_stopped(running: RunningCloud) -> None:
     instance_id = launch(running.ec2)
     running.ec2.terminate_instances(InstanceIds=[instance_id])
     assert refused(running.ec2.stop_instances, InstanceIds=[instance_id]) == "IncorrectInstanceState"
@@ -148,7 +148,7 @@ def test_what_is_terminated_cannot_be_stopped(running: Running) -> None:
 
 
 def test_what_the_host_lends_leaves_no_mount_point_in_an_image(
-    running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    running: RunningCloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     lent = tmp_path / "mirror" / "wheels"
     lent.mkdir(parents=True)
@@ -166,7 +166,7 @@ def test_what_the_host_lends_leaves_no_mount_point_in_an_image(
     assert sorted(str(path.relative_to(top)) for path in top.rglob("*")) == ["etc", "etc/hostname"]
 
 
-def test_deregistering_frees_the_layers_that_nothing_stands_on(running: Running) -> None:
+def test_deregistering_frees_the_layers_that_nothing_stands_on(running: RunningCloud) -> None:
     first = running.ec2.create_image(InstanceId=stopped(running.ec2), Name="one")["ImageId"]
     second = running.ec2.create_image(InstanceId=stopped(running.ec2, ImageId=first), Name="two")["ImageId"]
     below = set(running.cloud.images.disk(running.cloud.images.get(first)))
@@ -181,12 +181,12 @@ def test_deregistering_frees_the_layers_that_nothing_stands_on(running: Running)
 
 @pytest.mark.slow
 def test_images_and_their_tags_outlive_the_local_cloud(folders: Folders) -> None:
-    first = Running(folders)
+    first = RunningCloud(folders)
     image_id = first.ec2.create_image(InstanceId=stopped(first.ec2), Name="one")["ImageId"]
     first.ec2.create_tags(Resources=[image_id], Tags=[{"Key": "verified", "Value": "true"}])
     [before] = first.ec2.describe_images(Owners=["self"])["Images"]
     first.close()
-    second = Running(folders)
+    second = RunningCloud(folders)
     [after] = second.ec2.describe_images(Owners=["self"])["Images"]
     kept = ("ImageId", "Name", "Tags", "CreationDate", "BlockDeviceMappings")
     assert {key: after[key] for key in kept} == {key: before[key] for key in kept}
@@ -194,7 +194,7 @@ def test_images_and_their_tags_outlive_the_local_cloud(folders: Folders) -> None
     second.close()
 
 
-def test_a_large_object_is_put_and_got_whole(running: Running) -> None:
+def test_a_large_object_is_put_and_got_whole(running: RunningCloud) -> None:
     s3, data = running.client("s3"), os.urandom(1_000_000) * 30
     s3.put_object(Bucket=BUCKET, Key="payload", Body=data)
     assert s3.get_object(Bucket=BUCKET, Key="payload")["Body"].read() == data

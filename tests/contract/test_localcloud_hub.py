@@ -10,7 +10,7 @@ from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from localcloud.hub.models import commit_of
 from localcloud.hub.server import Repository, create_app
-from localcloud.server import Served
+from localcloud.server import LoopbackServer
 
 REPO = "openai/whisper-test"
 LARGE = bytes(range(256)) * 8_000  # 2 MB: large enough for LFS
@@ -27,7 +27,7 @@ def model_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(name="url")
 def served_hub(folder: Path) -> Iterator[str]:
-    served = Served(create_app({REPO: Repository(REPO, folder)}))
+    served = LoopbackServer(create_app({REPO: Repository(REPO, folder)}))
     yield f"http://127.0.0.1:{served.port}"
     served.close()
 

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from localcloud.common import Folders
 from localcloud.endpoint import BUCKET, REGION
-from support.running_cloud import Running, launch, refused, stopped
+from support.running_cloud import RunningCloud, launch, refused, stopped
 
 ABROAD = "eu-west-1"
 TAGS = [{"ResourceType": kind, "Tags": [{"Key": "k", "Value": kind}]} for kind in ("image", "snapshot")]
 
 
-def image_of(running: Running) -> str:
+def image_of(running: RunningCloud) -> str:
     return str(running.ec2.create_image(InstanceId=stopped(running.ec2), Name="one")["ImageId"])
 
 
@@ -21,7 +21,7 @@ def copy(abroad: Any, image_id: str, **changes: Any) -> str:
     return str(abroad.copy_image(**request)["ImageId"])
 
 
-def test_a_copy_has_its_tags_its_disk_and_a_name_of_its_own(running: Running) -> None:
+def test_a_copy_has_its_tags_its_disk_and_a_name_of_its_own(running: RunningCloud) -> None:
     image_id, abroad = image_of(running), running.client("ec2", ABROAD)
     copied = copy(abroad, image_id, ClientToken="t")
     assert copy(abroad, image_id, ClientToken="t") == copied
@@ -35,7 +35,7 @@ def test_a_copy_has_its_tags_its_disk_and_a_name_of_its_own(running: Running) ->
 
 @pytest.mark.slow
 def test_what_is_said_of_images_outlives_the_local_cloud(folders: Folders) -> None:
-    first = Running(folders)
+    first = RunningCloud(folders)
     image_id = image_of(first)
     copied = copy(first.client("ec2", ABROAD), image_id)
     at = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -47,7 +47,7 @@ def test_what_is_said_of_images_outlives_the_local_cloud(folders: Folders) -> No
         put = {"Type": "String", "Overwrite": True, "DataType": "aws:ec2:image", "Description": f"d {value}"}
         first.client("ssm").put_parameter(Name="/p/image", Value=value, **put)
     first.close()
-    second = Running(folders)
+    second = RunningCloud(folders)
     [after] = second.ec2.describe_images(Owners=["self"])["Images"]
     assert (after["ImageId"], after["ImdsSupport"]) == (image_id, "v2.0")
     assert datetime.fromisoformat(after["DeprecationTime"]) == at

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from localcloud.machines import base_image
-from support.running_cloud import Running, refused, state
+from support.running_cloud import RunningCloud, refused, state
 
 DATA = {
     "ImageId": "resolve:ssm:/t/image",
@@ -18,7 +18,7 @@ DATA = {
 
 
 @pytest.fixture(name="template")
-def made_template(running: Running) -> str:
+def made_template(running: RunningCloud) -> str:
     """A template whose second version, the default, is DATA; its image is named by a parameter."""
     ssm = running.client("ssm")
     ssm.put_parameter(Name="/t/image", Value=base_image.source_ami(), Type="String", DataType="aws:ec2:image")
@@ -30,12 +30,12 @@ def made_template(running: Running) -> str:
     return "serve"
 
 
-def described(running: Running, instance_id: str) -> Any:
+def described(running: RunningCloud, instance_id: str) -> Any:
     [reservation] = running.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
     return reservation["Instances"][0]
 
 
-def test_an_instance_is_what_its_template_says(running: Running, template: str) -> None:
+def test_an_instance_is_what_its_template_says(running: RunningCloud, template: str) -> None:
     asked = {"LaunchTemplateName": template, "Version": "$Default"}
     answer = running.ec2.run_instances(LaunchTemplate=asked, MinCount=1, MaxCount=1, ClientToken="t")
     instance = described(running, answer["Instances"][0]["InstanceId"])
@@ -48,7 +48,7 @@ def test_an_instance_is_what_its_template_says(running: Running, template: str) 
     assert again["Instances"][0]["InstanceId"] == instance["InstanceId"]
 
 
-def test_what_the_request_says_wins(running: Running, template: str) -> None:
+def test_what_the_request_says_wins(running: RunningCloud, template: str) -> None:
     asked = {"LaunchTemplateName": template, "Version": "1"}
     answer = running.ec2.run_instances(
         LaunchTemplate=asked, MinCount=1, MaxCount=1, ImageId=base_image.source_ami(), InstanceType="g5.xlarge"
@@ -59,7 +59,7 @@ def test_what_the_request_says_wins(running: Running, template: str) -> None:
     assert refused(run, LaunchTemplate=launch, MinCount=1, MaxCount=1) == "InvalidLaunchTemplateId.NotFound"
 
 
-def test_a_group_boots_replaces_and_ends_its_machines(running: Running, template: str) -> None:
+def test_a_group_boots_replaces_and_ends_its_machines(running: RunningCloud, template: str) -> None:
     groups = running.client("autoscaling")
     zones = {"AvailabilityZones": ["eu-north-1a"], "LaunchTemplate": {"LaunchTemplateName": template}}
     groups.create_auto_scaling_group(AutoScalingGroupName="g", MinSize=1, MaxSize=2, DesiredCapacity=1, **zones)

@@ -14,7 +14,7 @@ import advanced_cache
 import pytest
 from localcloud.hub.models import SOURCES, commit_of, model_dir
 from localcloud.hub.server import Repository, create_app
-from localcloud.server import Served
+from localcloud.server import LoopbackServer
 from support.api_server_fixture import settings
 from transcribe.config import ServiceConfig
 from transcribe.model_cache import cache_info, fetch
@@ -30,7 +30,7 @@ class Site:
 
     model: Path
     config: ServiceConfig
-    served: Served
+    served: LoopbackServer
 
     def ensure(self, **facts: Any) -> fetch.CacheUpdate:
         """Runs with a warm-up that says `facts`."""
@@ -57,7 +57,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     (model / "pytorch_model.bin").write_bytes(b"a pickle")
     (model / "modeling_evil.py").write_text("raise SystemExit")
     (model / "flax_model.msgpack").write_bytes(b"x")
-    served = Served(create_app({REPO: Repository(REPO, model)}))
+    served = LoopbackServer(create_app({REPO: Repository(REPO, model)}))
     wanted = {"model.id": REPO, "model.revision": commit_of(model)}
     endpoint = {"model.endpoint": f"http://127.0.0.1:{served.port}"}
     config = ServiceConfig.from_mapping(settings(tmp_path / "root", {**wanted, **endpoint}))
@@ -133,7 +133,7 @@ def test_another_commit_replaces_the_one_before(site: Site) -> None:
     old = fetch.snapshot_dir(site.config)
     (site.model / "tokenizer.json").write_text('{"version": "2.0"}')
     site.served.close()
-    served = Served(create_app({REPO: Repository(REPO, site.model)}))
+    served = LoopbackServer(create_app({REPO: Repository(REPO, site.model)}))
     endpoint = f"http://127.0.0.1:{served.port}"
     model = replace(site.config.model, revision=commit_of(site.model), endpoint=endpoint)
     site.config = replace(site.config, model=model)
@@ -210,7 +210,7 @@ def test_a_broken_configuration_is_refused_with_its_own_code(tmp_path: Path) -> 
 def test_a_real_model_is_warmed_and_described(site: Site) -> None:
     folder = model_dir("whisper-tiny.en")
     name = SOURCES["whisper-tiny.en"].id
-    served = Served(create_app({name: Repository(name, folder)}))
+    served = LoopbackServer(create_app({name: Repository(name, folder)}))
     endpoint = f"http://127.0.0.1:{served.port}"
     model = replace(site.config.model, id=name, revision=commit_of(folder), endpoint=endpoint)
     site.config = replace(site.config, model=model)

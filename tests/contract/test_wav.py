@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support import bad_files
 from support.bad_files import CLIP, ffmpeg
-from support.transcribing import SECONDS, Limits, heard, refused
+from support.transcribing import SECONDS, DecodeLimits, heard, refused
 from transcribe.audio import wav
 from transcribe.audio.decoder import AudioError, Decoder
 from transcribe.types import SAMPLE_RATE
@@ -22,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_plain_wav_is_what_ffmpeg_makes_of_it(folder: Path, rate: int, monkeypatch: pytest.MonkeyPatch) -> None:
     path = folder / f"{rate}.wav"
     ffmpeg("-i", CLIP, "-ar", str(rate), path)
-    with Decoder(path, Limits()) as decoder:
+    with Decoder(path, DecodeLimits()) as decoder:
         ours = np.concatenate(list(decoder))
         assert decoder.promised == pytest.approx(len(ours) / SAMPLE_RATE, abs=1e-3)
         assert decoder._process is None
@@ -81,7 +81,7 @@ def test_sound_too_short_for_a_sample_is_refused(folder: Path) -> None:
 def test_a_wav_that_shrinks_while_it_is_read_is_cut_off(folder: Path) -> None:
     path = folder / "shrinking.wav"
     ffmpeg("-stream_loop", "9", "-i", CLIP, path)
-    with Decoder(path, Limits()) as decoder:
+    with Decoder(path, DecodeLimits()) as decoder:
         blocks = iter(decoder)
         next(blocks)
         os.truncate(path, 40 * SAMPLE_RATE)

@@ -20,11 +20,11 @@ from faults.account import backend, living
 from faults.naming import name_of
 from localcloud.aws import s3_conditions
 from localcloud.aws.ec2 import Ec2Layer
-from localcloud.aws.query_protocol import ApiError, Form, answer_error, read_form
-from localcloud.server import Handler
+from localcloud.aws.query_protocol import Ec2Error, Form, answer_error, read_form
+from localcloud.server import Http11Handler
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from support.fake_cloud import Records
-from support.fake_machine import Machine, Script, succeed
+from support.fake_cloud import RecordedMachines
+from support.fake_machine import FakeMachine, Script, succeed
 from werkzeug.serving import make_server
 
 LAUNCHER = "bake"  # in the user agent of every request that the launcher sends
@@ -60,14 +60,14 @@ class DroppedError(ConnectionError):
     """Ends a request without an answer."""
 
 
-class DroppingHandler(Handler):
+class DroppingHandler(Http11Handler):
     """Closes the connection of a request that is lost, as a network would."""
 
     def connection_dropped(self, error: BaseException, environ: WSGIEnvironment | None = None) -> None:
         self.close_connection = True
 
 
-class Machines(Records):
+class Machines(RecordedMachines):
     """Machines that work when they are first looked at, and what there ever was of them at one time."""
 
     def __init__(self, ec2: Callable[[], Any], reference: str) -> None:
@@ -95,7 +95,7 @@ class Machines(Records):
     def looked_at(self) -> None:
         """Every machine that has not worked yet does it now."""
         while self._waiting:
-            machine = Machine(self.client(), self._waiting.pop(0), self._reference)
+            machine = FakeMachine(self.client(), self._waiting.pop(0), self._reference)
             self.scripts[machine.mode](machine)
 
 
@@ -123,7 +123,7 @@ class Misbehaving:
             self.machines.looked_at()
         refusal = self.refuses(read_form(environ)) if name == "RunInstances" else None
         if refusal:
-            return answer_error(start_response, ApiError(*refusal))
+            return answer_error(start_response, Ec2Error(*refusal))
         if fault is not None and fault.kind in (PAUSED, DELAYED):
             self._pause(fault, environ)
             fault = None

@@ -11,7 +11,7 @@ from faults.conftest import Lab
 from faults.faultcloud import KILLED, Fault
 from localcloud.aws.query_protocol import Form
 from moto.ec2.models.instances import StateReason
-from support.fake_machine import Machine, Script, succeed
+from support.fake_machine import FakeMachine, Script, succeed
 
 ZONES = ("a", "b", "c")
 ORDERS = [(*order[:count],) for count in range(len(ZONES) + 1) for order in permutations(ZONES, count)]
@@ -89,7 +89,7 @@ def test_a_machine_without_quota_is_refused_in_one_line(lab: Lab, record_propert
     lab.assert_left(images=0)
 
 
-def taken_away(machine: Machine) -> None:
+def taken_away(machine: FakeMachine) -> None:
     """What AWS does to a spot machine that it wants back."""
     instance = account.backend().get_instance_by_id(machine.id)
     instance.terminate()
@@ -99,7 +99,7 @@ def taken_away(machine: Machine) -> None:
 def taken_away_once() -> Script:
     scripts = [succeed, taken_away]
 
-    def run(machine: Machine) -> None:
+    def run(machine: FakeMachine) -> None:
         (scripts.pop() if len(scripts) > 1 else scripts[0])(machine)
 
     return run
@@ -144,7 +144,7 @@ def test_a_machine_whose_status_checks_fail_is_replaced(lab: Lab, record_propert
     record_property("fault", ("machine", "status checks fail"))
     broken: list[str] = []
 
-    def silent_once(machine: Machine) -> None:
+    def silent_once(machine: FakeMachine) -> None:
         broken.append(machine.id) if not broken else succeed(machine)
 
     lab.machines.scripts["bake"] = silent_once

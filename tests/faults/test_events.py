@@ -8,7 +8,7 @@ import pytest
 from baker.display import events
 from faults.conftest import Lab
 from jsonschema import Draft202012Validator, FormatChecker
-from support.fake_machine import Machine
+from support.fake_machine import FakeMachine
 
 SCHEMA = json.loads((Path(events.__file__).parent / "events.schema.json").read_text())
 
@@ -63,7 +63,7 @@ def test_the_second_bake_is_estimated_by_the_first(lab: Lab) -> None:
 
 @pytest.mark.parametrize("mode", ["bake", "verify"])
 def test_a_failure_is_told_with_its_reason(lab: Lab, mode: str) -> None:
-    def fails(machine: Machine) -> None:
+    def fails(machine: FakeMachine) -> None:
         machine.put("log", b"the whole story")
         machine.put("report", machine.report(verdict="failure", reason="no room"))
 

@@ -9,12 +9,12 @@ import pytest
 from faults import account
 from faults.conftest import Lab
 from faults.faultcloud import DENIED, Fault
-from support.fake_machine import Machine
+from support.fake_machine import FakeMachine
 
 DEADLINE = 3600.0  # seconds: later than any deadline of the tests' configuration
 
 
-def fails(machine: Machine) -> None:
+def fails(machine: FakeMachine) -> None:
     assert machine.parameters["keep"] is True
     machine.put("report", machine.report(verdict="failure", reason="no room"))
 
@@ -55,7 +55,7 @@ def test_it_is_swept_after_its_deadline(kept: Lab) -> None:
 
 def test_nothing_that_it_says_later_makes_an_image(kept: Lab) -> None:
     """Whoever looks at it may well make its driver succeed."""
-    machine = Machine(kept.machines.client(), account.living()[0], "")
+    machine = FakeMachine(kept.machines.client(), account.living()[0], "")
     same = {name: machine.parameters[name] for name in ("build_id", "nonce", "mode")}
     machine.put("report", {"schema": 1, **same, "verdict": "success", "reason": ""})
     ended = kept.launch("resume", kept.bake())
@@ -65,11 +65,11 @@ def test_nothing_that_it_says_later_makes_an_image(kept: Lab) -> None:
     kept.assert_left(images=0)
 
 
-def ends(machine: Machine) -> None:
+def ends(machine: FakeMachine) -> None:
     machine.power_off()
 
 
-def is_silent(machine: Machine) -> None:
+def is_silent(machine: FakeMachine) -> None:
     """Beyond its deadline, which its own timer misses as well."""
 
 

@@ -5,36 +5,36 @@ from typing import Any
 import pytest
 from faults import account
 from faults.conftest import Lab
-from support.fake_machine import Machine, Script
+from support.fake_machine import FakeMachine, Script
 
 
-def lost(machine: Machine) -> None:
+def lost(machine: FakeMachine) -> None:
     """It did its work, and its report never arrived."""
     machine.power_off()
 
 
-def forged(machine: Machine) -> None:
+def forged(machine: FakeMachine) -> None:
     machine.put("report", machine.report(nonce="f" * 32))
 
 
-def replayed(machine: Machine) -> None:
+def replayed(machine: FakeMachine) -> None:
     machine.put("report", machine.report(build_id="20200101-000000-abcdef-bake", nonce="0" * 32))
 
 
-def of_another_payload(machine: Machine) -> None:
+def of_another_payload(machine: FakeMachine) -> None:
     machine.put("report", machine.report(payload_sha256="0" * 64))
 
 
-def garbage(machine: Machine) -> None:
+def garbage(machine: FakeMachine) -> None:
     machine.put("report", b"{ not json")
 
 
-def failed(machine: Machine) -> None:
+def failed(machine: FakeMachine) -> None:
     machine.put("report", machine.report(verdict="failure", reason="no room"))
     machine.power_off()
 
 
-def silent(machine: Machine) -> None:
+def silent(machine: FakeMachine) -> None:
     """It hangs, and its own timer fails too."""
 
 
@@ -65,7 +65,7 @@ def test_no_good_signal_no_image(lab: Lab, record_property: Any, mode: str, scri
 def test_a_late_signal_is_nobodys(lab: Lab, record_property: Any, mode: str) -> None:
     """It comes when the launcher has given up; neither that launcher nor the next one acts upon it."""
     record_property("fault", ("signal", "late"))
-    late: list[tuple[Machine, dict[str, Any]]] = []
+    late: list[tuple[FakeMachine, dict[str, Any]]] = []
     lab.machines.scripts[mode] = lambda machine: late.append((machine, machine.report()))
     assert lab.launch("bake").code == 1
     machine, report = late[0]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from localcloud import LocalCloud
-from support.baked_machine import ROOT, Machine
+from support.baked_machine import ROOT, BakedMachine
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,14 +46,14 @@ def image(able: None) -> str:
 
 
 @pytest.fixture(scope="session")
-def shared(image: str) -> Iterator[Machine]:
+def shared(image: str) -> Iterator[BakedMachine]:
     """The machine that most tests share."""
     with LocalCloud.machine(ROOT, image) as machine_id:
-        yield Machine(machine_id)
+        yield BakedMachine(machine_id)
 
 
 @pytest.fixture
-def machine(shared: Machine) -> Iterator[Machine]:
+def machine(shared: BakedMachine) -> Iterator[BakedMachine]:
     """The shared machine, serving before each test, and left as right as it was found."""
     shared.wait_serving()
     yield shared
@@ -62,7 +62,7 @@ def machine(shared: Machine) -> Iterator[Machine]:
 
 
 @pytest.fixture
-def own(image: str) -> Iterator[Machine]:
+def own(image: str) -> Iterator[BakedMachine]:
     """A machine of the test's own, to ruin."""
     with LocalCloud.machine(ROOT, image) as machine_id:
-        yield Machine(machine_id)
+        yield BakedMachine(machine_id)

@@ -10,7 +10,7 @@ import openai
 import pytest
 import requests
 from localcloud import LocalCloud
-from support.baked_machine import ROOT, Machine
+from support.baked_machine import ROOT, BakedMachine
 from support.browser import Page, chromium
 
 CLIP = ROOT / "service" / "clips" / "verify.flac"
@@ -21,7 +21,7 @@ RECORDINGS = sorted((ROOT / "tests" / "audio").glob("*.flac"))
 
 
 @pytest.fixture
-def client(machine: Machine) -> Any:
+def client(machine: BakedMachine) -> Any:
     with openai.OpenAI(base_url=f"{LocalCloud.url_of(ROOT, machine.id, 8000)}/v1", api_key="none") as found:
         yield found
 
@@ -41,7 +41,7 @@ def test_the_official_client(client: Any) -> None:
         client.audio.transcriptions.create(file=("a.wav", b"no sound"), **asked)
 
 
-def test_the_page(machine: Machine, tmp_path: Path) -> None:
+def test_the_page(machine: BakedMachine, tmp_path: Path) -> None:
     with chromium(tmp_path) as driver:
         page = Page(driver, LocalCloud.url_of(ROOT, machine.id, 8000))
         page.until(lambda: page.find("#health").text.startswith("Ready"))
@@ -55,7 +55,7 @@ def test_the_page(machine: Machine, tmp_path: Path) -> None:
         assert page.complaints() == []
 
 
-def test_a_restart_of_the_api_lets_the_running_request_finish(machine: Machine, client: Any) -> None:
+def test_a_restart_of_the_api_lets_the_running_request_finish(machine: BakedMachine, client: Any) -> None:
     heard: list[str] = []
 
     def ask() -> None:
@@ -75,7 +75,7 @@ def test_a_restart_of_the_api_lets_the_running_request_finish(machine: Machine, 
     assert machine.property("transcribe-api", "Result") == "success"
 
 
-def test_a_restart_of_the_worker_costs_no_job(machine: Machine) -> None:
+def test_a_restart_of_the_worker_costs_no_job(machine: BakedMachine) -> None:
     url = f"{LocalCloud.url_of(ROOT, machine.id, 8000)}/v1/jobs"
     with RECORDINGS[2].open("rb") as file:
         fields = {"model": "whisper-1", "language": "en"}
@@ -91,7 +91,7 @@ def test_a_restart_of_the_worker_costs_no_job(machine: Machine) -> None:
     assert "amiable" in requests.get(f"{url}/{job}/result", params={"format": "txt"}, timeout=60).text
 
 
-def test_the_journal_keeps_nothing_of_what_was_said(machine: Machine, client: Any) -> None:
+def test_the_journal_keeps_nothing_of_what_was_said(machine: BakedMachine, client: Any) -> None:
     content = CLIP.read_bytes()
     client.audio.transcriptions.create(
         file=("plantedname.flac", content), model="whisper-1", language="en", prompt="plantedprompt"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.baked_machine import Machine
+from support.baked_machine import BakedMachine
 
 ROOT = "/opt/transcribe"
 UNITS = {"service-api-running", "service-worker-running"}
@@ -84,7 +84,7 @@ def differing(before: dict[str, str], after: dict[str, str]) -> set[str]:
 
 
 @pytest.mark.parametrize("name", DRIFTS)
-def test_drift_is_repaired_and_nothing_else(machine: Machine, name: str) -> None:
+def test_drift_is_repaired_and_nothing_else(machine: BakedMachine, name: str) -> None:
     drift = DRIFTS[name]
     before = machine.snapshot()
     machine.sh(drift.damage)
@@ -96,7 +96,7 @@ def test_drift_is_repaired_and_nothing_else(machine: Machine, name: str) -> None
     assert after.keys() == before.keys()
 
 
-def test_missing_venv_package_alone_is_installed(machine: Machine) -> None:
+def test_missing_venv_package_alone_is_installed(machine: BakedMachine) -> None:
     python = f"{ROOT}/venv/bin/python"
     before = machine.snapshot()
     machine.run(python, "-m", "pip", "--quiet", "uninstall", "--yes", "flask")
@@ -108,7 +108,7 @@ def test_missing_venv_package_alone_is_installed(machine: Machine) -> None:
     assert {path for path in others if before.get(path, "f").startswith("f")} <= {f"{ROOT}/venv/locks.json"}
 
 
-def test_foreign_venv_package_is_removed(machine: Machine) -> None:
+def test_foreign_venv_package_is_removed(machine: BakedMachine) -> None:
     site = machine.sh(f"echo {ROOT}/venv/lib/python3*/site-packages").strip()
     info = f"{site}/foreign-1.0.dist-info"
     machine.sh(f"mkdir {info}; printf 'Name: foreign\\nVersion: 1.0\\n' >{info}/METADATA")
@@ -116,7 +116,7 @@ def test_foreign_venv_package_is_removed(machine: Machine) -> None:
     assert machine.apply().states["venv-synced"]["changes"] == {"foreign": "removed"}
 
 
-def test_corrupt_weights_alone_are_fetched_again(machine: Machine) -> None:
+def test_corrupt_weights_alone_are_fetched_again(machine: BakedMachine) -> None:
     weights = machine.sh(f"realpath {ROOT}/models/*/snapshots/*/model.safetensors").strip()
     digest = machine.sh(f"sha256sum <{weights}")
     before = machine.snapshot()

@@ -1,13 +1,13 @@
 """What depends on a GPU and its packages, with a device node and packages made up for the test."""
 
-from support.baked_machine import Machine
+from support.baked_machine import BakedMachine
 
 PACKAGE = "linux-image-rehearsed"
 CONTROL = f"Package: {PACKAGE}\\nVersion: 1\\nArchitecture: all\\nMaintainer: x <x@example.com>\\nDescription: x\\n"
 FAKE = '#!/bin/sh\\necho "$*" >>/run/nvidia-smi.log\\n'
 
 
-def test_gpu_is_set_up_and_its_packages_are_held(own: Machine) -> None:
+def test_gpu_is_set_up_and_its_packages_are_held(own: BakedMachine) -> None:
     own.wait_serving()
     own.sh(f"mkdir -p /run/deb/DEBIAN; printf '{CONTROL}' >/run/deb/DEBIAN/control")
     own.sh("dpkg-deb --build /run/deb /run/x.deb; dpkg --install /run/x.deb")

@@ -1,20 +1,20 @@
 """What the service may do on its machine, asked of systemd and tried out."""
 
 import pytest
-from support.baked_machine import Machine
+from support.baked_machine import BakedMachine
 
 ROOT = "/opt/transcribe"
 EXPOSURE = {"transcribe-api": 2.0, "transcribe-worker": 2.5}
 
 
 @pytest.mark.parametrize("unit", EXPOSURE)
-def test_exposure(machine: Machine, unit: str) -> None:
+def test_exposure(machine: BakedMachine, unit: str) -> None:
     line = machine.sh(f"systemd-analyze security --no-pager {unit} | tail --lines=1")
     assert float(line.split(":")[1].split()[0]) <= EXPOSURE[unit]
 
 
 @pytest.mark.parametrize("unit", EXPOSURE)
-def test_account_and_watchdog(machine: Machine, unit: str) -> None:
+def test_account_and_watchdog(machine: BakedMachine, unit: str) -> None:
     pid = machine.property(unit, "MainPID")
     assert machine.sh(f"ps --no-headers --format user:32 --pid {pid}").strip() == "transcribe"
     assert machine.property(unit, "Type") == "notify"
@@ -22,7 +22,7 @@ def test_account_and_watchdog(machine: Machine, unit: str) -> None:
 
 
 @pytest.mark.parametrize("unit", EXPOSURE)
-def test_only_four_folders_are_writable(machine: Machine, unit: str) -> None:
+def test_only_four_folders_are_writable(machine: BakedMachine, unit: str) -> None:
     """As the service, in its own mount namespace: what can be written to of what it can reach."""
     pid = machine.property(unit, "MainPID")
     folders = " ".join(("", "/cache", "/temp", "/logs", "/results", "/venv", "/models", "/scripts", "/config"))
@@ -35,23 +35,23 @@ def test_only_four_folders_are_writable(machine: Machine, unit: str) -> None:
     assert writable == {f"{ROOT}/{name}" for name in ("cache", "temp", "logs", "results")}
 
 
-def test_worker_has_no_network(machine: Machine) -> None:
+def test_worker_has_no_network(machine: BakedMachine) -> None:
     pid = machine.property("transcribe-worker", "MainPID")
     links = machine.sh(f"nsenter --target {pid} --net ip -brief link | cut --delimiter=' ' --fields=1").split()
     assert links == ["lo"]
 
 
-def test_api_listens_on_loopback_alone(machine: Machine) -> None:
+def test_api_listens_on_loopback_alone(machine: BakedMachine) -> None:
     listening = {line.split()[3] for line in machine.sh("ss --no-header --listening --tcp --numeric").splitlines()}
     assert {address for address in listening if not address.endswith(":22")} == {"127.0.0.1:8000"}
 
 
-def test_apt_does_nothing_by_itself(machine: Machine) -> None:
+def test_apt_does_nothing_by_itself(machine: BakedMachine) -> None:
     timers = machine.sh("systemctl list-timers --plain --no-legend")
     assert "apt-daily" not in timers
 
 
-def test_model_is_read_ahead_at_boot(machine: Machine) -> None:
+def test_model_is_read_ahead_at_boot(machine: BakedMachine) -> None:
     assert machine.property("transcribe-warm", "UnitFileState") == "enabled"
     assert machine.property("transcribe-warm", "Result") == "success"
     assert "transcribe-worker.service" in machine.property("transcribe-warm", "Before")

@@ -4,7 +4,7 @@ import subprocess
 import time
 
 import pytest
-from support.baked_machine import ROOT, Machine
+from support.baked_machine import ROOT, BakedMachine
 
 CLIP = ROOT / "service/clips/verify.flac"
 VENV = "/opt/transcribe/venv"
@@ -17,7 +17,7 @@ LONG = [
 
 
 @pytest.mark.parametrize(("what", "damage"), LONG, ids=["packages", "whole venv", "model"])
-def test_killed_apply_converges(machine: Machine, what: str, damage: str) -> None:
+def test_killed_apply_converges(machine: BakedMachine, what: str, damage: str) -> None:
     """The next apply waits for what the killed one left running, and does the rest, if any: the machine is right."""
     machine.sh(damage)
     log = machine.sh("mktemp /run/killed.XXXXXX").strip()
@@ -33,7 +33,7 @@ def test_killed_apply_converges(machine: Machine, what: str, damage: str) -> Non
     assert machine.verify() == {}
 
 
-def test_killed_worker_is_back(machine: Machine) -> None:
+def test_killed_worker_is_back(machine: BakedMachine) -> None:
     before = machine.property("transcribe-worker", "MainPID")
     machine.run("systemctl", "kill", "--signal=KILL", "transcribe-worker")
     main_pid = "systemctl show transcribe-worker --property=MainPID --value"
@@ -42,7 +42,7 @@ def test_killed_worker_is_back(machine: Machine) -> None:
     assert "Dashwood" in machine.transcribe(CLIP)
 
 
-def test_reboot_serves_again(machine: Machine) -> None:
+def test_reboot_serves_again(machine: BakedMachine) -> None:
     before = machine.sh("cat /proc/sys/kernel/random/boot_id; systemctl show --property=UserspaceTimestamp --value")
     machine.run("systemctl", "--no-block", "reboot")
     end = time.monotonic() + 120

@@ -28,7 +28,7 @@ runcmd:
 """
 
 
-class Site:
+class OwnCloud:
     """A folder like the project's, whose local cloud shares the project's source image and model."""
 
     def __init__(self, root: Path) -> None:
@@ -78,14 +78,14 @@ def until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
 
 
 @pytest.fixture(scope="module", name="site")
-def own_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    site = Site(tmp_path_factory.mktemp("site"))
+def own_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnCloud]:
+    site = OwnCloud(tmp_path_factory.mktemp("site"))
     yield site
     LocalCloud.stop(site.root)
 
 
 @pytest.fixture(scope="module", name="instance")
-def booted_instance(site: Site) -> str:
+def booted_instance(site: OwnCloud) -> str:
     """A machine that has run its user-data."""
     s3 = site.client("s3", site.endpoint.machine_url)
     url = s3.generate_presigned_url("put_object", Params={"Bucket": site.endpoint.bucket, "Key": "said"})
@@ -95,22 +95,22 @@ def booted_instance(site: Site) -> str:
 
 
 @pytest.fixture(scope="module", name="image")
-def made_image(site: Site, instance: str) -> str:
+def made_image(site: OwnCloud, instance: str) -> str:
     return str(site.ec2.create_image(InstanceId=instance, Name="made")["ImageId"])
 
 
-def test_a_machine_runs_its_user_data_and_reaches_the_bucket(site: Site, instance: str) -> None:
+def test_a_machine_runs_its_user_data_and_reaches_the_bucket(site: OwnCloud, instance: str) -> None:
     s3 = site.client("s3", site.endpoint.api_url)
     assert s3.get_object(Bucket=site.endpoint.bucket, Key="said")["Body"].read() == b"from-inside\n"
     assert "MARKER" in site.ec2.get_console_output(InstanceId=instance)["Output"]
 
 
-def test_a_command_runs_inside_and_its_exit_code_comes_out(site: Site, instance: str) -> None:
+def test_a_command_runs_inside_and_its_exit_code_comes_out(site: OwnCloud, instance: str) -> None:
     assert site.output(instance, "hostname") == instance
     assert LocalCloud.run(site.root, instance, ["sh", "-c", "exit 7"]) == 7
 
 
-def test_pip_and_apt_in_a_machine_ask_where_this_host_does(site: Site, instance: str) -> None:
+def test_pip_and_apt_in_a_machine_ask_where_this_host_does(site: OwnCloud, instance: str) -> None:
     python = ["python3", "-m", "venv", "/tmp/venv"]
     assert site.output(instance, *python) == ""
     settings = site.output(instance, "/tmp/venv/bin/pip", "config", "list")
@@ -118,7 +118,7 @@ def test_pip_and_apt_in_a_machine_ask_where_this_host_does(site: Site, instance:
     assert site.output(instance, "findmnt", "--noheadings", "--output", "TARGET", "/var/cache/apt/archives")
 
 
-def test_a_port_on_a_machines_loopback_is_reached_from_this_host(site: Site, instance: str) -> None:
+def test_a_port_on_a_machines_loopback_is_reached_from_this_host(site: OwnCloud, instance: str) -> None:
     serve = ["systemd-run", "--quiet", "python3", "-m", "http.server", "--bind", "127.0.0.1", "--directory", "/etc"]
     site.output(instance, *serve, "8123")
     inside = "import socket; socket.create_connection(('127.0.0.1', 8123))"
@@ -127,19 +127,19 @@ def test_a_port_on_a_machines_loopback_is_reached_from_this_host(site: Site, ins
         assert answer.read().decode().strip() == instance
 
 
-def test_an_image_is_the_machines_disk_without_what_this_host_lent(site: Site, image: str) -> None:
+def test_an_image_is_the_machines_disk_without_what_this_host_lent(site: OwnCloud, image: str) -> None:
     empty = 'test ! -s /etc/pip.conf && test ! -s /etc/resolv.conf && test -z "$(ls -A /opt)"'
     look = f"test -e /root/was-here && {empty}"
     assert LocalCloud.shell(site.root, image, ["sh", "-c", look], boot=False) == 0
     assert LocalCloud.shell(site.root, image, ["sh", "-c", "exit 4"], boot=False) == 4
 
 
-def test_an_image_boots_without_cloud_init_for_a_command(site: Site, image: str) -> None:
+def test_an_image_boots_without_cloud_init_for_a_command(site: OwnCloud, image: str) -> None:
     look = "test -e /root/was-here && cloud-init status | grep -q disabled && exit 5"
     assert LocalCloud.shell(site.root, image, ["sh", "-c", look]) == 5
 
 
-def test_an_image_of_a_machine_that_runs_on_is_its_disk_at_that_moment(site: Site, instance: str) -> None:
+def test_an_image_of_a_machine_that_runs_on_is_its_disk_at_that_moment(site: OwnCloud, instance: str) -> None:
     """As of a spot machine, which cannot be stopped; the machine stands still only while its disk is copied."""
     init = LocalCloud.leader(site.root, instance)
     site.output(instance, "sh", "-c", "echo before >/root/when; ln /root/when /root/same; rm /etc/motd")
@@ -152,13 +152,13 @@ def test_an_image_of_a_machine_that_runs_on_is_its_disk_at_that_moment(site: Sit
     site.ec2.deregister_image(ImageId=image)
 
 
-def test_the_imaged_machine_runs_on(site: Site, instance: str, image: str) -> None:
+def test_the_imaged_machine_runs_on(site: OwnCloud, instance: str, image: str) -> None:
     assert site.state(instance) == "running"
     assert LocalCloud.wait_booted(site.root, instance) == "running"
     site.output(instance, "test", "-e", "/root/was-here")
 
 
-def test_a_reboot_keeps_the_disk(site: Site, instance: str) -> None:
+def test_a_reboot_keeps_the_disk(site: OwnCloud, instance: str) -> None:
     LocalCloud.wait_booted(site.root, instance)
     before = site.output(instance, "cat", "/proc/sys/kernel/random/boot_id"), LocalCloud.leader(site.root, instance)
     site.output(instance, "touch", "/root/kept")
@@ -169,14 +169,14 @@ def test_a_reboot_keeps_the_disk(site: Site, instance: str) -> None:
     assert site.state(instance) == "running"
 
 
-def _leader(site: Site, instance: str) -> int | None:
+def _leader(site: OwnCloud, instance: str) -> int | None:
     try:
         return LocalCloud.leader(site.root, instance, seconds=0)
     except LocalCloudError:
         return None
 
 
-def test_a_power_off_from_inside_terminates_the_instance(site: Site) -> None:
+def test_a_power_off_from_inside_terminates_the_instance(site: OwnCloud) -> None:
     instance_id = site.launch("#cloud-config\nruncmd: [[systemctl, --no-block, poweroff]]\n")
     until(lambda: site.state(instance_id) == "terminated")
     assert "Power" in site.ec2.get_console_output(InstanceId=instance_id)["Output"]
@@ -184,7 +184,7 @@ def test_a_power_off_from_inside_terminates_the_instance(site: Site) -> None:
     until(lambda: not any(path.is_dir() for path in folder.iterdir()))  # the disk is deleted
 
 
-def test_nothing_is_left_when_the_local_cloud_is_killed(site: Site, image: str) -> None:
+def test_nothing_is_left_when_the_local_cloud_is_killed(site: OwnCloud, image: str) -> None:
     instance_id = site.launch("#cloud-config\n{}\n")
     LocalCloud.wait_booted(site.root, instance_id)
     with urllib.request.urlopen(f"{site.endpoint.api_url}/_cloud/health", timeout=10) as answer:

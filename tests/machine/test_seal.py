@@ -2,7 +2,7 @@
 
 import json
 
-from support.baked_machine import Machine
+from support.baked_machine import BakedMachine
 
 CANARY = "canary-5f1c"
 PLANTED = (
@@ -26,13 +26,13 @@ KEPT = ("/opt/transcribe/cache/cache_info.json", "/opt/transcribe/config/transcr
 DISKS = "/etc /var /root /home /srv /tmp /opt /usr/local"
 
 
-def plant(machine: Machine) -> None:
+def plant(machine: BakedMachine) -> None:
     machine.run("useradd", "--create-home", "--uid=1007", "person")
     for path in PLANTED:
         machine.sh(f"mkdir -p $(dirname {path}); echo {CANARY} >>{path}")
 
 
-def test_planted_secrets_are_gone_and_the_service_is_whole(own: Machine) -> None:
+def test_planted_secrets_are_gone_and_the_service_is_whole(own: BakedMachine) -> None:
     own.wait_serving()
     plant(own)
     dry = own.apply("transcribe.seal", "test=True")
@@ -49,7 +49,7 @@ def test_planted_secrets_are_gone_and_the_service_is_whole(own: Machine) -> None
     assert own.apply().failed == {}
 
 
-def test_seal_fails_if_a_secret_of_the_bake_is_left(own: Machine) -> None:
+def test_seal_fails_if_a_secret_of_the_bake_is_left(own: BakedMachine) -> None:
     told = {"nonce": CANARY, "report_url": "http://x/?X", "progress_url": "http://x/?Y", "log_url": "http://x/?Z"}
     own.sh("mkdir -p /run/transcribe-bake")
     own.run("tee", "/run/transcribe-bake/parameters.json", text=json.dumps(told))
@@ -59,5 +59,5 @@ def test_seal_fails_if_a_secret_of_the_bake_is_left(own: Machine) -> None:
     assert "/etc/forgotten" in applied.failed["seal-asserted"]
 
 
-def test_highstate_never_seals(machine: Machine) -> None:
+def test_highstate_never_seals(machine: BakedMachine) -> None:
     assert [name for name in machine.apply().states if name.startswith("seal")] == []

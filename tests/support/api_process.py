@@ -18,7 +18,7 @@ PROGRAM = Path(__file__).resolve().parents[2] / "service" / "api_server.py"
 
 
 @dataclass
-class Process:
+class ApiProcess:
     """A started api_server.py."""
 
     popen: "subprocess.Popen[bytes]"
@@ -48,7 +48,7 @@ class Process:
 
 
 @contextmanager
-def started(root: Path, config: dict[str, Any], **environment: str) -> Iterator[Process]:
+def started(root: Path, config: dict[str, Any], **environment: str) -> Iterator[ApiProcess]:
     """Starts it with this configuration, and waits until it is ready."""
     file = root / "transcribe.json"
     file.write_text(json.dumps(config))
@@ -67,6 +67,6 @@ def started(root: Path, config: dict[str, Any], **environment: str) -> Iterator[
         ):
             try:
                 assert notified.recv(200).startswith(b"READY=1")
-                yield Process(popen, log, config["port"], notified)
+                yield ApiProcess(popen, log, config["port"], notified)
             finally:
                 popen.kill()

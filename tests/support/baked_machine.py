@@ -43,7 +43,7 @@ class Applied:
 
 
 @dataclass(frozen=True)
-class Machine:
+class BakedMachine:
     """A running machine of the local cloud."""
 
     id: str

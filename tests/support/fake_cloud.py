@@ -13,7 +13,7 @@ from baker.bake.outcome import Outcome
 from baker.context import Context
 from localcloud.aws import s3_conditions
 from localcloud.aws.ec2 import Ec2Layer
-from localcloud.aws.query_protocol import ApiError
+from localcloud.aws.query_protocol import Ec2Error
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
@@ -24,7 +24,7 @@ REGION = "eu-north-1"
 LIVING = ("pending", "running", "stopping", "stopped")
 
 
-class Records:
+class RecordedMachines:
     """The layer's view of machines that do not exist; it refuses image names that were used before."""
 
     def __init__(self) -> None:
@@ -53,14 +53,14 @@ class Records:
 
     def may_image(self, instance_id: str, name: str) -> None:
         if name in self.names:
-            raise ApiError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use")
+            raise Ec2Error("InvalidAMIName.Duplicate", f"AMI name {name} is already in use")
         self.names.add(name)
 
 
 @contextmanager
 def serving() -> Iterator[str]:
     """The server's address, while it serves."""
-    application = Ec2Layer(s3_conditions.atomic(DomainDispatcherApplication(create_backend_app)), Records())
+    application = Ec2Layer(s3_conditions.atomic(DomainDispatcherApplication(create_backend_app)), RecordedMachines())
     server = make_server("127.0.0.1", 0, application, threaded=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()

@@ -13,7 +13,7 @@ import requests
 import yaml
 
 Report = dict[str, Any]
-Script = Callable[["Machine"], None]
+Script = Callable[["FakeMachine"], None]
 APPLY = {"states": 12, "changed": 10, "failed": [], "seconds": 1.0, "results": []}
 
 
@@ -35,7 +35,7 @@ def manifest_of(payload_sha256: str, **changes: Any) -> Report:
     }
 
 
-class Machine:
+class FakeMachine:
     """One launched instance as it sees itself."""
 
     def __init__(self, ec2: Any, instance_id: str, reference: str) -> None:
@@ -103,7 +103,7 @@ class Fleet(threading.Thread):
         self._reference = reference
         self._ended = threading.Event()
         self.scripts: dict[str, Script] = {"bake": succeed, "verify": succeed}
-        self.seen: dict[str, Machine] = {}
+        self.seen: dict[str, FakeMachine] = {}
         self.errors: list[Exception] = []
 
     def run(self) -> None:
@@ -116,7 +116,7 @@ class Fleet(threading.Thread):
 
     def _begin(self, instance_id: str) -> None:
         try:
-            machine = self.seen[instance_id] = Machine(self._ec2, instance_id, self._reference)
+            machine = self.seen[instance_id] = FakeMachine(self._ec2, instance_id, self._reference)
             self.scripts[machine.mode](machine)
         except Exception as error:  # shown by the test that waits for it
             if self._runs(instance_id):  # and not taken away, with its image, in the middle of it
@@ -131,7 +131,7 @@ class Fleet(threading.Thread):
         self.join()
 
 
-def succeed(machine: Machine) -> None:
+def succeed(machine: FakeMachine) -> None:
     """Report progress and a success."""
     progress = {"build_id": machine.parameters["build_id"], "phase": "apply", "state": "layout", "done": 1, "total": 12}
     machine.put("progress", progress)

@@ -9,12 +9,12 @@ import pytest
 from botocore.exceptions import ClientError
 from localcloud.aws import persistence
 from localcloud.aws.moto_images import ACCOUNT
-from localcloud.aws.moto_instances import Records
-from localcloud.cloud import Cloud
+from localcloud.aws.moto_instances import MotoRegion
+from localcloud.cloud import Backend
 from localcloud.common import Folders
 from localcloud.endpoint import BUCKET, REGION
 from localcloud.machines import base_image
-from localcloud.server import Activity, Served, aws_app, control_app
+from localcloud.server import Activity, LoopbackServer, aws_app, control_app
 from moto.ec2.models import ec2_backends
 from moto.s3.models import s3_backends
 from moto.ssm.models import ssm_backends
@@ -23,7 +23,7 @@ Ec2 = Any  # boto3's client is made at run time
 POWERS_OFF = ["head", "-n1"]
 
 
-class Running:
+class RunningCloud:
     """A local cloud in this process, its client and its folders."""
 
     def __init__(self, folders: Folders) -> None:
@@ -31,13 +31,13 @@ class Running:
             backend.reset()
         s3_backends[ACCOUNT]["aws"].reset()
         ssm_backends[ACCOUNT][REGION].reset()
-        records = Records(REGION)
-        records.create_bucket(BUCKET)
+        moto = MotoRegion(REGION)
+        moto.create_bucket(BUCKET)
         persistence.restore(folders)
         self.folders = folders
-        self.cloud = Cloud(folders, records)
+        self.cloud = Backend(folders, moto)
         control = control_app(self.cloud, stop=lambda: None, facts=dict)
-        self.served = Served(aws_app(self.cloud, control, Activity()))
+        self.served = LoopbackServer(aws_app(self.cloud, control, Activity()))
         self.ec2: Ec2 = self.client("ec2")
 
     def client(self, service: str, region: str = REGION) -> Any:

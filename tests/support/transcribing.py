@@ -12,17 +12,17 @@ SECONDS = 6.0  # at least, of the clip
 
 
 @dataclass(frozen=True)
-class Limits:
+class DecodeLimits:
     audio_seconds: float = 14_400
     decode_seconds: float = 600
     decode_bytes: int = 512 * (1 << 20)
 
 
-def heard(path: Path, limits: Limits | None = None) -> NDArray[np.float32]:
-    return np.concatenate([*decode(path, limits or Limits()), np.zeros(0, np.float32)])
+def heard(path: Path, limits: DecodeLimits | None = None) -> NDArray[np.float32]:
+    return np.concatenate([*decode(path, limits or DecodeLimits()), np.zeros(0, np.float32)])
 
 
-def refused(path: Path, limits: Limits | None = None) -> AudioError:
+def refused(path: Path, limits: DecodeLimits | None = None) -> AudioError:
     with pytest.raises(AudioError) as caught:
         heard(path, limits)
     assert 400 <= caught.value.status < 500

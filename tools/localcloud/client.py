@@ -1,4 +1,4 @@
-"""Starts the local cloud, or finds the one that runs, and uses what it offers beside AWS' API."""
+"""Starts the local cloud or finds the running one, and offers what the AWS APIs do not: shells, ports, machines."""
 
 import fcntl
 import json
@@ -6,9 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -18,12 +17,12 @@ from localcloud import host
 from localcloud.hub import models
 from localcloud.machines import base_image, guest, machines, supervisor
 
-from .common import Folders, LocalCloudError, Say, say_on_stderr
+from .common import Folders, LocalCloudError, Say, say_on_stderr, wait_for
 from .endpoint import MODEL, Endpoint
 
 START_SECONDS = 60.0
 BOOT_SECONDS = 120.0
-STARTED: list["subprocess.Popen[bytes]"] = []  # ours to reap if they end before this process does
+STARTED: list["subprocess.Popen[bytes]"] = []  # reaped if they end before this process does
 
 
 def folders_of(root: Path) -> Folders:
@@ -32,7 +31,7 @@ def folders_of(root: Path) -> Folders:
 
 
 class LocalCloud:
-    """What the launcher and the tests call; `root` is the project's folder. Every error is a LocalCloudError."""
+    """The interface for the launcher and the tests; `root` is the project's folder. Raises only LocalCloudError."""
 
     @staticmethod
     def ensure(root: Path, *, say: Say = say_on_stderr) -> Endpoint:
@@ -49,7 +48,7 @@ class LocalCloud:
     @staticmethod
     @contextmanager
     def planning(root: Path) -> Iterator[Endpoint]:
-        """The running local cloud; or one inside this process that knows the images and boots nothing."""
+        """The running local cloud, or one inside this process that knows the images and boots nothing."""
         folders = folders_of(root)
         endpoint = _running(folders)
         if endpoint:
@@ -68,7 +67,7 @@ class LocalCloud:
         if not _is_served(folders):
             return False
         _ask(folders, "POST", "stop")
-        _wait(lambda: not _is_served(folders), "the local cloud did not stop", START_SECONDS)
+        wait_for(lambda: not _is_served(folders), "the local cloud did not stop", seconds=START_SECONDS)
         return True
 
     @staticmethod
@@ -82,7 +81,7 @@ class LocalCloud:
     @staticmethod
     @contextmanager
     def machine(root: Path, image_id: str) -> Iterator[str]:
-        """A machine booted from an image, with cloud-init off, while this is open."""
+        """A machine booted from an image with cloud-init disabled, while this is open."""
         folders = folders_of(root)
         machine_id = str(_ask(folders, "POST", "machines", {"image": image_id, "owner": os.getpid()})["id"])
         try:
@@ -93,15 +92,11 @@ class LocalCloud:
 
     @staticmethod
     def leader(root: Path, machine_id: str, *, seconds: float = 10.0) -> int:
-        """A running machine's init as this host numbers it."""
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                return int(_ask(folders_of(root), "GET", f"machines/{machine_id}")["leader"])
-            except LocalCloudError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
+        """The PID on this host of a running machine's init."""
+        path = f"machines/{machine_id}"
+        return wait_for(
+            lambda: int(_ask(folders_of(root), "GET", path)["leader"]), f"{machine_id} did not start", seconds=seconds
+        )
 
     @staticmethod
     def wait_booted(root: Path, machine_id: str, *, seconds: float = BOOT_SECONDS) -> str:
@@ -109,9 +104,9 @@ class LocalCloud:
         return guest.wait_booted(LocalCloud.leader(root, machine_id), seconds=seconds)
 
     @staticmethod
-    def take_away(root: Path, machine_id: str) -> None:
-        """End a spot machine as AWS does when it wants the room back."""
-        _ask(folders_of(root), "POST", f"machines/{machine_id}/take-away")
+    def interrupt_spot(root: Path, machine_id: str) -> None:
+        """End a spot instance as AWS does when it needs the capacity."""
+        _ask(folders_of(root), "POST", f"machines/{machine_id}/interrupt-spot")
 
     @staticmethod
     def run(root: Path, machine_id: str, argv: Sequence[str]) -> int:
@@ -125,7 +120,7 @@ class LocalCloud:
 
     @staticmethod
     def url_of(root: Path, machine_id: str, port: int) -> str:
-        """An address on this host that leads to `port` on a machine's own loopback."""
+        """A URL on this host that is forwarded to `port` on a machine's loopback."""
         return str(_ask(folders_of(root), "GET", f"machines/{machine_id}/ports/{port}")["url"])
 
 
@@ -158,7 +153,7 @@ def _read(folders: Folders) -> Endpoint | None:
 
 
 def _running(folders: Folders) -> Endpoint | None:
-    """The running local cloud, unless its code is out of date and no machine of it runs: then it is stopped."""
+    """The running local cloud; one with outdated code is stopped first, unless it has running machines."""
     from .daemon import code_version
 
     try:
@@ -171,7 +166,7 @@ def _running(folders: Folders) -> Endpoint | None:
         _ask(folders, "POST", "stop")
     except LocalCloudError:
         pass  # it is about to end
-    _wait(lambda: not _is_served(folders), "the last local cloud did not end", START_SECONDS)
+    wait_for(lambda: not _is_served(folders), "the previous local cloud did not end", seconds=START_SECONDS)
     return None
 
 
@@ -186,24 +181,14 @@ def _start(folders: Folders) -> Endpoint:
             command, cwd="/", env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
     STARTED.append(process)
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        endpoint = _read(folders)
-        if endpoint:
-            return endpoint
-        time.sleep(0.05)
+    with suppress(LocalCloudError):
+        wait_for(lambda: _read(folders) or process.poll() is not None, "no endpoint", seconds=START_SECONDS)
+    if endpoint := _read(folders):
+        return endpoint
     lines = folders.log.read_text(errors="replace").strip().splitlines()
     raise LocalCloudError(
         f"the local cloud did not start; {folders.log} ends with: {lines[-1] if lines else 'nothing'}"
     )
-
-
-def _wait(condition: Any, message: str, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise LocalCloudError(f"{message} within {seconds:.0f} s")
-        time.sleep(0.05)
 
 
 def _ask(folders: Folders, method: str, path: str, body: object = None) -> dict[str, Any]:
@@ -236,4 +221,4 @@ def _on_disk(folders: Folders, image_id: str, argv: Sequence[str]) -> int:
         for name in ("upper", "work", "root"):
             Path(scratch, name).mkdir()
         spec = supervisor.Spec(name=f"disk-{os.getpid()}", folder=scratch, layers=tuple(disk), command=tuple(argv))
-        return subprocess.run(machines.keeper_command(spec), check=False).returncode
+        return subprocess.run(machines.supervisor_command(spec), check=False).returncode

@@ -1,4 +1,4 @@
-"""What the EC2 API really does here: joins moto's records, the machines and the images on disk."""
+"""Carries out the EC2 API's calls: keeps moto's records, the machines and the images on disk in step."""
 
 import os
 import secrets
@@ -6,11 +6,11 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from localcloud.aws.moto_instances import Records
-from localcloud.aws.query_protocol import ApiError
+from localcloud.aws.moto_instances import MotoRegion
+from localcloud.aws.query_protocol import Ec2Error
 from localcloud.machines import guest
-from localcloud.machines.disk_images import Image, Images
-from localcloud.machines.machines import Launch, Machines
+from localcloud.machines.disk_images import DiskImage, DiskImages
+from localcloud.machines.machines import LaunchRequest, LocalMachines
 from localcloud.machines.port_forward import Forwarder
 
 from .common import Folders, LocalCloudError
@@ -18,19 +18,19 @@ from .common import Folders, LocalCloudError
 POWER_OFF_SECONDS = 120.0
 
 
-class Cloud:
-    """The `Actions` of the EC2 layer, and what the control API offers beside it."""
+class Backend:
+    """Implements the EC2 layer's `Ec2Actions`, and what the control API offers besides."""
 
-    def __init__(self, folders: Folders, records: Records) -> None:
-        self.records = records
-        self.images = Images(folders)
-        self.machines = Machines(folders, self._went_off)
+    def __init__(self, folders: Folders, moto: MotoRegion) -> None:
+        self.moto = moto
+        self.images = DiskImages(folders)
+        self.machines = LocalMachines(folders, self._went_off)
         self._imaging: set[str] = set()
         self._forwarders: dict[tuple[str, int], Forwarder] = {}
         self._lock = threading.RLock()
-        records.add_source(self.images.source())
+        moto.add_source(self.images.source())
         for image in self.images.all():
-            records.restore(image)
+            moto.restore(image)
 
     # --- the EC2 API
 
@@ -38,24 +38,24 @@ class Cloud:
         try:
             self.images.get(image_id)
         except LocalCloudError:
-            raise ApiError("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist") from None
+            raise Ec2Error("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist") from None
         if os.geteuid() != 0:
-            raise ApiError("UnauthorizedOperation", "machines of the local cloud need root: run with sudo")
+            raise Ec2Error("UnauthorizedOperation", "machines of the local cloud need root: run with sudo")
 
     def launched(self, instance_ids: list[str], image_id: str, user_data: bytes) -> None:
         disk = self.images.disk(self.images.get(image_id))
         for instance_id in instance_ids:
             try:
-                self.machines.launch(Launch(id=instance_id, disk=disk, user_data=user_data))
+                self.machines.launch(LaunchRequest(id=instance_id, disk=disk, user_data=user_data))
             except (LocalCloudError, OSError) as error:
-                self.records.set_state(instance_id, "terminated", code="Server.InternalError", reason=str(error))
+                self.moto.set_state(instance_id, "terminated", code="Server.InternalError", reason=str(error))
 
     def stop(self, instance_ids: list[str], *, force: bool) -> None:
         for instance_id in instance_ids:
             machine = self.machines.get(instance_id)
             if machine.running:
-                self.records.set_state(instance_id, "stopping")
-                machine.kill() if force else machine.say("poweroff")
+                self.moto.set_state(instance_id, "stopping")
+                machine.kill() if force else machine.send("poweroff")
 
     def start(self, instance_ids: list[str]) -> None:
         for instance_id in instance_ids:
@@ -71,11 +71,11 @@ class Cloud:
             self._end(instance_id)
 
     def terminated(self, instance_id: str) -> bool:
-        return self.records.state(instance_id) == "terminated"
+        return self.moto.state(instance_id) == "terminated"
 
     def reconcile(self) -> None:
         """Boot and end machines where Auto Scaling has started and ended instances."""
-        for started in self.records.started(without=self.machines.known()):
+        for started in self.moto.started(without=self.machines.known()):
             self.launched([started.id], started.image_id, started.user_data)
         for machine_id in self.machines.running():
             if not self.machines.get(machine_id).launch.owner and self.terminated(machine_id):
@@ -85,39 +85,39 @@ class Cloud:
         return self.machines.get(instance_id).console()
 
     def may_image(self, instance_id: str, name: str) -> None:
-        if self.records.has_image_named(name):
-            raise ApiError("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by another image")
-        if self.records.state(instance_id) not in ("running", "stopped"):
-            raise ApiError("IncorrectState", f"The instance '{instance_id}' is neither running nor stopped")
+        if self.moto.has_image_named(name):
+            raise Ec2Error("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by another image")
+        if self.moto.state(instance_id) not in ("running", "stopped"):
+            raise Ec2Error("IncorrectState", f"The instance '{instance_id}' is neither running nor stopped")
 
     def imaged(self, instance_id: str, image_id: str, *, no_reboot: bool, snapshot_tags: Mapping[str, str]) -> None:
         machine = self.machines.get(instance_id)
         below, was_running = machine.disk, machine.running
         on = was_running and no_reboot
         layer = machine.copy_disk(self.images.copy) if on else self._image_off(instance_id)
-        self.records.finish_image(image_id, snapshot_tags)
+        self.moto.finish_image(image_id, snapshot_tags)
         layers = (layer.name, *(path.name for path in below[:-1]))
-        self.images.add(Image(image_id, root=below[-1].name, layers=layers, facts=self.records.facts(image_id)))
+        self.images.add(DiskImage(image_id, root=below[-1].name, layers=layers, facts=self.moto.facts(image_id)))
         if was_running and not on:
             self.machines.start(instance_id)
 
     def _image_off(self, instance_id: str) -> Path:
-        """What a machine has written, as a layer, once it is off; it has to be started again."""
+        """Power a machine off and turn what it has written into a layer; the caller starts it again."""
         machine = self.machines.get(instance_id)
         self._imaging.add(instance_id)
         try:
             if machine.running:
-                machine.say("poweroff")
+                machine.send("poweroff")
                 if not machine.settled.wait(POWER_OFF_SECONDS):
-                    raise ApiError("InternalError", f"the machine did not power off in {POWER_OFF_SECONDS:.0f} s")
+                    raise Ec2Error("InternalError", f"the machine did not power off in {POWER_OFF_SECONDS:.0f} s")
             return self.machines.freeze(instance_id, self.images.freeze)
         finally:
             self._imaging.discard(instance_id)
 
     def copied(self, source_id: str, image_id: str) -> None:
         source = self.images.get(source_id)
-        self.records.finish_image(image_id, {})
-        self.images.add(Image(image_id, root=source.root, layers=source.layers, facts=self.records.facts(image_id)))
+        self.moto.finish_image(image_id, {})
+        self.images.add(DiskImage(image_id, root=source.root, layers=source.layers, facts=self.moto.facts(image_id)))
 
     def deregistered(self, image_id: str) -> None:
         self.images.remove(image_id)
@@ -125,21 +125,22 @@ class Cloud:
 
     def changed(self) -> None:
         for image in self.images.all():
-            self.images.describe(image.id, self.records.facts(image.id))
+            self.images.describe(image.id, self.moto.facts(image.id))
 
-    def take_away(self, machine_id: str) -> None:
-        """End a spot machine as AWS does when it wants the room back."""
+    def interrupt_spot(self, machine_id: str) -> None:
+        """End a spot instance as AWS does when it needs the capacity."""
         code = "Server.SpotInstanceTermination"
-        self.records.set_state(machine_id, "terminated", code=code, reason="Instance terminated by Spot")
+        self.moto.set_state(machine_id, "terminated", code=code, reason="Instance terminated by Spot")
         self._end(machine_id)
 
-    # --- beside it
+    # --- the control API
 
     def boot(self, image_id: str, *, owner: int) -> str:
-        """Boot an image with cloud-init off, for a person's command; the machine ends with the process `owner`."""
+        """Boot an image with cloud-init disabled, for a command; the machine ends when the process `owner` ends."""
         self.may_run(image_id)
         machine_id = f"i-{secrets.token_hex(8)}0"
-        self.machines.launch(Launch(id=machine_id, disk=self.images.disk(self.images.get(image_id)), owner=owner))
+        disk = self.images.disk(self.images.get(image_id))
+        self.machines.launch(LaunchRequest(id=machine_id, disk=disk, owner=owner))
         return machine_id
 
     def url_of(self, machine_id: str, port: int) -> str:
@@ -151,28 +152,28 @@ class Cloud:
             return self._forwarders[machine_id, port].url
 
     def sweep(self) -> None:
-        """Delete what a local cloud that was killed has left on disk."""
+        """Delete what a killed local cloud has left on disk."""
         self.machines.sweep()
         self.images.collect(())
 
     def close(self) -> None:
         self.machines.close()
 
-    # --- what machines do by themselves
+    # --- what happens when a machine goes off
 
     def _went_off(self, machine_id: str, clean: bool) -> None:
         self._close_forwarders(machine_id)
-        state = self.records.state(machine_id)
+        state = self.moto.state(machine_id)
         if machine_id in self._imaging:
             return
         if state == "stopping":
-            self.records.set_state(machine_id, "stopped")
+            self.moto.set_state(machine_id, "stopped")
         elif state == "running":
             code, reason = "Client.InstanceInitiatedShutdown", "Instance initiated shutdown"
             if not clean:
                 code, reason = "Server.InternalError", f"the machine failed{self.machines.get(machine_id).trouble()}"
-            ends = self.records.ends_on_shutdown(machine_id) or not clean
-            self.records.set_state(machine_id, "terminated" if ends else "stopped", code=code, reason=reason)
+            ends = self.moto.ends_on_shutdown(machine_id) or not clean
+            self.moto.set_state(machine_id, "terminated" if ends else "stopped", code=code, reason=reason)
             if ends:
                 self._end(machine_id)
         elif self.machines.get(machine_id).launch.owner:

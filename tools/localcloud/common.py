@@ -1,18 +1,20 @@
-"""What every part of the local cloud uses: its error, its folders and the one way to run a program."""
+"""What every part of the local cloud uses: its error, its folders, running a program, waiting."""
 
 import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 PROJECT = Path(__file__).resolve().parents[2]
 
+Result = TypeVar("Result")
 Say = Callable[[str], None]
-"""Receives one line of progress for the person who waits."""
+"""Receives one line of progress for the user."""
 
 
 class LocalCloudError(Exception):
@@ -97,8 +99,26 @@ def run(argv: Sequence[str | Path], *, why: str, timeout: float | None = None) -
     return done.stdout
 
 
+def wait_for(attempt: Callable[[], Result], problem: str, *, seconds: float) -> Result:
+    """Repeat `attempt` until it returns something true, and return that; a LocalCloudError in it means not yet.
+
+    Raises LocalCloudError after `seconds`: the last one, or `problem`.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if result := attempt():
+                return result
+            error = LocalCloudError(f"{problem} within {seconds:.0f} s")
+        except LocalCloudError as failure:
+            error = failure
+        if time.monotonic() > deadline:
+            raise error
+        time.sleep(0.05)
+
+
 def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
-    """Replace `path` by the JSON of `value` at once: a reader sees the old file or the new one."""
+    """Replace `path` by the JSON of `value` atomically: a reader sees the old file or the new one."""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
         json.dump(value, file, indent=1, sort_keys=True)
     Path(file.name).chmod(mode)

@@ -1,4 +1,4 @@
-"""The local cloud as a process of its own: it outlives the launcher, and ends when nobody has used it for hours."""
+"""The local cloud's own process: it outlives the launcher and ends after hours without a request."""
 
 import fcntl
 import hashlib
@@ -14,19 +14,19 @@ from pathlib import Path
 from types import FrameType
 
 from localcloud.aws import persistence
-from localcloud.aws.moto_instances import Records
+from localcloud.aws.moto_instances import MotoRegion
 
-from .cloud import Cloud
+from .cloud import Backend
 from .common import Folders, LocalCloudError, write_json
 from .endpoint import BUCKET, REGION, Endpoint
-from .server import Activity, Served, aws_app, control_app, hub_app
+from .server import Activity, LoopbackServer, aws_app, control_app, hub_app
 
 IDLE_SECONDS = 4 * 3600.0
 TICK_SECONDS = 5.0
 
 
 def code_version() -> str:
-    """Changes when the local cloud's own code does, so that an old process is not mistaken for it."""
+    """A digest of the local cloud's code, so that a process with old code is noticed."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
@@ -41,14 +41,14 @@ class Daemon:
         self.activity = Activity()
         self.activity.touch()
         self._ended = threading.Event()
-        records = Records(REGION)
-        records.create_bucket(BUCKET)
+        moto = MotoRegion(REGION)
+        moto.create_bucket(BUCKET)
         persistence.restore(folders)
-        self.cloud = Cloud(folders, records)
+        self.cloud = Backend(folders, moto)
         version = code_version()
         control = control_app(self.cloud, stop=self._ended.set, facts=lambda: {"version": version, "pid": os.getpid()})
-        self._api = Served(aws_app(self.cloud, control, self.activity))
-        self._hub = Served(hub_app(folders))
+        self._api = LoopbackServer(aws_app(self.cloud, control, self.activity))
+        self._hub = LoopbackServer(hub_app(folders))
 
     @property
     def endpoint(self) -> Endpoint:
@@ -58,7 +58,7 @@ class Daemon:
         self._ended.set()
 
     def serve(self) -> None:
-        """Serve until told to end, or until nobody has asked for anything in a long time."""
+        """Serve until `end` is called, or until there was no request for IDLE_SECONDS."""
         while not self._ended.wait(TICK_SECONDS):
             idle = time.monotonic() - self.activity.last > IDLE_SECONDS
             if idle and not self.cloud.machines.running():
@@ -71,8 +71,8 @@ class Daemon:
 
 
 @contextmanager
-def sole(folders: Folders) -> Iterator[None]:
-    """Be the only process that serves this state folder. Raises LocalCloudError if there is one."""
+def exclusive(folders: Folders) -> Iterator[None]:
+    """Hold the state folder's lock while this is open. Raises LocalCloudError if another process serves the folder."""
     folders.state.mkdir(parents=True, exist_ok=True)
     with folders.lock.open("w") as lock:
         try:
@@ -85,7 +85,7 @@ def sole(folders: Folders) -> Iterator[None]:
 def main(folders: Folders) -> None:
     """Serve in the foreground."""
     try:
-        with sole(folders):
+        with exclusive(folders):
             daemon = Daemon(folders)
             daemon.cloud.sweep()
             signal.signal(signal.SIGTERM, daemon.end)
@@ -103,7 +103,7 @@ def main(folders: Folders) -> None:
 
 @contextmanager
 def in_process(folders: Folders) -> Iterator[Endpoint]:
-    """A local cloud inside this process, which knows the images but boots nothing: to plan with, without root."""
+    """A local cloud inside this process that knows the images but boots nothing: for planning without root."""
     daemon = Daemon(folders)
     try:
         yield daemon.endpoint

@@ -1,10 +1,10 @@
-"""Where a local cloud is found, and what it hands out to whoever uses it."""
+"""The addresses and identifiers of a running local cloud."""
 
 from dataclasses import dataclass
 
 REGION = "eu-north-1"
 BUCKET = "local-cloud"
-SEEN_BY_MACHINES = "10.0.2.2"  # this host's loopback, as slirp4netns shows it
+SEEN_BY_MACHINES = "10.0.2.2"  # this host's loopback, as slirp4netns maps it
 MODEL = "whisper-base"
 
 

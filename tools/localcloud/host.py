@@ -43,7 +43,7 @@ def install(packages: list[str], say: Say) -> None:
     """Install Debian packages on the host."""
     command = f"apt-get install -y {' '.join(packages)}"
     if not shutil.which("apt-get"):
-        raise LocalCloudError(f"this host lacks {', '.join(packages)}: install the like of `{command}`")
+        raise LocalCloudError(f"this host lacks {', '.join(packages)}: install the equivalent of `{command}`")
     say(f"installing on this host: {' '.join(packages)}")
     try:
         run(["apt-get", "update", "-qq"], why="refresh the list of packages", timeout=600)

@@ -17,30 +17,30 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 
 from localcloud.aws import persistence, s3_conditions
 from localcloud.aws.ec2 import Ec2Layer
-from localcloud.aws.query_protocol import ApiError
+from localcloud.aws.query_protocol import Ec2Error
 from localcloud.hub import models
 from localcloud.hub.server import Repository, create_app
 
-from .cloud import Cloud
+from .cloud import Backend
 from .common import Folders, LocalCloudError
 
 CONTROL = "/_cloud/"
 
 
-class Handler(MotoRequestHandler):  # type: ignore[misc]
+class Http11Handler(MotoRequestHandler):  # type: ignore[misc]
     """Speaks HTTP/1.1, without which every upload of botocore waits a second for `100 Continue`."""
 
     protocol_version = "HTTP/1.1"
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Requests are not worth a line each."""
+        """Do not log every request."""
 
 
-class Served:
-    """A WSGI application on a port of this host's loopback, from a thread of its own."""
+class LoopbackServer:
+    """Serves a WSGI application on a port of this host's loopback, in its own thread."""
 
     def __init__(self, application: WSGIApplication, port: int = 0) -> None:
-        self._server = make_server("127.0.0.1", port, application, threaded=True, request_handler=Handler)
+        self._server = make_server("127.0.0.1", port, application, threaded=True, request_handler=Http11Handler)
         self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -52,7 +52,7 @@ class Served:
 
 
 class Repositories(Mapping[str, Repository]):
-    """The hub's models, each made when it is first asked for."""
+    """The hub's models, each converted on its first request."""
 
     def __init__(self, folders: Folders) -> None:
         self._folders = folders
@@ -76,7 +76,7 @@ class Repositories(Mapping[str, Repository]):
 
 @dataclass
 class Activity:
-    """When somebody last asked for something; the daemon ends when nobody does."""
+    """The time of the last request; the daemon ends when there are none."""
 
     last: float = 0.0
 
@@ -84,9 +84,9 @@ class Activity:
         self.last = time.monotonic()
 
 
-def aws_app(cloud: Cloud, control: WSGIApplication, activity: Activity) -> WSGIApplication:
+def aws_app(cloud: Backend, control: WSGIApplication, activity: Activity) -> WSGIApplication:
     """The AWS API, with the control API below CONTROL."""
-    moto = persistence.keeping(
+    moto = persistence.persistent(
         s3_conditions.atomic(DomainDispatcherApplication(create_backend_app)), cloud.images.folders
     )
     layer = Ec2Layer(moto, cloud)
@@ -104,8 +104,8 @@ def hub_app(folders: Folders) -> WSGIApplication:
     return application
 
 
-def control_app(cloud: Cloud, *, stop: Callable[[], None], facts: Callable[[], Mapping[str, object]]) -> Flask:
-    """What a person's tools ask for beside AWS' API: machines from images, their leaders and their ports."""
+def control_app(cloud: Backend, *, stop: Callable[[], None], facts: Callable[[], Mapping[str, object]]) -> Flask:
+    """The control API beside the AWS APIs: machines from images, their init processes and their ports."""
     app = Flask(__name__)
 
     @app.get("/_cloud/health")
@@ -131,23 +131,23 @@ def control_app(cloud: Cloud, *, stop: Callable[[], None], facts: Callable[[], M
         cloud.terminate([machine_id])
         return jsonify({})
 
-    @app.post("/_cloud/machines/<machine_id>/take-away")
-    def take_away(machine_id: str) -> Response:
-        cloud.take_away(machine_id)
+    @app.post("/_cloud/machines/<machine_id>/interrupt-spot")
+    def interrupt_spot(machine_id: str) -> Response:
+        cloud.interrupt_spot(machine_id)
         return jsonify({})
 
     add_views(app, cloud)
 
     @app.errorhandler(LocalCloudError)
-    @app.errorhandler(ApiError)
+    @app.errorhandler(Ec2Error)
     def refuse(error: Exception) -> tuple[Response, int]:
         return jsonify(error=str(error)), 400
 
     return app
 
 
-def add_views(app: Flask, cloud: Cloud) -> None:
-    """What can be looked at: a machine's ports and console, an image's disk."""
+def add_views(app: Flask, cloud: Backend) -> None:
+    """The read-only routes: a machine's ports and console, an image's disk."""
 
     @app.get("/_cloud/machines/<machine_id>/ports/<int:port>")
     def url(machine_id: str, port: int) -> Response:

@@ -1,4 +1,4 @@
-"""moto's own records of images, in whatever region, and what it leaves out of them."""
+"""moto's records of images in every region, with what moto leaves out of them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,7 @@ def is_named(region: str, name: str) -> bool:
 
 
 def complete(image_id: str, image_tags: Mapping[str, str], snapshot_tags: Mapping[str, str]) -> None:
-    """Say of a new image what moto does not."""
+    """Add to a new image's record what moto leaves out."""
     ami = find(image_id)
     ami.root_device_name, ami.root_device_type, ami.hypervisor = ROOT_DEVICE, "ebs", "xen"
     ami.add_tags(dict(image_tags))
@@ -30,17 +30,17 @@ def complete(image_id: str, image_tags: Mapping[str, str], snapshot_tags: Mappin
 
 
 def deprecate(image_id: str, at: str) -> None:
-    """Note when an image is deprecated, ISO 8601; empty: never."""
+    """Set when an image is deprecated, ISO 8601; empty: never."""
     find(image_id).deprecation_time = at or None
 
 
 def require_imdsv2(image_id: str) -> None:
-    """Note that the image's instances want session tokens."""
+    """Set that the image's instances require IMDSv2 session tokens."""
     find(image_id).imds_support = "v2.0"
 
 
 def facts(image_id: str) -> dict[str, Any]:
-    """What must outlive this run of the local cloud, in JSON's own types."""
+    """What must survive a restart of the local cloud, as JSON types."""
     ami = find(image_id)
     return {
         "region": ami.ec2_backend.region_name,

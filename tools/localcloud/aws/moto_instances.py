@@ -1,4 +1,4 @@
-"""moto's own records of instances and images, read and corrected in place."""
+"""moto's records of instances and images, read and corrected in place."""
 
 import base64
 from collections.abc import Collection, Mapping
@@ -14,7 +14,7 @@ from moto.s3.models import s3_backends
 from localcloud.aws import launch_templates, moto_images
 from localcloud.aws.moto_images import ACCOUNT, ROOT_DEVICE
 from localcloud.machines import base_image
-from localcloud.machines.disk_images import Image
+from localcloud.machines.disk_images import DiskImage
 
 SOURCE_OWNER = "136693071363"  # Debian's account, which owns its images on AWS
 SOURCE_NAME = f"debian-12-amd64-{base_image.key()[:8]}"
@@ -22,7 +22,7 @@ CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "st
 
 
 @dataclass(frozen=True)
-class Started:
+class StartedInstance:
     """An instance as it was started."""
 
     id: str
@@ -30,7 +30,7 @@ class Started:
     user_data: bytes
 
 
-class Records:
+class MotoRegion:
     """One region's EC2 records, and the bucket."""
 
     def __init__(self, region: str) -> None:
@@ -49,7 +49,7 @@ class Records:
         return str(instance.state) if instance else "terminated"
 
     def set_state(self, instance_id: str, state: str, *, code: str = "", reason: str = "") -> None:
-        """Move an instance on; `code` and `reason` are EC2's StateReason."""
+        """Change an instance's state; `code` and `reason` are EC2's StateReason."""
         instance = self._ec2.get_instance_by_id(instance_id)
         if instance is None:
             return
@@ -65,21 +65,21 @@ class Records:
         instance = self._ec2.get_instance_by_id(instance_id)
         return bool(instance and str(instance.instance_initiated_shutdown_behavior) == "terminate")
 
-    def started(self, *, without: Collection[str]) -> list[Started]:
-        """Running instances but those in `without`: Auto Scaling starts its own."""
+    def started(self, *, without: Collection[str]) -> list[StartedInstance]:
+        """Running instances except those in `without`: the ones that Auto Scaling has started."""
         return [
-            Started(i.id, i.image_id, base64.b64decode(str(i.user_data or "")))
+            StartedInstance(i.id, i.image_id, base64.b64decode(str(i.user_data or "")))
             for reservation in list(self._ec2.reservations.values())
             for i in reservation.instances
             if str(i.state) == "running" and i.id not in without
         ]
 
     def _resolve_images(self) -> None:
-        """Let an instance's image be named by a parameter, whoever starts it."""
+        """Let every way of starting an instance name its image by an SSM parameter."""
         run = self._ec2.run_instances
 
         def run_instances(image_id: str, *arguments: Any, **named: Any) -> Any:
-            return run(launch_templates.resolved(image_id, self.region), *arguments, **named)
+            return run(launch_templates.resolve_image(image_id, self.region), *arguments, **named)
 
         self._ec2.run_instances = run_instances
 
@@ -88,11 +88,11 @@ class Records:
     def has_image_named(self, name: str) -> bool:
         return moto_images.is_named(self.region, name)
 
-    def add_source(self, image: Image) -> None:
+    def add_source(self, image: DiskImage) -> None:
         """Offer the image that every bake starts from, as Debian would."""
         self._add(image.id, owner=SOURCE_OWNER, facts={"name": SOURCE_NAME, "description": "Debian 12 (local cloud)"})
 
-    def restore(self, image: Image) -> None:
+    def restore(self, image: DiskImage) -> None:
         """Offer an image of an earlier run again, with its tags and its snapshot's id."""
         ami = self._add(image.id, owner=ACCOUNT, facts=image.facts)
         ami.launch_permissions = list(image.facts.get("launch_permissions", []))
@@ -109,7 +109,7 @@ class Records:
         moto_images.complete(image_id, {}, snapshot_tags)
 
     def facts(self, image_id: str) -> dict[str, Any]:
-        """What must outlive this run of the local cloud."""
+        """What must survive a restart of the local cloud."""
         return moto_images.facts(image_id)
 
     def _add(self, image_id: str, *, owner: str, facts: Mapping[str, Any]) -> Any:

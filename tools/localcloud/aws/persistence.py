@@ -1,6 +1,6 @@
-"""What of the bucket and of SSM outlives a run of the local cloud: the images do, and so must what is said of them.
+"""Persists the part of the bucket and of SSM that describes images, because the images survive a restart too.
 
-Every change is on disk before the call that made it returns, as the images are.
+Every change is on disk before the call that made it returns.
 """
 
 import json
@@ -18,27 +18,27 @@ from localcloud.aws.moto_images import ACCOUNT
 from localcloud.common import Folders, write_json
 from localcloud.endpoint import BUCKET
 
-KEPT = re.compile(r"/(reports|manifests|copies)/")  # payloads are made again; what passes between machines is over
+PERSISTED = re.compile(r"/(reports|manifests|copies)/")  # payloads are rebuilt, progress and logs are over
 FIELDS = ("name", "value", "description", "data_type")  # of a version of a parameter
 
 
-def keeping(inner: WSGIApplication, folders: Folders) -> WSGIApplication:
-    """`inner`, moto's application, with what it is told to keep on disk as well."""
+def persistent(inner: WSGIApplication, folders: Folders) -> WSGIApplication:
+    """`inner`, moto's application, which also writes what must survive to disk."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         answer = b"".join(inner(environ, start_response))
         path = environ.get("PATH_INFO", "").encode("latin-1").decode()  # WSGI's strings are bytes in disguise
-        if environ["REQUEST_METHOD"] == "PUT" and path.startswith(f"/{BUCKET}/") and KEPT.search(path):
-            _keep_object(folders, path.removeprefix(f"/{BUCKET}/"))
+        if environ["REQUEST_METHOD"] == "PUT" and path.startswith(f"/{BUCKET}/") and PERSISTED.search(path):
+            _save_object(folders, path.removeprefix(f"/{BUCKET}/"))
         if environ.get("HTTP_X_AMZ_TARGET", "").startswith(("AmazonSSM.Put", "AmazonSSM.Delete")):
-            _keep_parameters(folders)
+            _save_parameters(folders)
         return [answer]
 
     return application
 
 
 def restore(folders: Folders) -> None:
-    """Offer again what was kept; the bucket must be there."""
+    """Load what an earlier run has saved; the bucket must exist."""
     backend = s3_backends[ACCOUNT]["aws"]
     for path in sorted(folders.bucket.iterdir()) if folders.bucket.is_dir() else ():
         backend.put_object(BUCKET, unquote(path.name), path.read_bytes())
@@ -47,7 +47,7 @@ def restore(folders: Folders) -> None:
             _put_parameter(ssm_backends[ACCOUNT][region].put_parameter, version)
 
 
-def _keep_object(folders: Folders, key: str) -> None:
+def _save_object(folders: Folders, key: str) -> None:
     found = s3_backends[ACCOUNT]["aws"].get_object(BUCKET, key)
     if found is not None:
         folders.bucket.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def _keep_object(folders: Folders, key: str) -> None:
         path.with_suffix(".making").replace(path)
 
 
-def _keep_parameters(folders: Folders) -> None:
+def _save_parameters(folders: Folders) -> None:
     kept = {
         region: [{field: getattr(version, field) for field in FIELDS} for version in _own(backend)]
         for region, backend in list(ssm_backends[ACCOUNT].items())
@@ -65,7 +65,7 @@ def _keep_parameters(folders: Folders) -> None:
 
 
 def _own(backend: Any) -> list[Any]:
-    """Versions of the parameters that were put here, oldest first; AWS' own public ones are moto's business."""
+    """Versions of the parameters that were put here, oldest first; without AWS' public ones, which moto provides."""
     versions = [version for name in list(backend._parameters) for version in backend._parameters[name]]
     return sorted(
         (version for version in versions if not version.name.startswith("/aws/")), key=lambda version: version.version

@@ -1,4 +1,4 @@
-"""EC2's query protocol as it is on the wire: forms in, XML out, and a request on its way to moto and back."""
+"""EC2's query protocol: form fields in, XML out, and the forwarding of a request to moto."""
 
 import io
 import re
@@ -12,8 +12,8 @@ Form = dict[str, str]
 MAX_FORM_BYTES = 1_048_576
 
 
-class ApiError(Exception):
-    """An error as EC2 puts it on the wire."""
+class Ec2Error(Exception):
+    """An error as the EC2 API returns it."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -21,18 +21,18 @@ class ApiError(Exception):
         self.message = message
 
 
-def members(form: Form, name: str) -> list[str]:
-    """The values of a list: InstanceId.1, InstanceId.2 ..."""
+def list_values(form: Form, name: str) -> list[str]:
+    """The values of a list parameter: InstanceId.1, InstanceId.2 ..."""
     return [value for key, value in form.items() if re.fullmatch(rf"{name}\.\d+", key)]
 
 
-def found(body: bytes, element: str) -> list[str]:
+def element_texts(body: bytes, element: str) -> list[str]:
     """The texts of an element in a response, each once."""
     return list(dict.fromkeys(re.findall(rf"<{element}>([^<]+)</{element}>", body.decode())))
 
 
-class Call:
-    """One request on its way to moto and back."""
+class MotoCall:
+    """One request that is forwarded to moto, and moto's response."""
 
     def __init__(self, inner: WSGIApplication, environ: WSGIEnvironment) -> None:
         self.inner = inner
@@ -80,7 +80,7 @@ def read_form(environ: WSGIEnvironment) -> Form:
     return dict(parse_qsl(data.decode(), keep_blank_values=True))
 
 
-def answer_error(start_response: StartResponse, error: ApiError) -> list[bytes]:
+def answer_error(start_response: StartResponse, error: Ec2Error) -> list[bytes]:
     """EC2's error document."""
     body = (
         '<?xml version="1.0" encoding="UTF-8"?><Response><Errors><Error>'

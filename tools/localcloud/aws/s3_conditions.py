@@ -1,4 +1,4 @@
-"""S3's conditional writes, which are atomic there: moto looks, and then writes, while other requests do the same."""
+"""Makes S3's conditional writes atomic, as they are on AWS: moto checks and writes in two steps without a lock."""
 
 import io
 import threading
@@ -12,7 +12,9 @@ def atomic(inner: WSGIApplication) -> WSGIApplication:
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if "HTTP_IF_NONE_MATCH" in environ or "HTTP_IF_MATCH" in environ:
-            body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))  # it may be slow
+            body = environ["wsgi.input"].read(
+                int(environ.get("CONTENT_LENGTH") or 0)
+            )  # slow clients wait outside the lock
             with lock:
                 return list(inner({**environ, "wsgi.input": io.BytesIO(body)}, start_response))
         return inner(environ, start_response)

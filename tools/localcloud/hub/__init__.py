@@ -1,1 +1,1 @@
-"""hub."""
+"""A model hub on loopback, and the small real models in it."""

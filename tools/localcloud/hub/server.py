@@ -1,4 +1,4 @@
-"""A model hub on loopback: of the Hugging Face hub's HTTP API the part with which a snapshot is downloaded."""
+"""A model hub on loopback: the part of the Hugging Face hub's HTTP API that downloads a snapshot needs."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -89,7 +89,7 @@ def _tree(repository: Repository) -> list[dict[str, Any]]:
     ]
 
 
-class Hub:
+class HubViews:
     """The hub's views."""
 
     def __init__(self, repositories: Mapping[str, Repository]) -> None:
@@ -125,7 +125,7 @@ class Hub:
 def create_app(repositories: Mapping[str, Repository]) -> Flask:
     """The hub as a WSGI application."""
     app = Flask(__name__)
-    hub = Hub(repositories)
+    hub = HubViews(repositories)
     app.add_url_rule("/api/models/<org>/<name>", view_func=hub.info)
     app.add_url_rule("/api/models/<org>/<name>/revision/<revision>", view_func=hub.info)
     app.add_url_rule("/api/models/<org>/<name>/tree/<revision>", view_func=hub.tree)

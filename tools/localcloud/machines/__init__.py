@@ -1,1 +1,1 @@
-"""machines."""
+"""Real machines and their disks, by systemd-nspawn and overlayfs. Knows nothing of AWS."""

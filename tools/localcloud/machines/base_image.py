@@ -1,4 +1,4 @@
-"""The disk of the source image: a Debian like the one its cloud images carry, made once by mmdebstrap."""
+"""The disk of the source image: a Debian like Debian's own cloud images, built once by mmdebstrap."""
 
 import hashlib
 import json
@@ -22,8 +22,8 @@ PACKAGES = (
     "sudo",
     "systemd-sysv",
 )
-# Cloud images name their data source and locale, and start without an identity. /etc/pip.conf and /etc/resolv.conf are
-# empty files on the disk: the host's are mounted over them while a machine runs.
+# As on cloud images: data source and locale are set, host keys and machine-id are not. /etc/pip.conf and
+# /etc/resolv.conf are empty files on the disk: the host's are mounted over them while a machine runs.
 FINISH = (
     "rm -f $1/etc/ssh/ssh_host_* $1/etc/apt/apt.conf.d/99mmdebstrap $1/var/lib/dbus/machine-id",
     "rm -f $1/etc/hostname",
@@ -35,7 +35,7 @@ FINISH = (
 
 
 def key() -> str:
-    """Stands for what the root is made of; the source image's id is derived from it."""
+    """A digest of what the root file system is built from; the source image's id is derived from it."""
     return hashlib.sha256(json.dumps([SUITE, PACKAGES, FINISH]).encode()).hexdigest()
 
 
@@ -49,7 +49,7 @@ def folder(folders: Folders) -> Path:
 
 
 def ensure(folders: Folders, say: Say) -> Path:
-    """The unpacked root, made on first use (about a minute). Raises LocalCloudError."""
+    """The unpacked root, built on first use (about a minute). Raises LocalCloudError."""
     target = folder(folders)
     if target.is_dir():
         return target

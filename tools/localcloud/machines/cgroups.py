@@ -1,4 +1,4 @@
-"""Empties and removes the control groups that keeper.py makes for machines."""
+"""Empties and removes the control groups that supervisor.py creates for machines."""
 
 import contextlib
 import os
@@ -24,5 +24,5 @@ def remove(name: str, *, patience: float = 2.0) -> None:
 
 def _kill_all(group: Path) -> None:
     for pid in map(int, (group / "cgroup.procs").read_text().split()):
-        if pid:  # 0 is a process that this PID namespace does not show, and would mean ourselves
+        if pid:  # 0 stands for a process outside this PID namespace; kill(0) would hit our own group
             os.kill(pid, signal.SIGKILL)

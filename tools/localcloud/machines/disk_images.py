@@ -1,23 +1,22 @@
-"""The images on disk: what each is called, and the layers that make its disk up. They outlive the local cloud."""
+"""The registry of images: the layers of each one's disk, and its record in the EC2 API. Survives restarts."""
 
 import ctypes
 import json
 import os
 import secrets
 import shutil
-import subprocess
 import threading
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from localcloud.common import Folders, LocalCloudError, write_json
+from localcloud.common import Folders, LocalCloudError, run, write_json
 from localcloud.machines import base_image
 
 
 @dataclass(frozen=True)
-class Image:
+class DiskImage:
     """`layers` are names of folders, top first; `root` is the base below them; `facts` are the EC2 API's own."""
 
     id: str
@@ -26,27 +25,27 @@ class Image:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-class Images:
+class DiskImages:
     """The registry. Thread-safe; every change is on disk before the call returns."""
 
     def __init__(self, folders: Folders) -> None:
         self.folders = folders
         self._lock = threading.RLock()
-        self._images: dict[str, Image] = {}
+        self._images: dict[str, DiskImage] = {}
         for entry in json.loads(folders.images.read_text()) if folders.images.exists() else []:
-            image = Image(**{**entry, "layers": tuple(entry["layers"])})
+            image = DiskImage(**{**entry, "layers": tuple(entry["layers"])})
             if all(path.is_dir() for path in self.disk(image)):
                 self._images[image.id] = image
 
-    def all(self) -> list[Image]:
+    def all(self) -> list[DiskImage]:
         with self._lock:
             return list(self._images.values())
 
-    def source(self) -> Image:
+    def source(self) -> DiskImage:
         """The image that every bake starts from. It is not in the registry: it can be made again at any time."""
-        return Image(id=base_image.source_ami(), root=base_image.folder(self.folders).name)
+        return DiskImage(id=base_image.source_ami(), root=base_image.folder(self.folders).name)
 
-    def get(self, image_id: str) -> Image:
+    def get(self, image_id: str) -> DiskImage:
         """Raises LocalCloudError if there is no such image."""
         with self._lock:
             if image_id == base_image.source_ami():
@@ -55,17 +54,17 @@ class Images:
                 raise LocalCloudError(f"the local cloud has no image {image_id}")
             return self._images[image_id]
 
-    def disk(self, image: Image) -> tuple[Path, ...]:
+    def disk(self, image: DiskImage) -> tuple[Path, ...]:
         """The read-only folders that make up an image's disk, top first."""
         return (*(self.folders.layers / layer for layer in image.layers), self.folders.roots / image.root)
 
-    def add(self, image: Image) -> None:
+    def add(self, image: DiskImage) -> None:
         with self._lock:
             self._images[image.id] = image
             self._save()
 
     def describe(self, image_id: str, facts: dict[str, Any]) -> None:
-        """Keep what the EC2 API says of an image."""
+        """Save an image's record in the EC2 API."""
         with self._lock:
             if image_id in self._images and self._images[image_id].facts != facts:
                 self._images[image_id] = replace(self._images[image_id], facts=facts)
@@ -77,7 +76,7 @@ class Images:
                 self._save()
 
     def collect(self, in_use: Iterable[Path]) -> None:
-        """Delete every layer and old root that neither an image nor a machine (`in_use`) stands on."""
+        """Delete every layer and old root that no image and no machine (`in_use`) uses."""
         with self._lock:
             kept = {*in_use, *self.disk(self.source())}
             for image in self._images.values():
@@ -89,32 +88,34 @@ class Images:
 
     def freeze(self, upper: Path) -> Path:
         """Take a machine's writable folder as a new layer, whatever its size; the machine must be off."""
-        layer = self.folders.layers / f"layer-{secrets.token_hex(8)}"
-        layer.parent.mkdir(parents=True, exist_ok=True)
+        layer = self._new_layer()
         upper.rename(layer)
         _sync(self.folders.layers)
         return layer
 
     def copy(self, upper: Path) -> Path:
-        """Copy a machine's writable folder into a new layer; the machine must stand still."""
-        layer = self.folders.layers / f"layer-{secrets.token_hex(8)}"
-        layer.parent.mkdir(parents=True, exist_ok=True)
+        """Copy a machine's writable folder into a new layer; the machine must be paused."""
+        layer = self._new_layer()
         making = layer.with_suffix(".making")
-        command = ["cp", "--archive", "--reflink=auto", str(upper), str(making)]
-        copied = subprocess.run(command, check=False, capture_output=True, text=True)
-        if copied.returncode != 0:
+        try:
+            run(["cp", "--archive", "--reflink=auto", upper, making], why="copy a machine's disk")
+        except LocalCloudError:
             shutil.rmtree(making, ignore_errors=True)
-            raise LocalCloudError(f"cannot copy a machine's disk: {copied.stderr.strip().splitlines()[-1:]}")
+            raise
         making.rename(layer)
         _sync(self.folders.layers)
         return layer
+
+    def _new_layer(self) -> Path:
+        self.folders.layers.mkdir(parents=True, exist_ok=True)
+        return self.folders.layers / f"layer-{secrets.token_hex(8)}"
 
     def _save(self) -> None:
         write_json(self.folders.images, [asdict(image) for image in self._images.values()])
 
 
 def _sync(folder: Path) -> None:
-    """Flush the folder's file system: machines write without fsync."""
+    """Flush the folder's file system, because machines write without fsync."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         if ctypes.CDLL(None, use_errno=True).syncfs(handle):

@@ -3,12 +3,11 @@
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from localcloud.common import LocalCloudError
+from localcloud.common import LocalCloudError, wait_for
 
 # systemd's own signals to PID 1, see systemd(1)
 REBOOT = signal.SIGRTMIN + 5
@@ -16,10 +15,10 @@ REBOOT = signal.SIGRTMIN + 5
 BOOTED = ("running", "degraded")
 
 
-def find_leader(keeper: int) -> int | None:
-    """The init of the machine that a process holds: the first PID of the second PID namespace below this one."""
+def find_leader(supervisor: int) -> int | None:
+    """The init of a supervisor's machine: the first PID of the second PID namespace below this one."""
     depth = len(_namespace_pids(os.getpid())) + 2
-    pids = [keeper]
+    pids = [supervisor]
     while pids:
         pid = pids.pop()
         inside = _namespace_pids(pid)
@@ -35,22 +34,22 @@ def signal_init(leader: int, number: int) -> None:
 
 
 @contextmanager
-def standing_still(leader: int) -> Iterator[None]:
-    """Inside, none of a machine's processes does anything, so that its disk does not change."""
-    still: set[int] = set()
+def paused(leader: int) -> Iterator[None]:
+    """Stop all of a machine's processes while this is open, so that its disk does not change."""
+    stopped: set[int] = set()
     try:
-        while found := _descendants(leader) - still:
+        while found := _descendants(leader) - stopped:
             for pid in found:
                 _signal(pid, signal.SIGSTOP)
-            still |= found
+            stopped |= found
         yield
     finally:
-        for pid in still:
+        for pid in stopped:
             _signal(pid, signal.SIGCONT)
 
 
 def _descendants(pid: int) -> set[int]:
-    """A process, and all that it and its children have begun."""
+    """A process and all its descendants."""
     return {pid}.union(*(_descendants(child) for child in _children(pid)))
 
 
@@ -78,17 +77,15 @@ def enter(leader: int, argv: Sequence[str]) -> list[str]:
 
 def wait_booted(leader: int, *, seconds: float) -> str:
     """Wait until a machine's systemd has started everything; `running` or `degraded`. Raises LocalCloudError."""
-    deadline = time.monotonic() + seconds
-    while True:
-        asked = subprocess.run(
-            enter(leader, ["systemctl", "is-system-running"]), capture_output=True, text=True, check=False
-        )
-        state = asked.stdout.strip()
-        if state in BOOTED:
-            return state
-        if time.monotonic() > deadline:
+    command = enter(leader, ["systemctl", "is-system-running"])
+
+    def booted() -> str:
+        state = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        if state not in BOOTED:
             raise LocalCloudError(f"the machine did not finish booting within {seconds:.0f} s (it is {state or 'off'})")
-        time.sleep(0.1)
+        return state
+
+    return wait_for(booted, "the machine did not boot", seconds=seconds)
 
 
 def _namespace_pids(pid: int) -> list[int]:

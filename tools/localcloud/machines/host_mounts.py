@@ -1,6 +1,6 @@
-"""What this host's own configuration means for a machine: its package indexes and caches, mounted in, never copied.
+"""Gives machines this host's package indexes, proxies and caches, by bind mounts.
 
-Everything here reaches a machine by bind mounts, so that an image holds none of it.
+Nothing is copied, so that an image contains none of it.
 """
 
 import ast
@@ -58,14 +58,14 @@ def pip_settings(listing: str) -> dict[str, str]:
 
 
 def host_pip() -> dict[str, str]:
-    """This host's pip settings, or none when pip has none to tell."""
+    """This host's pip settings; empty when pip cannot list any."""
     asked = [sys.executable, "-m", "pip", "config", "list", "--disable-pip-version-check"]
     done = subprocess.run(asked, capture_output=True, text=True, check=False)
     return pip_settings(done.stdout) if done.returncode == 0 else {}
 
 
 def local_folders(settings: Mapping[str, str]) -> Iterator[Path]:
-    """The folders of this host that pip's settings point into, each to be seen at the same path."""
+    """The folders of this host that pip's settings point to, which machines see at the same paths."""
     for value in " ".join(settings.get(key, "") for key in LOCAL).split():
         parts = urlsplit(value)
         path = Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
@@ -94,7 +94,7 @@ def _has_apt() -> bool:
 
 
 def outermost(paths: Iterable[Path]) -> list[Path]:
-    """The paths that no other one of them contains."""
+    """The paths without those that lie below another of them."""
     kept: list[Path] = []
     for path in sorted(set(paths)):
         if not any(path.is_relative_to(other) for other in kept):
@@ -103,7 +103,7 @@ def outermost(paths: Iterable[Path]) -> list[Path]:
 
 
 def binds(folder: Path, folders: Folders) -> list[Bind]:
-    """Write what a machine is handed into `folder` (its own), and say how it is mounted."""
+    """Write a machine's configuration into its own `folder`, and return what to mount where."""
     settings = host_pip()
     folders.pip_cache.mkdir(parents=True, exist_ok=True)
     (folder / "apt").mkdir(exist_ok=True)
@@ -125,13 +125,13 @@ def binds(folder: Path, folders: Folders) -> list[Bind]:
 
 
 def lend_archives(folder: Path, folders: Folders) -> None:
-    """Give a machine its own view of the apt archives seen so far: `apt-get clean` in it must not empty the cache."""
+    """Link the cached apt archives into a machine's own folder, so that `apt-get clean` does not empty the cache."""
     folders.apt_archives.mkdir(parents=True, exist_ok=True)
     _link_all(folders.apt_archives, folder / "apt")
 
 
 def keep_archives(folder: Path, folders: Folders) -> None:
-    """Keep what a machine has downloaded since."""
+    """Add to the cache what a machine has downloaded since."""
     _link_all(folder / "apt", folders.apt_archives)
 
 

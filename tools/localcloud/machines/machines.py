@@ -1,4 +1,4 @@
-"""Real machines: systemd-nspawn on an overlay of read-only layers, each held by its own keeper process."""
+"""Real machines: systemd-nspawn on an overlay of read-only layers, each under its own supervisor process."""
 
 import contextlib
 import json
@@ -20,19 +20,19 @@ HARVEST_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Launch:
-    """A machine to be: its disk's layers, top first, and its user-data; without any, cloud-init is off."""
+class LaunchRequest:
+    """What to boot: the disk's layers, top first, and user-data; without user-data cloud-init is disabled."""
 
     id: str
     disk: tuple[Path, ...]
     user_data: bytes | None = None
-    owner: int | None = None  # a process; the machine ends with it
+    owner: int | None = None  # a PID; the machine ends when that process does
 
 
-class Machine:
+class LocalMachine:
     """One machine, running or off."""
 
-    def __init__(self, launch: Launch, folders: Folders) -> None:
+    def __init__(self, launch: LaunchRequest, folders: Folders) -> None:
         self.launch = launch
         self.disk = launch.disk
         self.folders = folders
@@ -41,22 +41,22 @@ class Machine:
         for name in ("upper", "work", "root"):
             (self.folder / name).mkdir(mode=0o755)
         self.process: subprocess.Popen[bytes] | None = None
-        self.settled = threading.Event()  # it went off, and everyone concerned has been told
-        self.lent: list[str] = []
+        self.settled = threading.Event()  # it is off, and `on_off` has been called
+        self._mount_targets: list[str] = []
 
     @property
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
     def start(self) -> None:
-        """Boot it. Raises LocalCloudError if its keeper cannot be started."""
+        """Boot it. Raises LocalCloudError if its supervisor cannot be started."""
         binds = host_mounts.binds(self.folder, self.folders)
         host_mounts.lend_archives(self.folder, self.folders)
         init = ["cloud-init=disabled"]
         if self.launch.user_data is not None:
             binds.append(host_mounts.Bind(self._seed(self.launch.user_data), SEED))
             init = [f"ds=nocloud;s={SEED}", "network-config=disabled"]
-        self.lent = [bind.target for bind in binds if not self._on_disk(bind.target)]
+        self._mount_targets = [bind.target for bind in binds if not self._on_disk(bind.target)]
         spec = supervisor.Spec(
             name=self.launch.id,
             folder=str(self.folder),
@@ -68,7 +68,7 @@ class Machine:
         shutil.rmtree(self.folder / "work")
         (self.folder / "work").mkdir()
         self.process = subprocess.Popen(
-            keeper_command(spec), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            supervisor_command(spec), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
     def _seed(self, user_data: bytes) -> Path:
@@ -82,16 +82,16 @@ class Machine:
         return any((layer / target.lstrip("/")).exists() for layer in (self.folder / "upper", *self.disk))
 
     def copy_disk(self, copy: Callable[[Path], Path]) -> Path:
-        """What it has written until now, as a layer that `copy(upper)` makes; it runs on after that."""
+        """What it has written so far, as a layer that `copy(upper)` makes; it is paused meanwhile and then runs on."""
         leader = guest.find_leader(self.process.pid) if self.process else None
-        with guest.standing_still(leader) if leader else contextlib.nullcontext():
+        with guest.paused(leader) if leader else contextlib.nullcontext():
             layer = copy(self.folder / "upper")
-        self.forget_lent(layer)
+        self.remove_mount_points(layer)
         return layer
 
-    def forget_lent(self, upper: Path) -> None:
-        """Take the empty mount points off a disk that systemd-nspawn made for what this host lent."""
-        for target in self.lent:
+    def remove_mount_points(self, upper: Path) -> None:
+        """Remove the empty mount points that systemd-nspawn created for this host's bind mounts."""
+        for target in self._mount_targets:
             path = upper / target.lstrip("/")
             if path.is_file() and path.stat().st_size == 0:
                 path.unlink()
@@ -102,15 +102,15 @@ class Machine:
                     break  # something else is in it, and that is the machine's own
                 path = path.parent
 
-    def say(self, word: str) -> None:
-        """Tell the keeper."""
+    def send(self, word: str) -> None:
+        """Send a command to the supervisor."""
         if self.process and self.process.stdin:
             with contextlib.suppress(BrokenPipeError, ValueError):  # it has ended, and its pipe is closed
                 self.process.stdin.write(f"{word}\n".encode())
                 self.process.stdin.flush()
 
     def kill(self) -> None:
-        """Pull the plug: the keeper ends with its standard input, and everything in its namespaces with it."""
+        """Power it off at once: the supervisor ends when its stdin closes, and everything in its namespaces with it."""
         if self.process:
             if self.process.stdin:
                 self.process.stdin.close()
@@ -125,7 +125,7 @@ class Machine:
         raise LocalCloudError(f"machine {self.launch.id} is not running{self.trouble()}")
 
     def trouble(self) -> str:
-        """What its keeper or nspawn complained of last, as the end of a sentence."""
+        """The last error of its supervisor or of nspawn, as the end of a sentence."""
         log = self.folder / "nspawn.log"
         lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
         return f": {lines[-1]}" if lines else ""
@@ -140,25 +140,25 @@ class Machine:
             return b""
 
 
-class Machines:
-    """Every machine of this local cloud. `on_off(id, clean)` is called when one goes off by itself or was told to."""
+class LocalMachines:
+    """Every machine of this local cloud. `on_off(id, clean)` is called whenever one has gone off."""
 
     def __init__(self, folders: Folders, on_off: Callable[[str, bool], None]) -> None:
         self.folders = folders
         self._on_off = on_off
-        self._machines: dict[str, Machine] = {}
+        self._machines: dict[str, LocalMachine] = {}
 
-    def launch(self, launch: Launch) -> None:
+    def launch(self, launch: LaunchRequest) -> None:
         """Boot a new machine. Raises LocalCloudError."""
-        machine = self._machines[launch.id] = Machine(launch, self.folders)
+        machine = self._machines[launch.id] = LocalMachine(launch, self.folders)
         self._start(machine)
 
-    def _start(self, machine: Machine) -> None:
+    def _start(self, machine: LocalMachine) -> None:
         machine.settled.clear()
         machine.start()
         threading.Thread(target=self._watch, args=(machine, machine.process), daemon=True).start()
 
-    def _watch(self, machine: Machine, process: "subprocess.Popen[bytes]") -> None:
+    def _watch(self, machine: LocalMachine, process: "subprocess.Popen[bytes]") -> None:
         while True:
             try:
                 status = process.wait(HARVEST_SECONDS)
@@ -175,15 +175,11 @@ class Machines:
         self._on_off(machine.launch.id, status == 0)
         machine.settled.set()
 
-    def get(self, machine_id: str) -> Machine:
+    def get(self, machine_id: str) -> LocalMachine:
         """Raises LocalCloudError if it is unknown."""
         if machine_id not in self._machines:
             raise LocalCloudError(f"the local cloud has no machine {machine_id}")
         return self._machines[machine_id]
-
-    def poweroff(self, machine_id: str) -> None:
-        """Ask for an orderly power-off; it takes its time."""
-        self.get(machine_id).say("poweroff")
 
     def start(self, machine_id: str) -> None:
         """Boot a machine that is off, on its own disk."""
@@ -199,29 +195,29 @@ class Machines:
                 shutil.rmtree(path, ignore_errors=True)
 
     def freeze(self, machine_id: str, take: Callable[[Path], Path]) -> Path:
-        """Turn what a machine that is off has written into a layer, which `take(upper)` moves away."""
+        """Turn what a machine that is off has written into a layer, which `take(upper)` moves into place."""
         machine = self.get(machine_id)
         if machine.running:
             raise LocalCloudError(f"machine {machine_id} must be off to be imaged")
-        machine.forget_lent(machine.folder / "upper")
+        machine.remove_mount_points(machine.folder / "upper")
         layer = take(machine.folder / "upper")
         (machine.folder / "upper").mkdir(mode=0o755)
         machine.disk = (layer, *machine.disk)
         return layer
 
     def known(self) -> set[str]:
-        """Every machine that there was."""
+        """The ids of all machines, also of ended ones."""
         return set(self._machines)
 
     def running(self) -> list[str]:
         return [machine_id for machine_id, machine in list(self._machines.items()) if machine.running]
 
     def disks(self) -> set[Path]:
-        """Every layer that a machine stands on."""
+        """Every layer that a machine uses."""
         return {path for machine in list(self._machines.values()) for path in machine.disk}
 
     def sweep(self) -> None:
-        """Delete what a local cloud that was killed has left on disk; nothing else of it can be left."""
+        """Delete what a killed local cloud has left on disk; its processes and mounts ended with it."""
         for folder in self.folders.machines.iterdir() if self.folders.machines.is_dir() else ():
             cgroups.remove(folder.name)
             shutil.rmtree(folder, ignore_errors=True)
@@ -232,8 +228,8 @@ class Machines:
             self.terminate(machine_id)
 
 
-def keeper_command(spec: supervisor.Spec) -> list[str]:
-    """The command that holds a machine in namespaces of its own, and below a systemd in a scope of its own."""
+def supervisor_command(spec: supervisor.Spec) -> list[str]:
+    """The command that runs a machine's supervisor in its own namespaces, and under systemd in its own scope."""
     command = ["unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"]
     if Path("/run/systemd/system").is_dir():
         scope = ["systemd-run", "--scope", "--quiet", "--collect", "--property=Delegate=yes"]

@@ -1,4 +1,4 @@
-"""Reaches into a machine's network: a port on this host's loopback that leads to a port on the machine's."""
+"""Forwards a port of this host's loopback to a port of a machine's loopback."""
 
 import asyncio
 import ctypes

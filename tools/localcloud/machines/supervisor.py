@@ -1,9 +1,9 @@
-"""Holds one machine: PID 1 of a PID and mount namespace of its own, so that the machine cannot outlive it.
+"""Supervises one machine: PID 1 of its own PID and mount namespace, so that the machine cannot outlive it.
 
-Run as a program by machines.py, with a spec in JSON as its argument. It mounts the machine's disk, makes its network
+Run as a program by machines.py, with a spec in JSON as its argument. It mounts the machine's disk, creates its network
 and runs systemd-nspawn until the machine powers off. Every mount, the network namespace and every process live
-in namespaces that the kernel takes away with this process, and this process ends when its standard input
-closes: nothing is left behind, however the local cloud dies. Standard library only.
+in namespaces that the kernel removes with this process, and this process ends when its standard input closes:
+nothing is left behind, however the local cloud dies. Standard library only.
 """
 
 import json
@@ -21,7 +21,7 @@ REBOOT = 133  # systemd-nspawn's status when its machine asks for a reboot
 
 @dataclass(frozen=True)
 class Spec:
-    """What to hold. `layers` are read-only, top first; `binds` are nspawn options; a `command` runs instead of init."""
+    """What to run. `layers` are read-only, top first; `binds` are nspawn options; a `command` runs instead of init."""
 
     name: str
     folder: str  # holds upper/, work/, root/ and console.log
@@ -34,25 +34,33 @@ class Spec:
 def mount_disk(spec: Spec) -> None:
     """Mount the layers under the machine's own writable one.
 
-    `volatile` leaves out fsync, which only a crash of the host could need: images.py syncs what it keeps.
+    `volatile` skips fsync, which matters only if the host crashes: disk_images.py syncs the layers that it keeps.
     """
     lower = ":".join(layer.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,") for layer in spec.layers)
     options = f"lowerdir={lower},upperdir=upper,workdir=work,volatile,index=off"
     subprocess.run(["mount", "-t", "overlay", "local-cloud", "-o", options, "root"], check=True)
-    # systemd-nspawn keeps a folder per machine here, and would leave it on the host.
+    # systemd-nspawn creates a folder per machine here, which would stay on the host.
     Path("/run/systemd/nspawn").mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run/systemd/nspawn"], check=True)
 
 
 def make_network() -> None:
-    """A network namespace at ./netns; slirp4netns shows it this host's loopback as 10.0.2.2, its DNS as 10.0.2.3."""
+    """A network namespace at ./netns; slirp4netns maps this host's loopback to 10.0.2.2 and its DNS to 10.0.2.3."""
     Path("netns").touch()
     subprocess.run(["unshare", "--net=netns", "ip", "link", "set", "lo", "up"], check=True)
-    ready, told = os.pipe()
-    slirp = ["slirp4netns", "--configure", "--mtu=65520", f"--ready-fd={told}", "--netns-type=path", "netns", "tap0"]
+    ready, done = os.pipe()
+    slirp = [
+        "slirp4netns",
+        "--configure",
+        "--mtu=65520",
+        f"--ready-fd={done}",
+        "--netns-type=path",
+        "netns",
+        "tap0",
+    ]
     with Path("slirp.log").open("wb") as log:
-        subprocess.Popen(slirp, pass_fds=(told,), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-    os.close(told)
+        subprocess.Popen(slirp, pass_fds=(done,), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    os.close(done)
     if not os.read(ready, 1):
         raise OSError(Path("slirp.log").read_text().strip() or "slirp4netns gave no network")
     os.close(ready)
@@ -66,7 +74,7 @@ def enter_cgroup(name: str, part: str) -> None:
         if mount is None:
             continue
         own = f"local-cloud-{name}"
-        # Below a systemd, the scope that machines.py asked it for is ours to divide.
+        # Under systemd, the scope that machines.py has requested is delegated to us.
         above, found, _ = path.lstrip("/").partition(own + ".scope")
         group = mount / (above + found if found else own) / part
         group.mkdir(parents=True, exist_ok=True)
@@ -93,7 +101,7 @@ def nspawn(spec: Spec) -> list[str]:
     return [*command, *spec.binds, "--boot", "--console=read-only", "--", *spec.init]
 
 
-class Machine:
+class NspawnProcess:
     """The machine's nspawn process; `obey` acts on it from another thread."""
 
     def __init__(self, spec: Spec) -> None:
@@ -107,7 +115,7 @@ class Machine:
             process = subprocess.Popen(
                 nspawn(self.spec), stdin=subprocess.DEVNULL, stdout=console, stderr=log, env=environment
             )
-        enter_cgroup(self.spec.name, "keeper")
+        enter_cgroup(self.spec.name, "supervisor")
         return process
 
     def wait(self) -> int:
@@ -117,7 +125,7 @@ class Machine:
         return self.process.returncode
 
     def obey(self) -> None:
-        """Power the machine off when standard input says so; end everything when it closes."""
+        """Power the machine off at the line `poweroff` on standard input; end everything when it closes."""
         for line in sys.stdin:
             if line.strip() == "poweroff":
                 self.process.terminate()
@@ -128,7 +136,7 @@ class Machine:
 def boot(spec: Spec) -> int:
     """Run the machine until it powers off, and return nspawn's status."""
     make_network()
-    machine = Machine(spec)
+    machine = NspawnProcess(spec)
     threading.Thread(target=machine.obey, daemon=True).start()
     return machine.wait()
 
