@@ -49,7 +49,7 @@ def sections() -> dict[str, list[Setting]]:
     found: dict[str, list[Setting]] = {}
     tables: list[Setting] = []
     made = config.from_mapping({"aws": {"region": "-"}, "s3": {"bucket": "-"}, "source": {"ami": "-"}})
-    for name, kind in typing.get_type_hints(config.Config).items():
+    for name, kind in typing.get_type_hints(config.LauncherConfig).items():
         if typing.get_origin(kind) is Mapping or typing.get_origin(kind) is dict:
             tables.append(Setting(name, "table", "{}"))
         elif isinstance(kind, type):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from baker.aws import requests
-from baker.bake import pipeline
+from baker.bake import pipeline, steps
 from baker.display.progress import Display
 from baker.errors import BakeError, Interrupted
 from rich.console import Console
@@ -90,7 +90,7 @@ def test_a_silent_machine_is_ended_after_its_deadline(cloud: Cloud) -> None:
     began = time.monotonic()
     hurried = replace(cloud.context, clock=lambda: (time.monotonic() - began) * 200)
     with pytest.raises(BakeError, match=r"no signal from i-.* by its deadline"):
-        pipeline.bake(hurried, pipeline.Options())
+        pipeline.bake(hurried, steps.BakeOptions())
     cloud.assert_nothing_left()
 
 
@@ -110,9 +110,9 @@ def test_when_nobody_reads_the_events_any_more_nothing_is_left(cloud: Cloud, aft
         if fields.get("phase") == after:
             raise BrokenPipeError
 
-    deaf = replace(cloud.context, display=Display(Console(quiet=True), tell=tell))
+    deaf = replace(cloud.context, display=Display(Console(quiet=True), emit=tell))
     with pytest.raises(BrokenPipeError):
-        pipeline.bake(deaf, pipeline.Options())
+        pipeline.bake(deaf, steps.BakeOptions())
     cloud.assert_nothing_left()
 
 

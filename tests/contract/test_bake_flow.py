@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from baker.aws import requests
-from baker.bake.attempt import Audio
+from baker.bake.attempt import Recording
 from baker.errors import UsageError
 from support.fake_cloud import BUCKET, Cloud
 
@@ -57,7 +57,7 @@ def test_a_recording_boots_the_reused_image_and_only_that(cloud: Cloud, tmp_path
     first = cloud.bake()
     recording = tmp_path / "talk.WAV"
     recording.write_bytes(b"sound")
-    outcome = cloud.bake(audio=Audio(recording, "sv"))
+    outcome = cloud.bake(recording=Recording(recording, "sv"))
     assert outcome.image.id == first.image.id
     assert outcome.verified is not None
     assert outcome.verified.report["audio"] == {"text": "hello"}

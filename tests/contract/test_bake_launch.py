@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from baker.aws import requests
-from baker.context import Context
+from baker.context import BakeContext
 from baker.deploy import serve, template
 from baker.deploy.template import KEYS as KEYS_PATH
 from baker.deploy.template import PILLAR
@@ -18,15 +18,15 @@ from support.made_images import KEYS, client, made, served
 
 
 @pytest.fixture(name="serving")
-def published_and_ready_to_serve(cloud: Cloud) -> Context:
+def published_and_ready_to_serve(cloud: Cloud) -> BakeContext:
     cloud.fleet.end()  # what serves takes no part in a bake
     context = served(cloud, name="newsroom", keys_file=KEYS, pillar={"batch": {"max_chunks": 4}})
-    publish.publish(context, made(cloud, "one"))
+    publish.publish_image(context, made(cloud, "one"))
     return context
 
 
-def told(context: Context) -> template.Serving:
-    return template.serving(context.root, context.config)
+def told(context: BakeContext) -> template.ServiceSetup:
+    return template.service_setup(context.root, context.config)
 
 
 def files(user_data: str) -> dict[str, str]:
@@ -36,7 +36,7 @@ def files(user_data: str) -> dict[str, str]:
     return {file["path"]: base64.b64decode(file["content"]).decode() for file in document["write_files"]}
 
 
-def test_user_data_holds_digests_of_keys_and_overrides_only(serving: Context) -> None:
+def test_user_data_holds_digests_of_keys_and_overrides_only(serving: BakeContext) -> None:
     written = files(template.user_data(told(serving)))
     assert written[KEYS_PATH] == f"newsroom {'a' * 64}\n"
     assert json.loads(written[PILLAR].removeprefix("#!yaml\n"))["transcribe"] == {
@@ -47,7 +47,7 @@ def test_user_data_holds_digests_of_keys_and_overrides_only(serving: Context) ->
     assert set(written) == {KEYS_PATH, PILLAR}
 
 
-def test_a_machine_of_the_published_image_is_started_closed_and_tagged(cloud: Cloud, serving: Context) -> None:
+def test_a_machine_of_the_published_image_is_started_closed_and_tagged(cloud: Cloud, serving: BakeContext) -> None:
     serve.template(serving, told(serving))
     instance_id = serve.one(serving)
     [instance] = [i for i in cloud.instances() if i["InstanceId"] == instance_id]
@@ -59,19 +59,19 @@ def test_a_machine_of_the_published_image_is_started_closed_and_tagged(cloud: Cl
     assert requests.TAG_BAKE not in tags, "a sweep of bakes would end it"
 
 
-def test_a_template_has_a_version_for_each_change_and_follows_the_parameter(cloud: Cloud, serving: Context) -> None:
+def test_a_template_has_a_version_for_each_change_and_follows_the_parameter(cloud: Cloud, serving: BakeContext) -> None:
     for context in (serving, serving, serve.with_keys(serving, ""), serve.with_keys(serving, "")):
         serve.template(context, told(context))
     versions = cloud.ec2.describe_launch_template_versions(LaunchTemplateName="newsroom")["LaunchTemplateVersions"]
     assert [version["VersionNumber"] for version in versions if version["DefaultVersion"]] == [2]
     assert len(versions) == 2
     second = made(cloud, "two")
-    publish.publish(serving, second)
+    publish.publish_image(serving, second)
     instance = serve.one(serving)
     assert [i["ImageId"] for i in cloud.instances() if i["InstanceId"] == instance] == [second.id]
 
 
-def test_a_group_is_healthy_while_it_is_ready(cloud: Cloud, serving: Context) -> None:
+def test_a_group_is_healthy_while_it_is_ready(cloud: Cloud, serving: BakeContext) -> None:
     serve.template(serving, told(serving))
     target = serve.group(serving, told(serving))
     assert serve.group(serving, told(serving)) == target
@@ -83,7 +83,7 @@ def test_a_group_is_healthy_while_it_is_ready(cloud: Cloud, serving: Context) ->
     assert group["LaunchTemplate"]["LaunchTemplateName"] == "newsroom"
 
 
-def test_a_group_is_waited_for_until_it_has_its_machines(cloud: Cloud, serving: Context) -> None:
+def test_a_group_is_waited_for_until_it_has_its_machines(cloud: Cloud, serving: BakeContext) -> None:
     """Whose image is the template's: here they exist as records only, and nothing of the launcher starts them."""
     two = replace(serving.config, launch=replace(serving.config.launch, min_size=2))
     context = replace(serving, config=two, clock=iter(range(0, 10_000, 100)).__next__)
@@ -95,7 +95,7 @@ def test_a_group_is_waited_for_until_it_has_its_machines(cloud: Cloud, serving: 
     assert sorted(serve.members(context)) == sorted(cloud.living())
 
 
-def test_all_that_was_launched_ends_and_nothing_else(cloud: Cloud, serving: Context) -> None:
+def test_all_that_was_launched_ends_and_nothing_else(cloud: Cloud, serving: BakeContext) -> None:
     serve.template(serving, told(serving))
     serve.group(serving, told(serving))
     mine = serve.one(serving)

@@ -11,7 +11,7 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
-from baker.recovery import holders, lease
+from baker.recovery import lease
 from localcloud.aws import s3_conditions
 from support.fake_cloud import Cloud
 from support.recorder import Recorder
@@ -20,10 +20,10 @@ from support.recorder import Recorder
 def test_a_living_launcher_renews_it_and_notices_its_loss(
     cloud: Cloud, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
     context, key = cloud.context, lease.key_of(cloud.context)
     with lease.held(context, "b1") as alone:
-        written: Any = context.bucket.look(key)
+        written: Any = context.bucket.read(key)
         assert lease.present(context) is not None
         writings = recorder.calls["s3", "PutObject"]
         before = len(writings)
@@ -34,7 +34,7 @@ def test_a_living_launcher_renews_it_and_notices_its_loss(
         with pytest.raises(lease.LostError, match="works on b2 now"):
             wait_for_loss(alone)
         with pytest.raises(lease.LostError):
-            alone.hold()
+            alone.renew_lease()
     left = context.bucket.get(key)
     assert left is not None
     assert b"b2" in left, "what is lost is not given back"
@@ -61,7 +61,7 @@ def test_a_bucket_that_fails_at_the_end_changes_nothing(cloud: Cloud) -> None:
 
 def test_a_process_is_dead_when_it_has_ended_or_its_number_is_another_ones() -> None:
     child = subprocess.Popen(["sleep", "60"])
-    told = holders.of(child.pid)
+    told = lease.process(child.pid)
     assert not told.dead
     assert replace(told, began="1").dead
     assert not replace(told, began="1", place="another computer").dead

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from baker import cli
 from baker.aws import iam_policy, requests
-from baker.bake import pipeline, plan
-from baker.config import Config, Source
+from baker.bake import pipeline, plan, steps
+from baker.config import LauncherConfig, SourceSection
 from baker.deploy import serve, template
 from baker.errors import BakeError
 from baker.images import publish
@@ -28,8 +28,8 @@ def fails(machine: FakeMachine) -> None:
 def source_by_parameter(cloud: Cloud) -> None:
     ssm: Any = cloud.session.client("ssm", endpoint_url=cloud.context.config.aws.endpoint_url)
     ssm.put_parameter(Name="/base/ami", Value=cloud.context.config.source.ami, Type="String")
-    config = replace(cloud.context.config, source=Source(ssm_parameter="/base/ami"))
-    pipeline.bake(replace(cloud.context, config=config), pipeline.Options())
+    config = replace(cloud.context.config, source=SourceSection(ssm_parameter="/base/ami"))
+    pipeline.bake(replace(cloud.context, config=config), steps.BakeOptions())
 
 
 def failed_verification(cloud: Cloud) -> None:
@@ -43,13 +43,13 @@ def subnets(cloud: Cloud) -> None:
         cloud.context.config.instance,
         subnets=tuple(subnet["SubnetId"] for subnet in cloud.ec2.describe_subnets()["Subnets"]),
     )
-    pipeline.bake(replace(cloud.context, config=replace(cloud.context.config, instance=instance)), pipeline.Options())
+    pipeline.bake(replace(cloud.context, config=replace(cloud.context.config, instance=instance)), steps.BakeOptions())
 
 
 def published(cloud: Cloud) -> None:
     context = publisher(cloud, accounts=(ACCOUNT,))
     for image in (made(cloud, "one"), made(cloud, "two")):
-        publish.publish(context, image)
+        publish.publish_image(context, image)
     publish.roll_back(context)
 
 
@@ -66,9 +66,9 @@ def swept(cloud: Cloud) -> None:
 def launched(cloud: Cloud) -> None:
     cloud.fleet.end()  # what serves takes no part in a bake
     context = served(cloud)
-    publish.publish(context, made(cloud, "one"))
+    publish.publish_image(context, made(cloud, "one"))
     for keys in ("", KEYS):
-        told = template.serving(context.root, serve.with_keys(context, keys).config)
+        told = template.service_setup(context.root, serve.with_keys(context, keys).config)
         serve.template(context, told)
     serve.one(context)
     for _ in range(2):
@@ -78,7 +78,7 @@ def launched(cloud: Cloud) -> None:
 
 def planned(cloud: Cloud) -> None:
     context = cloud.context
-    plan.permitted(context, plan.make(context))
+    plan.permitted(context, plan.make_plan(context))
     assert context.prices.hourly(context.config) == {"g4dn.xlarge": None}  # moto has no price list
 
 
@@ -123,7 +123,7 @@ def test_the_policy_is_printed_without_asking_aws(tmp_path: Path, capsys: pytest
     assert "arn:aws-cn:s3:::b/transcribe-bake/*" in json.dumps(printed)
 
 
-def key_statements(config: Config) -> list[Any]:
+def key_statements(config: LauncherConfig) -> list[Any]:
     return [s for s in iam_policy.document(config)["Statement"] if any(a.startswith("kms:") for a in s["Action"])]
 
 
@@ -156,7 +156,7 @@ def test_a_key_of_ones_own_may_be_used_by_ec2_and_nobody_else(
     assert grants["Resource"] == [resource]
     assert grants["Condition"] == {**expected, "Bool": {"kms:GrantIsForAWSResource": "true"}}
     context = replace(cloud.context, config=config)
-    plan.permitted(context, plan.make(context))
+    plan.permitted(context, plan.make_plan(context))
     [disk] = recorder.calls["ec2", "RunInstances"][-1]["BlockDeviceMappings"]
     assert disk["Ebs"]["KmsKeyId"] == named
 

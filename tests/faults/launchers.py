@@ -85,7 +85,7 @@ def _be_launcher(arguments: list[str], tree: Path, files: list[Path], late: floa
         time.sleep = passing.sleep  # type: ignore[assignment]
         opened = context.open_context
 
-        def open_timed(*args: Any, **options: Any) -> context.Context:
+        def open_timed(*args: Any, **options: Any) -> context.BakeContext:
             made = opened(*args, **options)
             return replace(made, clock=passing.clock, now=passing.now)
 

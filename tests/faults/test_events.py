@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from baker.display import events
+from baker.display import progress
 from faults.conftest import Lab
 from jsonschema import Draft202012Validator, FormatChecker
 from support.fake_machine import FakeMachine
 
-SCHEMA = json.loads((Path(events.__file__).parent / "events.schema.json").read_text())
+SCHEMA = json.loads((Path(progress.__file__).parent / "events.schema.json").read_text())
 
 
 def read(out: str) -> list[dict[str, Any]]:

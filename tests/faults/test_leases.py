@@ -117,7 +117,7 @@ def test_one_that_slept_while_another_resumed_touches_nothing(
     ended = launcher.ended()
     assert ended.code == 1, ended
     [line] = ended.err.strip().splitlines()
-    assert "this launcher was not heard of for 60 s" in line or "another launcher has asked for" in line
+    assert "this one did not renew it for 60 s" in line or "another launcher has asked for" in line
     lab.assert_left(images=1)
     [told] = json.loads(lab.launch("status", "--json").out)
     assert told["is"] == "verified"
@@ -130,7 +130,7 @@ def test_one_that_slept_while_another_baked_makes_nothing(lab: Lab, record_prope
     assert lab.launch("bake").code == 0
     goes_on(lab, launcher)
     ended = launcher.ended()
-    assert (ended.code, "this launcher was not heard of" in ended.err) == (1, True)
+    assert (ended.code, "this one did not renew it" in ended.err) == (1, True)
     lab.assert_left(images=1)
 
 

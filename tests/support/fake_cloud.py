@@ -8,9 +8,9 @@ from typing import Any
 
 import boto3
 from baker import interrupts
-from baker.bake import pipeline
-from baker.bake.outcome import Outcome
-from baker.context import Context
+from baker.bake import pipeline, steps
+from baker.bake.report import BakeOutcome
+from baker.context import BakeContext
 from localcloud.aws import s3_conditions
 from localcloud.aws.ec2 import Ec2Layer
 from localcloud.aws.query_protocol import Ec2Error
@@ -81,7 +81,7 @@ def client_session(region: str) -> boto3.Session:
 class Cloud:
     """A moto server with a bucket and a source image, a launcher connected to it, and machines that answer."""
 
-    context: Context
+    context: BakeContext
     fleet: Fleet
     session: boto3.Session
     ec2: Any
@@ -102,9 +102,9 @@ class Cloud:
         found: list[Any] = self.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]
         return [s for s in found if "Created by CreateImage" in s["Description"]]
 
-    def bake(self, **options: Any) -> Outcome:
+    def bake(self, **options: Any) -> BakeOutcome:
         with interrupts.raised():
-            return pipeline.bake(self.context, pipeline.Options(**options))
+            return pipeline.bake(self.context, steps.BakeOptions(**options))
 
     def assert_nothing_left(self) -> None:
         assert self.living() == []

@@ -5,11 +5,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from baker.aws import requests
-from baker.aws.images import Image
-from baker.config import Image as ImageConfig
-from baker.config import Launch, Publish
-from baker.context import Context
-from baker.images import regions
+from baker.aws.images import Ami
+from baker.config import ImageSection, LaunchSection, PublishSection
+from baker.context import BakeContext
+from baker.images.publish import regions
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
 
@@ -20,21 +19,21 @@ ACCOUNT = "111122223333"
 UNIT = "arn:aws:organizations::444455556666:ou/o-abc123/ou-ab12-cdefgh34"
 
 
-def publisher(cloud: Cloud, **changes: Any) -> Context:
+def publisher(cloud: Cloud, **changes: Any) -> BakeContext:
     """A launcher that publishes to a second region, but for `changes` of its [publish]."""
-    publish = Publish(regions=(ABROAD,), **changes)
-    image = ImageConfig(kms_key="alias/images")
+    publish = PublishSection(regions=(ABROAD,), **changes)
+    image = ImageSection(kms_key="alias/images")
     return replace(cloud.context, config=replace(cloud.context.config, publish=publish, image=image))
 
 
 KEYS = "keys.txt"  # in the tree
 
 
-def served(cloud: Cloud, **changes: Any) -> Context:
+def served(cloud: Cloud, **changes: Any) -> BakeContext:
     """A launcher of machines that serve, whose tree has a file of keys; groups of it start without machines."""
     (cloud.context.root / KEYS).write_text(f"newsroom {'a' * 64}\n")
     group = cloud.ec2.create_security_group(GroupName="serve", Description="d")["GroupId"]
-    launch = Launch(**{"security_groups": (group,), "min_size": 0, **changes})
+    launch = LaunchSection(**{"security_groups": (group,), "min_size": 0, **changes})
     return replace(cloud.context, config=replace(cloud.context.config, launch=launch))
 
 
@@ -43,7 +42,7 @@ def record(image_id: str, region: str = REGION) -> Any:
     return ec2_backends[DEFAULT_ACCOUNT_ID][region].amis[image_id]
 
 
-def made(cloud: Cloud, name: str, *, verified: bool = True) -> Image:
+def made(cloud: Cloud, name: str, *, verified: bool = True) -> Ami:
     """An image as a bake leaves it."""
     image_id = cloud.ec2.register_image(Name=f"transcribe-{name}", RootDeviceName="/dev/xvda")["ImageId"]
     time_ = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=len(cloud.images()))
@@ -60,9 +59,9 @@ def client(cloud: Cloud, service: str, region: str) -> Any:
     return cloud.session.client(service, region_name=region, endpoint_url=endpoint)  # type: ignore[call-overload]
 
 
-def named(context: Context) -> dict[str, str]:
+def named(context: BakeContext) -> dict[str, str]:
     """The published image by region."""
-    return {region.name: region.pointer.current() for region in regions.every(context)}
+    return {region.name: region.parameter.current() for region in regions(context)}
 
 
 def copies(cloud: Cloud) -> list[Any]:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from baker.inputs.components import REQUIRED
+from baker.inputs.source_tree import REQUIRED
 
 PROJECT = Path(__file__).resolve().parents[2]
 REFERENCE = "And Mr. John Dashwood had then leisure to consider how much there might be"

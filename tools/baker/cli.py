@@ -9,9 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from baker import interrupts, target
-from baker.commands import bake as commands
-from baker.commands import images, keys, recover
-from baker.display import events
+from baker.commands import bake, images, keys, recover
+from baker.display.progress import Event, events_to
 from baker.errors import BakeError, Interrupted, UsageError
 from baker.images import catalog
 
@@ -28,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
             errors = Console(stderr=True, highlight=False, soft_wrap=True)
             errors.print(f"[bold red]bake:[/bold red] {escape(reason)}")
         if options.events:
-            events.to(sys.stdout)(events.END, exit_code=code, reason=reason)
+            events_to(sys.stdout)(Event.END, exit_code=code, reason=reason)
     except BrokenPipeError:
         sys.stderr.close()
         return FAILED
@@ -65,95 +64,95 @@ def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     top = argparse.ArgumentParser(prog="bake.py", description="Bake a verified speech-to-text machine image.")
     top.set_defaults(run=None, events=False, after="what the bake had made is gone")
-    commands_ = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    plan = commands_.add_parser("plan", help="say what a bake would do; creates nothing")
+    plan = commands.add_parser("plan", help="say what a bake would do; creates nothing")
     _where(plan)
     plan.add_argument(
         "--policy", action="store_true", help="only print the IAM policy that the launcher needs; asks AWS nothing"
     )
-    plan.set_defaults(run=commands.plan)
+    plan.set_defaults(run=bake.plan)
 
-    bake = commands_.add_parser("bake", help="make an image, boot it, and mark it as verified")
-    _where(bake)
-    _wishes(bake)
-    bake.set_defaults(run=commands.bake, model="")
+    bake_ = commands.add_parser("bake", help="make an image, boot it, and mark it as verified")
+    _where(bake_)
+    _bake_options(bake_)
+    bake_.set_defaults(run=bake.bake, model="")
 
-    _image_commands(commands_)
+    _image_commands(commands)
 
-    rehearse = commands_.add_parser("rehearse", help="the same on this computer, with real machines (root)")
+    rehearse = commands.add_parser("rehearse", help="the same on this computer, with real machines (root)")
     rehearse.add_argument("--model", metavar="ID", default="", help="a model of the real hub instead of the small one")
     rehearse.add_argument("--config", metavar="FILE", type=Path, help="sections of bake.toml, over the local cloud's")
-    _wishes(rehearse)
-    rehearse.set_defaults(run=commands.rehearse, cloud=target.LOCAL)
+    _bake_options(rehearse)
+    rehearse.set_defaults(run=bake.rehearse, cloud=target.LOCAL)
 
-    _aftercare(commands_)
+    _recovery_commands(commands)
 
-    shell = commands_.add_parser(
+    shell = commands.add_parser(
         "shell",
         help="run a command in a machine started from an image, or in one that runs (local cloud)",
         usage="bake.py shell [-h] [--disk] IMAGE [-- CMD ...]",
     )
     shell.add_argument("image", metavar="IMAGE", help="an image's id, \"latest\", or a machine's id")
     shell.add_argument("--disk", action="store_true", help="only enter the image's disk; boot nothing")
-    shell.set_defaults(run=commands.shell, cloud=target.LOCAL)
+    shell.set_defaults(run=bake.shell, cloud=target.LOCAL)
     return top
 
 
-def _image_commands(commands_: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _image_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """What is done with images that exist."""
-    list_ = commands_.add_parser("list", help="every image, and who needs it")
+    list_ = commands.add_parser("list", help="every image, and who needs it")
     list_.add_argument("--json", action="store_true", help="for programs")
     list_.set_defaults(run=images.list_images)
 
-    publish = commands_.add_parser("publish", help="copy and share an image, and make it the one that is launched")
+    publish = commands.add_parser("publish", help="copy and share an image, and make it the one that is launched")
     publish.add_argument(
         "image", metavar="IMAGE", nargs="?", default=catalog.LATEST, help="an image's id or name; default: latest"
     )
     publish.set_defaults(run=images.publish)
 
-    rollback = commands_.add_parser("rollback", help="publish again what was published before")
+    rollback = commands.add_parser("rollback", help="publish again what was published before")
     rollback.set_defaults(run=images.rollback)
 
-    prune = commands_.add_parser("prune", help="remove old images that nobody needs; only says which without --yes")
+    prune = commands.add_parser("prune", help="remove old images that nobody needs; only says which without --yes")
     prune.add_argument("--keep", metavar="N", type=int, help="how many of the newest stay; default: [publish] keep")
     prune.add_argument("--yes", action="store_true", help="remove them")
     prune.set_defaults(run=images.prune)
 
-    diff = commands_.add_parser("diff", help="what separates two images")
+    diff = commands.add_parser("diff", help="what separates two images")
     diff.add_argument("a", metavar="A", help="an image's id or name, latest, or published")
     diff.add_argument("b", metavar="B", nargs="?", default=catalog.LATEST, help="likewise; default: latest")
     diff.add_argument("--json", action="store_true", help="for programs")
     diff.set_defaults(run=images.diff)
 
-    launch = commands_.add_parser("launch", help="start what serves from the published image")
+    launch = commands.add_parser("launch", help="start what serves from the published image")
     launch.add_argument("--group", action="store_true", help="an Auto Scaling group behind a target group")
     launch.add_argument("--keys", metavar="FILE", type=Path, help="lines of bake.py new-key")
     launch.add_argument("--wait", action="store_true", help="until every machine answers here, as its keys say")
     launch.add_argument("--end", action="store_true", help="end and remove all that was launched under the name")
     launch.set_defaults(run=images.launch)
 
-    new_key = commands_.add_parser("new-key", help="print a new API key, and its line for the keys file")
+    new_key = commands.add_parser("new-key", help="print a new API key, and its line for the keys file")
     new_key.add_argument("name", metavar="NAME", help="whose key it is")
     new_key.set_defaults(run=keys.new_key)
 
     for command in (list_, publish, rollback, prune, diff, launch):
         _where(command)
-        command.set_defaults(model="", after="the same command again is the mend")
+        command.set_defaults(model="", after="running the same command again continues it")
 
 
-def _aftercare(commands_: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _recovery_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Commands for bakes whose launcher is gone."""
-    status = commands_.add_parser("status", help="show the newest bakes and what exists of them")
+    status = commands.add_parser("status", help="show the newest bakes and what exists of them")
     status.add_argument("--json", action="store_true", help="as JSON")
     status.set_defaults(run=recover.status)
 
-    resume = commands_.add_parser("resume", help="continue a bake whose launcher died")
+    resume = commands.add_parser("resume", help="continue a bake whose launcher died")
     resume.add_argument("bake", metavar="BAKE", nargs="?", default="", help="default: the one that is not finished")
     _events(resume)
-    resume.set_defaults(run=commands.resume)
+    resume.set_defaults(run=bake.resume)
 
-    reap = commands_.add_parser("reap", help="show what is left of bakes past their deadline; --yes removes it")
+    reap = commands.add_parser("reap", help="show what is left of bakes past their deadline; --yes removes it")
     reap.add_argument("--bake", metavar="BAKE", default="", help="of this bake, whatever its deadline")
     reap.add_argument("--yes", action="store_true", help="remove it")
     reap.set_defaults(run=recover.reap)
@@ -167,7 +166,7 @@ def _where(command: argparse.ArgumentParser) -> None:
     command.add_argument("--cloud", choices=(target.AWS, target.LOCAL), default=target.AWS, help="default: aws")
 
 
-def _wishes(command: argparse.ArgumentParser) -> None:
+def _bake_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--force", action="store_true", help="bake even if nothing has changed")
     command.add_argument("--keep", action="store_true", help="leave a machine that fails until its deadline")
     command.add_argument("--audio", metavar="FILE", type=Path, help="a recording to transcribe on the finished image")

@@ -10,36 +10,36 @@ from pathlib import Path
 import boto3
 
 from baker import interrupts
-from baker.aws.client import Clients, connect, only_looking, open_session
-from baker.aws.dry_run import Permissions
+from baker.aws.client import Clients, connect, open_session, read_only
+from baker.aws.dry_run import DryRuns
 from baker.aws.images import Images
-from baker.aws.instances import Machines
+from baker.aws.instances import Instances
 from baker.aws.network import Networks
 from baker.aws.placement import Zones
 from baker.aws.pricing import Prices
 from baker.aws.s3 import Bucket
-from baker.aws.volumes import Storage
-from baker.config import Config
+from baker.aws.volumes import Volumes
+from baker.config import LauncherConfig
 from baker.display.progress import Display
 
 
 @dataclass(frozen=True)
-class Context:
+class BakeContext:
     """The tree, the configuration, AWS and the terminal."""
 
     root: Path
-    config: Config
+    config: LauncherConfig
     images: Images
-    machines: Machines
-    storage: Storage
+    machines: Instances
+    volumes: Volumes
     zones: Zones
     networks: Networks
-    permissions: Permissions
+    dry_runs: DryRuns
     prices: Prices
     bucket: Bucket
     display: Display
     clients_in: Callable[[str], Clients]  # for a region by its name
-    hold: Callable[[], None] = lambda: None  # raises if another launcher has taken over
+    renew_lease: Callable[[], None] = lambda: None  # raises if another launcher has taken over
     sleep: Callable[[float], None] = interrupts.sleep
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -51,31 +51,31 @@ class Context:
 
 def open_context(
     root: Path,
-    config: Config,
+    config: LauncherConfig,
     display: Display,
     *,
     session: boto3.Session | None = None,
     sleep: Callable[[float], None] = interrupts.sleep,
-) -> Context:
+) -> BakeContext:
     """Connect to what `config` names; makes no request. Raises UsageError where that makes no sense."""
-    with only_looking():
+    with read_only():
         opened = session or open_session(config)
 
     @cache
     def clients_in(region: str) -> Clients:
-        with only_looking():
+        with read_only():
             return connect(replace(config, aws=replace(config.aws, region=region)), opened, sleep=sleep)
 
     clients = clients_in(config.aws.region)
-    return Context(
+    return BakeContext(
         root=root,
         config=config,
         images=Images(clients),
-        machines=Machines(clients),
-        storage=Storage(clients),
+        machines=Instances(clients),
+        volumes=Volumes(clients),
         zones=Zones(clients),
         networks=Networks(clients),
-        permissions=Permissions(clients),
+        dry_runs=DryRuns(clients),
         prices=Prices(clients),
         bucket=Bucket(clients, config.s3.bucket),
         display=display,

@@ -12,13 +12,13 @@ class BakeError(Exception):
 class AwsError(BakeError):
     """An AWS call failed; `code` is AWS's own word for it, such as `UnauthorizedOperation`.
 
-    `passing` says that the very same call may well succeed later: an outage, a lost connection, too many requests.
+    `transient` says that the very same call may well succeed later: an outage, a lost connection, too many requests.
     """
 
-    def __init__(self, message: str, code: str = "", *, passing: bool = False) -> None:
+    def __init__(self, message: str, code: str = "", *, transient: bool = False) -> None:
         super().__init__(message)
         self.code = code
-        self.passing = passing
+        self.transient = transient
 
 
 class KeptError(BakeError):
@@ -29,8 +29,12 @@ class KeptError(BakeError):
         self.machine = machine
 
 
-class TakenAwayError(BakeError):
-    """AWS took the machine away, or its host is broken: no fault of the bake, and another machine may do."""
+class ReclaimedError(BakeError):
+    """AWS reclaimed the machine, or its host is broken. The bake is not at fault: another machine may succeed."""
+
+
+class RejectedError(BakeError):
+    """A machine's signal is not a success; the message says why."""
 
 
 class Interrupted(BaseException):

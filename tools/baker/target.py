@@ -4,7 +4,6 @@ Nothing after this module knows which it was.
 """
 
 import argparse
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,10 +12,9 @@ from typing import Any
 
 from localcloud import Endpoint, LocalCloud, LocalCloudError
 
-from baker import config as configuration
 from baker.aws import requests
-from baker.config import Config, Credentials
-from baker.context import Context, open_context
+from baker.config import Credentials, LauncherConfig, from_mapping, load, read_toml
+from baker.context import BakeContext, open_context
 from baker.display.progress import Display
 from baker.errors import BakeError, UsageError
 from baker.inputs import pillar
@@ -34,25 +32,25 @@ REHEARSAL = {
 
 
 @contextmanager
-def planning_config(root: Path, cloud: str, path: Path | None) -> Iterator[Config]:
+def planning_config(root: Path, cloud: str, path: Path | None) -> Iterator[LauncherConfig]:
     """The configuration to plan with; a local cloud that is not running exists only while this is open."""
     if cloud == AWS:
-        yield configuration.load(path or root / CONFIG_FILE)
+        yield load(path or root / CONFIG_FILE)
         return
     with _local_errors(), LocalCloud.planning(root) as endpoint:
         yield local_config(endpoint, path)
 
 
-def bake_config(root: Path, options: argparse.Namespace, display: Display) -> Config:
+def bake_config(root: Path, options: argparse.Namespace, display: Display) -> LauncherConfig:
     """The configuration to bake with; starts the local cloud where that is meant."""
     if options.cloud == AWS:
-        return configuration.load(options.config or root / CONFIG_FILE)
+        return load(options.config or root / CONFIG_FILE)
     with _local_errors(), display.phase("local cloud"):
         endpoint = LocalCloud.ensure(root, say=lambda line: display.note(f"  {line}", "dim"))
         return local_config(endpoint, options.config, options.model)
 
 
-def local_config(endpoint: Endpoint, path: Path | None, model: str = "") -> Config:
+def local_config(endpoint: Endpoint, path: Path | None, model: str = "") -> LauncherConfig:
     """What the local cloud hands out, with the sections of the file at `path`, if any, laid over it."""
     document: dict[str, Any] = {
         **REHEARSAL,
@@ -62,8 +60,8 @@ def local_config(endpoint: Endpoint, path: Path | None, model: str = "") -> Conf
         "hub": {"endpoint_url": REAL_HUB if model else endpoint.hub_url},
         "pillar": {"model": rehearsed_model(endpoint, model)},
     }
-    laid_over = _read(path) if path else {}
-    config = configuration.from_mapping(pillar.merge(document, laid_over))
+    laid_over = read_toml(path) if path else {}
+    config = from_mapping(pillar.merge(document, laid_over))
     return replace(config, credentials=Credentials(endpoint.access_key_id, endpoint.secret_access_key))
 
 
@@ -74,13 +72,13 @@ def rehearsed_model(endpoint: Endpoint, model: str) -> dict[str, str]:
     return {"id": endpoint.model_id, "endpoint": endpoint.machine_hub_url, "language": "en"}
 
 
-def describe(config: Config) -> str:
+def describe(config: LauncherConfig) -> str:
     """Where a bake would go, for a person."""
     where = config.aws.endpoint_url or f"AWS, profile {config.aws.profile or 'by default'}"
     return f"{where}, {config.aws.region}; bucket {config.s3.bucket}"
 
 
-def address(root: Path, cloud: str, context: Context, instance_id: str, port: int) -> str:
+def address(root: Path, cloud: str, context: BakeContext, instance_id: str, port: int) -> str:
     """Where a machine's service is reached from here: on the local cloud by way of this host's loopback."""
     if cloud == AWS:
         return f"http://{context.machines.address(instance_id)}:{port}"
@@ -89,7 +87,7 @@ def address(root: Path, cloud: str, context: Context, instance_id: str, port: in
         return LocalCloud.url_of(root, instance_id, port)
 
 
-def way_in(cloud: str, config: Config, instance_id: str) -> str:
+def access_hint(cloud: str, config: LauncherConfig, instance_id: str) -> str:
     """How a person gets into a machine, which has neither a key pair nor an open port nor a role."""
     if cloud == LOCAL:
         return f"look at it with: sudo python3 tools/bake.py shell {instance_id}"
@@ -121,15 +119,6 @@ def _newest_image(root: Path, endpoint: Endpoint) -> str:
     if not images:
         raise UsageError("the local cloud has no verified image yet: sudo python3 tools/bake.py rehearse")
     return images[0].id
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid TOML: {error}") from None
 
 
 @contextmanager

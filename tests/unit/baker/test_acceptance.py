@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 from baker.bake import acceptance
+from baker.errors import RejectedError
 
 REFERENCE = "And Mr. John Dashwood had then leisure to consider how much there might be"
-EXPECTED = acceptance.Expected("b1-bake", "n" * 32, acceptance.BAKE, "d" * 64, REFERENCE, 0.3)
+EXPECTED = acceptance.ExpectedSignal("b1-bake", "n" * 32, acceptance.BAKE, "d" * 64, REFERENCE, 0.3)
 APPLY = {"states": 30, "changed": 28, "failed": [], "seconds": 60.0, "results": []}
 GOOD: dict[str, Any] = {
     "schema": 1,
@@ -93,7 +94,7 @@ FAILED_CHECK = [
     ],
 )
 def test_everything_else_is_refused_in_one_line(raw: bytes, words: str) -> None:
-    with pytest.raises(acceptance.RejectedError) as caught:
+    with pytest.raises(RejectedError) as caught:
         acceptance.accept(raw, EXPECTED)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -101,23 +102,23 @@ def test_everything_else_is_refused_in_one_line(raw: bytes, words: str) -> None:
 
 def test_the_reason_of_a_failure_is_told_in_one_printable_line() -> None:
     report = {**GOOD, "verdict": "failure", "reason": "apply:\n  venv-sync \x1b[31mfailed"}
-    with pytest.raises(acceptance.RejectedError, match=r"failure: apply: venv-sync .31mfailed$"):
+    with pytest.raises(RejectedError, match=r"failure: apply: venv-sync .31mfailed$"):
         acceptance.accept(json.dumps(report).encode(), EXPECTED)
 
 
 def test_a_replayed_signal_of_an_earlier_bake_is_refused() -> None:
-    earlier = acceptance.Expected("b0-bake", "o" * 32, acceptance.BAKE, "d" * 64, REFERENCE, 0.3)
+    earlier = acceptance.ExpectedSignal("b0-bake", "o" * 32, acceptance.BAKE, "d" * 64, REFERENCE, 0.3)
     report = json.dumps({**GOOD, "build_id": "b0-bake", "nonce": "o" * 32}).encode()
     acceptance.accept(report, earlier)
-    with pytest.raises(acceptance.RejectedError, match="another build's"):
+    with pytest.raises(RejectedError, match="another build's"):
         acceptance.accept(report, EXPECTED)
     renamed = json.dumps({**GOOD, "nonce": "o" * 32}).encode()
-    with pytest.raises(acceptance.RejectedError, match="nonce"):
+    with pytest.raises(RejectedError, match="nonce"):
         acceptance.accept(renamed, EXPECTED)
 
 
 def test_a_booted_image_needs_only_the_apply_that_changes_nothing() -> None:
-    verify = acceptance.Expected("b1-verify", "n" * 32, acceptance.VERIFY, "d" * 64, REFERENCE, 0.3)
+    verify = acceptance.ExpectedSignal("b1-verify", "n" * 32, acceptance.VERIFY, "d" * 64, REFERENCE, 0.3)
     report = {
         **GOOD,
         "build_id": "b1-verify",
@@ -126,7 +127,7 @@ def test_a_booted_image_needs_only_the_apply_that_changes_nothing() -> None:
     }
     acceptance.accept(json.dumps(report).encode(), verify)
     report["salt"]["second"] = {**GOOD["salt"]["second"], "changed": 2}
-    with pytest.raises(acceptance.RejectedError, match="changed 2 states"):
+    with pytest.raises(RejectedError, match="changed 2 states"):
         acceptance.accept(json.dumps(report).encode(), verify)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from baker.display import estimates
-from baker.display.estimates import Estimate, Step, Where
+from baker.display.estimates import Estimate, MachineStep, Moment
 from baker.display.progress import Display
 from rich.console import Console
 
@@ -31,18 +31,21 @@ REPORT: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("now", "left"),
     [
-        (Where("plan", 0.5), 170.5),
-        (Where("bake on the machine", 50.0), 120.0),
-        (Where("bake on the machine", 170.0), 20.0),
-        (Where("bake on the machine", 9.0, Step("install Salt"), 10.0), 20.0 + 5.0 + 95.0 + 30.0),
-        (Where("bake on the machine", 9.0, Step("first apply", "venv 1/2 torch", 1, 3), 9.0, 20.0), 20 + 5 + 30 + 40),
-        (Where("bake on the machine", 9.0, Step("first apply", "venv", 1, 3), 99.0, 99.0), 20 + 5 + 30),
-        (Where("bake on the machine", 9.0, Step("first apply", "new", 1, 3), 90.0), 20 + 5 + 5),
-        (Where("bake on the machine", 50.0, Step("new")), 120.0),
-        (Where("stop machine", 1.0), None),
+        (Moment("plan", 0.5), 170.5),
+        (Moment("bake on the machine", 50.0), 120.0),
+        (Moment("bake on the machine", 170.0), 20.0),
+        (Moment("bake on the machine", 9.0, MachineStep("install Salt"), 10.0), 20.0 + 5.0 + 95.0 + 30.0),
+        (
+            Moment("bake on the machine", 9.0, MachineStep("first apply", "venv 1/2 torch", 1, 3), 9.0, 20.0),
+            20 + 5 + 30 + 40,
+        ),
+        (Moment("bake on the machine", 9.0, MachineStep("first apply", "venv", 1, 3), 99.0, 99.0), 20 + 5 + 30),
+        (Moment("bake on the machine", 9.0, MachineStep("first apply", "new", 1, 3), 90.0), 20 + 5 + 5),
+        (Moment("bake on the machine", 50.0, MachineStep("new")), 120.0),
+        (Moment("stop machine", 1.0), None),
     ],
 )
-def test_what_is_left(now: Where, left: float | None) -> None:
+def test_what_is_left(now: Moment, left: float | None) -> None:
     assert estimates.of(REPORT).left(now) == left
 
 
@@ -57,6 +60,6 @@ def test_a_person_reads_what_is_left(terminal: bool) -> None:
     display = Display(Console(file=file, width=80, force_terminal=terminal, highlight=False), clock=lambda: 0.0)
     display.estimate = estimates.of(REPORT)
     with display.phase("bake on the machine"):
-        display.step(Step("first apply", "venv 12/73 decorator-5.3.1-py3-none-any.whl", 16, 38))
+        display.step(MachineStep("first apply", "venv 12/73 decorator-5.3.1-py3-none-any.whl", 16, 38))
     assert "about 1:55 left" in file.getvalue()
     assert terminal or "bake on the machine ...  (about 2:50 left)" in file.getvalue()

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from baker.aws.images import Image
-from baker.bake.acceptance import RejectedError
+from baker.aws.images import Ami
+from baker.errors import RejectedError
 from baker.images import diff, manifest, sbom
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
@@ -86,7 +86,7 @@ def test_what_separates_two_images_is_named_by_group() -> None:
 @pytest.mark.parametrize("told", [None, {}, {**A, "kernel": "6.2"}])
 def test_a_booted_image_must_have_the_manifest_that_was_baked(told: Any) -> None:
     tags = {"transcribe:manifest": manifest.digest(A)}
-    image = Image("ami-1", "n", "available", "", "/dev/xvda", 1, (), tags)
+    image = Ami("ami-1", "n", "available", "", "/dev/xvda", 1, (), tags)
     manifest.check_booted({"manifest": json.loads(json.dumps(A))}, image)
     with pytest.raises(RejectedError):
         manifest.check_booted({"manifest": told}, image)

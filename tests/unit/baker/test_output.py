@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from baker import cli
-from baker.aws.images import Image
-from baker.aws.instances import Machine
+from baker.aws.images import Ami
+from baker.aws.instances import Ec2Instance
 from baker.bake import report
-from baker.commands import imagetables, recover, tables
-from baker.display.estimates import Step
+from baker.commands import recover, tables
+from baker.display.estimates import MachineStep
 from baker.display.progress import Display
 from baker.recovery import lease, records
 from rich.console import Console
@@ -79,16 +79,18 @@ def test_a_long_detail_is_cut_and_costs_no_other_column(width: int) -> None:
 
 def test_what_other_commands_take_is_whole_on_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     console, file = recorded(80)
-    image = Image("ami-8f5447e4b05f2fbc4", "transcribe-rehearsal-20261125-051935-431ae8", "available",
+    image = Ami("ami-8f5447e4b05f2fbc4", "transcribe-rehearsal-20261125-051935-431ae8", "available",
                   "2026-11-25T05:19:35.000Z", "/dev/xvda", 40, (), {})  # fmt: skip
-    entry = SimpleNamespace(id=image.id, image=image, home="eu-north-1", held={}, needs=["i-1 runs from it"] * 3)
-    imagetables.print_catalog(console, [entry])  # type: ignore[list-item]
-    machine = Machine("i-6c4443cc031f65a1e", "running", "b", "bake", "g4dn.xlarge", "eu-north-1a", None)
-    bake = records.Bake("20261125-100351-431ae8", "", "", "", "2026-11-25T10:03:51+00:00")
-    found = records.Found(bake, (machine,), ())
+    entry = SimpleNamespace(id=image.id, image=image, home="eu-north-1", replicas={}, needs=["i-1 runs from it"] * 3)
+    tables.print_catalog(console, [entry])  # type: ignore[list-item]
+    machine = Ec2Instance("i-6c4443cc031f65a1e", "running", "b", "bake", "g4dn.xlarge", "eu-north-1a", None)
+    bake = records.BakeRecord("20261125-100351-431ae8", "", "", "", "2026-11-25T10:03:51+00:00")
+    found = records.BakeState(bake, (machine,), ())
     monkeypatch.setattr(recover, "_open", lambda root, options: SimpleNamespace(display=Display(console), now=NOW))
     monkeypatch.setattr(records, "survey", lambda context: [found])
-    monkeypatch.setattr(lease, "present", lambda context: lease.Holder(bake.name, "somebody@a-computer.example.org"))
+    monkeypatch.setattr(
+        lease, "present", lambda context: lease.LeaseHolder(bake.name, "somebody@a-computer.example.org")
+    )
     recover.status(cli.ROOT, argparse.Namespace(json=False))
     told = file.getvalue()
     for word in (image.id, bake.name, machine.id):
@@ -107,9 +109,9 @@ def test_plain_lines_tell_phases_and_states_once() -> None:
     ticks = iter(range(100))
     display = Display(console, clock=lambda: float(next(ticks)))
     with display.phase("bake on the machine"):
-        display.step(Step("first apply", "layout", 1, 37))
-        display.step(Step("first apply", "layout", 1, 37))
-        display.step(Step("second apply", "", 0, 0))
+        display.step(MachineStep("first apply", "layout", 1, 37))
+        display.step(MachineStep("first apply", "layout", 1, 37))
+        display.step(MachineStep("second apply", "", 0, 0))
     lines = [line.strip() for line in file.getvalue().splitlines()]
     assert lines[:3] == ["bake on the machine ...", "first apply", "1/37 layout"]
     assert sum("1/37 layout" in line for line in lines) == 1
@@ -120,7 +122,7 @@ def test_plain_lines_tell_phases_and_states_once() -> None:
 
 def fail_in_phase(display: Display) -> None:
     with display.phase("bake on the machine"):
-        display.step(Step("first apply", "venv-synced", 15, 37))
+        display.step(MachineStep("first apply", "venv-synced", 15, 37))
         print(1 / 0)
 
 

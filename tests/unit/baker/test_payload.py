@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from baker.errors import UsageError
-from baker.inputs import components, content_hash, payload
+from baker.inputs import content_hash, payload, source_tree
 from support.project_tree import make_tree, write
 
 OVERRIDES = {"transcribe": {"model": {"revision": "c" * 40}}}
@@ -120,7 +120,7 @@ def test_a_changed_file_is_named_by_its_input(tree: Path, changed_file: str, exp
         file.write("\n# changed\n")
     after = inputs(tree, {})
     assert content_hash.changed(before, after) == [expected]
-    assert content_hash.content_hash(before) != content_hash.content_hash(after)
+    assert content_hash.combined(before) != content_hash.combined(after)
 
 
 def test_a_changed_mode_is_a_change(tree: Path) -> None:
@@ -148,11 +148,11 @@ def test_inputs_survive_the_way_through_a_tag(tree: Path) -> None:
 
 
 def test_every_missing_component_is_named_in_one_message(tree: Path) -> None:
-    components.validate(tree, ["verify.flac", "verify.txt"])
+    source_tree.validate(tree, ["verify.flac", "verify.txt"])
     for name in ("service/api_server.py", "service/advanced_cache.py", "service/clips/verify.flac"):
         (tree / name).unlink()
     with pytest.raises(UsageError) as caught:
-        components.validate(tree, ["verify.flac", "verify.txt"])
+        source_tree.validate(tree, ["verify.flac", "verify.txt"])
     for name in ("service/api_server.py", "service/advanced_cache.py", "service/clips/verify.flac"):
         assert name in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -163,11 +163,11 @@ def test_a_tracked_file_that_is_gone_is_named_though_no_list_has_it(tree: Path) 
     git(tree, "add", ".")
     (tree / "salt/states/layout.sls").unlink()
     with pytest.raises(UsageError, match=r"missing: salt/states/layout\.sls"):
-        components.validate(tree, [])
+        source_tree.validate(tree, [])
 
 
 def test_empty_components_and_links_are_refused(tree: Path) -> None:
     (tree / "service/cpu.lock").write_text("")
     (tree / "salt/states/link.sls").symlink_to("layout.sls")
     with pytest.raises(UsageError, match=r"symbolic links.*link\.sls; empty: service/cpu\.lock"):
-        components.validate(tree, [])
+        source_tree.validate(tree, [])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from baker.aws import requests
+from baker.config import SPOT
 from baker.errors import UsageError
 from baker.inputs import user_data
 from support.project_tree import PROJECT, make_tree, write
@@ -72,6 +73,6 @@ def test_a_machine_is_closed_encrypted_tagged_and_ends_itself() -> None:
 
 
 def test_a_spot_machine_is_not_started_again_when_it_ends() -> None:
-    request = requests.run_request(SPEC, requests.Place("g4dn.xlarge", "s", "z", requests.SPOT), "token")
+    request = requests.run_request(SPEC, requests.Place("g4dn.xlarge", "s", "z", SPOT), "token")
     options = request["InstanceMarketOptions"]["SpotOptions"]
     assert options == {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}

@@ -28,7 +28,7 @@ class Group:
     tags: Mapping[str, str]
 
 
-class Fleets:
+class AutoScaling:
     """These calls in one region. Everything goes by one name, so that it is found instead of made again."""
 
     def __init__(self, clients: Clients) -> None:

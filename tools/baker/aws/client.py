@@ -20,7 +20,7 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 
-from baker.config import Config
+from baker.config import LauncherConfig
 from baker.errors import AwsError, UsageError
 
 if TYPE_CHECKING:
@@ -36,12 +36,14 @@ T = TypeVar("T")
 POLL_SECONDS = 2.0
 PRICE_LIST = "us-east-1"  # the region that AWS' price list is served from, whatever region it is asked about
 SETTLING_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # pauses until what was just made is known everywhere
-BORNE_LOOKS = 20  # failing looks in a row, each of which botocore has tried five times
+MAX_TRANSIENT = 20  # failing looks in a row, each of which botocore has tried five times
 LOGGED_OUT_CODES = frozenset({
     "AuthFailure", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidClientTokenId",
     "RequestExpired", "SignatureDoesNotMatch", "UnrecognizedClientException",
 })  # fmt: skip
-PASSING_CODES = frozenset({"RequestLimitExceeded", "Throttling", "ThrottlingException", "SlowDown", "TooManyRequests"})
+TRANSIENT_CODES = frozenset(
+    {"RequestLimitExceeded", "Throttling", "ThrottlingException", "SlowDown", "TooManyRequests"}
+)
 GONE_CODES = frozenset(
     {"404", "NoSuchKey", "ParameterNotFound", "TargetGroupNotFound", "InvalidAMIID.Unavailable"}
 )  # beside those that say NotFound after a dot
@@ -64,7 +66,7 @@ class Clients:
     sleep: Callable[[float], None] = time.sleep
 
 
-def connect(config: Config, session: boto3.Session, *, sleep: Callable[[float], None] = time.sleep) -> Clients:
+def connect(config: LauncherConfig, session: boto3.Session, *, sleep: Callable[[float], None] = time.sleep) -> Clients:
     """Clients for the configured endpoints; makes no request."""
     endpoint = config.aws.endpoint_url or None
     region = config.aws.region
@@ -82,7 +84,7 @@ def connect(config: Config, session: boto3.Session, *, sleep: Callable[[float], 
         )
 
 
-def open_session(config: Config) -> boto3.Session:
+def open_session(config: LauncherConfig) -> boto3.Session:
     """The session that the configuration names; raises UsageError for a profile that does not exist."""
     keys: dict[str, Any] = {}
     if config.credentials:
@@ -101,21 +103,21 @@ def s3_style(endpoint_url: str | None) -> ClientConfig:
     return RETRIES.merge(ClientConfig(signature_version="s3v4", s3={"addressing_style": "virtual"}))
 
 
-class Patience:
+class TransientErrors:
     """Bears with looks that fail for a reason that will pass: what is waited for goes on meanwhile."""
 
     def __init__(self) -> None:
-        self._borne = 0
+        self._seen = 0
 
-    def bear(self, error: AwsError) -> None:
+    def tolerate(self, error: AwsError) -> None:
         """Return if another look is worth it; otherwise raise `error`."""
-        self._borne += 1
-        if not error.passing or self._borne > BORNE_LOOKS:
+        self._seen += 1
+        if not error.transient or self._seen > MAX_TRANSIENT:
             raise error
 
-    def calm(self) -> None:
+    def reset(self) -> None:
         """A look succeeded."""
-        self._borne = 0
+        self._seen = 0
 
 
 def eventually(clients: Clients, call: Callable[[], T]) -> T:
@@ -151,7 +153,7 @@ def tag_filters(tags: Mapping[str, str]) -> "list[FilterTypeDef]":
 
 
 @contextmanager
-def only_looking() -> Iterator[None]:
+def read_only() -> Iterator[None]:
     """Inside, AWS is only asked: what it refuses is wrong usage or configuration, since nothing was changed."""
     try:
         yield
@@ -170,19 +172,21 @@ def aws_errors(doing: str) -> Iterator[None]:
         if code in LOGGED_OUT_CODES:
             message = f"{message or 'these keys are not valid'}; log in again, or mend the keys"
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        passing = status >= 500 or code in PASSING_CODES
-        raise AwsError(f"AWS refused {doing}: {message or 'no reason given'} ({code})", code, passing=passing) from None
+        transient = status >= 500 or code in TRANSIENT_CODES
+        raise AwsError(
+            f"AWS refused {doing}: {message or 'no reason given'} ({code})", code, transient=transient
+        ) from None
     except NoCredentialsError:
         raise AwsError(f"AWS {doing}: no credentials; set AWS_PROFILE or [aws] profile, or log in") from None
     except EndpointConnectionError as error:
         where = error.kwargs.get("endpoint_url", "the endpoint")
         raise AwsError(
-            f"AWS {doing}: cannot reach {where}; check [aws] region, and the network", passing=True
+            f"AWS {doing}: cannot reach {where}; check [aws] region, and the network", transient=True
         ) from None
     except ProfileNotFound as error:
         raise UsageError(f"[aws] profile {error.kwargs.get('profile')!r} is not in your AWS configuration") from None
     except (SSOError, SSOTokenLoadError, TokenRetrievalError) as error:
         raise AwsError(f"AWS {doing}: {' '.join(str(error).split())}; log in again") from None
     except BotoCoreError as error:
-        passing = isinstance(error, HTTPClientError)
-        raise AwsError(f"AWS {doing}: {' '.join(str(error).split())}", passing=passing) from None
+        transient = isinstance(error, HTTPClientError)
+        raise AwsError(f"AWS {doing}: {' '.join(str(error).split())}", transient=transient) from None

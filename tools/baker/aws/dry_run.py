@@ -6,9 +6,9 @@ from typing import Any
 
 from baker.aws import requests
 from baker.aws.client import Clients, aws_errors
-from baker.aws.images import Image
+from baker.aws.images import Ami
 from baker.aws.requests import Place
-from baker.config import Config
+from baker.config import LauncherConfig
 from baker.errors import AwsError, UsageError
 
 ALLOWED, DENIED, UNKNOWN = "allowed", "denied", "cannot be told"
@@ -22,44 +22,44 @@ class Subject:
     """What a bake would work with, as far as it exists: made-up ids stand for the rest."""
 
     place: Place
-    source: Image
+    source: Ami
     group: str  # empty: the shared security group is still to be made
     vpc: str
-    image: Image | None  # an earlier image of a bake
+    image: Ami | None  # an earlier image of a bake
 
 
 @dataclass(frozen=True)
-class Verdict:
+class DryRunResult:
     """What the dry run of one operation said."""
 
     operation: str
     answer: str
 
 
-class Permissions:
+class DryRuns:
     """The dry runs of one account in one region."""
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
 
-    def ask(self, config: Config, subject: Subject) -> list[Verdict]:
+    def ask(self, config: LauncherConfig, subject: Subject) -> list[DryRunResult]:
         """One verdict for each call that changes something and has a dry run; nothing is changed by any of them."""
         return [self._ask(*question) for question in _questions(config, subject)]
 
-    def _ask(self, operation: str, request: Mapping[str, Any], real: bool) -> Verdict:
+    def _ask(self, operation: str, request: Mapping[str, Any], real: bool) -> DryRunResult:
         method: Callable[..., object] = getattr(self._clients.ec2, _snake(operation))
         try:
             with aws_errors(f"the dry run of {operation}"):
                 method(**request, DryRun=True)
         except AwsError as error:
             if error.code == "DryRunOperation":
-                return Verdict(operation, ALLOWED)
+                return DryRunResult(operation, ALLOWED)
             # A policy that asks for our tags, as ours does, may well deny what concerns a thing that does not exist.
-            return Verdict(operation, DENIED if error.code == "UnauthorizedOperation" and real else UNKNOWN)
-        return Verdict(operation, ALLOWED)
+            return DryRunResult(operation, DENIED if error.code == "UnauthorizedOperation" and real else UNKNOWN)
+        return DryRunResult(operation, ALLOWED)
 
 
-def require(verdicts: list[Verdict]) -> None:
+def require(verdicts: list[DryRunResult]) -> None:
     """Raise UsageError that names every operation that is denied."""
     denied = [verdict.operation for verdict in verdicts if verdict.answer == DENIED]
     if denied:
@@ -69,7 +69,7 @@ def require(verdicts: list[Verdict]) -> None:
         )
 
 
-def _questions(config: Config, subject: Subject) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
+def _questions(config: LauncherConfig, subject: Subject) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
     """Operation, request, and whether all that it names exists."""
     tags = {**config.tags, requests.TAG_BAKE: "dry-run"}
     source = subject.source

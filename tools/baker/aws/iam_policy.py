@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 
 from baker.aws import requests
-from baker.config import Config
+from baker.config import LauncherConfig
 
 ANY = ("*",)  # what has no resource of its own: every Describe of EC2
 IMAGES, SNAPSHOTS = "{ec2_any}image/*", "{ec2_any}snapshot/*"  # a public image belongs to no account
@@ -46,7 +46,7 @@ class Grant:
 
 
 @dataclass(frozen=True)
-class Call:
+class ApiCall:
     """One operation of one service, as botocore names them, and the permissions that it takes."""
 
     service: str
@@ -60,9 +60,9 @@ def grant(action: str, *resources: str, when: Condition = FREE) -> Grant:
     return Grant(action, resources or ANY, condition)
 
 
-def describes(*operations: str) -> tuple[Call, ...]:
+def describes(*operations: str) -> tuple[ApiCall, ...]:
     """Calls of EC2 that only look; IAM cannot confine them to a resource."""
-    return tuple(Call("ec2", operation, (grant(f"ec2:{operation}"),)) for operation in operations)
+    return tuple(ApiCall("ec2", operation, (grant(f"ec2:{operation}"),)) for operation in operations)
 
 
 def tags_at(creation: str, *resources: str) -> Grant:
@@ -79,14 +79,14 @@ ENCRYPTS = (
     grant("kms:CreateGrant", KEY, when=FOR_EC2),
 )
 
-CALLS: tuple[Call, ...] = (
+CALLS: tuple[ApiCall, ...] = (
     *describes(
         "DescribeImages", "DescribeInstances", "DescribeInstanceStatus", "DescribeInstanceTypeOfferings",
         "DescribeSecurityGroups", "DescribeSnapshots", "DescribeSubnets",
         "DescribeVolumes", "DescribeVpcs",
     ),
-    Call("ec2", "GetConsoleOutput", (grant("ec2:GetConsoleOutput", INSTANCES, when=OURS),)),
-    Call("ec2", "RunInstances", (
+    ApiCall("ec2", "GetConsoleOutput", (grant("ec2:GetConsoleOutput", INSTANCES, when=OURS),)),
+    ApiCall("ec2", "RunInstances", (
         grant("ec2:RunInstances", INSTANCES, when={
             **BECOMES_OURS, "StringEquals": {"ec2:MetadataHttpTokens": "required"},
         }),
@@ -98,56 +98,57 @@ CALLS: tuple[Call, ...] = (
         grant("ec2:RunInstances", TEMPLATES), grant("ssm:GetParameters", PUBLISHED),  # which names a template's image
         tags_at("RunInstances", INSTANCES, VOLUMES), *ENCRYPTS,
     )),
-    Call("ec2", "StopInstances", (grant("ec2:StopInstances", INSTANCES, when=OURS),)),
-    Call("ec2", "TerminateInstances", (
+    ApiCall("ec2", "StopInstances", (grant("ec2:StopInstances", INSTANCES, when=OURS),)),
+    ApiCall("ec2", "TerminateInstances", (
         grant("ec2:TerminateInstances", INSTANCES, when=OURS), grant("ec2:TerminateInstances", INSTANCES, when=SERVES),
     )),
-    Call("ec2", "CreateImage", (
+    ApiCall("ec2", "CreateImage", (
         grant("ec2:CreateImage", INSTANCES, when=OURS),
         grant("ec2:CreateImage", IMAGES, SNAPSHOTS, when=BECOMES_OURS),
         tags_at("CreateImage", IMAGES, SNAPSHOTS),
     )),
-    Call("ec2", "CreateTags", (grant("ec2:CreateTags", IMAGES, when=OURS),)),
-    Call("ec2", "DeregisterImage", (grant("ec2:DeregisterImage", IMAGES, when=OURS),)),
-    Call("ec2", "DeleteSnapshot", (grant("ec2:DeleteSnapshot", SNAPSHOTS, when=OURS),)),
-    Call("ec2", "CreateSecurityGroup", (
+    ApiCall("ec2", "CreateTags", (grant("ec2:CreateTags", IMAGES, when=OURS),)),
+    ApiCall("ec2", "DeregisterImage", (grant("ec2:DeregisterImage", IMAGES, when=OURS),)),
+    ApiCall("ec2", "DeleteSnapshot", (grant("ec2:DeleteSnapshot", SNAPSHOTS, when=OURS),)),
+    ApiCall("ec2", "CreateSecurityGroup", (
         grant("ec2:CreateSecurityGroup", GROUPS, NETWORK[2]), tags_at("CreateSecurityGroup", GROUPS),
     )),
     *describes("DescribeImageAttribute"),
-    Call("ec2", "CopyImage", (
+    ApiCall("ec2", "CopyImage", (
         grant("ec2:CopyImage", IMAGES, SNAPSHOTS), tags_at("CopyImage", IMAGES, SNAPSHOTS), *ENCRYPTS,
     )),
-    Call("ec2", "ModifyImageAttribute", (grant("ec2:ModifyImageAttribute", IMAGES, when=OURS),)),
-    Call("ec2", "EnableImageDeprecation", (grant("ec2:EnableImageDeprecation", IMAGES, when=OURS),)),
-    Call("ec2", "DeleteVolume", (grant("ec2:DeleteVolume", VOLUMES, when=OURS),)),
+    ApiCall("ec2", "ModifyImageAttribute", (grant("ec2:ModifyImageAttribute", IMAGES, when=OURS),)),
+    ApiCall("ec2", "EnableImageDeprecation", (grant("ec2:EnableImageDeprecation", IMAGES, when=OURS),)),
+    ApiCall("ec2", "DeleteVolume", (grant("ec2:DeleteVolume", VOLUMES, when=OURS),)),
     *describes("DescribeLaunchTemplateVersions"),
-    Call("ec2", "CreateLaunchTemplate", (
+    ApiCall("ec2", "CreateLaunchTemplate", (
         grant("ec2:CreateLaunchTemplate", TEMPLATES), tags_at("CreateLaunchTemplate", TEMPLATES),
     )),
     *(
-        Call("ec2", operation, (grant(f"ec2:{operation}", TEMPLATES, when=SERVES),))
+        ApiCall("ec2", operation, (grant(f"ec2:{operation}", TEMPLATES, when=SERVES),))
         for operation in ("CreateLaunchTemplateVersion", "ModifyLaunchTemplate", "DeleteLaunchTemplate")
     ),
-    Call("elbv2", "DescribeTargetGroups", (grant("elasticloadbalancing:DescribeTargetGroups"),)),
-    Call("elbv2", "CreateTargetGroup", (
+    ApiCall("elbv2", "DescribeTargetGroups", (grant("elasticloadbalancing:DescribeTargetGroups"),)),
+    ApiCall("elbv2", "CreateTargetGroup", (
         grant("elasticloadbalancing:CreateTargetGroup", TARGETS), grant("elasticloadbalancing:AddTags", TARGETS),
     )),
-    Call("elbv2", "DeleteTargetGroup", (grant("elasticloadbalancing:DeleteTargetGroup", TARGETS),)),
-    Call("autoscaling", "DescribeAutoScalingGroups", (grant("autoscaling:DescribeAutoScalingGroups"),)),
+    ApiCall("elbv2", "DeleteTargetGroup", (grant("elasticloadbalancing:DeleteTargetGroup", TARGETS),)),
+    ApiCall("autoscaling", "DescribeAutoScalingGroups", (grant("autoscaling:DescribeAutoScalingGroups"),)),
     *(
-        Call("autoscaling", operation, (grant(f"autoscaling:{operation}", SCALING),))
+        ApiCall("autoscaling", operation, (grant(f"autoscaling:{operation}", SCALING),))
         for operation in ("CreateAutoScalingGroup", "UpdateAutoScalingGroup", "DeleteAutoScalingGroup")
     ),
-    Call("pricing", "GetProducts", (grant("pricing:GetProducts"),)),
-    Call("s3", "HeadBucket", (grant("s3:ListBucket", BUCKET),)),
-    Call("s3", "ListObjectsV2", (grant("s3:ListBucket", BUCKET),)),
-    Call("s3", "GetObject", (grant("s3:GetObject", OBJECTS), grant("s3:ListBucket", BUCKET))),  # else missing is denied
-    Call("s3", "PutObject", (grant("s3:PutObject", OBJECTS),)),
-    Call("ssm", "GetParameter", (
+    ApiCall("pricing", "GetProducts", (grant("pricing:GetProducts"),)),
+    ApiCall("s3", "HeadBucket", (grant("s3:ListBucket", BUCKET),)),
+    ApiCall("s3", "ListObjectsV2", (grant("s3:ListBucket", BUCKET),)),
+    # Without ListBucket, S3 answers that a missing object is denied.
+    ApiCall("s3", "GetObject", (grant("s3:GetObject", OBJECTS), grant("s3:ListBucket", BUCKET))),
+    ApiCall("s3", "PutObject", (grant("s3:PutObject", OBJECTS),)),
+    ApiCall("ssm", "GetParameter", (
         grant("ssm:GetParameter", "{source_parameter}"), grant("ssm:GetParameter", PUBLISHED),
     )),
-    Call("ssm", "GetParameterHistory", (grant("ssm:GetParameterHistory", PUBLISHED),)),
-    Call("ssm", "PutParameter", (grant("ssm:PutParameter", PUBLISHED),)),
+    ApiCall("ssm", "GetParameterHistory", (grant("ssm:GetParameterHistory", PUBLISHED),)),
+    ApiCall("ssm", "PutParameter", (grant("ssm:PutParameter", PUBLISHED),)),
 )  # fmt: skip
 
 
@@ -156,7 +157,7 @@ def declared(service: str, operation: str) -> bool:
     return any((call.service, call.operation) == (service, operation) for call in CALLS)
 
 
-def document(config: Config, calls: Iterable[Call] = CALLS) -> dict[str, Any]:
+def document(config: LauncherConfig, calls: Iterable[ApiCall] = CALLS) -> dict[str, Any]:
     """The least-privilege policy for `config`, as IAM takes it: one statement for each confinement."""
     actions: dict[tuple[Any, ...], set[str]] = {}
     for call in calls:
@@ -172,7 +173,7 @@ def document(config: Config, calls: Iterable[Call] = CALLS) -> dict[str, Any]:
     }
 
 
-def _concerns(config: Config, resources: tuple[str, ...]) -> bool:
+def _concerns(config: LauncherConfig, resources: tuple[str, ...]) -> bool:
     """Whether the configuration has what these resources are."""
     there = {"{source_parameter}": config.source.ssm_parameter, KEY: config.image.kms_key}
     return all(configured for resource, configured in there.items() if resource in resources)
@@ -192,7 +193,7 @@ def _statement(
     return statement
 
 
-def _values(config: Config) -> dict[str, str]:
+def _values(config: LauncherConfig) -> dict[str, str]:
     """What the templates of resources are filled with. `*` as account is the account that has the policy."""
     region = config.aws.region
     anywhere = "*" if config.publish.regions else region  # where images are copied to

@@ -1,4 +1,4 @@
-"""Machine images: found, made, waited for, removed. Nothing here decides; it asks, and answers in plain values."""
+"""Ec2Instance images: found, made, waited for, removed. Nothing here decides; it asks, and answers in plain values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from baker.aws import requests
 from baker.aws.client import (
     POLL_SECONDS,
     Clients,
-    Patience,
+    TransientErrors,
     aws_errors,
     eventually,
     gone_is_fine,
     is_missing,
     tag_filters,
 )
-from baker.config import Source
+from baker.config import SourceSection
 from baker.errors import AwsError, BakeError, UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ KNOWN_TIMEOUT = 120.0  # seconds from an image's id to its description
 
 
 @dataclass(frozen=True)
-class Image:
+class Ami:
     """An image as AWS describes it."""
 
     id: str
@@ -59,7 +59,7 @@ class Image:
         return deadline is None or now > deadline
 
 
-def newest_first(image: Image) -> tuple[str, str]:
+def newest_first(image: Ami) -> tuple[str, str]:
     """Key to sort by, reversed. EC2 tells whole seconds; the names of bakes sort by time as well."""
     return image.created, image.name
 
@@ -70,7 +70,7 @@ class Images:
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
 
-    def source(self, source: Source) -> Image:
+    def source(self, source: SourceSection) -> Ami:
         """The image to start from; raises UsageError when there is none."""
         if source.owner:
             return self._newest(source.owner, source.name)
@@ -83,7 +83,7 @@ class Images:
             raise UsageError(f"[source] there is no image {image_id} in this region")
         return image
 
-    def get(self, image_id: str) -> Image | None:
+    def get(self, image_id: str) -> Ami | None:
         """The image, or None when there is none (yet)."""
         try:
             with aws_errors("DescribeImages"):
@@ -94,22 +94,22 @@ class Images:
             raise
         return _image(found[0]) if found else None
 
-    def tagged(self, tags: Mapping[str, str]) -> list[Image]:
+    def tagged(self, tags: Mapping[str, str]) -> list[Ami]:
         """This account's images with all these tags, newest first."""
         return self._own(tag_filters(tags))
 
-    def ours(self) -> list[Image]:
+    def ours(self) -> list[Ami]:
         """This account's images that bakes made, newest first."""
         return self._own([{"Name": "tag-key", "Values": [requests.TAG_BAKE]}])
 
-    def _own(self, filters: "list[FilterTypeDef]") -> list[Image]:
+    def _own(self, filters: "list[FilterTypeDef]") -> list[Ami]:
         with aws_errors("DescribeImages"):
             pages = self._clients.ec2.get_paginator("describe_images")
             found = pages.paginate(Owners=["self"], Filters=filters)
             images = [_image(image) for page in found for image in page["Images"]]
         return sorted(images, key=newest_first, reverse=True)
 
-    def named(self, prefix: str) -> list[Image]:
+    def named(self, prefix: str) -> list[Ami]:
         """This account's images of a bake whose names begin with `prefix` and a hyphen, newest first."""
         filters: list[FilterTypeDef] = [{"Name": "name", "Values": [f"{prefix}-*"]}]
         with aws_errors("DescribeImages"):
@@ -144,7 +144,7 @@ class Images:
             raise AwsError(f"AWS has an image of {bake} and does not show it", "InvalidAMIID.NotFound")
         return started[0].id
 
-    def wait_until_known(self, image_id: str) -> Image:
+    def wait_until_known(self, image_id: str) -> Ami:
         """The image once EC2 describes it, which is a moment after it has named it."""
         for _ in range(int(KNOWN_TIMEOUT / POLL_SECONDS)):
             image = self.get(image_id)
@@ -153,14 +153,14 @@ class Images:
             self._clients.sleep(POLL_SECONDS)
         raise BakeError(f"EC2 named the image {image_id} but does not describe it after {KNOWN_TIMEOUT:.0f} s")
 
-    def wait_until_available(self, image_id: str) -> Image:
+    def wait_until_available(self, image_id: str) -> Ami:
         """The image once it can be used; raises BakeError when it fails or takes too long."""
-        patience = Patience()
+        errors = TransientErrors()
         for _ in range(int(IMAGE_TIMEOUT / POLL_SECONDS)):
             try:
                 image = self.get(image_id)
             except AwsError as error:
-                patience.bear(error)
+                errors.tolerate(error)
                 image = None
             if image and image.state == "available":
                 return image
@@ -169,7 +169,7 @@ class Images:
             self._clients.sleep(POLL_SECONDS)
         raise BakeError(f"the image {image_id} was not available after {IMAGE_TIMEOUT / 60:.0f} minutes")
 
-    def remove(self, image: Image) -> None:
+    def remove(self, image: Ami) -> None:
         """Deregister an image and delete its snapshots."""
         ec2 = self._clients.ec2
         gone_is_fine("DeregisterImage", lambda: ec2.deregister_image(ImageId=image.id))
@@ -185,7 +185,7 @@ class Images:
 
         eventually(self._clients, tag)
 
-    def _newest(self, owner: str, name: str) -> Image:
+    def _newest(self, owner: str, name: str) -> Ami:
         filters: list[FilterTypeDef] = [
             {"Name": "name", "Values": [name]},
             {"Name": "state", "Values": ["available"]},
@@ -197,9 +197,9 @@ class Images:
         return _image(max(found, key=lambda image: image.get("CreationDate", "")))
 
 
-def _image(described: "ImageTypeDef") -> Image:
+def _image(described: "ImageTypeDef") -> Ami:
     disks = [mapping["Ebs"] for mapping in described.get("BlockDeviceMappings", []) if "Ebs" in mapping]
-    return Image(
+    return Ami(
         id=described["ImageId"],
         name=described.get("Name", ""),
         state=described.get("State", "pending"),

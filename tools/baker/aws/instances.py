@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from baker.aws import requests
-from baker.aws.client import POLL_SECONDS, Clients, Patience, aws_errors, eventually, is_missing, tag_filters
+from baker.aws.client import POLL_SECONDS, Clients, TransientErrors, aws_errors, eventually, is_missing, tag_filters
 from baker.errors import AwsError, BakeError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ LIVING = ["pending", "running", "stopping", "stopped"]
 
 
 @dataclass(frozen=True)
-class Machine:
+class Ec2Instance:
     """An instance of a bake as EC2 describes it; `deadline` is its tag, None when that cannot be read."""
 
     id: str
@@ -41,14 +41,14 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Look:
+class InstanceStatus:
     """What is seen of an instance from outside."""
 
     state: str
     impaired: bool = False
 
 
-class Machines:
+class Instances:
     """The instances of one account in one region."""
 
     def __init__(self, clients: Clients) -> None:
@@ -74,7 +74,7 @@ class Machines:
             raise
         return found[0]["Instances"][0]["State"]["Name"] if found else "pending"
 
-    def look(self, instance_id: str) -> Look:
+    def status(self, instance_id: str) -> InstanceStatus:
         """What the instance does, and whether AWS' own checks of it fail; `pending` while AWS does not know it yet."""
         try:
             with aws_errors("DescribeInstanceStatus"):
@@ -83,12 +83,12 @@ class Machines:
                 ]
         except AwsError as error:
             if is_missing(error):
-                return Look("pending")
+                return InstanceStatus("pending")
             raise
         if not found:
-            return Look("pending")
+            return InstanceStatus("pending")
         checks = [found[0].get("SystemStatus", {}).get("Status"), found[0].get("InstanceStatus", {}).get("Status")]
-        return Look(found[0]["InstanceState"]["Name"], impaired="impaired" in checks)
+        return InstanceStatus(found[0]["InstanceState"]["Name"], impaired="impaired" in checks)
 
     def why_ended(self, instance_id: str) -> str:
         """AWS' code for why an instance ended, such as Server.SpotInstanceTermination; empty when it does not say."""
@@ -99,7 +99,7 @@ class Machines:
             return ""
         return found[0]["Instances"][0].get("StateReason", {}).get("Code", "") if found else ""
 
-    def ours(self, bake: str = "", role: str = "") -> list[Machine]:
+    def ours(self, bake: str = "", role: str = "") -> list[Ec2Instance]:
         """The machines of every bake, or of one, that still exist."""
         named = {requests.TAG_BAKE: bake, requests.TAG_ROLE: role}
         filters: list[FilterTypeDef] = [
@@ -159,12 +159,12 @@ class Machines:
 
     def wait(self, instance_id: str, wanted: str) -> None:
         """Return once the instance is in the state `wanted`; raises BakeError if that cannot come any more."""
-        patience = Patience()
+        errors = TransientErrors()
         for _ in range(int(INSTANCE_TIMEOUT / POLL_SECONDS)):
             try:
                 state = self.state(instance_id)
             except AwsError as error:
-                patience.bear(error)
+                errors.tolerate(error)
                 state = ""
             if state == wanted:
                 return
@@ -189,9 +189,9 @@ class Machines:
         return found[0]["Instances"][0].get("PrivateIpAddress", "") if found else ""
 
 
-def _machine(described: "InstanceTypeDef") -> Machine:
+def _machine(described: "InstanceTypeDef") -> Ec2Instance:
     tags = {tag.get("Key", ""): tag.get("Value", "") for tag in described.get("Tags", [])}
-    return Machine(
+    return Ec2Instance(
         id=described["InstanceId"],
         state=described["State"]["Name"],
         bake=tags.get(requests.TAG_BAKE, ""),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from baker.aws import requests
 from baker.aws.client import Clients, aws_errors, eventually
-from baker.config import Instance
+from baker.config import InstanceSection
 from baker.errors import AwsError, UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class Networks:
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
 
-    def security_group(self, instance: Instance, tags: Mapping[str, str]) -> str:
+    def security_group(self, instance: InstanceSection, tags: Mapping[str, str]) -> str:
         """The group that lets nobody in: the configured one, or one that is made once in each VPC.
 
         Raises UsageError when that group has a rule that lets somebody in.
@@ -28,7 +28,7 @@ class Networks:
         group, vpc = self.present_group(instance)
         return group or self._create_group(vpc, tags)
 
-    def present_group(self, instance: Instance) -> tuple[str, str]:
+    def present_group(self, instance: InstanceSection) -> tuple[str, str]:
         """The group if it exists, empty if it is still to be made, and the VPC where the configuration names none."""
         if instance.security_group:
             group = self._describe_group({"group-id": instance.security_group})
@@ -64,7 +64,7 @@ class Networks:
             raise AwsError(f"AWS has a security group {GROUP_NAME} and does not show it", "InvalidGroup.NotFound")
         return group
 
-    def subnets(self, instance: Instance) -> tuple[str, list[str]]:
+    def subnets(self, instance: InstanceSection) -> tuple[str, list[str]]:
         """The VPC, and the configured subnets or all of it."""
         vpc = self.vpc(instance)
         if instance.subnets:
@@ -73,7 +73,7 @@ class Networks:
             found = self._clients.ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
         return vpc, sorted(subnet["SubnetId"] for subnet in found)
 
-    def vpc(self, instance: Instance) -> str:
+    def vpc(self, instance: InstanceSection) -> str:
         """The VPC of the configured subnets, or the default one."""
         if instance.subnets:
             with aws_errors("DescribeSubnets"):

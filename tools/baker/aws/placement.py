@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from baker.aws.client import Clients, aws_errors
 from baker.aws.requests import Place
-from baker.config import Instance
+from baker.config import InstanceSection
 from baker.errors import AwsError, UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Zones:
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
 
-    def places(self, instance: Instance) -> tuple[Place, ...]:
+    def places(self, instance: InstanceSection) -> tuple[Place, ...]:
         """Every place, the most wished first: by type, then market, then subnet. Raises UsageError if there is none."""
         subnets = self._subnets(instance)
         offered = self._offered(instance.types)
@@ -84,7 +84,7 @@ class Zones:
             f"[instance] types {', '.join(instance.types)} are offered in {where}; your subnets are in {have}"
         )
 
-    def _subnets(self, instance: Instance) -> "list[SubnetTypeDef]":
+    def _subnets(self, instance: InstanceSection) -> "list[SubnetTypeDef]":
         """The configured subnets in their order, or those of the default VPC."""
         if instance.subnets:
             with aws_errors("DescribeSubnets"):

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from baker.aws.client import Clients, aws_errors
-from baker.config import Config
+from baker.config import LauncherConfig
 from baker.errors import AwsError
 
 MACHINES = 2  # of a bake: one that bakes, one that verifies; never both at once
@@ -18,7 +18,7 @@ class Prices:
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
 
-    def hourly(self, config: Config) -> dict[str, float | None]:
+    def hourly(self, config: LauncherConfig) -> dict[str, float | None]:
         """US dollars an hour by instance type; None where neither configuration nor AWS can tell."""
         return {
             kind: config.prices[kind] if kind in config.prices else self._listed(config.aws.region, kind)
@@ -47,7 +47,7 @@ def on_demand(product: Mapping[str, Any]) -> Iterable[float]:
                 yield float(dimension["pricePerUnit"]["USD"])
 
 
-def bound(config: Config, hourly: Mapping[str, float | None], attempts: int) -> str:
+def bound(config: LauncherConfig, hourly: Mapping[str, float | None], attempts: int) -> str:
     """The most that the machines of a bake can cost, for a person; their disks come to some cents beside it."""
     known = [price for price in hourly.values() if price is not None]
     if len(known) < len(hourly):

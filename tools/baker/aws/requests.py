@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from baker.config import ON_DEMAND, SPOT
+
 if TYPE_CHECKING:
     from mypy_boto3_ec2.literals import ResourceTypeType
     from mypy_boto3_ec2.type_defs import TagSpecificationTypeDef, TagTypeDef
@@ -22,9 +24,6 @@ TAG_VERIFIED = "transcribe:verified"
 TAG_PUBLISHED = "transcribe:published"  # when an image was last made the one that is launched, ISO 8601
 TAG_LAUNCH = "transcribe:launch"  # on what serves: the name of the launch template that it was started by
 TAG_COPY = "transcribe:copy-of"  # on the copy of an image in another region: the id of the image
-
-ON_DEMAND, SPOT = "on-demand", "spot"
-MARKETS = (ON_DEMAND, SPOT)
 
 Request = dict[str, Any]  # boto3's own shape
 

@@ -8,12 +8,12 @@ from baker.aws.client import Clients, aws_errors, is_missing
 from baker.errors import AwsError, UsageError
 
 PRESIGN_LIMIT = 7 * 24 * 3600  # seconds: what signature version 4 allows
-UNMET = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"})  # conditions of a writing
+UNMET = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"})  # the condition of a write
 
 
 @dataclass(frozen=True)
-class Stored:
-    """An object, the tag of this very content, and its age in seconds by S3's own clock."""
+class StoredObject:
+    """An object's content, its ETag, and its age in seconds by S3's own clock."""
 
     data: bytes
     etag: str
@@ -45,10 +45,11 @@ class Bucket:
             self._clients.s3.put_object(Bucket=self.name, Key=key, Body=data)
 
     def put_if(self, key: str, data: bytes, etag: str) -> str:
-        """Store an object if what is there has this tag, or if nothing is there when it is empty.
+        """Replace the object that has this ETag; if `etag` is empty, create the object unless there is one.
 
-        Returns the tag of what is stored; nothing if somebody else has written meanwhile. No two writers may write the
-        same bytes: that these are there already means that the answer to writing them was lost, and it was repeated.
+        Returns the new ETag, or "" if somebody else has written meanwhile. Every write must have unique content: if
+        the condition fails but the object holds exactly our bytes, an earlier try succeeded and only its response was
+        lost.
         """
         condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
         try:
@@ -57,16 +58,16 @@ class Bucket:
         except AwsError as error:
             if error.code not in UNMET:
                 raise
-        found = self.look(key)
+        found = self.read(key)
         return found.etag if found and found.data == data else ""
 
     def get(self, key: str) -> bytes | None:
         """The object's bytes, or None when there is none (yet)."""
-        found = self.look(key)
+        found = self.read(key)
         return found.data if found else None
 
-    def look(self, key: str) -> Stored | None:
-        """The object and what S3 says of it, or None when there is none (yet)."""
+    def read(self, key: str) -> StoredObject | None:
+        """The object, or None when there is none (yet)."""
         try:
             with aws_errors(f"GetObject {key}"):
                 answer = self._clients.s3.get_object(Bucket=self.name, Key=key)
@@ -75,9 +76,9 @@ class Bucket:
             if is_missing(error):
                 return None
             raise
-        told = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-        now = parsedate_to_datetime(told) if told else datetime.now(UTC)
-        return Stored(data, answer["ETag"], max((now - answer["LastModified"]).total_seconds(), 0.0))
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        now = parsedate_to_datetime(date) if date else datetime.now(UTC)
+        return StoredObject(data, answer["ETag"], max((now - answer["LastModified"]).total_seconds(), 0.0))
 
     def keys(self, prefix: str) -> list[str]:
         """The keys that begin with `prefix`, sorted."""

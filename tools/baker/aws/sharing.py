@@ -26,7 +26,7 @@ class CopyOrder:
     client_token: str
 
 
-class Distribution:
+class Sharing:
     """These calls in one region."""
 
     def __init__(self, clients: Clients) -> None:

@@ -11,7 +11,7 @@ SETTLE_SECONDS = 60.0  # SSM looks at the image first, and takes its time
 
 
 @dataclass(frozen=True)
-class Entry:
+class ParameterVersion:
     """One version of the parameter."""
 
     version: int
@@ -19,7 +19,7 @@ class Entry:
     why: str
 
 
-class Pointer:
+class PublishedParameter:
     """The parameter `name` of one region. Its history is the only memory of what was published before."""
 
     def __init__(self, clients: Clients, name: str) -> None:
@@ -36,7 +36,7 @@ class Pointer:
                 return ""
             raise
 
-    def history(self) -> list[Entry]:
+    def history(self) -> list[ParameterVersion]:
         """Its versions, oldest first; SSM keeps the last hundred."""
         try:
             with aws_errors(f"GetParameterHistory {self.name}"):
@@ -46,10 +46,10 @@ class Pointer:
             if is_missing(error):
                 return []
             raise
-        entries = [Entry(v.get("Version", 0), v.get("Value", ""), v.get("Description", "")) for v in told]
+        entries = [ParameterVersion(v.get("Version", 0), v.get("Value", ""), v.get("Description", "")) for v in told]
         return sorted(entries, key=lambda entry: entry.version)
 
-    def point(self, image_id: str, why: str) -> None:
+    def set(self, image_id: str, why: str) -> None:
         """Make it name `image_id`, and return once it does; nothing is written if it does already.
 
         The data type makes SSM refuse what is no image, but only after it has answered: so what counts is what it
@@ -68,7 +68,7 @@ class Pointer:
         raise BakeError(f"SSM took {image_id} for {self.name} but does not name it after {SETTLE_SECONDS:.0f} s")
 
 
-def published(history: Iterable[Entry]) -> list[str]:
+def published(history: Iterable[ParameterVersion]) -> list[str]:
     """The images in the order of their publication, the present one last, without those that were rolled back.
 
     A publication adds an image; a rollback takes away all that came after the image it went back to. So two

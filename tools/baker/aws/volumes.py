@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Volume:
     """A volume or a snapshot of a bake."""
 
     id: str
@@ -25,20 +25,20 @@ class Piece:
         return self.deadline is None or now > self.deadline
 
 
-class Storage:
+class Volumes:
     """The volumes and snapshots of one account in one region."""
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
 
-    def volumes(self) -> list[Piece]:
+    def volumes(self) -> list[Volume]:
         """Volumes of bakes that no instance has; a machine's own end with it."""
         filters: list[FilterTypeDef] = [*_of_bakes(), {"Name": "status", "Values": ["available"]}]
         with aws_errors("DescribeVolumes"):
             pages = self._clients.ec2.get_paginator("describe_volumes").paginate(Filters=filters)
             return [_piece(found["VolumeId"], found["Size"], found) for page in pages for found in page["Volumes"]]
 
-    def snapshots(self) -> list[Piece]:
+    def snapshots(self) -> list[Volume]:
         """Snapshots of bakes, those of images among them."""
         with aws_errors("DescribeSnapshots"):
             pages = self._clients.ec2.get_paginator("describe_snapshots").paginate(
@@ -63,7 +63,7 @@ def _of_bakes() -> "list[FilterTypeDef]":
     return [{"Name": "tag-key", "Values": [requests.TAG_BAKE]}]
 
 
-def _piece(name: str, gb: int, described: Any) -> Piece:
+def _piece(name: str, gb: int, described: Any) -> Volume:
     tags = {tag.get("Key", ""): tag.get("Value", "") for tag in described.get("Tags", [])}
     deadline = requests.parse_time(tags.get(requests.TAG_DEADLINE, ""))
-    return Piece(name, gb, tags.get(requests.TAG_BAKE, ""), deadline)
+    return Volume(name, gb, tags.get(requests.TAG_BAKE, ""), deadline)

@@ -8,18 +8,14 @@ from typing import Any
 
 import jiwer
 
-from baker.errors import BakeError
+from baker.errors import RejectedError
 
 SCHEMA = 1
 BAKE, VERIFY = "bake", "verify"
 
 
-class RejectedError(BakeError):
-    """The signal is not a success; the message says what about it is not."""
-
-
 @dataclass(frozen=True)
-class Expected:
+class ExpectedSignal:
     """What only the machine of this very build can know, and what it must have achieved."""
 
     build_id: str
@@ -31,14 +27,14 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class Accepted:
+class AcceptedSignal:
     """A signal that passed, and how well the machine heard the clip."""
 
     report: Mapping[str, Any]
     word_error_rate: float
 
 
-def accept(raw: bytes, expected: Expected) -> Accepted:
+def accept(raw: bytes, expected: ExpectedSignal) -> AcceptedSignal:
     """The parsed report, if it is this build's and says that everything is right; raises RejectedError otherwise.
 
     Identity comes first: nothing else in a foreign report is worth a sentence.
@@ -49,7 +45,7 @@ def accept(raw: bytes, expected: Expected) -> Accepted:
         raise RejectedError(f"the machine reports a failure: {_line(report.get('reason')) or 'without a reason'}")
     _check_salt(report.get("salt"), expected.mode)
     _check_checks(report.get("checks"))
-    return Accepted(report, _check_clip(report.get("clip"), expected))
+    return AcceptedSignal(report, _check_clip(report.get("clip"), expected))
 
 
 def word_error_rate(reference: str, heard: str) -> float:
@@ -75,7 +71,7 @@ def _parse(raw: bytes) -> Mapping[str, Any]:
     return report
 
 
-def _check_identity(report: Mapping[str, Any], expected: Expected) -> None:
+def _check_identity(report: Mapping[str, Any], expected: ExpectedSignal) -> None:
     if report.get("build_id") != expected.build_id:
         raise RejectedError(f"the signal is another build's: {_line(report.get('build_id'))}, not {expected.build_id}")
     nonce = report.get("nonce")
@@ -116,7 +112,7 @@ def _check_checks(checks: object) -> None:
         raise RejectedError(f"{len(failed)} of {len(checks)} checks failed: {named}")
 
 
-def _check_clip(clip: object, expected: Expected) -> float:
+def _check_clip(clip: object, expected: ExpectedSignal) -> float:
     if not isinstance(clip, Mapping) or not isinstance(clip.get("text"), str):
         raise RejectedError("the signal has no transcript of the clip")
     rate = word_error_rate(expected.reference, clip["text"])

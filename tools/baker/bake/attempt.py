@@ -1,4 +1,4 @@
-"""One machine's errand: its names, its secrets, and the parameters that its user-data carries."""
+"""One attempt at running a machine: its names, its secrets, the parameters of its user-data, and its record."""
 
 import itertools
 import json
@@ -14,35 +14,43 @@ from baker.aws.s3 import Bucket
 from baker.errors import BakeError
 from baker.inputs.payload import Payload
 
-GRACE_SECONDS = 900  # signed addresses outlive the deadline by this, so that a late failure can still be told
+GRACE_SECONDS = 900  # presigned URLs outlive the deadline by this, so that a late failure can still be reported
 
 
 @dataclass(frozen=True)
-class Audio:
+class Recording:
     """A recording to transcribe on the finished image."""
 
     path: Path
-    language: str  # ISO 639-1; empty: the one that the pillar gives the machine
+    language: str  # ISO 639-1; empty: the pillar's
+
+    @property
+    def suffix(self) -> str:
+        return self.path.suffix.lower()
 
 
 @dataclass(frozen=True)
-class Build:
-    """`bake` names the whole undertaking, `id` one machine of it; the nonce is that machine's alone."""
+class Attempt:
+    """One machine of a bake. `id` names the machine, and only that machine knows the nonce."""
 
     bake: str
-    mode: str  # signal.BAKE or signal.VERIFY
+    mode: str  # acceptance.BAKE or acceptance.VERIFY
     prefix: str
-    attempt: int = 1  # counted on when AWS took the machine of the one before away
-    keep: bool = False  # if it fails, its machine stays until its deadline
+    number: int = 1  # counts up each time AWS reclaims the machine
+    keep: bool = False  # if the machine fails, it stays until its deadline
     nonce: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
 
     @property
     def id(self) -> str:
-        return f"{self.bake}-{self.mode}" + (f"-{self.attempt}" if self.attempt > 1 else "")
+        return f"{self.bake}-{self.mode}" + (f"-{self.number}" if self.number > 1 else "")
 
     def key(self, name: str) -> str:
-        """Where in the bucket something of this machine is."""
+        """The bucket key of one of this machine's objects."""
         return f"{self.prefix}/builds/{self.id}/{name}"
+
+    def recording_key(self, recording: Recording) -> str:
+        """The bucket key of the recording to transcribe; every attempt of a bake shares it."""
+        return replace(self, number=1).key(f"audio{recording.suffix}")
 
     def tags(self, common: Mapping[str, str], deadline: datetime) -> dict[str, str]:
         """The tags of its instance and volume."""
@@ -57,96 +65,92 @@ class Build:
 
 
 def new_bake_name() -> str:
-    """A name that sorts by time and that no other bake has: `20260120-153045-3fa9c1`."""
+    """A unique name that sorts by time: `20260120-153045-3fa9c1`."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
 
 
 def payload_key(prefix: str, payload: Payload) -> str:
-    """Where in the bucket a payload is: by its content, so that the same one is stored once."""
+    """The bucket key of a payload, which is named by its content, so that equal payloads are stored once."""
     return f"{prefix}/payloads/{payload.sha256}.tar.gz"
 
 
-def audio_key(errand: Build, audio: Audio) -> str:
-    """Where in the bucket a recording for a machine is."""
-    return errand.key(f"audio{audio.path.suffix.lower()}")
-
-
 def parameters(
-    build: Build,
+    attempt: Attempt,
     bucket: Bucket,
     deadline_seconds: int,
     *,
     payload: Payload | None = None,
-    audio: Audio | None = None,
+    recording: Recording | None = None,
     origin: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What the machine is told. Every address in it is signed, allows one thing, and expires."""
+    """The parameters in the machine's user-data. Each URL is presigned, allows one operation, and expires."""
     seconds = deadline_seconds + GRACE_SECONDS
-    told: dict[str, Any] = {
-        "build_id": build.id,
-        "nonce": build.nonce,
-        "mode": build.mode,
+    result: dict[str, Any] = {
+        "build_id": attempt.id,
+        "nonce": attempt.nonce,
+        "mode": attempt.mode,
         "deadline_seconds": deadline_seconds,
-        "keep": build.keep,
-        "report_url": bucket.url(build.key("report.json"), "PUT", seconds),
-        "progress_url": bucket.url(build.key("progress.json"), "PUT", seconds),
-        "log_url": bucket.url(build.key("log.txt"), "PUT", seconds),
+        "keep": attempt.keep,
+        "report_url": bucket.url(attempt.key("report.json"), "PUT", seconds),
+        "progress_url": bucket.url(attempt.key("progress.json"), "PUT", seconds),
+        "log_url": bucket.url(attempt.key("log.txt"), "PUT", seconds),
     }
     if payload is not None:
-        url = bucket.url(payload_key(build.prefix, payload), "GET", seconds)
-        told["payload"] = {"url": url, "sha256": payload.sha256, "bytes": len(payload.data)}
-        told["origin"] = dict(origin or {})
-    if audio is not None:
-        suffix = audio.path.suffix.lower()
-        url = bucket.url(audio_key(replace(build, attempt=1), audio), "GET", seconds)
-        told["audio"] = {"url": url, "language": audio.language, "suffix": suffix}
-    return told
+        url = bucket.url(payload_key(attempt.prefix, payload), "GET", seconds)
+        result["payload"] = {"url": url, "sha256": payload.sha256, "bytes": len(payload.data)}
+        result["origin"] = dict(origin or {})
+    if recording is not None:
+        url = bucket.url(attempt.recording_key(recording), "GET", seconds)
+        result["audio"] = {"url": url, "language": recording.language, "suffix": recording.suffix}
+    return result
 
 
 @dataclass(frozen=True)
-class Started:
-    """What the bucket knows of a machine: its errand, and the very request that it was asked for with."""
+class RecordedAttempt:
+    """The bucket's record of an attempt, with the exact RunInstances request that was to be sent for it."""
 
-    errand: Build
+    attempt: Attempt
     request: requests.Request
     deadline: datetime
-    etag: str  # of what the bucket holds
+    etag: str  # of the record
 
     @property
     def spot(self) -> bool:
-        """Whether AWS may take the machine away."""
+        """Whether AWS may reclaim the machine."""
         return "InstanceMarketOptions" in self.request
 
 
-def record(bucket: Bucket, errand: Build, request: requests.Request, deadline: datetime, before: str) -> str:
-    """Write down what is about to be asked, client token and all, before it is: a launcher may die at any moment.
+def record(bucket: Bucket, attempt: Attempt, request: requests.Request, deadline: datetime, etag: str) -> str:
+    """Store a request with its client token before it is sent, since the launcher may die at any moment.
 
-    It takes the place of what has the tag `before`, if any. Returns its own; raises BakeError when another launcher
-    has written something else down: only what is in the bucket may be asked for.
+    Replaces the record that has `etag`, or none if that is empty; returns the new record's. Raises BakeError if another
+    launcher has written a record meanwhile: a request may be sent only while its record is in the bucket.
     """
     document = {
-        "bake": errand.bake,
-        "mode": errand.mode,
-        "attempt": errand.attempt,
-        "nonce": errand.nonce,
+        "bake": attempt.bake,
+        "mode": attempt.mode,
+        "attempt": attempt.number,
+        "nonce": attempt.nonce,
         "deadline": deadline.isoformat(timespec="seconds"),
         "request": request,
     }
-    etag = bucket.put_if(errand.key("state.json"), json.dumps(document, indent=1, sort_keys=True).encode(), before)
-    if not etag:
-        raise BakeError(f"another launcher has asked for the machine of {errand.id} meanwhile")
-    return etag
+    data = json.dumps(document, indent=1, sort_keys=True).encode()
+    stored = bucket.put_if(attempt.key("state.json"), data, etag)
+    if not stored:
+        raise BakeError(f"another launcher has asked for the machine of {attempt.id} meanwhile")
+    return stored
 
 
-def recall(bucket: Bucket, errand: Build) -> Started | None:
-    """What an earlier launcher wrote down of the last attempt at `errand`; None: it had not come so far."""
+def recall(bucket: Bucket, attempt: Attempt) -> RecordedAttempt | None:
+    """The record of the last attempt that an earlier launcher made; None if it made none."""
     last = None
-    for attempt in itertools.count(1):
-        tried = replace(errand, attempt=attempt)
-        stored = bucket.look(tried.key("state.json"))
+    for number in itertools.count(1):
+        tried = replace(attempt, number=number)
+        stored = bucket.read(tried.key("state.json"))
         if stored is None:
             return last
-        told = json.loads(stored.data)
-        deadline = datetime.fromisoformat(told["deadline"])
-        last = Started(replace(tried, nonce=told["nonce"]), told["request"], deadline, stored.etag)
+        document = json.loads(stored.data)
+        deadline = datetime.fromisoformat(document["deadline"])
+        tried = replace(tried, nonce=document["nonce"])
+        last = RecordedAttempt(tried, document["request"], deadline, stored.etag)
     return last

@@ -1,15 +1,17 @@
-"""What a bake leaves to read: bake-report.json."""
+"""The report of a bake: bake-report.json."""
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from baker.aws.images import Ami
 from baker.aws.s3 import Bucket
 from baker.bake import timeline
-from baker.bake.acceptance import Accepted
-from baker.bake.outcome import Outcome
+from baker.bake.acceptance import AcceptedSignal
+from baker.bake.plan import BakePlan
 from baker.bake.run import machine_phases
 
 SCHEMA = 1
@@ -17,7 +19,18 @@ FILE = "bake-report.json"
 Document = dict[str, Any]
 
 
-def document(outcome: Outcome, phases: Sequence[tuple[str, float]]) -> Document:
+@dataclass(frozen=True)
+class BakeOutcome:
+    """A verified image, and what its machines reported; `baked` is None for a reused image."""
+
+    plan: BakePlan
+    image: Ami
+    bake: str
+    baked: AcceptedSignal | None = None
+    verified: AcceptedSignal | None = None
+
+
+def document(outcome: BakeOutcome, phases: Sequence[tuple[str, float]]) -> Document:
     """Everything about a bake that is worth keeping, as JSON's own types."""
     plan, image = outcome.plan, outcome.image
     return {
@@ -40,23 +53,23 @@ def document(outcome: Outcome, phases: Sequence[tuple[str, float]]) -> Document:
     }
 
 
-def _machine(accepted: Accepted | None) -> Document | None:
+def _machine(accepted: AcceptedSignal | None) -> Document | None:
     """What one machine reported, without its secrets."""
     if accepted is None:
         return None
-    told = accepted.report
+    report = accepted.report
     kept = ("salt", "checks", "clip", "audio", "boot_to_ready_seconds", "facts")
-    phases = [{"name": name, "seconds": seconds} for name, seconds in machine_phases(told)]
-    same = {"word_error_rate": accepted.word_error_rate, "bytes": (told.get("manifest") or {}).get("bytes")}
-    return {"phases": phases, **same, **{key: told.get(key) for key in kept}}
+    phases = [{"name": name, "seconds": seconds} for name, seconds in machine_phases(report)]
+    same = {"word_error_rate": accepted.word_error_rate, "bytes": (report.get("manifest") or {}).get("bytes")}
+    return {"phases": phases, **same, **{key: report.get(key) for key in kept}}
 
 
 def completed(made: Document, earlier: Document | None) -> Document:
     """The report of a reused image, with what its bake reported then; `earlier` counts only if it is of that bake."""
     if earlier is None or earlier.get("bake") != made["bake"]:
         return made
-    told = {"baked": earlier["baked"], "verified": made["verified"] or earlier["verified"]}
-    return {**earlier, **told, "reused": True} if made["verified"] is None else {**made, **told}
+    machines = {"baked": earlier["baked"], "verified": made["verified"] or earlier["verified"]}
+    return {**earlier, **machines, "reused": True} if made["verified"] is None else {**made, **machines}
 
 
 def save(path: Path, bucket: Bucket, key: str, report: Mapping[str, Any]) -> None:

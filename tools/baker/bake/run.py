@@ -1,123 +1,208 @@
-"""From a launched machine to its accepted signal."""
+"""Runs a machine from its launch to its accepted signal. If AWS reclaims the machine, another one takes its place."""
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
-from baker.aws.client import Patience
+from baker.aws.client import TransientErrors
 from baker.aws.instances import ENDED
 from baker.bake import acceptance
-from baker.bake.attempt import Build
-from baker.bake.launch import Running
-from baker.context import Context
-from baker.display.estimates import Step
-from baker.errors import AwsError, BakeError, TakenAwayError
+from baker.bake import attempt as attempts
+from baker.bake.acceptance import AcceptedSignal, ExpectedSignal
+from baker.bake.attempt import Attempt
+from baker.bake.launch import MachineTask, RunningMachine, launch, obtain
+from baker.bake.plan import BakePlan
+from baker.config import ON_DEMAND
+from baker.context import BakeContext
+from baker.display.estimates import MachineStep
+from baker.display.progress import Event
+from baker.errors import AwsError, BakeError, ReclaimedError
 
-SIGNAL_SECONDS = 1.0  # between looks at the bucket
-STATE_EVERY = 5  # looks at the bucket between looks at the instance
-LATE_SECONDS = 120.0  # a machine ends itself at its deadline; the launcher waits this much longer to hear of it
-IMPAIRED_LOOKS = 3  # in a row: a check that fails once may be a hiccup
-TAKEN_AWAY = frozenset({
+ATTEMPTS = 3
+PHASES = {
+    acceptance.BAKE: ("launch machine", "bake on the machine"),
+    acceptance.VERIFY: ("boot the image", "verify on the image"),
+}
+POLL_SECONDS = 1.0  # between polls of the bucket
+STATUS_EVERY = 5  # polls of the bucket for each one of the instance
+LATE_SECONDS = 120.0  # a machine ends itself at its deadline; the launcher waits this much longer for its report
+IMPAIRED_POLLS = 3  # in a row: a status check that fails once may be a glitch
+RECLAIMED = frozenset({
     "Server.SpotInstanceTermination", "Server.SpotInstanceShutdown", "Server.InsufficientInstanceCapacity",
     "Server.InternalError", "Server.ScheduledStop",
 })  # fmt: skip
 MARKER = "TRANSCRIBE-BAKE"
 
 
-def wait_for_signal(context: Context, running: Running, expected: acceptance.Expected) -> acceptance.Accepted:
-    """Show progress until the machine reports, and accept or reject what it says.
-
-    Raises BakeError when the machine ends or its deadline passes without a word.
-    """
-    build, instance_id = running.errand, running.instance
-    end = context.clock() + (running.deadline - context.now()).total_seconds() + LATE_SECONDS
-    patience, impaired = Patience(), 0
-    for looks in itertools.count():
+def run_until_signal(
+    context: BakeContext, plan: BakePlan, task: MachineTask, payload_sha256: str
+) -> tuple[RunningMachine, AcceptedSignal]:
+    """The machine, still running, and its accepted signal. Raises BakeError with the reason."""
+    launching, following = PHASES[task.mode]
+    with context.display.phase(launching):
+        machine = obtain(context, task)
+    while True:
         try:
-            report = context.bucket.get(build.key("report.json"))
+            with context.display.phase(following), _log_saved_on_failure(context, machine):
+                accepted = follow(context, machine, expected_signal(plan, machine.attempt, payload_sha256))
+            _emit_accepted(context, machine, accepted)
+            return machine, accepted
+        except ReclaimedError as error:
+            if machine.attempt.number == ATTEMPTS:
+                raise
+            context.display.note(f"{error}; trying another machine", "yellow")
+        context.machines.terminate(machine.instance)
+        context.machines.wait(machine.instance, "terminated")
+        with context.display.phase(launching):
+            machine = launch(context, _prefer_on_demand(task), machine.attempt.number + 1)
+
+
+def load_accepted_signal(context: BakeContext, plan: BakePlan, attempt: Attempt, payload_sha256: str) -> AcceptedSignal:
+    """The signal that an earlier launcher accepted. It is checked again: that an image exists proves nothing."""
+    recorded = attempts.recall(context.bucket, attempt)
+    report = context.bucket.get(recorded.attempt.key("report.json")) if recorded else None
+    if recorded is None or report is None:
+        raise BakeError(f"the bucket has no report of the machine of {attempt.id}")
+    return acceptance.accept(report, expected_signal(plan, recorded.attempt, payload_sha256))
+
+
+def expected_signal(plan: BakePlan, attempt: Attempt, payload_sha256: str) -> ExpectedSignal:
+    """What the signal of an attempt must match."""
+    limit = float(plan.declared["verify"]["max_word_error_rate"])
+    return ExpectedSignal(attempt.id, attempt.nonce, attempt.mode, payload_sha256, plan.reference, limit)
+
+
+def follow(context: BakeContext, machine: RunningMachine, expected: ExpectedSignal) -> AcceptedSignal:
+    """Show the machine's progress until it reports, and accept or reject the report.
+
+    Raises BakeError if the machine ends, or its deadline passes, without a report.
+    """
+    attempt, instance_id = machine.attempt, machine.instance
+    end = context.clock() + (machine.deadline - context.now()).total_seconds() + LATE_SECONDS
+    errors, impaired = TransientErrors(), 0
+    for polls in itertools.count():
+        try:
+            report = context.bucket.get(attempt.key("report.json"))
             if report is not None:
                 return acceptance.accept(report, expected)
-            show_progress(context, build)
-            if looks % STATE_EVERY == 0:
-                seen = context.machines.look(instance_id)
-                if seen.state in ENDED:
-                    return _last_look(context, build, instance_id, expected)
-                impaired = impaired + 1 if seen.impaired else 0
-                if impaired == IMPAIRED_LOOKS:
-                    raise TakenAwayError(f"the machine {instance_id} fails AWS' status checks")
-            patience.calm()
+            show_progress(context, attempt)
+            if polls % STATUS_EVERY == 0:
+                status = context.machines.status(instance_id)
+                if status.state in ENDED:
+                    return _accept_last_report(context, attempt, instance_id, expected)
+                impaired = impaired + 1 if status.impaired else 0
+                if impaired == IMPAIRED_POLLS:
+                    raise ReclaimedError(f"the machine {instance_id} fails AWS' status checks")
+            errors.reset()
         except AwsError as error:
-            patience.bear(error)
+            errors.tolerate(error)
         if context.clock() > end:
-            raise BakeError(f"no signal from {instance_id} by its deadline, {running.deadline:%H:%M:%S} UTC")
-        context.sleep(SIGNAL_SECONDS)
+            raise BakeError(f"no signal from {instance_id} by its deadline, {machine.deadline:%H:%M:%S} UTC")
+        context.sleep(POLL_SECONDS)
     raise AssertionError("counts for ever")
 
 
-def show_progress(context: Context, build: Build) -> None:
-    """Draw what the machine says of itself; whatever is wrong with that is no reason to fail."""
-    raw = context.bucket.get(build.key("progress.json"))
+def show_progress(context: BakeContext, attempt: Attempt) -> None:
+    """Draw the progress that the machine uploads; anything unreadable in it is ignored."""
+    raw = context.bucket.get(attempt.key("progress.json"))
     try:
-        told = json.loads(raw) if raw else None
+        progress = json.loads(raw) if raw else None
     except ValueError:
         return
-    if not isinstance(told, Mapping) or told.get("build_id") != build.id:
+    if not isinstance(progress, Mapping) or progress.get("build_id") != attempt.id:
         return
-    done, total = told.get("done"), told.get("total")
+    done, total = progress.get("done"), progress.get("total")
     context.display.step(
-        Step(
-            phase=str(told.get("phase", ""))[:40],
-            state=str(told.get("state", ""))[:60],
+        MachineStep(
+            phase=str(progress.get("phase", ""))[:40],
+            state=str(progress.get("state", ""))[:60],
             done=done if isinstance(done, int) else 0,
             total=total if isinstance(total, int) else 0,
         )
     )
 
 
-def _last_look(context: Context, build: Build, instance_id: str, expected: acceptance.Expected) -> acceptance.Accepted:
-    """The machine is ending. A report may have come just before; otherwise the console may say why."""
-    report = context.bucket.get(build.key("report.json"))
-    if report is not None:
-        return acceptance.accept(report, expected)
-    code = context.machines.why_ended(instance_id)
-    if code in TAKEN_AWAY:
-        raise TakenAwayError(f"AWS took the machine {instance_id} away ({code})")
-    marker = [line for line in context.machines.console(instance_id).splitlines() if MARKER in line]
-    words = marker[-1].split(MARKER, 1)[1].split() if marker else []
-    if len(words) >= 3 and words[0] == build.id:
-        raise BakeError(f"the machine {instance_id} ended; its console says {words[2]}, but no report arrived")
-    raise BakeError(f"the machine {instance_id} ended without a signal")
+def save_log(context: BakeContext, attempt: Attempt, instance_id: str) -> str:
+    """Save the machine's log, which it uploads before its report, and its console; returns the file's path.
 
-
-def save_log(context: Context, build: Build, instance_id: str) -> str:
-    """Keep what the machine left: its log, which it uploads before its report, and its console.
-
-    Returns the file's path, empty if there was nothing. Saving is a courtesy on the way out of a failure: it must
-    never raise and hide the reason.
+    The path is empty if there was nothing to save. Never raises: that would hide why a bake failed.
     """
     try:
-        log = (context.bucket.get(build.key("log.txt")) or b"").decode(errors="replace")
+        log = (context.bucket.get(attempt.key("log.txt")) or b"").decode(errors="replace")
         console = context.machines.console(instance_id)
         if not log and not console:
             return ""
         context.logs.mkdir(parents=True, exist_ok=True)
-        path = context.logs / f"{build.id}.log"
+        path = context.logs / f"{attempt.id}.log"
         path.write_text(f"{log}\n===== console of {instance_id} =====\n{console}\n", encoding="utf-8")
         return str(path.relative_to(context.root))
     except (AwsError, OSError):
         return ""
 
 
-def logs_of(context: Context, bake: str) -> str:
+def logs_of(context: BakeContext, bake: str) -> str:
     """Where the logs of a bake's machines are, for a person."""
     return f"{context.logs.relative_to(context.root)}/{bake}-*.log"
 
 
 def machine_phases(report: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """The phases that a machine reports, with their seconds."""
+    """The phases in a machine's report, with their seconds."""
     return [
         (str(phase.get("name", "")), float(phase.get("seconds", 0)))
         for phase in report.get("phases", [])
         if isinstance(phase, Mapping)
     ]
+
+
+def _accept_last_report(
+    context: BakeContext, attempt: Attempt, instance_id: str, expected: ExpectedSignal
+) -> AcceptedSignal:
+    """The machine has ended. It may have reported just before; if not, AWS or its console may say why it ended."""
+    report = context.bucket.get(attempt.key("report.json"))
+    if report is not None:
+        return acceptance.accept(report, expected)
+    code = context.machines.why_ended(instance_id)
+    if code in RECLAIMED:
+        raise ReclaimedError(f"AWS took the machine {instance_id} away ({code})")
+    marker = [line for line in context.machines.console(instance_id).splitlines() if MARKER in line]
+    words = marker[-1].split(MARKER, 1)[1].split() if marker else []
+    if len(words) >= 3 and words[0] == attempt.id:
+        raise BakeError(f"the machine {instance_id} ended; its console says {words[2]}, but no report arrived")
+    raise BakeError(f"the machine {instance_id} ended without a signal")
+
+
+def _emit_accepted(context: BakeContext, machine: RunningMachine, accepted: AcceptedSignal) -> None:
+    """Save the log of a machine whose signal was accepted, and emit the event."""
+    context.display.emit(
+        Event.VERDICT,
+        machine=machine.instance,
+        role=machine.attempt.mode,
+        accepted=True,
+        reason="",
+        checks=len(accepted.report["checks"]),
+        word_error_rate=accepted.word_error_rate,
+        log=save_log(context, machine.attempt, machine.instance),
+    )
+
+
+@contextmanager
+def _log_saved_on_failure(context: BakeContext, machine: RunningMachine) -> Iterator[None]:
+    """On a failure, save the machine's log while the machine still exists, and name the file in the error."""
+    try:
+        yield
+    except ReclaimedError:
+        raise
+    except BakeError as error:
+        path = save_log(context, machine.attempt, machine.instance)
+        fields = {"machine": machine.instance, "role": machine.attempt.mode, "accepted": False}
+        context.display.emit(Event.VERDICT, **fields, reason=str(error), log=path)
+        raise BakeError(f"{error}; log: {path}" if path else f"{error}; the machine left no log") from None
+
+
+def _prefer_on_demand(task: MachineTask) -> MachineTask:
+    """The task for its next attempt: AWS rarely reclaims machines that are not spot."""
+    on_demand = tuple(place for place in task.places if place.market == ON_DEMAND)
+    return replace(task, places=on_demand or task.places)

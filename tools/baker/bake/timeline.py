@@ -7,10 +7,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from baker.display.estimates import INSIDE
+
 FILE = "bake-timeline.html"
 PAGE = Path(__file__).with_name("timeline.html")
 LAUNCHER, MACHINE, STATE = "launcher", "machine", "state"  # whose time it is: the classes of bars
-INSIDE = {"bake on the machine": "baked", "verify on the image": "verified"}
 APPLIES = {"first apply": "first"}  # phases of a machine whose states are shown
 SHOWN_SECONDS = 0.5  # a state that took less is counted, not drawn
 WIDTH, LEFT, RIGHT, ROW, BAR = 1080, 250, 70, 20, 12  # pixels of the chart

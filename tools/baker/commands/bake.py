@@ -10,14 +10,14 @@ from pathlib import Path
 
 from baker import target
 from baker.aws import dry_run, iam_policy, pricing
-from baker.bake import errands, pipeline, report, run, timeline
-from baker.bake import plan as planning
-from baker.bake.attempt import Audio
-from baker.bake.outcome import Outcome
+from baker.bake import pipeline, report, run, timeline
+from baker.bake.attempt import Recording
+from baker.bake.plan import make_plan, permitted
+from baker.bake.report import BakeOutcome
+from baker.bake.steps import BakeOptions
 from baker.commands import recover, tables
-from baker.context import Context, open_context
-from baker.display import events
-from baker.display.progress import Display, open_console
+from baker.context import BakeContext, open_context
+from baker.display.progress import Display, events_to, open_console
 from baker.errors import AwsError, KeptError, UsageError
 
 LANGUAGE = re.compile(r"[a-z]{2,3}")
@@ -31,9 +31,9 @@ def plan(root: Path, options: argparse.Namespace) -> int:
             print(json.dumps(iam_policy.document(config), indent=1))
             return 0
         context = open_context(root, config, Display(console))
-        made = planning.make(context)
-        verdicts = planning.permitted(context, made)
-        cost = pricing.bound(config, context.prices.hourly(config), errands.ATTEMPTS)
+        made = make_plan(context)
+        results = permitted(context, made)
+        cost = pricing.bound(config, context.prices.hourly(config), run.ATTEMPTS)
     rows = {
         "cloud": target.describe(config),
         "machine": ", ".join(map(str, made.places)),
@@ -41,22 +41,20 @@ def plan(root: Path, options: argparse.Namespace) -> int:
         "costs at most": cost,
     }
     tables.print_plan(console, made, rows)
-    tables.print_permissions(console, verdicts)
-    dry_run.require(verdicts)
+    tables.print_permissions(console, results)
+    dry_run.require(results)
     return 0
 
 
 def bake(root: Path, options: argparse.Namespace) -> int:
     """Make an image where the configuration says."""
-    wishes = _wishes(options)
-    return _bake(root, options, wishes)
+    return _bake(root, options, _bake_options(options))
 
 
 def rehearse(root: Path, options: argparse.Namespace) -> int:
     """Make an image on this computer, by the very same flow."""
     _need_root("rehearse boots real machines")
-    wishes = _wishes(options)
-    return _bake(root, options, wishes)
+    return _bake(root, options, _bake_options(options))
 
 
 def shell(root: Path, options: argparse.Namespace) -> int:
@@ -65,11 +63,11 @@ def shell(root: Path, options: argparse.Namespace) -> int:
     return target.shell(root, options.image, options.argv or ["/bin/bash", "-l"], disk=options.disk)
 
 
-def _bake(root: Path, options: argparse.Namespace, wishes: pipeline.Options) -> int:
+def _bake(root: Path, options: argparse.Namespace, chosen: BakeOptions) -> int:
     display = _display(options)
     config = target.bake_config(root, options, display)
     context = open_context(root, config, display)
-    return _carried_out(context, options, lambda: pipeline.bake(context, wishes))
+    return _run_and_report(context, options, lambda: pipeline.bake(context, chosen))
 
 
 def resume(root: Path, options: argparse.Namespace) -> int:
@@ -77,27 +75,27 @@ def resume(root: Path, options: argparse.Namespace) -> int:
     display = _display(options)
     context = open_context(root, target.bake_config(root, options, display), display)
     name = recover.chosen(context, options.bake)
-    return _carried_out(context, options, lambda: pipeline.resume(context, name))
+    return _run_and_report(context, options, lambda: pipeline.resume(context, name))
 
 
 def _display(options: argparse.Namespace) -> Display:
     """For a person; or events on standard output for a program, and what a person reads on standard error."""
     if options.events:
-        return Display(open_console(errors=True), tell=events.to(sys.stdout))
+        return Display(open_console(errors=True), emit=events_to(sys.stdout))
     return Display()
 
 
-def _carried_out(context: Context, options: argparse.Namespace, work: Callable[[], Outcome]) -> int:
-    """Bake, and report; of a machine that is kept, say how one gets into it."""
+def _run_and_report(context: BakeContext, options: argparse.Namespace, work: Callable[[], BakeOutcome]) -> int:
+    """Run a bake and report on it; if a machine is kept, say how to get into it."""
     try:
         return _report(context, work())
     except KeptError as error:
-        context.display.note(target.way_in(options.cloud, context.config, error.machine))
+        context.display.note(target.access_hint(options.cloud, context.config, error.machine))
         raise
 
 
-def _report(context: Context, outcome: Outcome) -> int:
-    """Keep what a bake has to tell, and print it."""
+def _report(context: BakeContext, outcome: BakeOutcome) -> int:
+    """Save the report of a bake, and print it."""
     root, config, display = context.root, context.config, context.display
     made = report.document(outcome, display.phases)
     key = report.key_of(config.s3.prefix, outcome.bake)
@@ -115,18 +113,18 @@ def _report(context: Context, outcome: Outcome) -> int:
     return 0
 
 
-def _wishes(options: argparse.Namespace) -> pipeline.Options:
+def _bake_options(options: argparse.Namespace) -> BakeOptions:
     """The options of a bake, checked before anything is started."""
     if options.audio is None:
         if options.language:
             raise UsageError("--language says what language --audio is in; name a file with --audio")
-        return pipeline.Options(force=options.force, keep=options.keep)
+        return BakeOptions(force=options.force, keep=options.keep)
     if not options.audio.is_file():
         raise UsageError(f"--audio {options.audio}: there is no such file")
     if options.language and not LANGUAGE.fullmatch(options.language):
         raise UsageError(f"--language {options.language!r}: must be a code such as sv or en")
-    audio = Audio(options.audio, options.language or "")
-    return pipeline.Options(force=options.force, audio=audio, keep=options.keep)
+    recording = Recording(options.audio, options.language or "")
+    return BakeOptions(force=options.force, recording=recording, keep=options.keep)
 
 
 def _need_root(why: str) -> None:

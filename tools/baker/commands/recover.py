@@ -11,13 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from baker import target
-from baker.aws.client import only_looking
-from baker.context import Context, open_context
+from baker.aws.client import read_only
+from baker.context import BakeContext, open_context
 from baker.display.progress import Display, open_console
 from baker.errors import UsageError
 from baker.recovery import cleanup, lease, records
-from baker.recovery.lease import Holder
-from baker.recovery.records import Found
+from baker.recovery.lease import LeaseHolder
+from baker.recovery.records import BakeState
 
 REAPING = "what is past its deadline"  # what the lease is held for, where that is no bake
 
@@ -26,7 +26,7 @@ def status(root: Path, options: argparse.Namespace) -> int:
     """Show the newest bakes and what exists of each."""
     context = _open(root, options)
     console = context.display.console
-    with only_looking():
+    with read_only():
         found, holder = records.survey(context), lease.present(context)
     if options.json:
         print(json.dumps([_plain(context, one, holder) for one in found], indent=1))
@@ -38,8 +38,8 @@ def status(root: Path, options: argparse.Namespace) -> int:
     for column in ("bake", "began (UTC)", "is", "exists"):  # names and ids are whole, since other commands take them
         table.add_column(column, no_wrap=column in ("bake", "exists"), overflow="fold")
     for one in found:
-        began = one.bake.began[:16].replace("T", " ")
-        table.add_row(one.bake.name, began, escape(verdict(context, one, holder)), escape(_existing(one)))
+        began = one.record.began[:16].replace("T", " ")
+        table.add_row(one.record.name, began, escape(verdict(context, one, holder)), escape(_existing(one)))
     console.print(table)
     return 0
 
@@ -48,7 +48,7 @@ def reap(root: Path, options: argparse.Namespace) -> int:
     """Show what is left of bakes that are over, and with --yes remove it."""
     context = _open(root, options)
     if not options.yes:
-        with only_looking():
+        with read_only():
             holder = lease.present(context)
             _reap(context, options, holder.bake if holder else "")
         return 0
@@ -62,7 +62,7 @@ def reap(root: Path, options: argparse.Namespace) -> int:
     return 0
 
 
-def _reap(context: Context, options: argparse.Namespace, at_work: str = "") -> None:
+def _reap(context: BakeContext, options: argparse.Namespace, at_work: str = "") -> None:
     console, now = context.display.console, context.now()
     left = cleanup.of_bake(context, options.bake) if options.bake else cleanup.overdue(context, now, at_work)
     if not len(left):
@@ -76,56 +76,56 @@ def _reap(context: Context, options: argparse.Namespace, at_work: str = "") -> N
     console.print(f"removed {len(left)}")
 
 
-def chosen(context: Context, name: str) -> str:
+def chosen(context: BakeContext, name: str) -> str:
     """The bake to resume: `name`, or the only one that is not finished."""
     if name:
         return name
-    with only_looking():
+    with read_only():
         found = records.unfinished(context)
     if len(found) == 1:
-        return found[0].bake.name
-    names = ", ".join(one.bake.name for one in found)
+        return found[0].record.name
+    names = ", ".join(one.record.name for one in found)
     raise UsageError(f"which of these: {names}? name it" if found else "no bake is unfinished: see `bake.py status`")
 
 
-def verdict(context: Context, found: Found, holder: Holder | None) -> str:
+def verdict(context: BakeContext, found: BakeState, holder: LeaseHolder | None) -> str:
     """What has become of a bake, in a few words; `holder` is the launcher that is at work."""
-    if holder is not None and holder.bake == found.bake.name:
+    if holder is not None and holder.bake == found.record.name:
         return f"under way, by {holder.who}"
     return _unfinished(context, found) if found.unfinished else _over(found)
 
 
-def _unfinished(context: Context, found: Found) -> str:
+def _unfinished(context: BakeContext, found: BakeState) -> str:
     if any(machine.overdue(context.now()) for machine in found.instances):
         return "past its deadline: reap"
     if found.kept is not None:
-        return f"failed, its machine kept {found.kept.until}: {found.bake.reason[:80]}"
+        return f"failed, its machine kept {found.kept.until}: {found.record.reason[:80]}"
     if found.instances:
         return f"unfinished, {found.instances[0].role} until {found.instances[0].deadline:%H:%M}: resume or reap"
     return "unfinished: resume or reap"
 
 
-def _over(found: Found) -> str:
-    if found.bake.end == records.FAILED:
-        return f"failed: {found.bake.reason[:80]}"
+def _over(found: BakeState) -> str:
+    if found.record.end == records.FAILED:
+        return f"failed: {found.record.reason[:80]}"
     if any(image.verified for image in found.images):
         return "verified"
-    return "over, and its image is gone" if found.bake.end else "over; it had made nothing yet"
+    return "over, and its image is gone" if found.record.end else "over; it had made nothing yet"
 
 
-def _open(root: Path, options: argparse.Namespace) -> Context:
+def _open(root: Path, options: argparse.Namespace) -> BakeContext:
     display = Display(open_console())
     return open_context(root, target.bake_config(root, options, Display(Console(quiet=True))), display)
 
 
-def _existing(found: Found) -> str:
+def _existing(found: BakeState) -> str:
     machines = [f"{machine.id}\n  {machine.state}" for machine in found.instances]
     return "\n".join([*machines, *(f"{image.id}\n  {image.state}" for image in found.images)])
 
 
-def _plain(context: Context, found: Found, holder: Holder | None) -> dict[str, object]:
+def _plain(context: BakeContext, found: BakeState, holder: LeaseHolder | None) -> dict[str, object]:
     return {
-        **asdict(found.bake),
+        **asdict(found.record),
         "is": verdict(context, found, holder),
         "instances": [machine.id for machine in found.instances],
         "images": {image.id: "verified" if image.verified else image.state for image in found.images},
@@ -137,5 +137,5 @@ def _print(console: Console, left: cleanup.Leftovers, doing: str) -> None:
         console.print(f"{doing} {machine.id}  {machine.kind} {machine.zone}, {machine.state}, of {machine.bake}")
     for image in left.images:
         console.print(f"{doing} {image.id}  {image.name}, not verified, with {len(image.snapshots)} snapshots")
-    for piece in (*left.volumes, *left.snapshots):
-        console.print(f"{doing} {piece.id}  {piece.gb} GiB, of {piece.bake}")
+    for volume in (*left.volumes, *left.snapshots):
+        console.print(f"{doing} {volume.id}  {volume.gb} GiB, of {volume.bake}")

@@ -8,13 +8,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from baker.aws.dry_run import ALLOWED, DENIED, UNKNOWN, Verdict
-from baker.bake.plan import Plan
+from baker.aws.dry_run import ALLOWED, DENIED, UNKNOWN, DryRunResult
+from baker.aws.images import Ami
+from baker.bake.plan import BakePlan
+from baker.context import BakeContext
+from baker.images.catalog import CatalogImage, Retention
+from baker.images.diff import Difference
 
 Document = Mapping[str, Any]
 
 
-def print_plan(console: Console, plan: Plan, config_rows: Mapping[str, str]) -> None:
+def print_plan(console: Console, plan: BakePlan, config_rows: Mapping[str, str]) -> None:
     """What a bake would launch, from what, and whether it needs to."""
     table = _facts()
     for name, value in config_rows.items():
@@ -31,22 +35,22 @@ def print_plan(console: Console, plan: Plan, config_rows: Mapping[str, str]) -> 
         table.add_row("[yellow]left out[/yellow]", f"{escape(name)}  [dim]git does not track it[/dim]")
     for name in plan.changed_files:
         table.add_row("changed", escape(name))
-    table.add_row("so a bake", escape(verdict(plan)))
+    table.add_row("so a bake", escape(outlook(plan)))
     console.print(table)
 
 
-def print_permissions(console: Console, verdicts: Sequence[Verdict]) -> None:
+def print_permissions(console: Console, results: Sequence[DryRunResult]) -> None:
     """What AWS' dry runs said, by answer."""
     table = _facts()
     for answer, style in ((ALLOWED, "green"), (UNKNOWN, "yellow"), (DENIED, "red")):
-        named = [verdict.operation for verdict in verdicts if verdict.answer == answer]
+        named = [result.operation for result in results if result.answer == answer]
         if named:
             why = "  [dim]nothing exists yet to ask about[/dim]" if answer == UNKNOWN else ""
             table.add_row(f"[{style}]{answer}[/{style}]", ", ".join(named) + why)
     console.print(table)
 
 
-def verdict(plan: Plan) -> str:
+def outlook(plan: BakePlan) -> str:
     """What a bake would do, in a few words."""
     if plan.reusable:
         return f"would reuse {plan.reusable.id}: it was made from exactly this"
@@ -143,3 +147,75 @@ def _facts(title: str = "") -> Table:
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     return table
+
+
+def print_catalog(console: Console, entries: Sequence[CatalogImage]) -> None:
+    """One line for each image, newest first."""
+    if not entries:
+        console.print("there is no image yet")
+        return
+    table = _of_images("verified", "copies", "needed")
+    for entry in entries:
+        image = entry.image
+        copies = [name for name in entry.replicas if name != entry.home]
+        mark = "[green]yes[/green]" if image.verified else "[yellow]no[/yellow]"
+        needs = "; ".join(entry.needs)
+        bold = any(replica.published for replica in entry.replicas.values())
+        row = (entry.id, image.name, _time(image), mark, ", ".join(copies), escape(needs))
+        table.add_row(*row, style="bold" if bold else None)
+    console.print(table)
+
+
+def print_published(context: BakeContext, image_id: str, replica: Mapping[str, str]) -> None:
+    """What is launched from now on, and where that is written."""
+    console, wanted = context.display.console, context.config.publish
+    console.print(f"\n[bold green]published[/bold green]  [bold]{image_id}[/bold]")
+    for region, found in replica.items():
+        console.print(f"  {region}  {escape(wanted.ssm_parameter)} = {found}", style="dim")
+    shared = [*wanted.accounts, *wanted.organizations]
+    if shared:
+        console.print(f"  shared with {escape(', '.join(shared))}", style="dim")
+
+
+def print_difference(console: Console, images: Sequence[Ami], found: Difference) -> None:
+    """What changes from the first image to the second, and how large each is."""
+    console.print(f"from [bold]{images[0].id}[/bold]  {escape(images[0].name)}")
+    console.print(f"to   [bold]{images[1].id}[/bold]  {escape(images[1].name)}")
+    if not found.groups:
+        console.print("\nthey are made of the same things")
+    for name, changes in found.groups.items():
+        table = Table(box=None, show_header=False, title=f"\n{name}", title_justify="left", title_style="bold")
+        for change in changes:
+            mark = "[green]+[/green]" if not change.before else "[red]-[/red]" if not change.after else "~"
+            both = " → ".join(filter(None, (change.before, change.after)))
+            table.add_row(mark, escape(change.what), f"[dim]{escape(both)}[/dim]")
+        console.print(table)
+    sizes = Table(box=None, show_header=False, title="\nMB", title_justify="left", title_style="bold")
+    for name, (before, after) in found.bytes.items():
+        sizes.add_row(name, f"{before / 1e6:,.1f}", f"{after / 1e6:,.1f}", f"{(after - before) / 1e6:+,.1f}")
+    console.print(sizes)
+
+
+def print_retention(console: Console, decisions: Sequence[Retention]) -> None:
+    """Every verified image, and why it stays."""
+    if not decisions:
+        return
+    table = _of_images("stays because")
+    for decision in decisions:
+        why = escape("; ".join(decision.reasons)) or "[red]nobody needs it[/red]"
+        image = decision.image.image
+        table.add_row(decision.image.id, image.name, _time(image), why)
+    console.print(table)
+
+
+def _of_images(*columns: str) -> Table:
+    """A table whose ids are whole on the narrowest terminal, since other commands take them."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("image", no_wrap=True)
+    for column in ("name", "created", *columns):
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _time(image: Ami) -> str:
+    return image.created[:16].replace("T", " ")

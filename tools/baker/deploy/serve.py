@@ -1,4 +1,4 @@
-"""Machines that serve, started from the published image: one, or a group behind a target group."""
+"""Instances that serve, started from the published image: one, or a group behind a target group."""
 
 import urllib.error
 import urllib.request
@@ -6,14 +6,13 @@ import uuid
 from dataclasses import replace
 
 from baker.aws import requests
-from baker.aws.autoscaling import READY, Fleets, Group
-from baker.aws.client import only_looking
-from baker.config import Instance
-from baker.context import Context
-from baker.deploy import template as launchdata
-from baker.deploy.template import Serving
+from baker.aws.autoscaling import READY, AutoScaling, Group
+from baker.aws.client import read_only
+from baker.config import InstanceSection
+from baker.context import BakeContext
+from baker.deploy.template import ServiceSetup, digest, template_data
 from baker.errors import BakeError, UsageError
-from baker.images import regions
+from baker.images import publish
 
 RUNNING_SECONDS = 300.0
 READY_SECONDS = 900.0
@@ -21,23 +20,23 @@ LOOK_SECONDS = 1.0
 REFUSED = 401  # what the service answers to who has no key
 
 
-def template(context: Context, told: Serving) -> str:
+def template(context: BakeContext, setup: ServiceSetup) -> str:
     """Bring the launch template up to date; returns its name. Raises UsageError when nothing is published."""
     config = context.config
-    with only_looking():
-        published = regions.home(context).pointer.current()
+    with read_only():
+        published = publish.home(context).parameter.current()
     if not published:
         raise UsageError(f"{config.publish.ssm_parameter} names no image yet: publish one")
     groups = list(config.launch.security_groups) or [
-        context.networks.security_group(Instance(subnets=config.launch.subnets), config.tags)
+        context.networks.security_group(InstanceSection(subnets=config.launch.subnets), config.tags)
     ]
-    data = launchdata.template(config, told, groups)
+    data = template_data(config, setup, groups)
     name = config.launch.name
-    _fleets(context).template(name, data, launchdata.digest(data), _tags(context))
+    _auto_scaling(context).template(name, data, digest(data), _tags(context))
     return name
 
 
-def one(context: Context) -> str:
+def one(context: BakeContext) -> str:
     """Start one machine as the template says; returns its id once it runs."""
     config = context.config
     request: requests.Request = {
@@ -53,25 +52,25 @@ def one(context: Context) -> str:
     return instance
 
 
-def group(context: Context, told: Serving) -> str:
+def group(context: BakeContext, setup: ServiceSetup) -> str:
     """The Auto Scaling group of the template's name behind a target group; returns the ARN of the latter."""
     config = context.config
-    if not told.open:
+    if not setup.open:
         raise UsageError("[launch] keys_file is needed for a group: without keys a machine listens to itself only")
     if not config.launch.security_groups:
         raise UsageError("[launch] security_groups is needed for a group: the balancer must reach its machines")
-    vpc, subnets = context.networks.subnets(Instance(subnets=config.launch.subnets))
-    fleets, name = _fleets(context), config.launch.name
-    target = fleets.target_group(name, vpc, told.port, _tags(context))
-    fleets.group(Group(name, subnets, target, config.launch.min_size, config.launch.max_size, _tags(context)))
+    vpc, subnets = context.networks.subnets(InstanceSection(subnets=config.launch.subnets))
+    scaling, name = _auto_scaling(context), config.launch.name
+    target = scaling.target_group(name, vpc, setup.port, _tags(context))
+    scaling.group(Group(name, subnets, target, config.launch.min_size, config.launch.max_size, _tags(context)))
     return target
 
 
-def members(context: Context) -> list[str]:
+def members(context: BakeContext) -> list[str]:
     """Ids of the group's machines, once there are as many as it must have; raises BakeError if that never comes."""
     name, wanted = context.config.launch.name, context.config.launch.min_size
-    end_ = context.clock() + RUNNING_SECONDS
-    while context.clock() < end_:
+    end = context.clock() + RUNNING_SECONDS
+    while context.clock() < end:
         found = context.machines.launched(name)
         if len(found) >= wanted:
             return found
@@ -79,12 +78,12 @@ def members(context: Context) -> list[str]:
     raise BakeError(f"the group {name} has fewer than {wanted} machines after {RUNNING_SECONDS:.0f} s")
 
 
-def end(context: Context) -> list[str]:
+def end(context: BakeContext) -> list[str]:
     """End and remove everything that was launched under the configured name; returns the instances that ran."""
     name = context.config.launch.name
-    with only_looking():
+    with read_only():
         instances = context.machines.launched(name)
-    _fleets(context).remove(name)
+    _auto_scaling(context).remove(name)
     for instance in instances:
         context.machines.terminate(instance)
     for instance in instances:
@@ -92,14 +91,14 @@ def end(context: Context) -> list[str]:
     return instances
 
 
-def wait_ready(context: Context, url: str, told: Serving) -> None:
+def wait_ready(context: BakeContext, url: str, setup: ServiceSetup) -> None:
     """Return once the service at `url` is ready, and asks for a key if it has any; raises BakeError if it never is.
 
     A machine is ready twice: as its image was, and again when its own keys and overrides are applied.
     """
-    end_ = context.clock() + READY_SECONDS
-    while context.clock() < end_:
-        if _status(url + READY) == 200 and (not told.keys or _status(f"{url}/v1/models") == REFUSED):
+    end = context.clock() + READY_SECONDS
+    while context.clock() < end:
+        if _status(url + READY) == 200 and (not setup.keys or _status(f"{url}/v1/models") == REFUSED):
             return
         context.sleep(LOOK_SECONDS)
     raise BakeError(f"{url} was not ready after {READY_SECONDS:.0f} s; end it with bake.py launch --end")
@@ -117,15 +116,15 @@ def _status(url: str) -> int:
         return 0
 
 
-def _tags(context: Context) -> dict[str, str]:
+def _tags(context: BakeContext) -> dict[str, str]:
     return {**context.config.tags, requests.TAG_LAUNCH: context.config.launch.name}
 
 
-def _fleets(context: Context) -> Fleets:
-    return Fleets(context.clients_in(context.config.aws.region))
+def _auto_scaling(context: BakeContext) -> AutoScaling:
+    return AutoScaling(context.clients_in(context.config.aws.region))
 
 
-def with_keys(context: Context, keys_file: str) -> Context:
+def with_keys(context: BakeContext, keys_file: str) -> BakeContext:
     """The same, with a keys file that the command line names."""
     launch = replace(context.config.launch, keys_file=keys_file)
     return replace(context, config=replace(context.config, launch=launch))

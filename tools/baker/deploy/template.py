@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from baker.aws import requests
-from baker.config import Config
+from baker.config import LauncherConfig
 from baker.errors import UsageError
 from baker.inputs import pillar
 from baker.inputs.user_data import LIMIT
@@ -22,7 +22,7 @@ BAKED = ("root", "user", "group", "dtype", "install", "verify", "model.id", "mod
 
 
 @dataclass(frozen=True)
-class Serving:
+class ServiceSetup:
     """How the service of a launched machine is set up, beyond what its image says."""
 
     overrides: Mapping[str, Any]
@@ -31,7 +31,7 @@ class Serving:
     port: int
 
 
-def serving(root: Path, config: Config) -> Serving:
+def service_setup(root: Path, config: LauncherConfig) -> ServiceSetup:
     """What [launch] asks for; raises UsageError when the service would refuse it, or the image was not made for it."""
     declared, wanted = pillar.load(root), config.launch
     pillar.check_overrides(declared, wanted.pillar, "launch.pillar")
@@ -45,17 +45,17 @@ def serving(root: Path, config: Config) -> Serving:
     is_open = whole["host"] not in ("127.0.0.1", "::1", "localhost")
     if is_open and not whole["auth"]["keys_file"]:
         raise UsageError(f"[launch.pillar] host {whole['host']} is open to others: name [launch] keys_file")
-    return Serving(overrides, keys, is_open, int(whole["port"]))
+    return ServiceSetup(overrides, keys, is_open, int(whole["port"]))
 
 
-def user_data(told: Serving) -> str:
+def user_data(setup: ServiceSetup) -> str:
     """cloud-config that writes keys and overrides and applies them; empty when the image is right as it is."""
-    if not told.overrides:
+    if not setup.overrides:
         return ""
-    overrides = b"#!yaml\n" + json.dumps({pillar.ROOT_KEY: told.overrides}, sort_keys=True).encode() + b"\n"
+    overrides = b"#!yaml\n" + json.dumps({pillar.ROOT_KEY: setup.overrides}, sort_keys=True).encode() + b"\n"
     files = [_file(PILLAR, overrides, "0644")]
-    if told.keys:
-        files.append(_file(KEYS, told.keys.encode(), "0640"))
+    if setup.keys:
+        files.append(_file(KEYS, setup.keys.encode(), "0640"))
     document = {"write_files": files, "runcmd": [["salt-call", "--retcode-passthrough", "state.apply"]]}
     text = f"#cloud-config\n{json.dumps(document, indent=1)}\n"
     if len(text.encode()) > LIMIT:
@@ -63,7 +63,7 @@ def user_data(told: Serving) -> str:
     return text
 
 
-def template(config: Config, told: Serving, security_groups: list[str]) -> requests.Request:
+def template_data(config: LauncherConfig, setup: ServiceSetup, security_groups: list[str]) -> requests.Request:
     """A launch template's data. Its image is named by the parameter: publishing and rolling back move it as well."""
     tags = instance_tags(config)
     data: requests.Request = {
@@ -74,11 +74,11 @@ def template(config: Config, told: Serving, security_groups: list[str]) -> reque
         "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
         "TagSpecifications": requests.tag_specifications(("instance", "volume"), tags),
     }
-    text = user_data(told)
+    text = user_data(setup)
     return {**data, "UserData": base64.b64encode(text.encode()).decode()} if text else data
 
 
-def instance_tags(config: Config) -> dict[str, str]:
+def instance_tags(config: LauncherConfig) -> dict[str, str]:
     """How what was launched is found again."""
     return {**config.tags, "Name": config.launch.name, requests.TAG_LAUNCH: config.launch.name}
 

@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from baker.bake.timeline import INSIDE
-
+INSIDE = {"bake on the machine": "baked", "verify on the image": "verified"}  # phases with a machine's report
 FIRST_APPLY = "first apply"  # the only one of the machine's phases whose states take their time
-Told = Sequence[tuple[str, float]]  # names and seconds, in the order in which it went
+Durations = Sequence[tuple[str, float]]  # names and seconds, in the order in which it went
 
 
 @dataclass(frozen=True)
-class Step:
+class MachineStep:
     """How far the machine is: the phase it is in, the state it runs, states done and in all (0: not known)."""
 
     phase: str
@@ -26,12 +25,12 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Where:
+class Moment:
     """A moment of a bake: the launcher's phase and the machine's step, with the seconds since each began."""
 
     phase: str
     seconds: float
-    step: Step | None = None
+    step: MachineStep | None = None
     step_seconds: float = 0.0
     state_seconds: float = 0.0
 
@@ -40,11 +39,11 @@ class Where:
 class Estimate:
     """What the last bake took: its phases, the machine's own inside each of them, and the states of its first apply."""
 
-    phases: Told = ()
-    inside: Mapping[str, Told] = field(default_factory=dict)
-    states: Told = ()
+    phases: Durations = ()
+    inside: Mapping[str, Durations] = field(default_factory=dict)
+    states: Durations = ()
 
-    def left(self, now: Where) -> float | None:
+    def left(self, now: Moment) -> float | None:
         """Seconds to the end; None where the last bake had no such phase."""
         after = _after(self.phases, now.phase)
         if after is None:
@@ -55,7 +54,7 @@ class Estimate:
             return after + max(dict(self.phases)[now.phase] - now.seconds, 0.0)
         return after + later + self._of_step(now.step, dict(inner)[now.step.phase], now)
 
-    def _of_step(self, step: Step, whole: float, now: Where) -> float:
+    def _of_step(self, step: MachineStep, whole: float, now: Moment) -> float:
         """Seconds to the end of the machine's step, all of which took `whole`."""
         later = _after(self.states, step.id) if step.phase == FIRST_APPLY else None
         if later is None:
@@ -77,11 +76,11 @@ def _of(report: Mapping[str, Any]) -> Estimate:
     return Estimate(_named(report["phases"], "name"), inside, states)
 
 
-def _named(told: Sequence[Mapping[str, Any]], name: str) -> Told:
+def _named(told: Sequence[Mapping[str, Any]], name: str) -> Durations:
     return [(str(item[name]), float(item["seconds"])) for item in told]
 
 
-def _after(told: Told, name: str) -> float | None:
+def _after(told: Durations, name: str) -> float | None:
     """Seconds of all that comes after `name`; None if that is not there."""
     names = [known for known, _ in told]
     return sum(seconds for _, seconds in told[names.index(name) + 1 :]) if name in names else None

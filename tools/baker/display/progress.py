@@ -1,8 +1,12 @@
-"""What one sees of a bake: a bar by phase and state on a terminal, plain lines elsewhere; programs get events."""
+"""What one sees of a bake: a bar by phase and state on a terminal, plain lines elsewhere; programs get Event."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,14 +22,42 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from baker.display import events
-from baker.display.estimates import Estimate, Step, Where
+from baker.display.estimates import Estimate, MachineStep, Moment
 
 TITLE_WIDTH = 34
 DETAIL_WIDTH = 36  # at most: on 80 columns it makes room for the rest
 REST_WIDTH = 62  # of a line with a bar
 PIPE_WIDTH = 120
 QUIET_SECONDS = 10.0  # between plain lines that only detail a state
+
+Emit = Callable[..., None]  # takes the kind of an event, and its fields by name
+
+
+class Event(StrEnum):
+    """The kinds of events for programs; Event.schema.json beside this file describes their fields."""
+
+    PHASE = "phase"
+    STEP = "step"
+    NOTE = "note"
+    BAKE = "bake"
+    VERDICT = "verdict"
+    IMAGE = "image"
+    END = "end"
+
+
+def no_events(event: Event, **fields: object) -> None:
+    """For a person only."""
+
+
+def events_to(stream: TextIO) -> Emit:
+    """Writes each event to `stream` at once, as one JSON object a line."""
+
+    def emit(event: Event, **fields: object) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        stream.write(json.dumps({"time": now, "event": event, **fields}, ensure_ascii=False) + "\n")
+        stream.flush()
+
+    return emit
 
 
 def open_console(*, errors: bool = False) -> Console:
@@ -48,7 +80,7 @@ class TimeLeft(ProgressColumn):
 class Display:
     """Times the phases of a bake and draws them. `phases` holds (name, seconds) of those that ended.
 
-    `tell` is told of everything, for programs. `estimate` is what the last bake took, once that is known.
+    `emit` is told of everything, for programs. `estimate` is what the last bake took, once that is known.
     """
 
     def __init__(
@@ -56,17 +88,17 @@ class Display:
         console: Console | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
-        tell: events.Tell = events.untold,
+        emit: Emit = no_events,
     ) -> None:
         self.console = console or open_console()
         self.phases: list[tuple[str, float]] = []
-        self.tell = tell
+        self.emit = emit
         self.estimate = Estimate()
         self._clock = clock
         self._live = self.console.is_terminal and not self.console.is_dumb_terminal
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._step: Step | None = None
+        self._step: MachineStep | None = None
         self._title = ""
         self._began = self._step_began = self._state_began = self._told = 0.0
 
@@ -83,7 +115,7 @@ class Display:
         self.phases.append((title, self._clock() - began))
         self._end(title, self._clock() - began, ok=True)
 
-    def step(self, step: Step) -> None:
+    def step(self, step: MachineStep) -> None:
         """The machine's own progress inside the present phase; a phase of its that is over gets its line."""
         if step == self._step:
             return
@@ -96,7 +128,7 @@ class Display:
             if not self._live:
                 self._line(f"    {step.phase}")
         told = {"phase": step.phase, "state": step.state, "done": step.done, "total": step.total}
-        self.tell(events.STEP, **told, seconds_left=self._left())
+        self.emit(Event.STEP, **told, seconds_left=self._left())
         if self._bar is not None and self._task is not None:
             count = f"{step.done}/{step.total}" if step.total else ""
             room = max(min(DETAIL_WIDTH, self.console.width - REST_WIDTH), 8)
@@ -107,7 +139,7 @@ class Display:
         elif step.state:
             self._tell_plainly(step, before)
 
-    def _tell_plainly(self, step: Step, before: Step | None) -> None:
+    def _tell_plainly(self, step: MachineStep, before: MachineStep | None) -> None:
         """A plain line for a new state, and now and then for what the present one does."""
         new = bool(step.total) and (before is None or step.id != before.id)
         if new or self._clock() - self._told > QUIET_SECONDS:
@@ -116,14 +148,14 @@ class Display:
 
     def note(self, text: str, style: str = "") -> None:
         """A line that stays."""
-        self.tell(events.NOTE, text=text.strip())
+        self.emit(Event.NOTE, text=text.strip())
         (self._bar.console if self._bar else self.console).print(
             text, style=style or None, markup=False, soft_wrap=True
         )
 
     def _begin(self, title: str) -> None:
         self._step, self._title, self._began = None, title, self._clock()
-        self.tell(events.PHASE, phase=title, status=events.BEGUN, seconds_left=self._left())
+        self.emit(Event.PHASE, phase=title, status="begun", seconds_left=self._left())
         if not self._live:
             self._line(f"{title} ...{self._in_brackets()}")
             return
@@ -147,11 +179,11 @@ class Display:
             self._bar = self._task = None
         self._step = None
         self.console.print(_mark(ok) + f" {title:<{TITLE_WIDTH}} [dim]{seconds:7.1f} s[/dim]")
-        status = events.DONE if ok else events.FAILED
-        left = self.estimate.left(Where(title, float("inf")))
-        self.tell(events.PHASE, phase=title, status=status, seconds=round(seconds, 3), seconds_left=left)
+        status = "done" if ok else "failed"
+        left = self.estimate.left(Moment(title, float("inf")))
+        self.emit(Event.PHASE, phase=title, status=status, seconds=round(seconds, 3), seconds_left=left)
 
-    def _close_step(self, step: Step | None, *, ok: bool = True) -> None:
+    def _close_step(self, step: MachineStep | None, *, ok: bool = True) -> None:
         if step is None:
             return
         states = f"  {step.total} states" if step.total and ok else ""
@@ -164,7 +196,7 @@ class Display:
     def _left(self) -> float | None:
         """Seconds to the end, as the last bake took; None: not known."""
         now = self._clock()
-        where = Where(self._title, now - self._began, self._step, now - self._step_began, now - self._state_began)
+        where = Moment(self._title, now - self._began, self._step, now - self._step_began, now - self._state_began)
         left = self.estimate.left(where)
         return None if left is None else round(left, 1)
 

@@ -1,86 +1,88 @@
 """What images there are, and who needs each: what `list` shows, and what `prune` goes by."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from baker.aws import requests, ssm
-from baker.aws.client import only_looking
-from baker.aws.images import Image, newest_first
-from baker.context import Context
+from baker.aws.client import read_only
+from baker.aws.images import Ami, newest_first
+from baker.context import BakeContext
 from baker.errors import UsageError
-from baker.images import regions
-from baker.images.regions import Region
+from baker.images import publish
+from baker.images.publish import Region
 
 LATEST, PUBLISHED = "latest", "published"  # words that stand for an image
 
 
 @dataclass(frozen=True)
-class Held:
+class Replica:
     """An image, or the copy of one, in one region, and who needs it there."""
 
-    image: Image
+    image: Ami
     instances: tuple[str, ...]
     shared: tuple[str, ...]
     published: bool
-    next_back: bool  # what a rollback would publish
+    rollback_target: bool  # what a rollback would publish
 
 
 @dataclass
-class Entry:
+class CatalogImage:
     """One image wherever it is, by region; home may be missing, if only copies are left."""
 
     id: str
     home: str
-    held: dict[str, Held] = field(default_factory=dict)
+    replicas: dict[str, Replica] = field(default_factory=dict)
 
     @property
-    def image(self) -> Image:
+    def image(self) -> Ami:
         """The image itself, or the first copy."""
-        return self.held[self.home].image if self.home in self.held else next(iter(self.held.values())).image
+        return (
+            self.replicas[self.home].image if self.home in self.replicas else next(iter(self.replicas.values())).image
+        )
 
     @property
     def needs(self) -> list[str]:
         """Who needs it, each in a few words; empty if nobody does."""
         found = []
-        for region, held in self.held.items():
+        for region, replica in self.replicas.items():
             where = "" if region == self.home else f" in {region}"
-            found += [f"published{where}"] if held.published else []
-            found += [f"rollback's next{where}"] if held.next_back else []
-            found += [f"{', '.join(held.instances)} runs it{where}"] if held.instances else []
-            found += [f"shared with {', '.join(held.shared)}{where}"] if held.shared else []
+            found += [f"published{where}"] if replica.published else []
+            found += [f"rollback's next{where}"] if replica.rollback_target else []
+            found += [f"{', '.join(replica.instances)} runs it{where}"] if replica.instances else []
+            found += [f"shared with {', '.join(replica.shared)}{where}"] if replica.shared else []
         return found
 
 
-@only_looking()
-def read(context: Context) -> list[Entry]:
+@read_only()
+def read(context: BakeContext) -> list[CatalogImage]:
     """Every image of this configuration's name, newest first, with its copies."""
     home = context.config.aws.region
-    entries: dict[str, Entry] = {}
-    for region in regions.every(context):
-        for held in _held(region, context.config.image.name_prefix):
-            origin = held.image.tags.get(requests.TAG_COPY, held.image.id)
-            entries.setdefault(origin, Entry(origin, home)).held[region.name] = held
+    entries: dict[str, CatalogImage] = {}
+    for region in publish.regions(context):
+        for replica in _replicas(region, context.config.image.name_prefix):
+            origin = replica.image.tags.get(requests.TAG_COPY, replica.image.id)
+            entries.setdefault(origin, CatalogImage(origin, home)).replicas[region.name] = replica
     return sorted(entries.values(), key=lambda entry: newest_first(entry.image), reverse=True)
 
 
-def _held(region: Region, prefix: str) -> Iterable[Held]:
+def _replicas(region: Region, prefix: str) -> Iterable[Replica]:
     images = region.images.named(prefix)
     running = region.machines.started_from(image.id for image in images)
-    current = region.pointer.current()
-    standing = ssm.published(region.pointer.history())
+    current = region.parameter.current()
+    standing = ssm.published(region.parameter.history())
     for image in images:
-        yield Held(
+        yield Replica(
             image=image,
             instances=tuple(running.get(image.id, ())),
-            shared=tuple(sorted(region.distribution.shared_with(image.id))),
+            shared=tuple(sorted(region.sharing.shared_with(image.id))),
             published=image.id == current,
-            next_back=image.id in standing[-2:-1],
+            rollback_target=image.id in standing[-2:-1],
         )
 
 
-@only_looking()
-def choose(context: Context, word: str) -> Image:
+@read_only()
+def choose(context: BakeContext, word: str) -> Ami:
     """The image of the home region that `word` means: an id, a name, LATEST (verified) or PUBLISHED.
 
     Raises UsageError when there is none.
@@ -93,7 +95,7 @@ def choose(context: Context, word: str) -> Image:
         return found
     wanted = word
     if word == PUBLISHED:
-        wanted = regions.home(context).pointer.current()
+        wanted = publish.home(context).parameter.current()
         if not wanted:
             raise UsageError("nothing is published yet: publish an image")
     found = next((image for image in images if wanted in (image.id, image.name)), None)
@@ -102,7 +104,7 @@ def choose(context: Context, word: str) -> Image:
     return found
 
 
-def document(entries: Iterable[Entry]) -> list[Mapping[str, Any]]:
+def document(entries: Iterable[CatalogImage]) -> list[Mapping[str, Any]]:
     """The catalogue in JSON's own types."""
     return [
         {
@@ -115,14 +117,47 @@ def document(entries: Iterable[Entry]) -> list[Mapping[str, Any]]:
             "content_hash": entry.image.tags.get(requests.TAG_CONTENT, ""),
             "regions": {
                 region: {
-                    "id": held.image.id,
-                    "state": held.image.state,
-                    "published": held.published,
-                    "instances": list(held.instances),
-                    "shared": list(held.shared),
+                    "id": replica.image.id,
+                    "state": replica.image.state,
+                    "published": replica.published,
+                    "instances": list(replica.instances),
+                    "shared": list(replica.shared),
                 }
-                for region, held in entry.held.items()
+                for region, replica in entry.replicas.items()
             },
         }
         for entry in entries
     ]
+
+
+@dataclass(frozen=True)
+class Retention:
+    """An image, and why it stays; without a reason it may go."""
+
+    image: CatalogImage
+    reasons: tuple[str, ...]
+
+
+def judge(entries: Sequence[CatalogImage], keep: int) -> list[Retention]:
+    """What prune would do with each verified image, newest first: the `keep` newest stay, and whatever is needed.
+
+    An image that is not verified is being made, or left over: that is for `reap`. A copy whose image is gone counts
+    for none of the newest.
+    """
+    verified = [entry for entry in entries if entry.image.verified]
+    whole = [entry.id for entry in verified if entry.home in entry.replicas]
+    newest = {id_: number for number, id_ in enumerate(whole[:keep], 1)}
+    return [
+        Retention(entry, (*([f"number {newest[entry.id]} of {keep}"] if entry.id in newest else []), *entry.needs))
+        for entry in verified
+    ]
+
+
+def remove(context: BakeContext, decisions: Sequence[Retention]) -> list[CatalogImage]:
+    """Remove every image without a reason to stay, its copies first: while it is there, they can be found by it."""
+    places = {region.name: region for region in publish.regions(context)}
+    gone = [decision.image for decision in decisions if not decision.reasons]
+    for entry in gone:
+        for name in sorted(entry.replicas, key=lambda name: name == entry.home):
+            places[name].images.remove(entry.replicas[name].image)
+    return gone

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from baker.aws import requests
-from baker.aws.images import Image
+from baker.aws.images import Ami
 from baker.aws.s3 import Bucket
-from baker.bake.acceptance import RejectedError
-from baker.errors import UsageError
+from baker.errors import RejectedError, UsageError
 from baker.images import sbom
 
 SCHEMA = 1
@@ -32,7 +31,7 @@ def digest(manifest: Document) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def check_booted(report: Document, image: Image) -> None:
+def check_booted(report: Document, image: Ami) -> None:
     """Refuse an image that has another manifest than the machine that it was made of; raises RejectedError."""
     if digest(reported(report)) != image.tags.get(requests.TAG_MANIFEST):
         raise RejectedError("the manifest on the booted image is not the one that was written when it was baked")
@@ -46,7 +45,7 @@ def keep(bucket: Bucket, prefix: str, bake: str, report: Document) -> Document:
     return manifest
 
 
-def find(bucket: Bucket, prefix: str, image: Image) -> Document | None:
+def find(bucket: Bucket, prefix: str, image: Ami) -> Document | None:
     """The manifest of an image; None when there is none, or it is not the one that the image's tag vouches for."""
     raw = bucket.get(key(prefix, image.tags.get(requests.TAG_BAKE, ""), "manifest.json"))
     try:
@@ -57,7 +56,7 @@ def find(bucket: Bucket, prefix: str, image: Image) -> Document | None:
     return found if told else None
 
 
-def need(bucket: Bucket, prefix: str, image: Image) -> Document:
+def need(bucket: Bucket, prefix: str, image: Ami) -> Document:
     """The same, but raises UsageError where there is none."""
     found = find(bucket, prefix, image)
     if found is None:

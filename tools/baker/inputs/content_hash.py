@@ -34,7 +34,7 @@ def inputs(
     return result | {name: _digest(value) for name, value in sources.items()}
 
 
-def content_hash(by_input: Mapping[str, str]) -> str:
+def combined(by_input: Mapping[str, str]) -> str:
     """One SHA-256 (hex) over every input."""
     return hashlib.sha256(json.dumps(dict(by_input), sort_keys=True).encode()).hexdigest()
 

@@ -1,34 +1,82 @@
-"""Ending what bakes have left. All is found by its tags, since the answer that told its id may be what was lost."""
+"""Removes what bakes have left. Everything is found by its tags, since the response with its id may have been lost."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from baker import interrupts
 from baker.aws.client import POLL_SECONDS
-from baker.aws.images import Image
-from baker.aws.instances import Machine
-from baker.aws.volumes import Piece
-from baker.context import Context
+from baker.aws.images import Ami
+from baker.aws.instances import Ec2Instance
+from baker.aws.volumes import Volume
+from baker.context import BakeContext
+from baker.errors import AwsError, BakeError, KeptError
+from baker.recovery import lease
 
-LOOKS = 4  # POLL_SECONDS apart: what was made a moment ago may not be shown yet
+POLLS = 4  # POLL_SECONDS apart: AWS may not list what was made a moment ago
 
 
 @dataclass(frozen=True)
 class Leftovers:
     """What nobody needs any more."""
 
-    machines: Sequence[Machine] = ()
-    images: Sequence[Image] = ()
-    volumes: Sequence[Piece] = ()
-    snapshots: Sequence[Piece] = ()
+    machines: Sequence[Ec2Instance] = ()
+    images: Sequence[Ami] = ()
+    volumes: Sequence[Volume] = ()
+    snapshots: Sequence[Volume] = ()
 
     def __len__(self) -> int:
         return len(self.machines) + len(self.images) + len(self.volumes) + len(self.snapshots)
 
 
-def overdue(context: Context, now: datetime, at_work: str = "") -> Leftovers:
-    """What is past its deadline. A bake with a machine whose time is not over is under way, and so is the one that a
-    launcher is `at_work` on: nothing of them is.
+@contextmanager
+def cleanup_on_failure(context: BakeContext, name: str) -> Iterator[None]:
+    """If anything inside fails, remove everything of the bake; signals cannot interrupt that.
+
+    Two exceptions: if another launcher took over, touch nothing. If the bake failed, was not interrupted, and its
+    machine was launched with --keep, keep that machine and raise KeptError.
+    """
+    try:
+        yield
+    except lease.LostError:
+        raise
+    except BaseException as error:
+        with interrupts.held_off(context.display.note):
+            kept = _clean_up(context, name, may_keep=isinstance(error, BakeError))
+        if kept is None:
+            raise
+        raise KeptError(
+            f"{error}; its machine {kept.id} is kept {kept.until}, and never becomes an image: "
+            f"`bake.py reap --bake {name} --yes` ends it before",
+            kept.id,
+        ) from None
+
+
+def _clean_up(context: BakeContext, name: str, *, may_keep: bool) -> Ec2Instance | None:
+    """Remove what can be removed; returns the machine that is kept, if any."""
+    try:
+        with suppress(AwsError):
+            context.renew_lease()
+        kept = keep_failed_machine(context, name) if may_keep else None
+        if kept is None:
+            sweep(context, name)
+        return kept
+    except lease.LostError:
+        raise
+    except BakeError as error:
+        minutes = context.config.bake.deadline_minutes
+        context.display.note(
+            f"cleaning up failed: {error}; the machine ends itself {minutes} minutes after launch at most, "
+            f"and `bake.py reap --bake {name} --yes` removes the rest"
+        )
+        return None
+
+
+def overdue(context: BakeContext, now: datetime, at_work: str = "") -> Leftovers:
+    """What is past its deadline.
+
+    Skips bakes that are in progress: those with a machine before its deadline, and the one named by `at_work`.
     """
     machines = context.machines.ours()
     busy = {at_work, *(machine.bake for machine in machines if not machine.overdue(now))}
@@ -36,81 +84,81 @@ def overdue(context: Context, now: datetime, at_work: str = "") -> Leftovers:
     return Leftovers(
         [machine for machine in machines if machine.overdue(now) and machine.bake != at_work],
         [image for image in images if not image.verified and image.bake not in busy and image.overdue(now)],
-        [volume for volume in context.storage.volumes() if volume.bake not in busy and volume.overdue(now)],
-        [piece for piece in _loose(context, images) if piece.bake not in busy and piece.overdue(now)],
+        [volume for volume in context.volumes.volumes() if volume.bake not in busy and volume.overdue(now)],
+        [snapshot for snapshot in _orphans(context, images) if snapshot.bake not in busy and snapshot.overdue(now)],
     )
 
 
-def of_bake(context: Context, bake: str) -> Leftovers:
+def of_bake(context: BakeContext, bake: str) -> Leftovers:
     """Everything of one bake but a verified image, whatever its deadline."""
     return replace(_beside_machines(context, bake, context.images.ours()), machines=context.machines.ours(bake))
 
 
-def sweep(context: Context, bake: str) -> None:
-    """End every machine of a bake, and remove everything of it but a verified image.
+def sweep(context: BakeContext, bake: str) -> None:
+    """Terminate every machine of a bake, and remove everything of it but a verified image.
 
-    Machines are ended as they are found, before anything else that could fail.
+    Machines are terminated as soon as they are found, before anything else that could fail.
     """
-    ended: dict[str, Machine] = {}
-    for look in range(LOOKS):
+    terminated: dict[str, Ec2Instance] = {}
+    for poll in range(POLLS):
         for machine in context.machines.ours(bake):
-            if machine.id not in ended:
+            if machine.id not in terminated:
                 context.machines.terminate(machine.id)
-                ended[machine.id] = machine
+                terminated[machine.id] = machine
         images = context.images.ours()
-        if ended and any(image.bake == bake for image in images):
+        if terminated and any(image.bake == bake for image in images):
             break
-        if look < LOOKS - 1:
+        if poll < POLLS - 1:
             context.sleep(POLL_SECONDS)
-    _discard(context, _beside_machines(context, bake, images), ended)
+    _discard(context, _beside_machines(context, bake, images), terminated)
 
 
-def spare(context: Context, bake: str) -> Machine | None:
-    """Remove all of a bake but the machine to be kept, which is returned. None: there is none, and nothing was done."""
+def keep_failed_machine(context: BakeContext, bake: str) -> Ec2Instance | None:
+    """Remove all of a bake but the machine to keep, which is returned. None: there is none, and nothing was removed."""
     machines = context.machines.ours(bake)
     kept = next((machine for machine in machines if _keepable(context, machine)), None)
     if kept is not None:
         images = context.images.ours()
-        left = [image for image in images if image.bake == bake and not image.verified]
-        loose = [piece for piece in _loose(context, images) if piece.bake == bake]
+        unverified = [image for image in images if image.bake == bake and not image.verified]
+        orphans = [snapshot for snapshot in _orphans(context, images) if snapshot.bake == bake]
         others = [machine for machine in machines if machine.id != kept.id]
-        remove(context, Leftovers(machines=others, images=left, snapshots=loose))
+        remove(context, Leftovers(machines=others, images=unverified, snapshots=orphans))
     return kept
 
 
-def _keepable(context: Context, machine: Machine) -> bool:
-    """Whether it was launched to be kept, and will end itself: what does not run, or should have ended, will not."""
+def _keepable(context: BakeContext, machine: Ec2Instance) -> bool:
+    """Whether it was launched with --keep, and will still end itself: only a running machine can do that."""
     return machine.keep and machine.state in ("pending", "running") and not machine.overdue(context.now())
 
 
-def remove(context: Context, left: Leftovers) -> None:
-    """End the machines, then remove the rest."""
+def remove(context: BakeContext, left: Leftovers) -> None:
+    """Terminate the machines, then remove the rest."""
     for machine in left.machines:
         context.machines.terminate(machine.id)
     _discard(context, left, [machine.id for machine in left.machines])
 
 
-def _discard(context: Context, left: Leftovers, ending: Iterable[str]) -> None:
-    """Remove images, and once the machines that are ending are gone, volumes and snapshots."""
+def _discard(context: BakeContext, left: Leftovers, terminated: Iterable[str]) -> None:
+    """Remove images and, once the terminated machines are gone, volumes and snapshots."""
     for image in left.images:
         context.images.remove(image)
-    for machine_id in ending:
+    for machine_id in terminated:
         context.machines.wait(machine_id, "terminated")
     for volume in left.volumes:
-        context.storage.delete_volume(volume.id)
+        context.volumes.delete_volume(volume.id)
     for snapshot in left.snapshots:
-        context.storage.delete_snapshot(snapshot.id)
+        context.volumes.delete_snapshot(snapshot.id)
 
 
-def _beside_machines(context: Context, bake: str, images: list[Image]) -> Leftovers:
+def _beside_machines(context: BakeContext, bake: str, images: list[Ami]) -> Leftovers:
     return Leftovers(
         images=[image for image in images if image.bake == bake and not image.verified],
-        volumes=[volume for volume in context.storage.volumes() if volume.bake == bake],
-        snapshots=[piece for piece in _loose(context, images) if piece.bake == bake],
+        volumes=[volume for volume in context.volumes.volumes() if volume.bake == bake],
+        snapshots=[snapshot for snapshot in _orphans(context, images) if snapshot.bake == bake],
     )
 
 
-def _loose(context: Context, images: list[Image]) -> list[Piece]:
-    """Snapshots of bakes that no image has; the others go with their image."""
-    kept = {snapshot for image in images for snapshot in image.snapshots}
-    return [piece for piece in context.storage.snapshots() if piece.id not in kept]
+def _orphans(context: BakeContext, images: list[Ami]) -> list[Volume]:
+    """Snapshots of bakes that belong to no image; the others are removed with their image."""
+    used = {snapshot for image in images for snapshot in image.snapshots}
+    return [snapshot for snapshot in context.volumes.snapshots() if snapshot.id not in used]

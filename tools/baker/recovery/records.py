@@ -1,15 +1,14 @@
-"""What the bucket knows of every bake, so that a launcher may die anywhere: begun from what, and how it ended."""
+"""The bucket's record of every bake: what it was begun from, and how it ended, so that a launcher may die anywhere."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
-from baker.aws.images import Image
-from baker.aws.instances import Machine
+from baker.aws.images import Ami
+from baker.aws.instances import Ec2Instance
 from baker.aws.s3 import Bucket
-from baker.bake.plan import Plan
-from baker.context import Context
+from baker.context import BakeContext
 from baker.errors import UsageError
 
 FOLDER = "bakes"
@@ -18,8 +17,8 @@ SHOWN = 20  # of the newest bakes
 
 
 @dataclass(frozen=True)
-class Bake:
-    """One bake: what it was begun from (enough to plan the very same again) and its end, empty until then."""
+class BakeRecord:
+    """One bake: its inputs (enough to plan the very same bake again) and its end, empty until then."""
 
     name: str
     content_hash: str
@@ -31,65 +30,65 @@ class Bake:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A bake with what exists of it in the account now."""
+class BakeState:
+    """A bake's record, with what exists of the bake in the account now."""
 
-    bake: Bake
-    instances: tuple[Machine, ...]
-    images: tuple[Image, ...]
+    record: BakeRecord
+    instances: tuple[Ec2Instance, ...]
+    images: tuple[Ami, ...]
 
     @property
-    def kept(self) -> Machine | None:
-        """The machine that is kept after it failed."""
-        over = self.bake.end == FAILED
+    def kept(self) -> Ec2Instance | None:
+        """The machine that is kept after the bake failed."""
+        over = self.record.end == FAILED
         return next((machine for machine in self.instances if over and machine.keep), None)
 
     @property
     def unfinished(self) -> bool:
-        """Whether it left a machine, or an image that nobody has verified."""
+        """Whether a machine, or an image that is not verified, is left."""
         return bool(self.instances) or any(not image.verified for image in self.images)
 
 
-def begin(context: Context, plan: Plan, name: str) -> Bake:
-    """Write down that a bake begins, before anything of it exists."""
+def begin(context: BakeContext, name: str, content_hash: str, source_ami: str, model_revision: str) -> BakeRecord:
+    """Record that a bake begins, before anything of it exists."""
     began = datetime.now(UTC).isoformat(timespec="seconds")
-    bake = Bake(name, plan.content_hash, plan.source.id, plan.model["revision"], began)
-    _save(context, bake)
-    return bake
+    record = BakeRecord(name, content_hash, source_ami, model_revision, began)
+    _save(context, record)
+    return record
 
 
-def ended(context: Context, bake: Bake, end: str, reason: str = "") -> None:
-    """Write down how it ended."""
-    _save(context, replace(bake, end=end, reason=reason[:500]))
+def ended(context: BakeContext, record: BakeRecord, end: str, reason: str = "") -> None:
+    """Record how it ended."""
+    _save(context, replace(record, end=end, reason=reason[:500]))
 
 
-def load(context: Context, name: str) -> Bake:
-    """Raises UsageError when the bucket knows no such bake."""
+def load(context: BakeContext, name: str) -> BakeRecord:
+    """Raises UsageError when the bucket has no such record."""
     found = _read(context.bucket, key_of(context, name))
     if found is None:
         raise UsageError(f"the bucket {context.bucket.name} knows no bake {name!r}: see `bake.py status`")
     return found
 
 
-def newest(context: Context) -> list[Bake]:
-    """The newest bakes that the bucket knows, newest first."""
+def newest(context: BakeContext) -> list[BakeRecord]:
+    """The newest records, newest first."""
     keys = [key for key in context.bucket.keys(key_of(context, "")[: -len(".json")]) if key.endswith(".json")]
     found = (_read(context.bucket, key) for key in sorted(keys, reverse=True)[:SHOWN])
-    return [bake for bake in found if bake is not None]
+    return [record for record in found if record is not None]
 
 
-def unfinished(context: Context) -> list[Found]:
-    """Bakes of this bucket that left a machine or an image that is not verified, newest first."""
+def unfinished(context: BakeContext) -> list[BakeState]:
+    """Bakes of this bucket that left a machine, or an image that is not verified; newest first."""
     instances, images = context.machines.ours(), context.images.ours()
     names = {instance.bake for instance in instances} | {image.bake for image in images if not image.verified}
     records = (_read(context.bucket, key_of(context, name)) for name in sorted(names, reverse=True))
-    return [found for record in records if record and (found := _found(record, instances, images)).unfinished]
+    return [found for record in records if record and (found := _state(record, instances, images)).unfinished]
 
 
-def refuse_beside(found: list[Found]) -> None:
-    """One bake at a time: raises UsageError that names the one that is not finished, and the ways out."""
+def raise_if_unfinished(found: list[BakeState]) -> None:
+    """One bake at a time: raises UsageError that names an unfinished bake, and what to do about it."""
     for other in found:
-        name = other.bake.name
+        name = other.record.name
         if other.kept is not None:
             raise UsageError(
                 f"the bake {name} failed, and its machine {other.kept.id} is kept {other.kept.until}: "
@@ -102,30 +101,30 @@ def refuse_beside(found: list[Found]) -> None:
         )
 
 
-def survey(context: Context) -> list[Found]:
+def survey(context: BakeContext) -> list[BakeState]:
     """The newest bakes, each with what exists of it."""
     instances, images = context.machines.ours(), context.images.ours()
-    return [_found(bake, instances, images) for bake in newest(context)]
+    return [_state(record, instances, images) for record in newest(context)]
 
 
-def key_of(context: Context, name: str) -> str:
+def key_of(context: BakeContext, name: str) -> str:
     """Where in the bucket the record of a bake is."""
     return f"{context.config.s3.prefix}/{FOLDER}/{name}.json"
 
 
-def _found(bake: Bake, instances: list[Machine], images: list[Image]) -> Found:
-    return Found(
-        bake,
-        tuple(instance for instance in instances if instance.bake == bake.name),
-        tuple(image for image in images if image.bake == bake.name),
+def _state(record: BakeRecord, instances: list[Ec2Instance], images: list[Ami]) -> BakeState:
+    return BakeState(
+        record,
+        tuple(instance for instance in instances if instance.bake == record.name),
+        tuple(image for image in images if image.bake == record.name),
     )
 
 
-def _save(context: Context, bake: Bake) -> None:
-    context.bucket.put(key_of(context, bake.name), json.dumps(asdict(bake), indent=1).encode())
+def _save(context: BakeContext, record: BakeRecord) -> None:
+    context.bucket.put(key_of(context, record.name), json.dumps(asdict(record), indent=1).encode())
 
 
-def _read(bucket: Bucket, key: str) -> Bake | None:
+def _read(bucket: Bucket, key: str) -> BakeRecord | None:
     raw = bucket.get(key)
-    told = json.loads(raw) if raw else None
-    return Bake(**told) if isinstance(told, Mapping) else None
+    document = json.loads(raw) if raw else None
+    return BakeRecord(**document) if isinstance(document, Mapping) else None
