@@ -11,6 +11,7 @@ from typing import Any
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
+from transcribe.jobs.database import is_passing
 from transcribe.jobs.models import JobError
 
 from .. import logs
@@ -89,6 +90,9 @@ def from_exception(error: Exception) -> ApiError:
         return disk_full()
     if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
         return disk_full()
+    if is_passing(error):
+        logs.failure("store_busy", error)
+        return busy(503, "The job store is busy; try again soon.", "store_busy", seconds=5)
     logs.failure("request_failed", error)
     return ApiError(500, "The server failed to process this request.", code="internal_error")
 

@@ -3,7 +3,6 @@
 It also remembers the figures that /health shows, so that an answer there never waits for the disk.
 """
 
-import sqlite3
 import threading
 import time
 from dataclasses import dataclass, field
@@ -106,7 +105,7 @@ class JobWatcher:
                     version = current
                 pause = max(POLL_SECONDS, 4 * (time.monotonic() - began))  # a long queue must not take a whole core
                 self._end_abandoned()
-            except sqlite3.Error as error:  # a full or slow disk: keep the last figures and try again
+            except Exception as error:  # whatever it is, waiting requests need this thread: keep the last figures
                 logs.failure("store_unreadable", error)
                 self._stop.wait(1)
 

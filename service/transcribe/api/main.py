@@ -31,6 +31,7 @@ DRAIN_SECONDS = 20.0  # how long running requests may take when the server is as
 LAST_SECONDS = 2.0  # and how long the others have to be told to come back
 CHECK_SECONDS = 10.0  # an answer that takes longer is a hang
 OPEN_FILES = 8192
+STORE_SECONDS = 4.0  # how long a request waits for the job store; then its client is told to come back
 
 
 def run() -> int:
@@ -79,7 +80,7 @@ def is_loopback(host: str) -> bool:
 def serve(config: ServiceConfig) -> None:
     """Serves until SIGTERM or SIGINT. Raises OSError or StoreError if it cannot start."""
     _raise_file_limit()
-    store = Store(config.database)
+    store = Store(config.database, busy_seconds=STORE_SECONDS)
     app = create_app(config, store)
     shared = context_of(app)
     server = create_server(app, config)

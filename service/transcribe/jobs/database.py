@@ -5,14 +5,16 @@ Rollback journal, not WAL: SQLite before 3.51.3 can lose WAL commits when severa
 survives a power cut at once; DELETE would need synchronous=EXTRA for that.
 """
 
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_SECONDS = 20.0  # how long to wait for the other process's commit
+PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM}
 SCHEMA = """
 CREATE TABLE jobs (
   id TEXT PRIMARY KEY,
@@ -31,6 +33,9 @@ CREATE TABLE jobs (
   error TEXT,
   language TEXT,
   coverage TEXT,
+  setbacks INTEGER NOT NULL DEFAULT 0,
+  not_before REAL NOT NULL DEFAULT 0,
+  resume TEXT,
   request TEXT NOT NULL,
   fingerprint TEXT NOT NULL,
   detached INTEGER NOT NULL,
@@ -46,18 +51,42 @@ CREATE TABLE segments (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE facts (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
 """
+MIGRATIONS = {  # from the version to the next one
+    1: """
+ALTER TABLE jobs ADD COLUMN setbacks INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN not_before REAL NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN resume TEXT;
+""",
+}
 
 
 class StoreError(Exception):
-    """The store's file cannot be used. The message is one line that names it."""
+    """The store's file cannot be used. The message is one line that names it; `passing` if it may be usable later."""
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
+
+
+class StoreBusyError(sqlite3.OperationalError):
+    """Other threads of this process have been writing for too long."""
+
+    sqlite_errorcode = sqlite3.SQLITE_BUSY
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether the same may succeed later: the store is locked, the disk is full or does not answer, memory is short."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, sqlite3.Error) and code is not None and code & 0xFF in PASSING
 
 
 class Database:
     """One file, a connection for each thread, one writing transaction at a time. Safe for threads and processes."""
 
-    def __init__(self, path: Path) -> None:
-        """Opens or creates the file. Raises StoreError."""
+    def __init__(self, path: Path, *, busy_seconds: float = BUSY_SECONDS) -> None:
+        """Opens or creates the file. A method waits `busy_seconds` for others to commit. Raises StoreError."""
         self.path = path
+        self._busy_seconds = busy_seconds
         self._local = threading.local()
         self._open: list[sqlite3.Connection] = []
         self._guard = threading.Lock()  # over _open
@@ -67,7 +96,8 @@ class Database:
             self._watcher = self._connect()
             self._migrate()
         except (sqlite3.Error, OSError) as error:
-            raise StoreError(f"{path} cannot be used as the job store ({error})") from None
+            passing = is_passing(error) or isinstance(error, OSError)
+            raise StoreError(f"{path} cannot be used as the job store ({error})", passing=passing) from None
 
     def reader(self) -> sqlite3.Connection:
         """This thread's connection, for single SELECTs."""
@@ -80,7 +110,9 @@ class Database:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """A writing transaction: durable when the block is left, undone when it raises."""
         connection = self.reader()
-        with self._writing:
+        if not self._writing.acquire(timeout=self._busy_seconds):
+            raise StoreBusyError("the job store is busy")
+        try:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -89,6 +121,8 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+        finally:
+            self._writing.release()
 
     def version(self) -> int:
         """Changes whenever any process or thread has committed; nothing else about it means anything."""
@@ -105,7 +139,7 @@ class Database:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
+            self.path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False, cached_statements=64
         )
         with self._guard:
             self._open.append(connection)
@@ -117,13 +151,36 @@ class Database:
         return connection
 
     def _migrate(self) -> None:
+        """Creates the tables, or brings older ones to this version. Raises sqlite3.DatabaseError for others."""
         with self.transaction() as connection:
             found = connection.execute("PRAGMA user_version").fetchone()[0]
-            if found == SCHEMA_VERSION:
-                return
-            if found != 0:
+            if found == 0:
+                _run_script(connection, SCHEMA)
+            while found in MIGRATIONS:
+                _run_script(connection, MIGRATIONS[found])
+                found += 1
+            if found not in (0, SCHEMA_VERSION):
                 message = f"its schema is version {found}, this program knows {SCHEMA_VERSION}; move the file away"
                 raise sqlite3.DatabaseError(message)
-            for statement in SCHEMA.split(";"):
-                connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            _check_tables(connection)
+
+
+def _run_script(connection: sqlite3.Connection, script: str) -> None:
+    for statement in script.split(";"):  # executescript would commit
+        connection.execute(statement)
+
+
+def _check_tables(connection: sqlite3.Connection) -> None:
+    """The tables must be what the version says. Raises sqlite3.DatabaseError."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as model:
+        model.executescript(SCHEMA)
+        for (table,) in model.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+            wanted, found = (
+                {row[1]: row[2] for row in place.execute(f"PRAGMA table_info({table})")}
+                for place in (model, connection)
+            )
+            differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+            if differing:
+                message = f"its table {table} is not as version {SCHEMA_VERSION} has it: {', '.join(differing)};"
+                raise sqlite3.DatabaseError(f"{message} move the file away")

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 from uuid import uuid4
 
+from transcribe import logs
 from transcribe.types import DecodeOptions, Segment, Word
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -22,6 +23,9 @@ class JobError:
     code: str | None = None
     param: str | None = None
     status: int = 500
+
+
+UNREADABLE = JobError("The stored record of this job cannot be read.", code="job_unreadable")
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,15 @@ class Job:
     started: float | None
     finished: float | None
     attempts: int
+    releases: int  # attempts that were given back for no fault of the recording
+    setbacks: int  # how many of those met an error that passes
     duration: float | None
     estimate: float
     progress: float
     error: JobError | None
     language: str | None
     coverage: Mapping[str, Any] | None
+    resume: Mapping[str, Any] | None  # where the next attempt goes on; see Assembly
     request: Mapping[str, Any]
     fingerprint: str
     detached: bool
@@ -72,6 +79,11 @@ class Job:
     def over(self) -> bool:
         """Nothing about the job will change any more."""
         return self.status not in UNFINISHED
+
+    @property
+    def tries(self) -> int:
+        """Attempts that count: those that were not given back."""
+        return self.attempts - self.releases
 
     @property
     def length(self) -> float:
@@ -108,13 +120,24 @@ class QueueFullError(Exception):
 
 
 def job_from(row: sqlite3.Row) -> Job:
-    """A row of `jobs` as a Job."""
+    """A row of `jobs` as a Job; one that cannot be read is a failed job that says so."""
+    try:
+        return _job_from(row)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        logs.failure("job_unreadable", error)
+    nothing = {"options": DecodeOptions(language=None), "request": {}, "coverage": None, "resume": None}
+    values = {name: row[name] for name in Job.__dataclass_fields__} | nothing
+    return Job(**{**values, "detached": bool(row["detached"]), "status": "failed", "error": UNREADABLE})
+
+
+def _job_from(row: sqlite3.Row) -> Job:
     values = {name: row[name] for name in Job.__dataclass_fields__}
     options = json.loads(row["options"])
     values["options"] = DecodeOptions(**{**options, "candidates": tuple(options.get("candidates", ()))})
     values["request"] = json.loads(row["request"])
     values["error"] = JobError(**json.loads(row["error"])) if row["error"] else None
     values["coverage"] = json.loads(row["coverage"]) if row["coverage"] else None
+    values["resume"] = json.loads(row["resume"]) if row["resume"] else None
     values["detached"] = bool(row["detached"])
     return Job(**values)
 

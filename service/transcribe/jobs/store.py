@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from transcribe.jobs.database import Database, StoreError
+from transcribe.jobs.database import BUSY_SECONDS, Database, StoreError
 from transcribe.jobs.models import (
     Bounds,
     Job,
@@ -39,16 +39,21 @@ MAX_ATTEMPTS = 3
 TRIES = "(attempts - releases)"
 CURRENT = "id = :id AND status = 'running' AND attempts = :attempt"
 FAIL = "UPDATE jobs SET status = 'failed', finished = :now, progress = 0, error = :error"
-REQUEUE = "UPDATE jobs SET status = 'queued', started = NULL, progress = 0"
+REQUEUE = (
+    "UPDATE jobs SET status = 'queued', started = NULL, progress = CASE WHEN resume IS NULL THEN 0 ELSE progress END"
+)
+FORGET = "DELETE FROM segments WHERE job IN (SELECT id FROM jobs WHERE {} AND resume IS NULL)"  # nothing to go on from
 WORKER = "worker"
 
 
 class Store:
     """Jobs, their segments and the worker's facts in one file. Every method may be called from any thread."""
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
-        """Opens or creates the file. Raises StoreError."""
-        self._database = Database(path)
+    def __init__(
+        self, path: Path, *, clock: Callable[[], float] = time.time, busy_seconds: float = BUSY_SECONDS
+    ) -> None:
+        """Opens or creates the file. Methods wait `busy_seconds` for other writers. Raises StoreError."""
+        self._database = Database(path, busy_seconds=busy_seconds)
         self._clock = clock
 
     def version(self) -> int:
@@ -114,7 +119,7 @@ class Store:
     def unfinished(self) -> list[Job]:
         """The jobs whose uploads are still needed."""
         rows = self._database.reader().execute("SELECT * FROM jobs WHERE status IN ('queued', 'running')")
-        return [job_from(row) for row in rows]
+        return [job for job in map(job_from, rows) if not job.over]
 
     def counts(self) -> dict[str, int]:
         """How many jobs are stored, by status."""
@@ -144,20 +149,24 @@ class Store:
     # What the worker does
 
     def claim(self, max_attempts: int = MAX_ATTEMPTS, *, shorter_than: float | None = None) -> Job | None:
-        """Takes the next queued job (of those shorter than so many seconds): now it is running, with one attempt more.
-        None if nothing waits."""
+        """Takes the next queued job (of those shorter than so many seconds) whose time has come: now it is running,
+        with one attempt more. None if nothing waits."""
         values = {"now": self._clock(), "most": max_attempts, "length": shorter_than}
         chosen = (
             f"SELECT id FROM jobs WHERE status = 'queued' AND {TRIES} < :most"
-            f" AND (:length IS NULL OR {LENGTH} < :length) ORDER BY {RANK}, created, id LIMIT 1"
+            f" AND not_before <= :now AND (:length IS NULL OR {LENGTH} < :length) ORDER BY {RANK}, created, id LIMIT 1"
         )
-        with self._database.transaction() as connection:
-            row = connection.execute(
-                "UPDATE jobs SET status = 'running', started = :now, attempts = attempts + 1"
-                f" WHERE id = ({chosen}) RETURNING *",
-                values,
-            ).fetchone()
-        return job_from(row) if row else None
+        while True:
+            with self._database.transaction() as connection:
+                row = connection.execute(
+                    "UPDATE jobs SET status = 'running', started = :now, attempts = attempts + 1"
+                    f" WHERE id = ({chosen}) RETURNING *",
+                    values,
+                ).fetchone()
+            job = job_from(row) if row else None
+            if job is None or job.error is None:
+                return job
+            self.fail(job.id, job.attempts, job.error)  # it cannot be read
 
     def running(self) -> dict[str, int]:
         """The attempts of the jobs that run, by id: what the worker must still work on."""
@@ -170,11 +179,21 @@ class Store:
             f"UPDATE jobs SET duration = :duration WHERE {CURRENT}", _try(job_id, attempt), duration=duration
         )
 
-    def add_segments(self, job_id: str, attempt: int, segments: Sequence[Segment], *, progress: float) -> bool:
-        """Adds text (ids continue over the whole job) and notes how many seconds of audio are done."""
-        values = {**_try(job_id, attempt), "progress": progress}
+    def add_segments(
+        self,
+        job_id: str,
+        attempt: int,
+        segments: Sequence[Segment],
+        *,
+        progress: float,
+        resume: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Adds text (ids continue over the whole job) and notes how many seconds of audio are done. With `resume` (JSON
+        values) a later attempt goes on from here; without, it begins again."""
+        values = {**_try(job_id, attempt), "progress": progress, "resume": json.dumps(resume) if resume else None}
+        update = f"UPDATE jobs SET progress = :progress, resume = :resume WHERE {CURRENT}"
         with self._database.transaction() as connection:
-            if not connection.execute(f"UPDATE jobs SET progress = :progress WHERE {CURRENT}", values).rowcount:
+            if not connection.execute(update, values).rowcount:
                 return False
             rows = [(job_id, segment.id, segment_to_json(segment)) for segment in segments]
             connection.executemany("INSERT INTO segments (job, id, body) VALUES (?, ?, ?)", rows)
@@ -184,7 +203,7 @@ class Store:
         """Ends the job well."""
         return self._changes(
             "UPDATE jobs SET status = 'done', finished = :now, language = :language, coverage = :coverage,"
-            f" progress = coalesce(duration, progress) WHERE {CURRENT}",
+            f" resume = NULL, progress = coalesce(duration, progress) WHERE {CURRENT}",
             _try(job_id, attempt),
             language=language,
             coverage=json.dumps(dict(coverage)),
@@ -199,14 +218,23 @@ class Store:
                 connection.execute("DELETE FROM segments WHERE job = :id", values)
         return bool(changed)
 
-    def release(self, job_id: str, attempt: int) -> bool:
-        """Puts a running job back without counting the attempt: a draining worker's unfinished work."""
+    def release(self, job_id: str, attempt: int, *, delay: float | None = None) -> bool:
+        """Puts a running job back without counting the attempt: a draining worker's unfinished work or, with a `delay`
+        in seconds before the next attempt, after an error that passes."""
+        values = {**_try(job_id, attempt), "later": self._clock() + (delay or 0.0), "setback": int(delay is not None)}
+        more = "releases = releases + 1, setbacks = setbacks + :setback, not_before = :later"
+        with self._database.transaction() as connection:
+            connection.execute(FORGET.format(CURRENT), values)
+            return bool(connection.execute(f"{REQUEUE}, {more} WHERE {CURRENT}", values).rowcount)
+
+    def begin_again(self, job_id: str, attempt: int) -> bool:
+        """Forgets the text of earlier attempts: this one cannot go on from it."""
+        values = _try(job_id, attempt)
         with self._database.transaction() as connection:
             changed = connection.execute(
-                f"{REQUEUE}, releases = releases + 1 WHERE {CURRENT}", _try(job_id, attempt)
+                f"UPDATE jobs SET progress = 0, resume = NULL WHERE {CURRENT}", values
             ).rowcount
-            if changed:
-                connection.execute("DELETE FROM segments WHERE job = ?", (job_id,))
+            connection.execute(FORGET.format(CURRENT), values)
         return bool(changed)
 
     def requeue_running(self, max_attempts: int = MAX_ATTEMPTS) -> tuple[list[str], list[str]]:
@@ -218,11 +246,12 @@ class Store:
         )
         values = {"most": max_attempts, "error": json.dumps(asdict(error)), "now": self._clock()}
         with self._database.transaction() as connection:
-            connection.execute("DELETE FROM segments WHERE job IN (SELECT id FROM jobs WHERE status = 'running')")
+            connection.execute(FORGET.format("status = 'running'"))
             failed = connection.execute(
                 f"{FAIL} WHERE status = 'running' AND {TRIES} >= :most RETURNING id", values
             ).fetchall()
             requeued = connection.execute(f"{REQUEUE} WHERE status = 'running' RETURNING id").fetchall()
+            connection.executemany("DELETE FROM segments WHERE job = ?", failed)
         return [row[0] for row in requeued], [row[0] for row in failed]
 
     # The worker's facts

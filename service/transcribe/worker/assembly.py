@@ -1,5 +1,6 @@
 """Puts the engine's results for one recording together, in order, whatever order they come in."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -27,6 +28,11 @@ class Coverage:
         everything = [*dropped, *(gap for gap in speech_without_text(segments, chunk) if not _within(gap, dropped))]
         self.count += len(everything)
         self.dropped += everything[: MAX_DROPPED - len(self.dropped)]
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "Coverage":
+        """The other way round of `asdict`."""
+        return cls(**{**state, "dropped": [Dropped(**entry) for entry in state["dropped"]]})
 
     def report(self) -> dict[str, Any]:
         """The report as clients get it: seconds, and `dropped` with start, end, reason and text."""
@@ -56,6 +62,27 @@ class Assembly:
         self._next_id = 0
         self._end = 0.0  # of the last segment
         self._texts: list[str] = []
+
+    @classmethod
+    def resumed(cls, state: Mapping[str, Any], texts: Sequence[str]) -> "Assembly":
+        """An assembly that goes on from `state`; `texts` are those of the segments that were kept so far."""
+        found = cls()
+        found.coverage = Coverage.from_state(state["coverage"])
+        found.language, found.progress, found.done = state["language"], state["progress"], state["chunks"]
+        found._next_id, found._end = state["next_id"], state["end"]
+        found._texts = list(texts)[-SAME_SEGMENTS:]
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """What `resumed` needs, as JSON values."""
+        return {
+            "chunks": self.done,
+            "progress": self.progress,
+            "language": self.language,
+            "next_id": self._next_id,
+            "end": self._end,
+            "coverage": asdict(self.coverage),
+        }
 
     def add(self, number: int, chunk: AudioChunk, result: ChunkResult) -> list[Segment]:
         """Takes a chunk's result; returns the segments that are next, with the recording's times and ids running on."""

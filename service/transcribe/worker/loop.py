@@ -4,6 +4,7 @@ Other threads claim and preprocess recordings (preprocess.py) and report (status
 An error of the engine ends the process: systemd starts a new one, and the store gives the jobs back to it.
 """
 
+import contextlib
 import sqlite3
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from transcribe import logs
 from transcribe.audio.vad import Vad
 from transcribe.config import ServiceConfig
 from transcribe.engine import Chunk, ChunkResult, Engine, EngineError
+from transcribe.jobs.database import is_passing
 from transcribe.jobs.models import JobError
 from transcribe.jobs.store import Store
 from transcribe.types import Segment
@@ -23,7 +25,9 @@ from transcribe.worker.status import StatusReporter
 
 DRAIN_SECONDS = 25.0  # to finish what is under way after SIGTERM; the rest is given back
 IDLE_SECONDS = 0.5
-DISK_SECONDS = 60.0  # how long to retry when the store cannot be written
+PATIENCE = 20  # setbacks before a job fails: a quarter of an hour
+LONGEST_DELAY = 60.0  # seconds between two attempts after setbacks
+SERVER_ERROR = "The server could not work on this recording"
 RESERVE_SHARE = 8  # one place in so many is kept from a single long recording, so that a short one finds it free
 
 
@@ -48,6 +52,7 @@ class Worker:
 
     def run(self) -> None:
         """The loop. Raises what the engine raises: the process must end then."""
+        failure: BaseException | None = None
         self._preprocessor.start()
         try:
             while not self._over():
@@ -60,8 +65,11 @@ class Worker:
                     self._step()
                 else:
                     self._scheduler.wait(IDLE_SECONDS if self._deadline is None else 0.05)
+        except BaseException as error:
+            failure = error
+            raise
         finally:
-            self._give_back()
+            self._give_back(failure)
             self._preprocessor.close()
 
     def _over(self) -> bool:
@@ -80,6 +88,8 @@ class Worker:
         for active in self._scheduler.all():
             if active.error:
                 self._fail(active, active.error)
+            elif active.setback:
+                self._set_back(active)
             elif active.finished:
                 self._finish(active)
 
@@ -125,7 +135,10 @@ class Worker:
 
     def _save(self, active: ActiveJob, segments: list[Segment], assembly: Assembly) -> None:
         job = active.job
-        kept = persist(lambda: self._store.add_segments(job.id, job.attempts, segments, progress=assembly.progress))
+        progress, resume = assembly.progress, assembly.state()
+        kept = self._persist(
+            lambda: self._store.add_segments(job.id, job.attempts, segments, progress=progress, resume=resume)
+        )
         if not kept:  # cancelled or deleted meanwhile
             self._scheduler.remove(active)
 
@@ -137,7 +150,7 @@ class Worker:
     def _finish(self, active: ActiveJob) -> None:
         job, coverage = active.job, active.assembly.coverage
         language = job.options.language or active.assembly.language or self._default_language
-        persist(lambda: self._store.finish(job.id, job.attempts, language=language, coverage=coverage.report()))
+        self._persist(lambda: self._store.finish(job.id, job.attempts, language=language, coverage=coverage.report()))
         self._scheduler.remove(active)
         totals = self._reporter.meter.totals
         totals["jobs_done_total"] += 1
@@ -146,28 +159,48 @@ class Worker:
 
     def _fail(self, active: ActiveJob, error: JobError) -> None:
         job = active.job
-        persist(lambda: self._store.fail(job.id, job.attempts, error))
+        self._persist(lambda: self._store.fail(job.id, job.attempts, error))
         self._scheduler.remove(active)
         self._reporter.meter.totals["jobs_failed_total"] += 1
         logs.event("job_failed", job=job.id, code=error.code)
 
-    def _give_back(self) -> None:
-        """What is not finished when the loop ends after `stop` goes back into the queue; otherwise the next worker's
-        start counts the attempt."""
+    def _set_back(self, active: ActiveJob) -> None:
+        """Gives the job another attempt later; after many it fails."""
+        job = active.job
+        if job.setbacks >= PATIENCE:
+            self._fail(
+                active, JobError(f"{SERVER_ERROR} after {PATIENCE} attempts ({active.setback}).", code="setbacks")
+            )
+            return
+        delay = min(2.0 ** (job.setbacks + 1), LONGEST_DELAY)
+        self._persist(lambda: self._store.release(job.id, job.attempts, delay=delay))
+        self._scheduler.remove(active)
+        logs.warning("job_set_back", job=job.id, reason=active.setback, again_in_seconds=delay)
+
+    def _give_back(self, failure: BaseException | None) -> None:
+        """What is not finished when the loop ends after `stop`, or because memory is short, goes back into the queue;
+        otherwise the next worker's start counts the attempt."""
+        delay = 2.0 if failure and is_out_of_memory(failure) else None
         for active in self._scheduler.all():
-            if self._deadline is not None:
-                self._store.release(active.job.id, active.job.attempts)
+            if self._deadline is not None or delay is not None:
+                with contextlib.suppress(sqlite3.Error):  # then the attempt counts
+                    self._store.release(active.job.id, active.job.attempts, delay=delay)
             self._scheduler.remove(active)
 
-
-def persist(write: Callable[[], bool]) -> bool:
-    """Calls `write` until the disk takes it; accepted work outlives a full disk. Raises sqlite3.Error after a while."""
-    end = time.monotonic() + DISK_SECONDS
-    while True:
-        try:
-            return write()
-        except sqlite3.OperationalError as error:
-            if time.monotonic() > end:
-                raise
-            logs.failure("store_not_writable", error)
+    def _persist(self, write: Callable[[], bool]) -> bool:
+        """Calls `write` until the store takes it: accepted work outlives a full disk and a locked store. Raises
+        sqlite3.Error when the store is broken, or the time to stop has come."""
+        while True:
+            try:
+                return write()
+            except sqlite3.Error as error:
+                if not is_passing(error) or (self._deadline and time.monotonic() > self._deadline):
+                    raise
+                logs.failure("store_not_writable", error)
+            self._reporter.heartbeat()  # it is no fault of this process
             time.sleep(1.0)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the machine, or its GPU, had no memory left; torch has no type of its own for the former."""
+    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)

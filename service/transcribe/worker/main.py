@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
@@ -110,7 +111,9 @@ def work(config: ServiceConfig) -> int:
         with exclusive_lock(config.temp / "worker.lock"):
             return _work(config, Store(config.database))
     except StoreError as error:
-        return _refuse(str(error), EXIT_CONFIG)
+        return _refuse(str(error), EXIT_BROKEN if error.passing else EXIT_CONFIG)
+    except sqlite3.Error as error:
+        return _refuse(f"{config.database} cannot be used now ({error})", EXIT_BROKEN)
     except BlockingIOError:
         return _refuse("another worker is running here: stop it, or let it work", EXIT_BUSY)
 

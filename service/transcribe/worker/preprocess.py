@@ -5,6 +5,7 @@ are open at once, so that there is always a place for a short one.
 """
 
 import os
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,11 @@ from transcribe.audio.decoder import AudioError, Decoder
 from transcribe.audio.vad import Vad
 from transcribe.config import ServiceConfig
 from transcribe.engine.cpu import threads
+from transcribe.jobs.database import is_passing
 from transcribe.jobs.models import Job, JobError
 from transcribe.jobs.store import Store
+from transcribe.worker.assembly import Assembly
+from transcribe.worker.resume import DifferentCutsError, DoneChunks
 from transcribe.worker.scheduler import ActiveJob, ChunkScheduler
 
 POLL_SECONDS = 0.01
@@ -24,7 +28,8 @@ LONG_SECONDS = 60.0
 LONG_JOBS = 4  # long recordings that are worked on at once; the others stay in the queue
 SPARE_JOBS = 8  # jobs beyond what fills the model's batch
 LAST_TRY = 3  # a job that two workers died with is worked on alone, so that it takes no other job along
-SERVER_ERROR = "The server could not work on this recording."
+ALONE_AFTER = 5  # setbacks; one of them may be the cause
+LOOK_SECONDS = 1.0  # how often jobs whose time has come are looked for
 
 
 class Preprocessor:
@@ -42,6 +47,8 @@ class Preprocessor:
         self._thread = threading.Thread(target=self._run, name="preprocess")
         self._suspect: Job | None = None  # claimed for its last try, and waiting for the others to end
         self._alone: ActiveJob | None = None  # the same, being worked on
+        self._seen: tuple[int, int] | None = None  # the store's version, and how many jobs were in progress
+        self._next_look = 0.0
         self.failure: BaseException | None = None  # what ended the thread; the process must end as well
 
     def start(self) -> None:
@@ -62,18 +69,29 @@ class Preprocessor:
             self._store.release(self._suspect.id, self._suspect.attempts)
 
     def _run(self) -> None:
-        seen: tuple[int, int] | None = None
         try:
             while not self._closing.wait(POLL_SECONDS):
-                now = (self._store.version(), len(self._scheduler))
-                if now != seen:  # somebody committed, or a place became free
-                    self._remove_cancelled()
-                    self._claim()
-                    seen = now[0], len(self._scheduler)
+                try:
+                    self._look()
+                except sqlite3.Error as error:
+                    if not is_passing(error):
+                        raise
+                    logs.failure("store_not_usable", error)
+                    self._closing.wait(LOOK_SECONDS)
         except BaseException as error:
             self.failure = error
             logs.failure("preprocess_failed", error)
             self._scheduler.wake()
+
+    def _look(self) -> None:
+        """Claims when somebody committed, a place became free, or a job's time may have come."""
+        now = (self._store.version(), len(self._scheduler))
+        if now == self._seen and time.monotonic() < self._next_look:
+            return
+        self._remove_cancelled()
+        self._claim()
+        self._seen = now[0], len(self._scheduler)
+        self._next_look = time.monotonic() + LOOK_SECONDS
 
     def _remove_cancelled(self) -> None:
         running = self._store.running()
@@ -87,7 +105,7 @@ class Preprocessor:
             job = self._store.claim(shorter_than=LONG_SECONDS if long >= LONG_JOBS else None)
             if job is None:
                 return
-            if job.attempts >= LAST_TRY:
+            if job.tries >= LAST_TRY or job.setbacks >= ALONE_AFTER:
                 self._suspect = job
             else:
                 self._open(job)
@@ -102,24 +120,32 @@ class Preprocessor:
 
     def _open(self, job: Job) -> ActiveJob:
         logs.event("job_started", job=job.id, attempt=job.attempts)
-        active = self._scheduler.add(job)
+        texts = [segment.text for segment in self._store.segments(job.id)] if job.resume else []
+        active = self._scheduler.add(job, Assembly.resumed(job.resume, texts) if job.resume else Assembly())
         self._pool.submit(self._preprocess, active)
         return active
 
     def _preprocess(self, active: ActiveJob) -> None:
         began = time.monotonic()
         try:
-            self._chunks(active)
+            try:
+                self._chunks(active)
+            except DifferentCutsError:
+                logs.event("job_begins_again", job=active.job.id)
+                self._store.begin_again(active.job.id, active.job.attempts)
+                self._scheduler.begin_again(active)
+                self._chunks(active)
         except AudioError as error:
             code, status = error.code, error.status
             self._scheduler.fail(active, JobError(error.message, "invalid_request_error", code, "file", status))
         except Exception as error:
-            logs.failure("decoding_failed", error)
-            self._scheduler.fail(active, JobError(SERVER_ERROR))
+            logs.failure("preprocessing_failed", error)
+            self._scheduler.set_back(active, type(error).__name__)
         else:
             logs.event("job_preprocessed", job=active.job.id, seconds=round(time.monotonic() - began, 3))
 
     def _chunks(self, active: ActiveJob) -> None:
+        done = DoneChunks(active.assembly)
         chunker = Chunker(self._vad.stream(), options=VadOptions.of(active.job.request.get("chunking")))
         with Decoder(self._config.temp / active.job.id, self._config.limits) as decoder:
             blocks = iter(decoder)
@@ -132,9 +158,10 @@ class Preprocessor:
                 if block is not None and promised != decoder.promised:
                     promised = decoder.promised
                     self._record_duration(active, promised)
-                if not all(self._scheduler.put(active, chunk) for chunk in chunks):
+                if not all(self._scheduler.put(active, chunk) for chunk in done.skip(chunks)):
                     return
                 if block is None:
+                    done.check_all_seen()
                     self._record_duration(active, chunker.seconds)
                     self._scheduler.mark_complete(active, chunker.seconds)
                     return

@@ -18,8 +18,8 @@ READY_CHUNKS = 3  # chunks of one job that may wait for the engine: bounds memor
 
 @dataclass(eq=False)
 class ActiveJob:
-    """A claimed job. The ChunkScheduler alone changes `chunks`, `chunk_count`, `error` and `discarded`; the engine's
-    loop changes the rest."""
+    """A claimed job. The ChunkScheduler alone changes `chunks`, `chunk_count`, `error`, `setback` and `discarded`; the
+    engine's loop changes the rest."""
 
     job: Job
     turn: float = 0.0  # virtual time at which its next chunk is due; the smallest goes first
@@ -27,7 +27,8 @@ class ActiveJob:
     chunk_count: int = 0  # chunks cut so far
     seconds: float = 0.0  # of the recording, as far as it is decoded
     complete: bool = False  # the whole recording is cut into chunks
-    error: JobError | None = None
+    error: JobError | None = None  # what is wrong with the recording
+    setback: str = ""  # what went wrong for other reasons; another attempt may go well
     discarded: bool = False  # cancelled, failed or released: its results are no longer wanted
     in_flight: dict[int, AudioChunk] = field(default_factory=dict)  # chunks in the engine, by number
     assembly: Assembly = field(default_factory=Assembly)
@@ -61,10 +62,10 @@ class ChunkScheduler:
         with self._changed:
             return list(self._jobs.values())
 
-    def add(self, job: Job) -> ActiveJob:
-        """Adds a job that was just claimed."""
+    def add(self, job: Job, assembly: Assembly) -> ActiveJob:
+        """Adds a job that was just claimed, and of which `assembly` has what is done."""
         with self._changed:
-            active = ActiveJob(job, turn=self._now)
+            active = ActiveJob(job, turn=self._now, chunk_count=assembly.done, assembly=assembly)
             self._jobs[job.id] = active
             return active
 
@@ -100,6 +101,17 @@ class ChunkScheduler:
             active.error = error
             self._changed.notify_all()
 
+    def set_back(self, active: ActiveJob, reason: str) -> None:
+        """Notes that the job cannot go on now, for no fault of the recording."""
+        with self._changed:
+            active.setback = reason
+            self._changed.notify_all()
+
+    def begin_again(self, active: ActiveJob) -> None:
+        """Forgets what earlier attempts did."""
+        with self._changed:
+            active.assembly, active.chunk_count = Assembly(), 0
+
     def next_chunk(self) -> tuple[ActiveJob, int, AudioChunk] | None:
         """The chunk to transcribe next, with its job and number, or None. It is in flight from now on."""
         with self._changed:
@@ -116,7 +128,7 @@ class ChunkScheduler:
             return active, number, chunk
 
     def _may_start(self, active: ActiveJob) -> bool:
-        if not active.chunks or active.waits_for_language or active.error:
+        if not active.chunks or active.waits_for_language or active.error or active.setback:
             return False
         return len(active.in_flight) < self._max_in_flight
 

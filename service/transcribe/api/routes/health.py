@@ -56,7 +56,7 @@ def health_body(shared: AppContext) -> dict[str, Any]:
     snapshot, limits = shared.watcher.snapshot, shared.config.limits
     worker, queue = snapshot.worker, snapshot.queue
     state = "draining" if shared.draining.is_set() else snapshot.worker_state
-    status = STATUS.get(state, "critical")
+    status = STATUS.get(state, "critical") if shared.watcher.alive else "critical"
     full = queue.queued + queue.running >= NEARLY_FULL * limits.queue_jobs
     full = full or queue.seconds >= NEARLY_FULL * limits.queue_audio_seconds
     return {
