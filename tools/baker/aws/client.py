@@ -35,8 +35,8 @@ T = TypeVar("T")
 
 POLL_SECONDS = 2.0
 PRICE_LIST = "us-east-1"  # the region that AWS' price list is served from, whatever region it is asked about
-SETTLING_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # pauses until what was just made is known everywhere
-MAX_TRANSIENT = 20  # failing looks in a row, each of which botocore has tried five times
+SETTLING_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # pauses until all of AWS knows a new resource
+MAX_TRANSIENT = 20  # failed polls in a row, each of which botocore has tried five times
 LOGGED_OUT_CODES = frozenset({
     "AuthFailure", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidClientTokenId",
     "RequestExpired", "SignatureDoesNotMatch", "UnrecognizedClientException",
@@ -54,7 +54,7 @@ RETRIES = ClientConfig(
 
 @dataclass(frozen=True)
 class Clients:
-    """The services that a bake speaks to; `presigner` signs addresses as machines see them, and sends nothing."""
+    """The services that a bake uses; `presigner` presigns URLs as machines reach them, and sends nothing."""
 
     ec2: "EC2Client"
     ssm: "SSMClient"
@@ -104,24 +104,44 @@ def s3_style(endpoint_url: str | None) -> ClientConfig:
 
 
 class TransientErrors:
-    """Bears with looks that fail for a reason that will pass: what is waited for goes on meanwhile."""
+    """Tolerates polls that fail for a transient reason: what is waited for goes on meanwhile."""
 
     def __init__(self) -> None:
         self._seen = 0
 
     def tolerate(self, error: AwsError) -> None:
-        """Return if another look is worth it; otherwise raise `error`."""
+        """Return if another poll is worth it; otherwise raise `error`."""
         self._seen += 1
         if not error.transient or self._seen > MAX_TRANSIENT:
             raise error
 
     def reset(self) -> None:
-        """A look succeeded."""
+        """A poll succeeded."""
         self._seen = 0
 
 
+def wait_for(
+    poll: Callable[[], T | None], seconds: float, sleep: Callable[[float], None], every: float = POLL_SECONDS
+) -> T | None:
+    """What `poll` returns once that is not None; None after `seconds`. Raises AwsError that is not transient."""
+    errors, spent = TransientErrors(), 0.0
+    while spent < seconds:
+        began = time.monotonic()
+        try:
+            found = poll()
+            errors.reset()
+        except AwsError as error:
+            errors.tolerate(error)
+            found = None
+        if found is not None:
+            return found
+        spent += time.monotonic() - began + every
+        sleep(every)
+    return None
+
+
 def eventually(clients: Clients, call: Callable[[], T]) -> T:
-    """Make a call that names what was just made, again while some part of AWS does not know that yet."""
+    """Make a call that names a new resource; repeat it while some part of AWS does not know the resource yet."""
     for pause in SETTLING_SECONDS:
         try:
             return call()
@@ -138,7 +158,7 @@ def is_missing(error: AwsError) -> bool:
 
 
 def gone_is_fine(doing: str, call: Callable[[], object]) -> None:
-    """Make a call that removes something; that it is gone already is no error."""
+    """Make a call that removes something; if it is gone already, that is fine."""
     try:
         with aws_errors(doing):
             call()
@@ -154,7 +174,7 @@ def tag_filters(tags: Mapping[str, str]) -> "list[FilterTypeDef]":
 
 @contextmanager
 def read_only() -> Iterator[None]:
-    """Inside, AWS is only asked: what it refuses is wrong usage or configuration, since nothing was changed."""
+    """Inside, nothing is changed, so what AWS refuses is wrong usage or configuration: AwsError becomes UsageError."""
     try:
         yield
     except AwsError as error:
@@ -163,14 +183,14 @@ def read_only() -> Iterator[None]:
 
 @contextmanager
 def aws_errors(doing: str) -> Iterator[None]:
-    """Turn whatever botocore raises into an AwsError of one line; `doing` says what was tried."""
+    """Turn whatever botocore raises into an AwsError of one line; `doing` names the operation."""
     try:
         yield
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         message = " ".join(error.response.get("Error", {}).get("Message", "").split())
         if code in LOGGED_OUT_CODES:
-            message = f"{message or 'these keys are not valid'}; log in again, or mend the keys"
+            message = f"{message or 'these keys are not valid'}; log in again, or replace the keys"
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         transient = status >= 500 or code in TRANSIENT_CODES
         raise AwsError(

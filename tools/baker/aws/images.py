@@ -6,16 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from baker.aws import requests
-from baker.aws.client import (
-    POLL_SECONDS,
-    Clients,
-    TransientErrors,
-    aws_errors,
-    eventually,
-    gone_is_fine,
-    is_missing,
-    tag_filters,
-)
+from baker.aws.client import Clients, aws_errors, eventually, gone_is_fine, is_missing, tag_filters, wait_for
 from baker.config import SourceSection
 from baker.errors import AwsError, BakeError, UsageError
 
@@ -54,9 +45,8 @@ class Ami:
         return self.tags.get(requests.TAG_BAKE, "")
 
     def overdue(self, now: datetime) -> bool:
-        """Whether the time of the bake that made it is over; without a readable deadline there is none to wait for."""
-        deadline = requests.parse_time(self.tags.get(requests.TAG_DEADLINE, ""))
-        return deadline is None or now > deadline
+        """Whether the time of the bake that made it is over."""
+        return requests.overdue(requests.parse_time(self.tags.get(requests.TAG_DEADLINE, "")), now)
 
 
 def newest_first(image: Ami) -> tuple[str, str]:
@@ -111,12 +101,8 @@ class Images:
 
     def named(self, prefix: str) -> list[Ami]:
         """This account's images of a bake whose names begin with `prefix` and a hyphen, newest first."""
-        filters: list[FilterTypeDef] = [{"Name": "name", "Values": [f"{prefix}-*"]}]
-        with aws_errors("DescribeImages"):
-            pages = self._clients.ec2.get_paginator("describe_images")
-            found = [_image(i) for page in pages.paginate(Owners=["self"], Filters=filters) for i in page["Images"]]
-        baked = [image for image in found if requests.TAG_BAKE in image.tags]
-        return sorted(baked, key=newest_first, reverse=True)
+        named = self._own([{"Name": "name", "Values": [f"{prefix}-*"]}])
+        return [image for image in named if requests.TAG_BAKE in image.tags]
 
     def create(self, request: requests.Request, bake: str) -> str:
         """Start an image of a stopped instance; one that an earlier attempt already started is taken instead.
@@ -146,28 +132,24 @@ class Images:
 
     def wait_until_known(self, image_id: str) -> Ami:
         """The image once EC2 describes it, which is a moment after it has named it."""
-        for _ in range(int(KNOWN_TIMEOUT / POLL_SECONDS)):
-            image = self.get(image_id)
-            if image is not None:
-                return image
-            self._clients.sleep(POLL_SECONDS)
-        raise BakeError(f"EC2 named the image {image_id} but does not describe it after {KNOWN_TIMEOUT:.0f} s")
+        image = wait_for(lambda: self.get(image_id), KNOWN_TIMEOUT, self._clients.sleep)
+        if image is None:
+            raise BakeError(f"EC2 named the image {image_id} but does not describe it after {KNOWN_TIMEOUT:.0f} s")
+        return image
 
     def wait_until_available(self, image_id: str) -> Ami:
         """The image once it can be used; raises BakeError when it fails or takes too long."""
-        errors = TransientErrors()
-        for _ in range(int(IMAGE_TIMEOUT / POLL_SECONDS)):
-            try:
-                image = self.get(image_id)
-            except AwsError as error:
-                errors.tolerate(error)
-                image = None
-            if image and image.state == "available":
-                return image
-            if image and image.state not in ("pending", "transient"):
+
+        def poll() -> Ami | None:
+            image = self.get(image_id)
+            if image and image.state not in ("available", "pending", "transient"):
                 raise BakeError(f"the image {image_id} is {image.state}: {image.reason or 'no reason given'}")
-            self._clients.sleep(POLL_SECONDS)
-        raise BakeError(f"the image {image_id} was not available after {IMAGE_TIMEOUT / 60:.0f} minutes")
+            return image if image and image.state == "available" else None
+
+        image = wait_for(poll, IMAGE_TIMEOUT, self._clients.sleep)
+        if image is None:
+            raise BakeError(f"the image {image_id} was not available after {IMAGE_TIMEOUT / 60:.0f} minutes")
+        return image
 
     def remove(self, image: Ami) -> None:
         """Deregister an image and delete its snapshots."""

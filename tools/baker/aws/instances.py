@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from baker.aws import requests
-from baker.aws.client import POLL_SECONDS, Clients, TransientErrors, aws_errors, eventually, is_missing, tag_filters
+from baker.aws.client import Clients, aws_errors, eventually, is_missing, tag_filters, wait_for
 from baker.errors import AwsError, BakeError
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class Ec2Instance:
         return f"until {self.deadline:%H:%M} UTC" if self.deadline else "until it is ended"
 
     def overdue(self, now: datetime) -> bool:
-        """Whether it should have ended itself; one without a readable deadline has none to wait for."""
-        return self.deadline is None or now > self.deadline
+        """Whether it should have ended itself."""
+        return requests.overdue(self.deadline, now)
 
 
 @dataclass(frozen=True)
@@ -158,20 +158,16 @@ class Instances:
                 raise
 
     def wait(self, instance_id: str, wanted: str) -> None:
-        """Return once the instance is in the state `wanted`; raises BakeError if that cannot come any more."""
-        errors = TransientErrors()
-        for _ in range(int(INSTANCE_TIMEOUT / POLL_SECONDS)):
-            try:
-                state = self.state(instance_id)
-            except AwsError as error:
-                errors.tolerate(error)
-                state = ""
-            if state == wanted:
-                return
-            if state == "terminated":
+        """Return once the instance is in the state `wanted`; raises BakeError if it cannot get there any more."""
+
+        def poll() -> bool | None:
+            state = self.state(instance_id)
+            if state == "terminated" != wanted:
                 raise BakeError(f"the instance {instance_id} is gone; it was to be {wanted}")
-            self._clients.sleep(POLL_SECONDS)
-        raise BakeError(f"the instance {instance_id} was not {wanted} after {INSTANCE_TIMEOUT:.0f} s")
+            return state == wanted or None
+
+        if wait_for(poll, INSTANCE_TIMEOUT, self._clients.sleep) is None:
+            raise BakeError(f"the instance {instance_id} was not {wanted} after {INSTANCE_TIMEOUT:.0f} s")
 
     def console(self, instance_id: str) -> str:
         """The last 64 KB of the console; empty when there is none (yet), or it cannot be had."""

@@ -103,6 +103,11 @@ def tag_specifications(
     return [{"ResourceType": kind, "Tags": tag_list(tags)} for kind in kinds]
 
 
+def overdue(deadline: datetime | None, now: datetime) -> bool:
+    """Whether a deadline tag's time is over. A resource without a readable deadline has nothing to wait for."""
+    return deadline is None or now > deadline
+
+
 def parse_time(text: str) -> datetime | None:
     """A time out of a tag, in UTC; None for anything else."""
     try:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from baker.aws.client import POLL_SECONDS, Clients, aws_errors, is_missing
+from baker.aws.client import Clients, aws_errors, is_missing, wait_for
 from baker.errors import AwsError, BakeError
 
 PUBLISHED, ROLLED_BACK = "published", "rolled back"  # how an entry of the history came about
@@ -61,11 +61,8 @@ class PublishedParameter:
             self._clients.ssm.put_parameter(
                 Name=self.name, Value=image_id, Description=why, Type="String", DataType="aws:ec2:image", Overwrite=True
             )
-        for _ in range(int(SETTLE_SECONDS / POLL_SECONDS)):
-            if self.current() == image_id:
-                return
-            self._clients.sleep(POLL_SECONDS)
-        raise BakeError(f"SSM took {image_id} for {self.name} but does not name it after {SETTLE_SECONDS:.0f} s")
+        if not wait_for(lambda: self.current() == image_id or None, SETTLE_SECONDS, self._clients.sleep):
+            raise BakeError(f"SSM took {image_id} for {self.name} but does not name it after {SETTLE_SECONDS:.0f} s")
 
 
 def published(history: Iterable[ParameterVersion]) -> list[str]:

@@ -21,8 +21,8 @@ class Volume:
     deadline: datetime | None
 
     def overdue(self, now: datetime) -> bool:
-        """Whether its bake's time is over; one without a readable deadline has none to wait for."""
-        return self.deadline is None or now > self.deadline
+        """Whether its bake's time is over."""
+        return requests.overdue(self.deadline, now)
 
 
 class Volumes:

@@ -1,20 +1,19 @@
-"""A bake as one page: phases and states as bars, sizes and verdicts. One file, with nothing to fetch."""
+"""The page of a bake: its phases and states as bars, sizes and checks. One file that fetches nothing."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
+
+import jinja2
 
 from baker.display.estimates import INSIDE
 
 FILE = "bake-timeline.html"
-PAGE = Path(__file__).with_name("timeline.html")
-LAUNCHER, MACHINE, STATE = "launcher", "machine", "state"  # whose time it is: the classes of bars
+LAUNCHER, MACHINE, STATE = "launcher", "machine", "state"  # whose time it is: CSS classes of the bars
 APPLIES = {"first apply": "first"}  # phases of a machine whose states are shown
-SHOWN_SECONDS = 0.5  # a state that took less is counted, not drawn
-WIDTH, LEFT, RIGHT, ROW, BAR = 1080, 250, 70, 20, 12  # pixels of the chart
+SHOWN_SECONDS = 0.5  # shorter states are counted, not drawn
+WIDTH, LEFT, RIGHT, ROW = 1080, 250, 70, 20  # pixels of the chart
 Document = Mapping[str, Any]
 
 
@@ -32,18 +31,33 @@ class Bar:
         return (LAUNCHER, MACHINE, STATE).index(self.kind)
 
 
+@dataclass(frozen=True)
+class CheckRow:
+    """One check on the baked and on the booted machine ("pass", "fail", or "" if it was not made), with its detail."""
+
+    name: str
+    verdicts: tuple[str, ...]
+    detail: str
+
+
 def html(report: Document) -> str:
     """The page of a report."""
-    image = report["image"]
-    return Template(PAGE.read_text(encoding="utf-8")).substitute(
-        title=f"{escape(image['id'])} · {escape(image['name'])}",
-        subtitle=f"baked and verified {escape(report['finished'])}",
-        cards="".join(cards(report)),
-        chart=chart(list(bars(report))),
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["clock"] = clock
+    drawn = list(bars(report))
+    total = max((bar.began + bar.seconds for bar in drawn), default=1.0) or 1.0
+    return environment.get_template("timeline.html").render(
+        report=report,
+        cards=list(cards(report)),
+        bars=drawn,
+        ticks=_ticks(total),
+        scale=(WIDTH - LEFT - RIGHT) / total,
+        geometry={"width": WIDTH, "left": LEFT, "row": ROW},
         sizes=sizes((report["baked"] or {}).get("bytes") or {}),
-        heard=_rows([("read", report["reference"]), *heard(report)]),
-        checks="".join(_checks(report)),
-        origin=_rows(origin(report)),
+        transcripts=[("read", report["reference"]), *transcripts(report)],
+        checks=check_rows([report["baked"] or {}, report["verified"] or {}]),
+        origin=list(origin(report)),
     )
 
 
@@ -52,14 +66,14 @@ def bars(report: Document) -> Iterator[Bar]:
     began = 0.0
     for phase in report["phases"]:
         yield Bar(phase["name"], LAUNCHER, began, phase["seconds"])
-        told = report.get(INSIDE.get(phase["name"], ""))
-        if told:
-            yield from _inside(told, began, began + phase["seconds"])
+        machine = report.get(INSIDE.get(phase["name"], ""))
+        if machine:
+            yield from _inside(machine, began, began + phase["seconds"])
         began += phase["seconds"]
 
 
 def _inside(machine: Document, launched: float, ended: float) -> Iterator[Bar]:
-    """What a machine told of itself; it was heard as soon as it had ended."""
+    """The phases in a machine's report, which was received as soon as the last of them had ended."""
     phases = machine["phases"]
     began = max(launched, ended - sum(phase["seconds"] for phase in phases))
     yield Bar("boot, cloud-init", MACHINE, launched, began - launched)
@@ -71,41 +85,19 @@ def _inside(machine: Document, launched: float, ended: float) -> Iterator[Bar]:
 
 
 def _states(results: Sequence[Document], began: float, seconds: float) -> Iterator[Bar]:
-    """The states that took long; salt-call itself needs a moment before the first one."""
-    span = max((told.get("began", 0) + told["seconds"] for told in results), default=0.0)
+    """The states that took long. salt-call itself needs a moment before the first one."""
+    span = max((result.get("began", 0) + result["seconds"] for result in results), default=0.0)
     start = began + max(0.0, seconds - span)
-    long = [told for told in results if told["seconds"] >= SHOWN_SECONDS]
-    for told in long:
-        yield Bar(told["id"], STATE, start + told.get("began", 0), told["seconds"])
+    long = [result for result in results if result["seconds"] >= SHOWN_SECONDS]
+    for result in long:
+        yield Bar(result["id"], STATE, start + result.get("began", 0), result["seconds"])
     if results:
-        short = [told["seconds"] for told in results if told not in long]
+        short = [result["seconds"] for result in results if result not in long]
         yield Bar(f"{len(short)} more states", STATE, start, sum(short))
 
 
-def chart(drawn: Sequence[Bar]) -> str:
-    """The bars as SVG, under an axis of time."""
-    total = max((bar.began + bar.seconds for bar in drawn), default=1.0) or 1.0
-    scale = (WIDTH - LEFT - RIGHT) / total
-    height = ROW * (len(drawn) + 2)
-    parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="phases and states of the bake">']
-    for tick in _ticks(total):
-        x = LEFT + tick * scale
-        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{ROW}" y2="{height - ROW / 2:.0f}"/>')
-        parts.append(f'<text class="soft" x="{x + 3:.1f}" y="14">{clock(tick)}</text>')
-    for number, bar in enumerate(drawn, 1):
-        y, x = number * ROW, LEFT + bar.began * scale
-        told = escape(f"{bar.label}: {bar.seconds:.1f} s, from {clock(bar.began)}")
-        weight = ' font-weight="600"' if bar.kind == LAUNCHER else ""
-        label = escape(_short(bar.label, 34 - 2 * bar.depth))
-        parts.append(f'<g><title>{told}</title><text x="{16 * bar.depth}" y="{y + 14}"{weight}>{label}</text>')
-        size = f'width="{max(bar.seconds * scale, 1.5):.1f}" height="{BAR}" rx="3"'
-        parts.append(f'<rect class="{bar.kind}" x="{x:.1f}" y="{y + 4}" {size}/>')
-        parts.append(f'<text class="num soft" x="{WIDTH}" y="{y + 14}">{bar.seconds:.1f} s</text></g>')
-    return "".join([*parts, "</svg>"])
-
-
 def _ticks(total: float) -> Iterable[int]:
-    """Round times, five to twelve of them."""
+    """Round times, at most twelve."""
     step = next(step for step in (1, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600) if total / step <= 12)
     return range(0, int(total) + 1, step)
 
@@ -115,45 +107,31 @@ def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
-def sizes(told: Mapping[str, int]) -> str:
-    """What lies on the disk, as one bar and its legend."""
-    if not told.get("disk"):
-        return '<p class="soft">the machine did not tell</p>'
-    named = [("packages of the service", told["venv"], MACHINE), ("model", told["models"], LAUNCHER)]
-    named.append(("Salt", told["salt"], STATE))
-    named.append(("system", max(0, told["disk"] - sum(size for _, size, _ in named)), "rest"))
-    parts, x = [f'<svg viewBox="0 0 {WIDTH} 64" role="img" aria-label="sizes">'], 0.0
-    for number, (name, size, kind) in enumerate(named):
-        width = WIDTH * size / told["disk"]
-        parts.append(f'<rect class="{kind}" x="{x:.1f}" y="4" width="{width:.1f}" height="20"/>')
-        at = number * WIDTH / len(named)
-        parts.append(f'<rect class="{kind}" x="{at:.0f}" y="40" width="11" height="11" rx="2"/>')
-        parts.append(f'<text x="{at + 17:.0f}" y="50">{name}: {size / 1e6:,.0f} MB</text>')
-        x += width
-    return "".join([*parts, "</svg>"])
+def sizes(found: Mapping[str, int]) -> list[tuple[str, int, str]]:
+    """Name, bytes and CSS class of what is on the disk; empty if the machine did not report it."""
+    if not found.get("disk"):
+        return []
+    named = [("packages of the service", found["venv"], MACHINE), ("model", found["models"], LAUNCHER)]
+    named.append(("Salt", found["salt"], STATE))
+    return [*named, ("system", max(0, found["disk"] - sum(size for _, size, _ in named)), "rest")]
 
 
-def cards(report: Document) -> Iterator[str]:
-    """The figures that one looks for first."""
+def cards(report: Document) -> Iterator[tuple[str, str]]:
+    """The figures that one looks for first, each with what it is."""
     baked, verified = report["baked"] or {}, report["verified"] or {}
     again = (verified.get("salt") or {}).get("second") or {}
-    checks = [check for told in (baked, verified) for check in told.get("checks", [])]
+    checks = [check for machine in (baked, verified) for check in machine.get("checks", [])]
     passed = sum(check["verdict"] == "pass" for check in checks)
     ready = verified.get("boot_to_ready_seconds")
-    figures = [
-        (clock(report["seconds"]), "minutes in all"),
-        (f"{passed} of {len(checks)}", "checks passed"),
-        (f"{again.get('changed', '–')}", "changes by another apply"),
-        (f"{verified.get('word_error_rate', 1):.1%}", "word error rate"),
-        (f"{ready:.1f} s" if ready is not None else "–", "from boot to ready"),
-    ]
-    return (
-        f'<div class="card"><b>{escape(figure)}</b><span class="soft">{what}</span></div>' for figure, what in figures
-    )
+    yield clock(report["seconds"]), "minutes in all"
+    yield f"{passed} of {len(checks)}", "checks passed"
+    yield f"{again.get('changed', '–')}", "changes by another apply"
+    yield f"{verified.get('word_error_rate', 1):.1%}", "word error rate"
+    yield f"{ready:.1f} s" if ready is not None else "–", "from boot to ready"
 
 
-def heard(report: Document) -> Iterator[tuple[str, str]]:
-    """What each machine made of the clip."""
+def transcripts(report: Document) -> Iterator[tuple[str, str]]:
+    """Each machine's transcript of the clip."""
     for title, name in (("on the machine", "baked"), ("on the image", "verified")):
         clip = (report[name] or {}).get("clip") or {}
         if "text" in clip:
@@ -161,7 +139,7 @@ def heard(report: Document) -> Iterator[tuple[str, str]]:
 
 
 def origin(report: Document) -> Iterator[tuple[str, str]]:
-    """Where it comes from."""
+    """What the image was made from."""
     yield "model", f"{report['model']['id']} at {report['model']['commit']}"
     yield "source image", f"{report['source_image']['id']} {report['source_image']['name']}"
     yield "payload", report["payload"]["sha256"]
@@ -170,26 +148,18 @@ def origin(report: Document) -> Iterator[tuple[str, str]]:
     yield "versions", ", ".join(f"{name} {value}" for name, value in facts.items() if value and name != "root_bytes")
 
 
-def _checks(report: Document) -> Iterator[str]:
-    told = [(report[name] or {}).get("checks", []) for name in ("baked", "verified")]
-    verdicts = [{check["name"]: check for check in checks} for checks in told]
-    yield "<tr><th>check</th><th>baked</th><th>booted</th><th>detail</th></tr>"
-    for name in dict.fromkeys(check["name"] for checks in told for check in checks):
-        marks = "".join(_mark(checks.get(name)) for checks in verdicts)
-        detail = next(str(checks[name].get("detail", "")) for checks in reversed(verdicts) if name in checks)
-        yield f'<tr><td>{escape(name)}</td>{marks}<td class="soft">{escape(_short(detail, 90))}</td></tr>'
+def check_rows(machines: Sequence[Document]) -> list[CheckRow]:
+    """Every check of these machines' reports, with the last machine's detail."""
+    by_name = [{check["name"]: check for check in machine.get("checks", [])} for machine in machines]
+    rows = []
+    for name in dict.fromkeys(name for checks in by_name for name in checks):
+        verdicts = tuple(_verdict(checks.get(name)) for checks in by_name)
+        detail = next(str(checks[name].get("detail", "")) for checks in reversed(by_name) if name in checks)
+        rows.append(CheckRow(name, verdicts, detail))
+    return rows
 
 
-def _mark(check: Document | None) -> str:
+def _verdict(check: Document | None) -> str:
     if check is None:
-        return '<td class="soft">–</td>'
-    word = "pass" if check["verdict"] == "pass" else "fail"
-    return f'<td class="{word}">{word}</td>'
-
-
-def _rows(pairs: Iterable[tuple[str, str]]) -> str:
-    return "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in pairs)
-
-
-def _short(text: str, room: int) -> str:
-    return text if len(text) <= room else text[: room - 1] + "…"
+        return ""
+    return "pass" if check["verdict"] == "pass" else "fail"

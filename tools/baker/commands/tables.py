@@ -11,11 +11,13 @@ from rich.table import Table
 from baker.aws.dry_run import ALLOWED, DENIED, UNKNOWN, DryRunResult
 from baker.aws.images import Ami
 from baker.bake.plan import BakePlan
+from baker.bake.timeline import check_rows
 from baker.context import BakeContext
 from baker.images.catalog import CatalogImage, Retention
 from baker.images.diff import Difference
 
 Document = Mapping[str, Any]
+MARKS = {"": "[dim]–[/dim]", "pass": "[green]pass[/green]", "fail": "[red]fail[/red]"}
 
 
 def print_plan(console: Console, plan: BakePlan, config_rows: Mapping[str, str]) -> None:
@@ -67,7 +69,7 @@ def print_report(console: Console, report: Document) -> None:
         console.print(_phases(report))
         console.print(_checks(baked, verified, console.width))
         _print_salt(console, baked, verified)
-        _print_hearing(console, report, verified or baked or {})
+        _print_transcripts(console, report, verified or baked or {})
     _print_image(console, report)
 
 
@@ -87,26 +89,17 @@ def _phases(report: Document) -> Table:
 def _checks(baked: Document | None, verified: Document | None, width: int) -> Table:
     """Every check, on the machine that was baked and on the one that booted from the image, each on one line."""
     table = Table(box=box.SIMPLE_HEAD, title="Verification", title_justify="left", title_style="bold")
-    columns = [(title, told) for title, told in (("baked", baked), ("booted", verified)) if told]
-    verdicts = [{check["name"]: check for check in told["checks"]} for _, told in columns]
-    names = list(dict.fromkeys(name for checks in verdicts for name in checks))
+    columns = {title: machine for title, machine in (("baked", baked), ("booted", verified)) if machine}
+    rows = check_rows(list(columns.values()))
     table.add_column("check", no_wrap=True)
-    for title, _ in columns:
+    for title in columns:
         table.add_column(title, justify="center", no_wrap=True)
     table.add_column("detail", style="dim", no_wrap=True, overflow="ellipsis")
-    room = width - max(map(len, names), default=0) - sum(len(title) + 3 for title, _ in columns) - 8
-    for name in names:
-        marks = [_mark(checks.get(name)) for checks in verdicts]
-        detail = next(str(checks[name].get("detail", "")) for checks in reversed(verdicts) if name in checks)
-        short = detail if len(detail) <= room else detail[: max(room, 10) - 1] + "…"  # all of it is in the report
-        table.add_row(escape(name), *marks, escape(short))
+    room = width - max((len(row.name) for row in rows), default=0) - sum(len(title) + 3 for title in columns) - 8
+    for row in rows:  # the whole detail is in the report
+        short = row.detail if len(row.detail) <= room else row.detail[: max(room, 10) - 1] + "…"
+        table.add_row(escape(row.name), *(MARKS[verdict] for verdict in row.verdicts), escape(short))
     return table
-
-
-def _mark(check: Document | None) -> str:
-    if check is None:
-        return "[dim]–[/dim]"
-    return "[green]pass[/green]" if check["verdict"] == "pass" else "[red]fail[/red]"
 
 
 def _print_salt(console: Console, baked: Document | None, verified: Document | None) -> None:
@@ -121,13 +114,13 @@ def _print_salt(console: Console, baked: Document | None, verified: Document | N
             console.print(f"  boot to ready: {verified['boot_to_ready_seconds']:.1f} s")
 
 
-def _print_hearing(console: Console, report: Document, told: Document) -> None:
-    """The clip as it was read and as it was heard, and the recording that was asked for."""
-    clip, audio = told["clip"], told.get("audio")
+def _print_transcripts(console: Console, report: Document, machine: Document) -> None:
+    """The clip's reference and transcript, and the transcript of the recording that --audio named."""
+    clip, audio = machine["clip"], machine.get("audio")
     table = _facts(title="Transcript")
     table.add_row("reference", escape(report["reference"]))
     table.add_row("heard", f"[bold]{escape(clip['text'].strip())}[/bold]")
-    table.add_row("word error rate", f"{told['word_error_rate']:.1%}")
+    table.add_row("word error rate", f"{machine['word_error_rate']:.1%}")
     if audio:
         table.add_row("your recording", f"[bold]{escape(audio['text'].strip())}[/bold]")
     console.print(table)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from baker.aws import requests
 from baker.aws.autoscaling import READY, AutoScaling, Group
-from baker.aws.client import read_only
+from baker.aws.client import read_only, wait_for
 from baker.config import InstanceSection
 from baker.context import BakeContext
 from baker.deploy.template import ServiceSetup, digest, template_data
@@ -16,7 +16,7 @@ from baker.images import publish
 
 RUNNING_SECONDS = 300.0
 READY_SECONDS = 900.0
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 REFUSED = 401  # what the service answers to who has no key
 
 
@@ -69,13 +69,15 @@ def group(context: BakeContext, setup: ServiceSetup) -> str:
 def members(context: BakeContext) -> list[str]:
     """Ids of the group's machines, once there are as many as it must have; raises BakeError if that never comes."""
     name, wanted = context.config.launch.name, context.config.launch.min_size
-    end = context.clock() + RUNNING_SECONDS
-    while context.clock() < end:
+
+    def poll() -> list[str] | None:
         found = context.machines.launched(name)
-        if len(found) >= wanted:
-            return found
-        context.sleep(LOOK_SECONDS)
-    raise BakeError(f"the group {name} has fewer than {wanted} machines after {RUNNING_SECONDS:.0f} s")
+        return found if len(found) >= wanted else None
+
+    machines = wait_for(poll, RUNNING_SECONDS, context.sleep, every=POLL_SECONDS)
+    if machines is None:
+        raise BakeError(f"the group {name} has fewer than {wanted} machines after {RUNNING_SECONDS:.0f} s")
+    return machines
 
 
 def end(context: BakeContext) -> list[str]:
@@ -96,12 +98,12 @@ def wait_ready(context: BakeContext, url: str, setup: ServiceSetup) -> None:
 
     A machine is ready twice: as its image was, and again when its own keys and overrides are applied.
     """
-    end = context.clock() + READY_SECONDS
-    while context.clock() < end:
-        if _status(url + READY) == 200 and (not setup.keys or _status(f"{url}/v1/models") == REFUSED):
-            return
-        context.sleep(LOOK_SECONDS)
-    raise BakeError(f"{url} was not ready after {READY_SECONDS:.0f} s; end it with bake.py launch --end")
+
+    def ready() -> bool | None:
+        return (_status(url + READY) == 200 and (not setup.keys or _status(f"{url}/v1/models") == REFUSED)) or None
+
+    if wait_for(ready, READY_SECONDS, context.sleep, every=POLL_SECONDS) is None:
+        raise BakeError(f"{url} was not ready after {READY_SECONDS:.0f} s; end it with bake.py launch --end")
 
 
 def _status(url: str) -> int:
