@@ -120,9 +120,9 @@ class Shop:
     config: ServiceConfig
     store: Store
 
-    def submit(self, content: bytes | Path, *, estimate: float = 0.0, **options: Any) -> str:
+    def submit(self, content: bytes | Path, *, estimate: float = 0.0, key: str = "key", **options: Any) -> str:
         """Queues a recording; returns the job's id."""
-        new = NewJob("key", DecodeOptions(**{"language": "en", **options}), estimate=estimate, detached=True)
+        new = NewJob(key, DecodeOptions(**{"language": "en", **options}), estimate=estimate, detached=True)
         data = content.read_bytes() if isinstance(content, Path) else content
         (self.config.temp / new.id).write_bytes(data)
         return self.store.create(new).id

@@ -9,7 +9,7 @@ that every job ends exactly once.
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ LONGEST_HANDICAP = 600.0  # seconds that a long recording lets shorter ones go f
 LENGTH = "coalesce(duration, estimate)"
 RANK = f"(created + min({LENGTH}, {LONGEST_HANDICAP}))"
 LEFT = f"max({LENGTH} - progress, 0)"  # seconds of audio that still wait
+BUSY_KEYS = "(SELECT key_id, count(*) AS running FROM jobs WHERE status = 'running' GROUP BY key_id) AS busy"
 MAX_ATTEMPTS = 3
 TRIES = "(attempts - releases)"
 CURRENT = "id = :id AND status = 'running' AND attempts = :attempt"
@@ -148,13 +149,27 @@ class Store:
 
     # What the worker does
 
-    def claim(self, max_attempts: int = MAX_ATTEMPTS, *, shorter_than: float | None = None) -> Job | None:
-        """Takes the next queued job (of those shorter than so many seconds) whose time has come: now it is running,
-        with one attempt more. None if nothing waits."""
-        values = {"now": self._clock(), "most": max_attempts, "length": shorter_than}
+    def claim(
+        self,
+        max_attempts: int = MAX_ATTEMPTS,
+        *,
+        lengths: Sequence[tuple[float, float]] = (),
+        keys: Collection[str] = (),
+    ) -> Job | None:
+        """Takes the next queued job whose time has come: now it is running, with one attempt more. None if nothing
+        waits. Left out are jobs of the `keys`, and those whose seconds of audio are in one of the `lengths` (from, to).
+
+        The key with the fewest running jobs comes first, so that nobody waits for another's queue.
+        """
+        values = {"now": self._clock(), "most": max_attempts, "keys": json.dumps([*keys])}
+        values |= {f"from{n}": low for n, (low, _) in enumerate(lengths)}
+        values |= {f"to{n}": high for n, (_, high) in enumerate(lengths)}
+        left_out = "".join(f" AND NOT ({LENGTH} >= :from{n} AND {LENGTH} < :to{n})" for n in range(len(lengths)))
         chosen = (
-            f"SELECT id FROM jobs WHERE status = 'queued' AND {TRIES} < :most"
-            f" AND not_before <= :now AND (:length IS NULL OR {LENGTH} < :length) ORDER BY {RANK}, created, id LIMIT 1"
+            f"SELECT id FROM jobs LEFT JOIN {BUSY_KEYS} USING (key_id)"
+            f" WHERE status = 'queued' AND {TRIES} < :most AND not_before <= :now"
+            f" AND key_id NOT IN (SELECT value FROM json_each(:keys)){left_out}"
+            f" ORDER BY coalesce(busy.running, 0), {RANK}, created, id LIMIT 1"
         )
         while True:
             with self._database.transaction() as connection:

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 from transcribe import logs
@@ -24,8 +25,11 @@ from transcribe.worker.resume import DifferentCutsError, DoneChunks
 from transcribe.worker.scheduler import ActiveJob, ChunkScheduler
 
 POLL_SECONDS = 0.01
-LONG_SECONDS = 60.0
-LONG_JOBS = 4  # long recordings that are worked on at once; the others stay in the queue
+# Recordings of each of these lengths (seconds, from and to) that are worked on at once; more stay in the queue. Those
+# of the length of another are not kept waiting by them.
+LONG_CLASSES = ((60.0, 600.0), (600.0, 3600.0), (3600.0, float("inf")))
+LONG_JOBS = 4
+PLACES_FOR_OTHERS = 2  # that one key may not take while other keys come as well
 SPARE_JOBS = 8  # jobs beyond what fills the model's batch
 LAST_TRY = 3  # a job that two workers died with is worked on alone, so that it takes no other job along
 ALONE_AFTER = 5  # setbacks; one of them may be the cause
@@ -101,8 +105,12 @@ class Preprocessor:
 
     def _claim(self) -> None:
         while not self._closing.is_set() and len(self._scheduler) < self._most and not self._isolating():
-            long = sum(max(active.job.length, active.seconds) >= LONG_SECONDS for active in self._scheduler.all())
-            job = self._store.claim(shorter_than=LONG_SECONDS if long >= LONG_JOBS else None)
+            active = self._scheduler.all()
+            lengths = [max(found.job.length, found.seconds) for found in active]
+            full = [(a, b) for a, b in LONG_CLASSES if sum(a <= length < b for length in lengths) >= LONG_JOBS]
+            keys = Counter(found.job.key_id for found in active)
+            most = self._most - PLACES_FOR_OTHERS if self._scheduler.shared() else self._most
+            job = self._store.claim(lengths=full, keys=[key for key, jobs in keys.items() if jobs >= most])
             if job is None:
                 return
             if job.tries >= LAST_TRY or job.setbacks >= ALONE_AFTER:

@@ -1,12 +1,13 @@
 """Chooses the next chunk for the engine from the jobs in progress.
 
-Preprocessing threads add chunks; the engine's loop takes them. The jobs share the model by seconds of audio: each job
-gets an equal share while it is here, regardless of arrival order. A short clip does not wait for a long file, and a
-long file does not wait for an endless stream of clips.
+Preprocessing threads add chunks; the engine's loop takes them. The API keys share the model by seconds of audio, and
+the jobs of a key share what their key gets, regardless of arrival order. A short clip does not wait for a long file, a
+long file does not wait for an endless stream of clips, and nobody waits for another's queue.
 """
 
 import threading
-from collections import deque
+import time
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from transcribe.audio.chunking import AudioChunk
@@ -14,6 +15,7 @@ from transcribe.jobs.models import Job, JobError
 from transcribe.worker.assembly import Assembly
 
 READY_CHUNKS = 3  # chunks of one job that may wait for the engine: bounds memory
+REMEMBERED_SECONDS = 600.0  # how long a key that was here counts as one that may come back
 
 
 @dataclass(eq=False)
@@ -48,7 +50,8 @@ class ChunkScheduler:
     """The jobs in progress. Every method may be called from any thread."""
 
     def __init__(self, *, max_in_flight: int) -> None:
-        self._max_in_flight = max_in_flight  # chunks of one job in the engine at once; the other places are for others
+        self._max_in_flight = max_in_flight  # chunks of one job, or of one key among several, in the engine at once
+        self._seen: dict[str, float] = {}  # keys, and when a job of theirs came last
         self._changed = threading.Condition()
         self._jobs: dict[str, ActiveJob] = {}
         self._now = 0.0  # virtual time: the seconds of audio that a job present from the start has been given
@@ -65,6 +68,7 @@ class ChunkScheduler:
     def add(self, job: Job, assembly: Assembly) -> ActiveJob:
         """Adds a job that was just claimed, and of which `assembly` has what is done."""
         with self._changed:
+            self._seen[job.key_id] = time.monotonic()
             active = ActiveJob(job, turn=self._now, chunk_count=assembly.done, assembly=assembly)
             self._jobs[job.id] = active
             return active
@@ -115,17 +119,32 @@ class ChunkScheduler:
     def next_chunk(self) -> tuple[ActiveJob, int, AudioChunk] | None:
         """The chunk to transcribe next, with its job and number, or None. It is in flight from now on."""
         with self._changed:
-            ready = [active for active in self._jobs.values() if self._may_start(active)]
+            in_flight = Counter({active.job.key_id: 0 for active in self._jobs.values()})
+            for active in self._jobs.values():
+                in_flight[active.job.key_id] += len(active.in_flight)
+            full = {key for key, count in in_flight.items() if count >= self._max_in_flight} if self._shared() else ()
+            ready = [a for a in self._jobs.values() if self._may_start(a) and a.job.key_id not in full]
             if not ready:
                 return None
             active = min(ready, key=lambda candidate: candidate.turn)
             number, chunk = active.chunks.popleft()
             active.in_flight[number] = chunk
             length = chunk.end - chunk.start
-            active.turn = max(active.turn, self._now) + length
-            self._now += length / len(self._jobs)
+            jobs = Counter(other.job.key_id for other in self._jobs.values())
+            active.turn = max(active.turn, self._now) + length * jobs[active.job.key_id]
+            self._now += length / len(jobs)
             self._changed.notify_all()
             return active, number, chunk
+
+    def shared(self) -> bool:
+        """Whether several keys have jobs here, or had some a while ago: then none may take every place."""
+        with self._changed:
+            return self._shared()
+
+    def _shared(self) -> bool:
+        old = time.monotonic() - REMEMBERED_SECONDS
+        self._seen = {key: moment for key, moment in self._seen.items() if moment > old}
+        return len(self._seen) > 1
 
     def _may_start(self, active: ActiveJob) -> bool:
         if not active.chunks or active.waits_for_language or active.error or active.setback:

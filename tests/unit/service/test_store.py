@@ -153,6 +153,28 @@ def test_short_goes_before_long_but_long_does_not_starve(store: Store, clock: Cl
     assert [claimed(store)[0] for _ in range(3)] == [short.id, long.id, late.id]
 
 
+def test_the_key_with_the_fewest_running_jobs_comes_first(store: Store, clock: Clock) -> None:
+    flood = [store.create(new("a", estimate=3.0)).id for _ in range(3)]
+    clock.now += 100
+    quiet = store.create(new("b", estimate=30.0)).id
+    order = [claimed(store)[0] for _ in range(2)]
+    assert order[0] in flood
+    assert order[1] == quiet
+    assert {claimed(store)[0] for _ in range(2)} | {order[0]} == set(flood)
+
+
+def test_keys_and_lengths_can_be_left_out(store: Store) -> None:
+    store.create(new("a", estimate=3.0))
+    medium = store.create(new("b", estimate=100.0)).id
+    long = store.create(new("b", estimate=1000.0)).id
+    assert store.claim(keys=["a", "b"]) is None
+    assert store.claim(keys=["a"], lengths=[(60.0, 600.0), (600.0, float("inf"))]) is None
+    found = store.claim(keys=["a"], lengths=[(60.0, 600.0)])
+    assert found is not None
+    assert found.id == long
+    assert store.claim(keys=["a"], lengths=[(600.0, float("inf"))]).id == medium  # type: ignore[union-attr]
+
+
 def test_deleted_text_is_not_in_the_file(store: Store, tmp_path: Path) -> None:
     store.create(new())
     job_id, attempt = claimed(store)

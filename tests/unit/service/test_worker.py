@@ -130,6 +130,32 @@ def test_many_long_files_leave_room_for_a_short_one(place: Shop) -> None:
             place.store.cancel(job)
 
 
+def test_a_recording_does_not_wait_for_four_of_another_length(place: Shop) -> None:
+    with working(place, FakeEngine(delay=0.02)):
+        longs = [place.submit(wav(900.0), estimate=900.0) for _ in range(4)]
+        place.until(lambda: place.store.queue_stats().running == 4)
+        assert place.ended(place.submit(wav(70.0), estimate=70.0)).status == "done"
+        assert not any(place.job(job).over for job in longs)
+        for job in longs:
+            place.store.cancel(job)
+
+
+@pytest.mark.slow
+def test_a_flood_of_one_key_keeps_no_other_waiting(place: Shop) -> None:
+    engine = FakeEngine(delay=0.02)
+    with working(place, engine):
+        place.ended(place.submit(wav(3.0), key="quiet"))
+        flood = [place.submit(wav(3.0), key="flood", estimate=3.0) for _ in range(120)]
+        flood += [place.submit(wav(300.0), key="flood", estimate=300.0) for _ in range(4)]
+        place.until(lambda: sum(place.job(job).over for job in flood) > 10)
+        began = len(engine.seen)
+        assert place.ended(place.submit(wav(3.0), key="quiet")).status == "done"
+        assert len(engine.seen) - began <= 16  # chunks of the flood that were taken meanwhile
+        assert not all(place.job(job).over for job in flood)
+        for job in flood:
+            place.store.cancel(job)
+
+
 def test_a_cancelled_job_leaves_at_once_and_its_decoder_ends(place: Shop) -> None:
     engine = FakeEngine()
     engine.hold.set()
