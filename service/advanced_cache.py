@@ -10,12 +10,12 @@ Exit codes: 0 right, 1 the download failed or the check found something, 2 usage
 import argparse
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "scripts"), str(HERE)]  # installed, the package lies in scripts/; in a checkout beside us
 
+import msgspec  # noqa: E402
 from transcribe.config import ConfigError, ServiceConfig, default_path, load  # noqa: E402
 from transcribe.model_cache import cache_info, fetch  # noqa: E402
 
@@ -54,7 +54,8 @@ def ensure(config: ServiceConfig, options: argparse.Namespace) -> int:
     if update.info.warmup_error:
         print(f"advanced_cache: warning: the warm-up failed: {update.info.warmup_error}", file=sys.stderr)
     if options.json:
-        print(json.dumps({"changed": update.changed, "reason": update.reason, **asdict(update.info)}))
+        outcome = {"changed": update.changed, "reason": update.reason, "warmup_error": update.info.warmup_error}
+        print(json.dumps({**outcome, **msgspec.to_builtins(update.info)}))
     else:
         print(f"{summary(update.info)}, {'written' if update.changed else 'nothing to do'}")
     return 0

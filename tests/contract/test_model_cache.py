@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 from localcloud.hub.models import SOURCES, commit_of, model_dir
 from localcloud.hub.server import Repository, create_app
 from localcloud.server import LoopbackServer
+from msgspec.structs import replace
 from support.api_server_fixture import settings
 from transcribe.config import ServiceConfig
 from transcribe.model_cache import cache_info, fetch

@@ -63,6 +63,7 @@ class FakeEngine:
     places: int = 4
     delay: float = 0.0
     language: str = "sv"
+    figures: dict[str, float] = field(default_factory=dict)  # of every segment
     trouble: Exception | None = None  # raised by the next step
     hold: threading.Event = field(default_factory=threading.Event)  # while set, no step finishes anything
     inside: list[Chunk] = field(default_factory=list)
@@ -94,7 +95,8 @@ class FakeEngine:
         seconds = len(chunk.audio) / SAMPLE_RATE
         job, _, number = cast(tuple[str, int, int], chunk.key)
         segment = Segment(0, 0, 0.0, seconds, f" {job[:8]}/{number}.", (1,), 0.0, -0.1, 1.0, 0.01)
-        return [ChunkResult(chunk.key, chunk.options.language or self.language, (segment,))]
+        language = chunk.options.language or self.language
+        return [ChunkResult(chunk.key, language, (replace(segment, **self.figures),))]  # type: ignore[arg-type]
 
     def discard(self, key: object) -> None:
         self.discarded.append(key)

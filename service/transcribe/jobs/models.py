@@ -1,14 +1,16 @@
 """What a job is, and its form in the store's tables."""
 
-import json
+import operator
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import uuid4
 
+import msgspec
+
 from transcribe import logs
-from transcribe.types import DecodeOptions, Segment, Word
+from transcribe.types import DecodeOptions, Segment
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 UNFINISHED: tuple[Status, ...] = ("queued", "running")
@@ -119,6 +121,16 @@ class QueueFullError(Exception):
         self.excess = excess
 
 
+JSON_COLUMNS: dict[str, Any] = {
+    "options": msgspec.json.Decoder(DecodeOptions),
+    "request": msgspec.json.Decoder(dict[str, Any]),
+    "error": msgspec.json.Decoder(JobError),
+    "coverage": msgspec.json.Decoder(dict[str, Any]),
+    "resume": msgspec.json.Decoder(dict[str, Any]),
+}
+SEGMENT = msgspec.json.Decoder(Segment)
+
+
 def job_from(row: sqlite3.Row) -> Job:
     """A row of `jobs` as a Job; one that cannot be read is a failed job that says so."""
     try:
@@ -132,42 +144,22 @@ def job_from(row: sqlite3.Row) -> Job:
 
 def _job_from(row: sqlite3.Row) -> Job:
     values = {name: row[name] for name in Job.__dataclass_fields__}
-    options = json.loads(row["options"])
-    values["options"] = DecodeOptions(**{**options, "candidates": tuple(options.get("candidates", ()))})
-    values["request"] = json.loads(row["request"])
-    values["error"] = JobError(**json.loads(row["error"])) if row["error"] else None
-    values["coverage"] = json.loads(row["coverage"]) if row["coverage"] else None
-    values["resume"] = json.loads(row["resume"]) if row["resume"] else None
-    values["detached"] = bool(row["detached"])
-    return Job(**values)
+    for name, decoder in JSON_COLUMNS.items():
+        values[name] = None if values[name] is None else decoder.decode(values[name])
+    return Job(**{**values, "detached": bool(row["detached"])})
 
 
 def row_from(new: NewJob, created: float) -> dict[str, Any]:
     """The columns of a new job."""
-    return {
-        "id": new.id,
-        "key_id": new.key_id,
-        "options": json.dumps(asdict(new.options)),
-        "suffix": new.suffix,
-        "created": created,
-        "estimate": new.estimate,
-        "request": json.dumps(dict(new.request)),
-        "fingerprint": new.fingerprint,
-        "detached": int(new.detached),
-        "callback": new.callback,
-    }
+    columns = {name: getattr(new, name) for name in NewJob.__dataclass_fields__}
+    return {**columns, "options": to_json(new.options), "request": to_json(new.request), "created": created}
 
 
-def segment_to_json(segment: Segment) -> str:
-    """A segment as it is stored."""
-    return json.dumps(asdict(segment), ensure_ascii=False)
+def to_json(value: object) -> str:
+    """A value as it is stored in a JSON column; numbers of numpy become Python's."""
+    return msgspec.json.encode(value, enc_hook=operator.methodcaller("item")).decode()
 
 
 def segment_from_json(text: str) -> Segment:
-    """The other way round."""
-    found = json.loads(text)
-    words = found.pop("words")
-    return Segment(
-        **{**found, "tokens": tuple(found["tokens"])},
-        words=None if words is None else tuple(Word(**word) for word in words),
-    )
+    """A segment as it was stored."""
+    return SEGMENT.decode(text)

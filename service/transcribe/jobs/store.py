@@ -6,13 +6,13 @@ that every job ends exactly once.
 
 # ruff: noqa: S608 - statements are put together from constants; every value is bound
 
-import json
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from transcribe.jobs.database import BUSY_SECONDS, Database, StoreError
 from transcribe.jobs.models import (
@@ -25,7 +25,7 @@ from transcribe.jobs.models import (
     job_from,
     row_from,
     segment_from_json,
-    segment_to_json,
+    to_json,
 )
 from transcribe.types import Segment
 
@@ -161,7 +161,7 @@ class Store:
 
         The key with the fewest running jobs comes first, so that nobody waits for another's queue.
         """
-        values = {"now": self._clock(), "most": max_attempts, "keys": json.dumps([*keys])}
+        values = {"now": self._clock(), "most": max_attempts, "keys": to_json([*keys])}
         values |= {f"from{n}": low for n, (low, _) in enumerate(lengths)}
         values |= {f"to{n}": high for n, (_, high) in enumerate(lengths)}
         left_out = "".join(f" AND NOT ({LENGTH} >= :from{n} AND {LENGTH} < :to{n})" for n in range(len(lengths)))
@@ -205,12 +205,12 @@ class Store:
     ) -> bool:
         """Adds text (ids continue over the whole job) and notes how many seconds of audio are done. With `resume` (JSON
         values) a later attempt goes on from here; without, it begins again."""
-        values = {**_try(job_id, attempt), "progress": progress, "resume": json.dumps(resume) if resume else None}
+        values = {**_try(job_id, attempt), "progress": progress, "resume": to_json(resume) if resume else None}
         update = f"UPDATE jobs SET progress = :progress, resume = :resume WHERE {CURRENT}"
         with self._database.transaction() as connection:
             if not connection.execute(update, values).rowcount:
                 return False
-            rows = [(job_id, segment.id, segment_to_json(segment)) for segment in segments]
+            rows = [(job_id, segment.id, to_json(segment)) for segment in segments]
             connection.executemany("INSERT INTO segments (job, id, body) VALUES (?, ?, ?)", rows)
         return True
 
@@ -221,12 +221,12 @@ class Store:
             f" resume = NULL, progress = coalesce(duration, progress) WHERE {CURRENT}",
             _try(job_id, attempt),
             language=language,
-            coverage=json.dumps(dict(coverage)),
+            coverage=to_json(dict(coverage)),
         )
 
     def fail(self, job_id: str, attempt: int, error: JobError) -> bool:
         """Ends the job with the reason; text that it had is removed."""
-        values = {**_try(job_id, attempt), "error": json.dumps(asdict(error)), "now": self._clock()}
+        values = {**_try(job_id, attempt), "error": to_json(error), "now": self._clock()}
         with self._database.transaction() as connection:
             changed = connection.execute(f"{FAIL} WHERE {CURRENT}", values).rowcount
             if changed:
@@ -259,7 +259,7 @@ class Store:
             f"The transcription process stopped {max_attempts} times while working on this recording.",
             code="worker_died",
         )
-        values = {"most": max_attempts, "error": json.dumps(asdict(error)), "now": self._clock()}
+        values = {"most": max_attempts, "error": to_json(error), "now": self._clock()}
         with self._database.transaction() as connection:
             connection.execute(FORGET.format("status = 'running'"))
             failed = connection.execute(
@@ -275,14 +275,14 @@ class Store:
         """Publishes what the worker is: state (loading | ready | broken | draining), device, dtype, cuda, torch, model,
         revision, speed (audio seconds per second), pid; `reason` if broken; `metrics` as name → number, and
         `batch_sizes` as size → count. `updated` is set here; call it at least every 5 s."""
-        body = json.dumps({**facts, "updated": self._clock()})
+        body = to_json({**facts, "updated": self._clock()})
         with self._database.transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO facts (name, body) VALUES (?, ?)", (WORKER, body))
 
     def worker(self) -> dict[str, Any] | None:
         """The worker's facts, or None if there never was one."""
         row = self._database.reader().execute("SELECT body FROM facts WHERE name = ?", (WORKER,)).fetchone()
-        facts: dict[str, Any] | None = json.loads(row[0]) if row else None
+        facts: dict[str, Any] | None = msgspec.json.decode(row[0]) if row else None
         return facts
 
     def _changes(self, statement: str, keys: Mapping[str, Any], **values: Any) -> bool:

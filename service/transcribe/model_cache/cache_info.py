@@ -1,15 +1,16 @@
 """cache_info.json: what model was cached, where, and what every file of it must be. Reading it needs no torch."""
 
 import hashlib
-import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Literal
+
+import msgspec
+
+from transcribe.documents import decode
 
 REMEDY = "run advanced_cache.py again (on the machine: salt-call state.apply)"
 BLOCK = 4 * 1024 * 1024  # bytes hashed at a time
@@ -18,7 +19,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class CacheError(Exception):
-    """The model's cache cannot be used. The message is one line: the file, what is wrong with it, the mend."""
+    """The model's cache cannot be used. The message is one line: the file, what is wrong with it, and the fix."""
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(f"{path}: {problem}; {REMEDY}")
@@ -26,32 +27,42 @@ class CacheError(Exception):
         self.problem = problem
 
 
-@dataclass(frozen=True)
-class FileInfo:
+class FileInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One file of the model: its sha256 as 64 hex digits and its size in bytes."""
 
-    sha256: str
-    bytes: int
+    sha256: Annotated[str, msgspec.Meta(pattern=rf"^{SHA256.pattern}\Z")]
+    bytes: Annotated[int, msgspec.Meta(ge=0)]
 
 
-@dataclass(frozen=True)
-class CacheInfo:
-    """What cache_info.json says; the first six fields are the seed's.
+class CacheInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What cache_info.json says.
 
     `files` maps names relative to the snapshot; `warmup_error` is '' if the warm-up went well.
     """
 
-    model_id: str
-    cache_dir: str
-    device: str  # cpu | cuda
-    torch_dtype: str  # as torch prints it: torch.float16
+    model_id: Annotated[str, msgspec.Meta(pattern=r"^[\w.-]+(/[\w.-]+)?\Z")]
+    cache_dir: Annotated[str, msgspec.Meta(pattern=r"^/")]
+    device: Literal["cpu", "cuda"]
+    torch_dtype: Annotated[str, msgspec.Meta(pattern=r"^torch\.\w+\Z")]  # as torch prints it: torch.float16
     kernels_compiled: bool  # compiled kernels were really stored for reuse
     timestamp: str  # ISO 8601 with offset
-    model_revision: str  # commit, 40 hex digits
-    files: Mapping[str, FileInfo]
-    versions: Mapping[str, str]
+    model_revision: Annotated[str, msgspec.Meta(pattern=rf"^{COMMIT.pattern}\Z")]
+    files: dict[str, FileInfo]
+    versions: dict[str, str]
     warmup_seconds: float
-    warmup_error: str = field(default="")
+    warmup_error: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            moment = datetime.fromisoformat(self.timestamp)
+        except ValueError:
+            raise ValueError(f"timestamp is {self.timestamp!r}, not a time") from None
+        if moment.tzinfo is None:
+            raise ValueError(f"timestamp is {self.timestamp!r}, without an offset")
+        for name in self.files:
+            parts = PurePosixPath(name).parts
+            if not parts or parts[0] == "/" or ".." in parts:
+                raise ValueError(f"files names {name!r}, outside the model's folder")
 
 
 def now() -> str:
@@ -72,91 +83,25 @@ def snapshot_dir(info: CacheInfo) -> Path:
 def read(path: Path) -> CacheInfo:
     """The cache's description. Raises CacheError for a file that is missing, truncated or wrong in any field."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return decode(msgspec.json.decode(path.read_bytes()), CacheInfo)
     except FileNotFoundError:
         raise CacheError(path, "is missing") from None
     except OSError as error:
         raise CacheError(path, f"cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise CacheError(path, f"is not valid JSON ({' '.join(str(error).split())})") from None
-    try:
-        return from_mapping(found)
+    except msgspec.DecodeError as error:
+        raise CacheError(path, f"is not valid JSON ({error})") from None
     except ValueError as error:
         raise CacheError(path, str(error)) from None
 
 
-def from_mapping(found: object) -> CacheInfo:
-    """Builds and checks a CacheInfo. Raises ValueError that names the key."""
-    if not isinstance(found, dict):
-        raise ValueError("must hold a JSON object")
-    required = set(CacheInfo.__dataclass_fields__) - {"warmup_error"}
-    if missing := sorted(required - set(found)):
-        raise ValueError(f"lacks {', '.join(missing)}")
-    if unknown := sorted(set(found) - required - {"warmup_error"}):
-        raise ValueError(f"has the unknown key {', '.join(map(str, unknown))}")
-    for key, kind in TYPES.items():
-        if key in found and (not isinstance(found[key], kind) or (kind is not bool and isinstance(found[key], bool))):
-            raise ValueError(f"{key} has the wrong type ({type(found[key]).__name__})")
-    for key, pattern in PATTERNS.items():
-        if not pattern.fullmatch(found[key]):
-            raise ValueError(f"{key} is {found[key]!r}, which it cannot be")
-    _check_timestamp(found["timestamp"])
-    if not all(isinstance(name, str) and isinstance(version, str) for name, version in found["versions"].items()):
-        raise ValueError("versions must map names to strings")
-    return CacheInfo(**{**found, "files": {name: _file(name, entry) for name, entry in found["files"].items()}})
-
-
-TYPES: dict[str, Any] = {
-    **dict.fromkeys(("model_id", "cache_dir", "device", "torch_dtype", "timestamp", "model_revision"), str),
-    **dict.fromkeys(("files", "versions"), dict),
-    "kernels_compiled": bool,
-    "warmup_seconds": (int, float),
-    "warmup_error": str,
-}
-PATTERNS = {
-    "model_id": re.compile(r"[\w.-]+(/[\w.-]+)?"),
-    "cache_dir": re.compile(r"/.*"),
-    "device": re.compile(r"cpu|cuda"),
-    "torch_dtype": re.compile(r"torch\.\w+"),
-    "model_revision": COMMIT,
-}
-
-
-def _check_timestamp(text: str) -> None:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"timestamp is {text!r}, not a time") from None
-    if moment.tzinfo is None:
-        raise ValueError(f"timestamp is {text!r}, without an offset")
-
-
-def _file(name: str, entry: object) -> FileInfo:
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts:
-        raise ValueError(f"files names {name!r}, outside the model's folder")
-    if not isinstance(entry, dict) or set(entry) != {"sha256", "bytes"}:
-        raise ValueError(f"files: {name} must have sha256 and bytes")
-    digest, size = entry["sha256"], entry["bytes"]
-    if not isinstance(digest, str) or not SHA256.fullmatch(digest):
-        raise ValueError(f"files: {name} has no proper sha256")
-    if type(size) is not int or size < 0:
-        raise ValueError(f"files: {name} has no proper size in bytes")
-    return FileInfo(sha256=digest, bytes=size)
-
-
 def write(path: Path, info: CacheInfo) -> None:
     """Replaces the file at once: whoever reads it sees the old one or the new one, through a power cut as well."""
-    document = asdict(info)
-    if not info.warmup_error:
-        del document["warmup_error"]
-    from_mapping(document)  # what we would refuse to read must never be written
+    decode(msgspec.to_builtins(info), CacheInfo)  # what we would refuse to read must never be written
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=2)
-            file.write("\n")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(info), indent=2) + b"\n")
             file.flush()
             os.fsync(file.fileno())
         Path(scratch).chmod(0o644)

@@ -9,6 +9,7 @@ from transcribe.engine import ChunkResult
 from transcribe.types import Segment, Word
 from transcribe.worker.hallucinations import SAME_SEGMENTS, Dropped, overlap, remove_hallucinations, speech_without_text
 
+LOWEST_LOGPROB = -1000.0
 MAX_DROPPED = 1000  # entries of the coverage report that are kept; all are counted
 
 
@@ -111,16 +112,29 @@ class Assembly:
 
 
 def place(segment: Segment, chunk: AudioChunk) -> Segment:
-    """The segment with times of the recording instead of the chunk's; none reaches beyond the chunk."""
+    """The segment with times of the recording instead of the chunk's; none reaches beyond the chunk.
+
+    Figures that are not finite, which JSON cannot hold, become the lowest: max(low, nan) is low.
+    """
     start = min(max(chunk.start + segment.start, chunk.start), chunk.end)
     words = segment.words
     if words is not None:
-        words = tuple(replace(word, start=word.start + chunk.start, end=word.end + chunk.start) for word in words)
+        words = tuple(
+            replace(
+                word,
+                start=word.start + chunk.start,
+                end=word.end + chunk.start,
+                probability=max(0.0, word.probability),
+            )
+            for word in words
+        )
     return replace(
         segment,
         start=start,
         end=min(max(chunk.start + segment.end, start), chunk.end),
         seek=segment.seek + round(chunk.start * 100),
+        avg_logprob=max(LOWEST_LOGPROB, segment.avg_logprob),
+        no_speech_prob=max(0.0, segment.no_speech_prob),
         words=words,
     )
 

@@ -3,17 +3,18 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 from transcribe.model_cache import cache_info
 from transcribe.model_cache.cache_info import CacheError, CacheInfo
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
-SEED_KEYS = ["model_id", "cache_dir", "device", "torch_dtype", "kernels_compiled", "timestamp"]
+FIRST_KEYS = ["model_id", "cache_dir", "device", "torch_dtype", "kernels_compiled", "timestamp"]
 
 
 @pytest.fixture
@@ -44,10 +45,10 @@ def path(tmp_path: Path, info: CacheInfo) -> Path:
     return path
 
 
-def test_it_reads_back_as_it_was_written_with_the_seeds_keys_first(path: Path, info: CacheInfo) -> None:
+def test_it_reads_back_as_it_was_written_with_the_main_keys_first(path: Path, info: CacheInfo) -> None:
     assert cache_info.read(path) == info
     document = json.loads(path.read_text())
-    assert list(document)[:6] == SEED_KEYS
+    assert list(document)[:6] == FIRST_KEYS
     assert "warmup_error" not in document
     assert path.stat().st_mode & 0o777 == 0o644
     assert [entry.name for entry in path.parent.iterdir()] == ["cache_info.json"]  # no scratch file stays
@@ -68,12 +69,11 @@ def test_the_fallback_keeps_the_reason_of_the_failed_warm_up(path: Path, info: C
 
 @pytest.mark.parametrize("timestamp", ["$(date -Iseconds)", "2024-01-20T15:30:45", "", "yesterday"])
 def test_an_unexpanded_date_can_be_neither_written_nor_read(path: Path, info: CacheInfo, timestamp: str) -> None:
-    """The seed's defect: its fallback file held the literal text $(date -Iseconds)."""
     before = path.read_bytes()
     with pytest.raises(ValueError, match="timestamp"):
         cache_info.write(path, replace(info, timestamp=timestamp))
     assert path.read_bytes() == before
-    path.write_text(json.dumps({**asdict(info), "timestamp": timestamp}))
+    path.write_text(json.dumps({**msgspec.to_builtins(info), "timestamp": timestamp}))
     with pytest.raises(CacheError, match="timestamp"):
         cache_info.read(path)
 
@@ -87,21 +87,21 @@ def put(key: str, value: object) -> Callable[[dict[str, Any]], object]:
 
 
 BROKEN: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
-    *((f"lacks {key}", drop(key)) for key in [*SEED_KEYS, "files", "model_revision", "versions"]),
-    ("kernels_compiled has the wrong type", put("kernels_compiled", "true")),
-    ("kernels_compiled has the wrong type", put("kernels_compiled", 1)),
-    ("warmup_seconds has the wrong type", put("warmup_seconds", True)),
-    ("model_id has the wrong type", put("model_id", None)),
-    ("files has the wrong type", put("files", [])),
-    ("model_revision is 'main'", put("model_revision", "main")),
-    ("model_id is '../../etc'", put("model_id", "../../etc")),
-    ("device is 'tpu'", put("device", "tpu")),
+    *((f"missing key: {key}", drop(key)) for key in [*FIRST_KEYS, "files", "model_revision", "versions"]),
+    ("kernels_compiled must be true or false, not 'true'", put("kernels_compiled", "true")),
+    ("kernels_compiled must be true or false, not 1", put("kernels_compiled", 1)),
+    ("warmup_seconds must be a number, not True", put("warmup_seconds", True)),
+    ("model_id must be a string, not None", put("model_id", None)),
+    ("files must be a mapping, not []", put("files", [])),
+    ("model_revision must be a string matching regex '^[0-9a-f]{40}\\\\Z', not 'main'", put("model_revision", "main")),
+    ("not '../../etc'", put("model_id", "../../etc")),
+    ("device must be one of cpu, cuda, not 'tpu'", put("device", "tpu")),
     ("outside the model's folder", put("files", {"../secret": {"sha256": "0" * 64, "bytes": 1}})),
-    ("no proper sha256", put("files", {"model.safetensors": {"sha256": "xyz", "bytes": 1}})),
-    ("no proper size", put("files", {"model.safetensors": {"sha256": "0" * 64, "bytes": "1"}})),
-    ("must have sha256 and bytes", put("files", {"model.safetensors": {}})),
-    ("versions must map", put("versions", {"torch": 2})),
-    ("unknown key surprise", put("surprise", 1)),
+    ("files[...].sha256 must be", put("files", {"model.safetensors": {"sha256": "xyz", "bytes": 1}})),
+    ("files[...].bytes must be", put("files", {"model.safetensors": {"sha256": "0" * 64, "bytes": "1"}})),
+    ("missing key: files[...].sha256", put("files", {"model.safetensors": {}})),
+    ("versions[...] must be a string", put("versions", {"torch": 2})),
+    ("unknown key: surprise", put("surprise", 1)),
 ]
 
 

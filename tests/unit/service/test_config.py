@@ -52,14 +52,15 @@ def test_load_takes_the_pillar_verbatim(tmp_path: Path, pillar: dict[str, Any], 
         ("limits.uploads", 1, "unknown key: limits.uploads"),
         ("port", "8000", "port must be a whole number, not '8000'"),
         ("port", True, "port must be a whole number, not True"),
-        ("port", 65536, "port must be at most 65535, not 65536"),
-        ("limits.queue_jobs", 0, "limits.queue_jobs must be above 0, not 0"),
+        ("port", 65536, "port must be a whole number <= 65535, not 65536"),
+        ("limits.queue_jobs", 0, "limits.queue_jobs must be a whole number >= 1, not 0"),
         ("limits.queue_jobs", 1.5, "limits.queue_jobs must be a whole number, not 1.5"),
         ("root", "opt", "root must be an absolute path, not 'opt'"),
         ("root", None, "root must be an absolute path, not None"),
         ("model", "whisper", "model must be a mapping, not 'whisper'"),
-        ("model.id", "", "model.id must not be empty"),
+        ("model.id", "", "model.id must be a string of length >= 1, not ''"),
         ("model.task", "sing", "model.task must be one of transcribe, translate, not 'sing'"),
+        ("retention.results_hours", 0, "retention.results_hours must be a number > 0.0, not 0"),
         ("device", "tpu", "device must be one of auto, cuda, cpu, not 'tpu'"),
         ("callbacks.enabled", "no", "callbacks.enabled must be true or false, not 'no'"),
         ("cors.origins", "*", "cors.origins must be a list, not '*'"),
@@ -94,7 +95,7 @@ def test_every_missing_key_is_named(pillar: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [("", "is not valid JSON"), ("{", "is not valid JSON"), ("[]", "the configuration must be a mapping, not []")],
+    [("", "is not valid JSON"), ("{", "is not valid JSON"), ("[]", "the document must be a mapping, not []")],
 )
 def test_a_broken_file_is_named_in_one_line(tmp_path: Path, content: str, problem: str) -> None:
     file = tmp_path / "transcribe.json"

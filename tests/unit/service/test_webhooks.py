@@ -6,10 +6,10 @@ import hmac
 import socket
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from support.api_server_fixture import settings
 from transcribe.api.errors import ApiError
 from transcribe.api.webhooks import TRIES, WebhookSender, check, deadline, public_address, signature

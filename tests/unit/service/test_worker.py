@@ -9,6 +9,7 @@ import pytest
 from support.worker_shop import FakeEngine, Shop, shop, wav, working
 from transcribe.audio import decoder
 from transcribe.worker import loop
+from transcribe.worker.assembly import LOWEST_LOGPROB
 
 
 @pytest.fixture
@@ -33,6 +34,14 @@ def test_a_recording_becomes_text_in_order(place: Shop) -> None:
     assert job.coverage["speech_seconds"] == pytest.approx(100 * 8 / 8.5, rel=0.05)
     assert job.coverage["text_seconds"] == pytest.approx(job.coverage["speech_seconds"])
     assert running.reporter.meter.totals["jobs_done_total"] == 1
+
+
+def test_figures_that_json_cannot_hold_do_not_lose_the_text(place: Shop) -> None:
+    engine = FakeEngine(figures={"avg_logprob": float("nan"), "no_speech_prob": float("nan")})
+    with working(place, engine):
+        job = place.ended(place.submit(wav(3.0)))
+    [segment] = place.store.segments(job.id)
+    assert (job.status, segment.avg_logprob, segment.no_speech_prob) == ("done", LOWEST_LOGPROB, 0.0)
 
 
 def test_silence_is_done_without_text(place: Shop) -> None:
