@@ -8,10 +8,12 @@ import tomllib
 from functools import cache
 from pathlib import Path
 
+import botocore.session
 import describe
 import pytest
-from baker import cli
+from baker import cli, config
 from baker.inputs import pillar
+from botocore import xform_name
 from serving import run as serving
 from support.pages import ROOT, Page, pages
 
@@ -23,6 +25,9 @@ IN_PROJECT = re.compile(r"(?<![\w./-])(?:\./)?(?:tools|service|salt|tests|docs|c
 NAMED_FILE = re.compile(r"[\w-]+\.(?:py|sls|toml|md|sh|lock|in|yaml)\b")
 SETTINGS = {setting.name for setting in describe.pillar_settings(pillar.load(ROOT))}  # install.lock is no file
 BAKE = re.compile(r"(?:tools/)?bake\.py ([a-z].*)")
+AWS = re.compile(r"(\$ )?aws ")
+AWS_OPTIONS = {"authorize-security-group-ingress": {"protocol", "port", "cidr"}}  # the command line's own short forms
+SMALLEST_CONFIG = {"aws": {"region": "eu-north-1"}, "s3": {"bucket": "MY-BUCKET"}, "source": {"ami": "ami-1"}}
 LONGEST_README, LONGEST_DECISION = 150, 40
 
 by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -103,6 +108,36 @@ def test_commands_in_console_blocks_can_be_given(page: Page) -> None:
         for name, parse in programs.items():
             if name in words:
                 parse(words[words.index(name) + 1 :])  # ends the test's process if it is wrong
+
+
+def aws_commands(page: Page) -> list[list[str]]:
+    """What is given to AWS's own command line."""
+    lines = [line for _, content in page.blocks for line in content.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line.removeprefix("$ "), comments=True)[1:] for line in lines if AWS.match(line)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [words for page in PAGES for words in aws_commands(page) if words[0] != "configure"],
+    ids=lambda words: " ".join(words[:2]),
+)
+def test_commands_of_aws_exist_with_their_options(words: list[str]) -> None:
+    """By botocore's description of AWS, which is what AWS's command line is made from."""
+    service = botocore.session.get_session().get_service_model({"s3api": "s3"}.get(words[0], words[0]))
+    operations = {xform_name(name, "-"): name for name in service.operation_names}
+    assert words[1] in operations
+    shape = service.operation_model(operations[words[1]]).input_shape
+    known = {xform_name(name, "-") for name in (shape.members if shape else ())} | AWS_OPTIONS.get(words[1], set())
+    given = {word[2:] for word in words if word.startswith("--")}
+    assert given - known <= {"query", "output", "region", "profile"}
+
+
+@present
+def test_examples_of_bake_toml_are_valid(page: Page) -> None:
+    for example in [content for kind, content in page.blocks if kind == "toml"]:
+        document = pillar.merge(SMALLEST_CONFIG, tomllib.loads(example))
+        made = config.from_mapping(document)
+        pillar.check_overrides(pillar.load(ROOT), made.pillar)
 
 
 @present
