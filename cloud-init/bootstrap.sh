@@ -48,17 +48,17 @@ trap 'exit 143' TERM # the deadline
 if [ "$(value mode)" = bake ]; then
   step='downloading the payload'
   printf 'url = "%s"\n' "$(value payload url)" |
-    curl --config - --silent --show-error --fail --location --retry 5 --retry-connrefused --max-time 300 --output $RUN/payload.tar.gz
+    curl --config - --silent --show-error --fail --location --retry 5 --retry-connrefused --max-time 300 --output $RUN/payload.tar
   step='the size of the payload is not what was announced; checking it'
-  test "$(stat --format=%s $RUN/payload.tar.gz)" = "$(value payload bytes)"
+  test "$(stat --format=%s $RUN/payload.tar)" = "$(value payload bytes)"
   step='the digest of the payload is not what was announced; checking it'
-  echo "$(value payload sha256)  $RUN/payload.tar.gz" | sha256sum --check --quiet
+  echo "$(value payload sha256)  $RUN/payload.tar" | sha256sum --check --quiet
   step='unpacking the payload'
   rm -rf $SOURCE
   install --directory --mode=0755 $SOURCE
-  tar --extract --gzip --no-same-owner --file=$RUN/payload.tar.gz --directory=$SOURCE
+  tar --extract --no-same-owner --file=$RUN/payload.tar --directory=$SOURCE
   value payload sha256 >$SOURCE/payload.sha256
-  rm $RUN/payload.tar.gz
+  rm $RUN/payload.tar
 fi
 step='starting the driver'
 test -f $SOURCE/salt/driver/main.py

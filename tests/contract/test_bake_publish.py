@@ -49,7 +49,7 @@ def test_publishing_copies_shares_deprecates_and_moves_the_parameter_last(
 
 
 def test_only_a_verified_image_is_published(cloud: Cloud) -> None:
-    with pytest.raises(UsageError, match="is not verified; only what has transcribed"):
+    with pytest.raises(UsageError, match="is not verified; only a verified image"):
         publish.publish_image(cloud.context, made(cloud, "one", verified=False))
     assert named(cloud.context) == {REGION: ""}
 

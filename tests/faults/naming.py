@@ -22,7 +22,7 @@ def name_of(environ: WSGIEnvironment) -> str:
         listing = parse_qs(environ.get("QUERY_STRING", "")).get("list-type")
         return "ListObjectsV2" if listing else "HeadBucket"
     tail = key.rpartition("/")[2]
-    kind = "payload" if tail.endswith(".tar.gz") else "bake.json" if "/bakes/" in key else tail
+    kind = "payload" if tail.endswith(".tar") else "bake.json" if "/bakes/" in key else tail
     if "/reports/" in key:
         kind = "timeline" if tail.endswith(".html") else "final report"
     return f"{'PutObject' if environ['REQUEST_METHOD'] == 'PUT' else 'GetObject'} {kind}"

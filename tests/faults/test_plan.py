@@ -53,7 +53,7 @@ def test_an_earlier_image_is_asked_about(lab: Lab) -> None:
     lab.launch("bake")
     out = lab.launch("plan").out
     told = " ".join(out.split())
-    assert "CreateTags, DeregisterImage, DeleteSnapshot" in told.partition("cannot be told")[0]
+    assert "CreateTags, DeregisterImage, DeleteSnapshot" in told.partition("unknown")[0]
     lab.assert_left(images=1)
 
 

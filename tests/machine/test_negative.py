@@ -116,7 +116,7 @@ def test_states_that_do_not_compile(tree: Path) -> None:
 
 
 def test_corrupted_payload(tree: Path) -> None:
-    spoil = "  printf x | dd of=$RUN/payload.tar.gz bs=1 seek=99 conv=notrunc status=none\n" + CORRUPT
+    spoil = "  printf x | dd of=$RUN/payload.tar bs=1 seek=99 conv=notrunc status=none\n" + CORRUPT
     change(tree / "cloud-init/bootstrap.sh", lambda text: text.replace(CORRUPT, spoil))
     assert "digest of the payload" in refused(tree)
 

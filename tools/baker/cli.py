@@ -1,4 +1,4 @@
-"""The command line: what was asked, and how it ended. 0 ok, 1 failed, 2 wrong usage or configuration."""
+"""The command line. Exit codes: 0 ok, 1 failed, 2 wrong usage or configuration."""
 
 import argparse
 import sys
@@ -114,7 +114,7 @@ def _image_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     rollback = commands.add_parser("rollback", help="publish again what was published before")
     rollback.set_defaults(run=images.rollback)
 
-    prune = commands.add_parser("prune", help="remove old images that nobody needs; only says which without --yes")
+    prune = commands.add_parser("prune", help="remove old images that are not needed; without --yes only list them")
     prune.add_argument("--keep", metavar="N", type=int, help="how many of the newest stay; default: [publish] keep")
     prune.add_argument("--yes", action="store_true", help="remove them")
     prune.set_defaults(run=images.prune)
@@ -128,7 +128,7 @@ def _image_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     launch = commands.add_parser("launch", help="start what serves from the published image")
     launch.add_argument("--group", action="store_true", help="an Auto Scaling group behind a target group")
     launch.add_argument("--keys", metavar="FILE", type=Path, help="lines of bake.py new-key")
-    launch.add_argument("--wait", action="store_true", help="until every machine answers here, as its keys say")
+    launch.add_argument("--wait", action="store_true", help="until every machine is ready and accepts its keys")
     launch.add_argument("--end", action="store_true", help="end and remove all that was launched under the name")
     launch.set_defaults(run=images.launch)
 

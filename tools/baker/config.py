@@ -91,7 +91,7 @@ class PublishSection:
 
 @dataclass(frozen=True)
 class LaunchSection:
-    """Instances that serve, started from the published image. `pillar` overrides the image's for them alone."""
+    """Serving machines, launched from the published image. `pillar` overrides the image's for them alone."""
 
     name: str = "transcribe"  # of the launch template, the group and the target group
     instance_type: str = ""  # empty: the first of [instance] types
@@ -164,7 +164,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def from_mapping(document: Mapping[str, Any]) -> LauncherConfig:
-    """Build a LauncherConfig from a parsed file; raises UsageError that names the section and the key."""
+    """Check a parsed file; raises UsageError that names the section and the key."""
     known = [*SECTIONS, *OPEN_SECTIONS]
     for name, table in document.items():
         if name not in known:
@@ -246,7 +246,7 @@ def _check_publish(config: LauncherConfig) -> None:
         if not ORGANIZATION.fullmatch(arn):
             raise UsageError(f"[publish] organizations: {arn!r} is not the ARN of an organization or of a unit in one")
     if (wanted.accounts or wanted.organizations) and not config.image.kms_key:
-        raise UsageError("[publish] shares the image, but AWS' own key opens it to nobody else: set [image] kms_key")
+        raise UsageError("[publish] shares the image, but no other account can use AWS' own key: set [image] kms_key")
     if wanted.deprecate_days < 0:
         raise UsageError("[publish] deprecate_days must not be negative")
     if wanted.keep < 1:

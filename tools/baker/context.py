@@ -1,4 +1,4 @@
-"""What every step of a bake works with."""
+"""What every part of the launcher works with."""
 
 import time
 from collections.abc import Callable
@@ -57,7 +57,7 @@ def open_context(
     session: boto3.Session | None = None,
     sleep: Callable[[float], None] = interrupts.sleep,
 ) -> BakeContext:
-    """Connect to what `config` names; makes no request. Raises UsageError where that makes no sense."""
+    """Clients for what `config` names; sends no request. Raises UsageError for a profile that does not exist."""
     with read_only():
         opened = session or open_session(config)
 

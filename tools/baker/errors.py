@@ -1,4 +1,4 @@
-"""What can go wrong, by the exit code it ends with. Every message is one line for the person at the terminal."""
+"""The launcher's errors, by exit code. Every message is one line for the person at the terminal."""
 
 
 class UsageError(Exception):
@@ -10,9 +10,9 @@ class BakeError(Exception):
 
 
 class AwsError(BakeError):
-    """An AWS call failed; `code` is AWS's own word for it, such as `UnauthorizedOperation`.
+    """An AWS call failed; `code` is AWS's error code, such as `UnauthorizedOperation`.
 
-    `transient` says that the very same call may well succeed later: an outage, a lost connection, too many requests.
+    `transient`: the same call may succeed later (an outage, a lost connection, too many requests).
     """
 
     def __init__(self, message: str, code: str = "", *, transient: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: they end a bake in order, and cannot end its cleaning up."""
+"""Ctrl-C and SIGTERM: they end a bake after it has cleaned up, and cannot interrupt the cleaning up."""
 
 import signal
 import time

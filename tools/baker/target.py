@@ -1,6 +1,6 @@
-"""Where a bake goes: AWS as bake.toml says, or the local cloud, which hands out a configuration of the same kind.
+"""Where a bake runs: on AWS by bake.toml, or on the local cloud, which provides the same kind of configuration.
 
-Nothing after this module knows which it was.
+No module below this one knows which it is.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def bake_config(root: Path, options: argparse.Namespace, display: Display) -> La
 
 
 def local_config(endpoint: Endpoint, path: Path | None, model: str = "") -> LauncherConfig:
-    """What the local cloud hands out, with the sections of the file at `path`, if any, laid over it."""
+    """The local cloud's configuration, overridden by the sections of the file at `path`, if any."""
     document: dict[str, Any] = {
         **REHEARSAL,
         "aws": {"region": endpoint.region, "endpoint_url": endpoint.api_url},
@@ -60,8 +60,8 @@ def local_config(endpoint: Endpoint, path: Path | None, model: str = "") -> Laun
         "hub": {"endpoint_url": REAL_HUB if model else endpoint.hub_url},
         "pillar": {"model": rehearsed_model(endpoint, model)},
     }
-    laid_over = read_toml(path) if path else {}
-    config = from_mapping(pillar.merge(document, laid_over))
+    overrides = read_toml(path) if path else {}
+    config = from_mapping(pillar.merge(document, overrides))
     return replace(config, credentials=Credentials(endpoint.access_key_id, endpoint.secret_access_key))
 
 

@@ -52,7 +52,7 @@ def test_a_good_file_gives_typed_values_and_defaults() -> None:
         (changed("publish", regions=["eu-north-1"]), "regions names eu-north-1, where the image is made"),
         (changed("publish", accounts=["all"]), "accounts: 'all' is not the 12 digits"),
         (changed("publish", organizations=["o-1"]), "organizations: 'o-1' is not the ARN"),
-        (changed("publish", accounts=["111122223333"]), "AWS' own key opens it to nobody else: set [image] kms_key"),
+        (changed("publish", accounts=["111122223333"]), "no other account can use AWS' own key: set [image] kms_key"),
         (changed("publish", deprecate_days=-1), "deprecate_days must not be negative"),
         (changed("publish", keep=0), "keep must be at least 1"),
         (changed("tags", project=1), "[tags] project must be a string"),

@@ -75,7 +75,7 @@ def bucket(server: UploadServer) -> UploadServer:
     """S3 with a payload in it, whose driver only prints its arguments."""
     driver = b"import sys; print('driver', *sys.argv[1:])\n"
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
         member = tarfile.TarInfo("salt/driver/main.py")
         member.size = len(driver)
         tar.addfile(member, io.BytesIO(driver))

@@ -1,1 +1,1 @@
-"""aws."""
+"""AWS, one module for each kind of resource; no decisions."""

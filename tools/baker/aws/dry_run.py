@@ -1,4 +1,4 @@
-"""Whether the account lets the launcher do what it will have to: EC2's dry run of every call that changes something."""
+"""Whether the account allows what the launcher must do: EC2's dry run of every call that changes something."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from baker.aws.requests import Place
 from baker.config import LauncherConfig
 from baker.errors import AwsError, UsageError
 
-ALLOWED, DENIED, UNKNOWN = "allowed", "denied", "cannot be told"
+ALLOWED, DENIED, UNKNOWN = "allowed", "denied", "unknown"
 MADE_UP = "0" * 17  # of an id
 NO_INSTANCE, NO_IMAGE = f"i-{MADE_UP}", f"ami-{MADE_UP}"
 NO_SNAPSHOT, NO_VOLUME = f"snap-{MADE_UP}", f"vol-{MADE_UP}"
@@ -19,7 +19,7 @@ NO_SNAPSHOT, NO_VOLUME = f"snap-{MADE_UP}", f"vol-{MADE_UP}"
 
 @dataclass(frozen=True)
 class Subject:
-    """What a bake would work with, as far as it exists: made-up ids stand for the rest."""
+    """What a bake would work with. Made-up ids stand for what does not exist yet."""
 
     place: Place
     source: Ami
@@ -54,7 +54,7 @@ class DryRuns:
         except AwsError as error:
             if error.code == "DryRunOperation":
                 return DryRunResult(operation, ALLOWED)
-            # A policy that asks for our tags, as ours does, may well deny what concerns a thing that does not exist.
+            # A policy with conditions on tags, as ours is, denies a call about something that does not exist.
             return DryRunResult(operation, DENIED if error.code == "UnauthorizedOperation" and real else UNKNOWN)
         return DryRunResult(operation, ALLOWED)
 

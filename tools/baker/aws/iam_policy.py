@@ -188,8 +188,8 @@ def _statement(
         "Resource": [resource.format_map(values) for resource in resources],
     }
     if condition:
-        told = {test: {key: value.format_map(values) for key, value in keys} for test, keys in condition}
-        statement["Condition"] = {test: keys for test, keys in told.items() if all(keys.values())}
+        filled = {test: {key: value.format_map(values) for key, value in keys} for test, keys in condition}
+        statement["Condition"] = {test: keys for test, keys in filled.items() if all(keys.values())}
     return statement
 
 

@@ -1,4 +1,4 @@
-"""Ec2Instance images: found, made, waited for, removed. Nothing here decides; it asks, and answers in plain values."""
+"""Machine images: finds, creates, waits for and removes them. Makes no decisions; returns plain values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef
 
 IMAGE_TIMEOUT = 3600.0  # seconds; botocore's own waiter gives up after ten minutes, and a large volume takes longer
-
 KNOWN_TIMEOUT = 120.0  # seconds from an image's id to its description
 
 
@@ -32,7 +31,7 @@ class Ami:
     tags: Mapping[str, str]
     reason: str = ""
     deprecated: str = ""  # when it will be, or has been: ISO 8601
-    imdsv2: bool = False  # its instances answer to session tokens only, unless they are told otherwise
+    imdsv2: bool = False  # its instances answer to session tokens only, unless the launch says otherwise
 
     @property
     def verified(self) -> bool:
@@ -50,7 +49,7 @@ class Ami:
 
 
 def newest_first(image: Ami) -> tuple[str, str]:
-    """Key to sort by, reversed. EC2 tells whole seconds; the names of bakes sort by time as well."""
+    """Sort key, for descending order. EC2's times are in whole seconds; names of bakes sort by time as well."""
     return image.created, image.name
 
 
@@ -105,9 +104,9 @@ class Images:
         return [image for image in named if requests.TAG_BAKE in image.tags]
 
     def create(self, request: requests.Request, bake: str) -> str:
-        """Start an image of a stopped instance; one that an earlier attempt already started is taken instead.
+        """Start an image of a stopped instance, unless an earlier launcher has; returns its id.
 
-        CreateImage has no client token: when its answer is lost, the tag of the bake finds the image.
+        CreateImage has no client token: if its response is lost, the bake's tag finds the image.
         """
         earlier = self.tagged({requests.TAG_BAKE: bake})
         if earlier:
@@ -131,10 +130,10 @@ class Images:
         return started[0].id
 
     def wait_until_known(self, image_id: str) -> Ami:
-        """The image once EC2 describes it, which is a moment after it has named it."""
+        """The image once EC2 describes it, which may be a moment after EC2 has returned its id."""
         image = wait_for(lambda: self.get(image_id), KNOWN_TIMEOUT, self._clients.sleep)
         if image is None:
-            raise BakeError(f"EC2 named the image {image_id} but does not describe it after {KNOWN_TIMEOUT:.0f} s")
+            raise BakeError(f"EC2 returned the image {image_id} but does not describe it after {KNOWN_TIMEOUT:.0f} s")
         return image
 
     def wait_until_available(self, image_id: str) -> Ami:

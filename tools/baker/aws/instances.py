@@ -1,4 +1,4 @@
-"""Instances: started, watched, stopped, ended."""
+"""Instances: starts, watches, stops and terminates them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Ec2Instance:
 
 @dataclass(frozen=True)
 class InstanceStatus:
-    """What is seen of an instance from outside."""
+    """An instance's state, and whether AWS' status checks of it fail."""
 
     state: str
     impaired: bool = False
@@ -64,7 +64,7 @@ class Instances:
         return eventually(self._clients, run)  # the image and the group may be seconds old
 
     def state(self, instance_id: str) -> str:
-        """EC2's word for what the instance does; `pending` while describe does not know it yet."""
+        """EC2's state of the instance; `pending` while EC2 does not know it yet."""
         try:
             with aws_errors("DescribeInstances"):
                 found = self._clients.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
@@ -75,7 +75,7 @@ class Instances:
         return found[0]["Instances"][0]["State"]["Name"] if found else "pending"
 
     def status(self, instance_id: str) -> InstanceStatus:
-        """What the instance does, and whether AWS' own checks of it fail; `pending` while AWS does not know it yet."""
+        """The instance's state, and whether AWS' status checks fail; `pending` while AWS does not know it yet."""
         try:
             with aws_errors("DescribeInstanceStatus"):
                 found = self._clients.ec2.describe_instance_status(InstanceIds=[instance_id], IncludeAllInstances=True)[
@@ -95,7 +95,7 @@ class Instances:
         try:
             with aws_errors("DescribeInstances"):
                 found = self._clients.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
-        except AwsError:  # the reason is only a help
+        except AwsError:  # the reason is only for a message
             return ""
         return found[0]["Instances"][0].get("StateReason", {}).get("Code", "") if found else ""
 
@@ -112,7 +112,7 @@ class Instances:
     def _described(self, filters: "list[FilterTypeDef]") -> "list[InstanceTypeDef]":
         with aws_errors("DescribeInstances"):
             pages = self._clients.ec2.get_paginator("describe_instances").paginate(Filters=filters)
-            return [instance for page in pages for told in page["Reservations"] for instance in told["Instances"]]
+            return [instance for page in pages for group in page["Reservations"] for instance in group["Instances"]]
 
     def launched(self, name: str) -> list[str]:
         """Ids of the instances that exist and were started by the launch template `name`."""
@@ -123,7 +123,7 @@ class Instances:
         return [instance["InstanceId"] for instance in self._described(filters)]
 
     def started_from(self, image_ids: Iterable[str]) -> dict[str, list[str]]:
-        """Ids of the instances that exist, of whoever, by the image each was started from."""
+        """Ids of all existing instances of these images, by image."""
         wanted = sorted(image_ids)
         if not wanted:
             return {}
@@ -135,7 +135,7 @@ class Instances:
         return {image: [i["InstanceId"] for i in found if i["ImageId"] == image] for image in wanted}
 
     def stop(self, instance_id: str) -> None:
-        """Stop an instance and wait until its disk is still."""
+        """Stop an instance and wait until it is stopped, so that its disk does not change any more."""
 
         def stop() -> None:
             with aws_errors("StopInstances"):
@@ -145,7 +145,7 @@ class Instances:
         self.wait(instance_id, "stopped")
 
     def terminate(self, instance_id: str) -> None:
-        """Begin to end an instance, which may be so new that not all of AWS knows it, or gone already."""
+        """Terminate an instance, which may be too new for all of AWS to know it, or gone already; does not wait."""
 
         def terminate() -> None:
             with aws_errors("TerminateInstances"):
@@ -174,7 +174,7 @@ class Instances:
         try:
             with aws_errors("GetConsoleOutput"):
                 answer = self._clients.ec2.get_console_output(InstanceId=instance_id, Latest=True)
-        except AwsError:  # some types have no latest output; and a log must not hide why a bake failed
+        except AwsError:  # some types have no latest output; and a missing log must not hide why a bake failed
             return ""
         return answer.get("Output", "")  # botocore has decoded it
 

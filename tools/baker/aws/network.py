@@ -1,4 +1,4 @@
-"""The network that machines stand in: their VPC, its subnets, and the security group that lets nobody in."""
+"""The machines' network: their VPC, its subnets, and the security group without ingress."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -21,9 +21,9 @@ class Networks:
         self._clients = clients
 
     def security_group(self, instance: InstanceSection, tags: Mapping[str, str]) -> str:
-        """The group that lets nobody in: the configured one, or one that is made once in each VPC.
+        """A group without ingress rules: the configured one, or one that is made once in each VPC.
 
-        Raises UsageError when that group has a rule that lets somebody in.
+        Raises UsageError if the group has an ingress rule.
         """
         group, vpc = self.present_group(instance)
         return group or self._create_group(vpc, tags)
@@ -40,7 +40,7 @@ class Networks:
         return (_without_ingress(group) if group else ""), vpc
 
     def _create_group(self, vpc: str, tags: Mapping[str, str]) -> str:
-        """Make the shared group; one that is there after all, though nobody told, is taken."""
+        """Make the shared group, or take the one that another launcher has made meanwhile."""
 
         def create() -> str:
             with aws_errors("CreateSecurityGroup"):

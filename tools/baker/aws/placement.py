@@ -23,7 +23,7 @@ ZONE = re.compile(r"\b[a-z]{2}(?:-[a-z]+)+-\d[a-z]\b")
 
 @dataclass(frozen=True)
 class Refusal:
-    """One place that AWS did not give, and why."""
+    """A place where AWS did not launch a machine, and why."""
 
     place: Place
     error: AwsError
@@ -33,7 +33,7 @@ class Refusal:
 
 
 def is_refusal(error: AwsError) -> bool:
-    """Whether another place may be given where this one was not."""
+    """Whether another place may still have room."""
     return error.code in NO_ROOM | NOT_THERE | NO_QUOTA
 
 
@@ -66,7 +66,7 @@ class Zones:
         self._clients = clients
 
     def places(self, instance: InstanceSection) -> tuple[Place, ...]:
-        """Every place, the most wished first: by type, then market, then subnet. Raises UsageError if there is none."""
+        """Every place, in order of preference: by type, market, subnet. Raises UsageError if there is none."""
         subnets = self._subnets(instance)
         offered = self._offered(instance.types)
         found = tuple(

@@ -1,4 +1,4 @@
-"""What an image is to others: copied to a region, shared with accounts, deprecated, closed to old metadata requests."""
+"""Copies an image to another region, shares it with accounts, deprecates it, and requires IMDSv2 of its instances."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ PUBLIC = "all"  # the group that is everybody
 
 @dataclass(frozen=True)
 class CopyOrder:
-    """An image that is to be had in another region as well."""
+    """An image to copy to another region."""
 
     image: str
     region: str  # where it is
@@ -51,25 +51,25 @@ class Sharing:
     def require_imdsv2(self, image_id: str) -> None:
         """Make the image's instances refuse requests for metadata without a session token, by default.
 
-        EC2 gives such instances a hop limit of 2 by itself: who launches one sets 1.
+        EC2 then sets a hop limit of 2, so a launch must set 1 itself.
         """
         with aws_errors("ModifyImageAttribute"):
             self._clients.ec2.modify_image_attribute(ImageId=image_id, ImdsSupport={"Value": "v2.0"})
 
     def deprecate(self, image_id: str, at: datetime) -> None:
-        """Let the image vanish from others' listings at a time; it can be launched all the same."""
+        """Hide the image from other accounts' listings from a time on; it can still be launched."""
         with aws_errors("EnableImageDeprecation"):
             self._clients.ec2.enable_image_deprecation(ImageId=image_id, DeprecateAt=at)
 
     def shared_with(self, image_id: str) -> set[str]:
         """Accounts, ARNs of organizations and units, and PUBLIC, that may launch the image."""
         with aws_errors("DescribeImageAttribute"):
-            told = self._clients.ec2.describe_image_attribute(ImageId=image_id, Attribute="launchPermission")
-        permissions = told.get("LaunchPermissions", [])
+            described = self._clients.ec2.describe_image_attribute(ImageId=image_id, Attribute="launchPermission")
+        permissions = described.get("LaunchPermissions", [])
         return {str(value) for permission in permissions for value in permission.values()}
 
     def share(self, image_id: str, wanted: Iterable[str]) -> None:
-        """Let exactly `wanted` (accounts and ARNs) launch the image; whoever else could, cannot any more."""
+        """Let exactly `wanted` (accounts and ARNs) launch the image, and nobody else any more."""
         found, target = self.shared_with(image_id), set(wanted)
         permission = {
             "Add": [_permission(who) for who in sorted(target - found)],
@@ -82,7 +82,7 @@ class Sharing:
 
 
 def _permission(who: str) -> "LaunchPermissionTypeDef":
-    """One of the kinds that EC2 knows, by what it looks like."""
+    """In the form that EC2 takes, which depends on the kind."""
     if who == PUBLIC:
         return {"Group": "all"}
     if ":organization/" in who:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from baker.aws.client import Clients, aws_errors, is_missing, wait_for
 from baker.errors import AwsError, BakeError
 
-PUBLISHED, ROLLED_BACK = "published", "rolled back"  # how an entry of the history came about
-SETTLE_SECONDS = 60.0  # SSM looks at the image first, and takes its time
+PUBLISHED, ROLLED_BACK = "published", "rolled back"  # why a version was written
+SETTLE_SECONDS = 60.0  # SSM checks the image first, and needs a moment
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,21 @@ class PublishedParameter:
         try:
             with aws_errors(f"GetParameterHistory {self.name}"):
                 pages = self._clients.ssm.get_paginator("get_parameter_history").paginate(Name=self.name)
-                told = [version for page in pages for version in page["Parameters"]]
+                versions = [version for page in pages for version in page["Parameters"]]
         except AwsError as error:
             if is_missing(error):
                 return []
             raise
-        entries = [ParameterVersion(v.get("Version", 0), v.get("Value", ""), v.get("Description", "")) for v in told]
+        entries = [
+            ParameterVersion(v.get("Version", 0), v.get("Value", ""), v.get("Description", "")) for v in versions
+        ]
         return sorted(entries, key=lambda entry: entry.version)
 
     def set(self, image_id: str, why: str) -> None:
         """Make it name `image_id`, and return once it does; nothing is written if it does already.
 
-        The data type makes SSM refuse what is no image, but only after it has answered: so what counts is what it
-        says afterwards. Raises BakeError if it never says so.
+        The data type makes SSM refuse an id that is no image, but only after PutParameter has succeeded: so the
+        parameter is read until it names the image. Raises BakeError if it never does.
         """
         if self.current() == image_id:
             return
@@ -66,10 +68,10 @@ class PublishedParameter:
 
 
 def published(history: Iterable[ParameterVersion]) -> list[str]:
-    """The images in the order of their publication, the present one last, without those that were rolled back.
+    """The published images in order, the present one last, without those that were rolled back.
 
-    A publication adds an image; a rollback takes away all that came after the image it went back to. So two
-    rollbacks in a row go back by two, and a publication after them goes on from there.
+    A publication adds an image; a rollback removes all that came after the image it went back to. So two
+    rollbacks in a row go back by two, and a publication after them continues from there.
     """
     standing: list[str] = []
     for entry in history:

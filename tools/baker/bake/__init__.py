@@ -1,1 +1,1 @@
-"""bake."""
+"""One bake, from plan to verified image."""

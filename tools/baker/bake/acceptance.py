@@ -1,4 +1,4 @@
-"""Whether a machine's signal is a success: decided from its content alone, by one pure function."""
+"""Decides from a machine's signal alone whether it is a success, in one pure function."""
 
 import hmac
 import json
@@ -16,9 +16,9 @@ BAKE, VERIFY = "bake", "verify"
 
 @dataclass(frozen=True)
 class ExpectedSignal:
-    """What only the machine of this very build can know, and what it must have achieved."""
+    """What the signal of one machine must match, and what it must have achieved."""
 
-    build_id: str
+    build_id: str  # Attempt.id
     nonce: str
     mode: str
     payload_sha256: str
@@ -28,7 +28,7 @@ class ExpectedSignal:
 
 @dataclass(frozen=True)
 class AcceptedSignal:
-    """A signal that passed, and how well the machine heard the clip."""
+    """A signal that passed, and the word error rate of its transcript of the clip."""
 
     report: Mapping[str, Any]
     word_error_rate: float
@@ -37,7 +37,7 @@ class AcceptedSignal:
 def accept(raw: bytes, expected: ExpectedSignal) -> AcceptedSignal:
     """The parsed report, if it is this build's and says that everything is right; raises RejectedError otherwise.
 
-    Identity comes first: nothing else in a foreign report is worth a sentence.
+    Identity is checked first: of another machine's report nothing else matters.
     """
     report = _parse(raw)
     _check_identity(report, expected)
@@ -48,11 +48,11 @@ def accept(raw: bytes, expected: ExpectedSignal) -> AcceptedSignal:
     return AcceptedSignal(report, _check_clip(report.get("clip"), expected))
 
 
-def word_error_rate(reference: str, heard: str) -> float:
-    """Word error rate without regard to case and punctuation; 1.0 when nothing was heard."""
-    if not normal(heard):
+def word_error_rate(reference: str, transcript: str) -> float:
+    """Word error rate without regard to case and punctuation; 1.0 for an empty transcript."""
+    if not normal(transcript):
         return 1.0
-    return float(jiwer.wer(normal(reference), normal(heard)))
+    return float(jiwer.wer(normal(reference), normal(transcript)))
 
 
 def normal(text: str) -> str:

@@ -71,7 +71,7 @@ def new_bake_name() -> str:
 
 def payload_key(prefix: str, payload: Payload) -> str:
     """The bucket key of a payload, which is named by its content, so that equal payloads are stored once."""
-    return f"{prefix}/payloads/{payload.sha256}.tar.gz"
+    return f"{prefix}/payloads/{payload.sha256}.tar"
 
 
 def parameters(

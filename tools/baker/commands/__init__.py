@@ -1,1 +1,1 @@
-"""commands."""
+"""The commands, and the tables that they print."""

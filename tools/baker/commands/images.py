@@ -75,7 +75,7 @@ def rollback(root: Path, options: argparse.Namespace) -> int:
 
 
 def prune(root: Path, options: argparse.Namespace) -> int:
-    """Remove what nobody needs; without --yes only say what that would be."""
+    """Remove images that are not needed; without --yes only list them."""
     if options.keep is not None and options.keep < 0:
         raise UsageError("--keep must not be negative")
     context = acting(root, options)

@@ -1,4 +1,4 @@
-"""What is done about bakes whose launcher is gone: see them, continue one, sweep what is left."""
+"""Commands for bakes whose launcher is gone: list them, continue one, remove what is left."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ from baker.recovery import cleanup, lease, records
 from baker.recovery.lease import LeaseHolder
 from baker.recovery.records import BakeState
 
-REAPING = "what is past its deadline"  # what the lease is held for, where that is no bake
+REAPING = "what is past its deadline"  # what the lease names in place of a bake
 
 
 def status(root: Path, options: argparse.Namespace) -> int:

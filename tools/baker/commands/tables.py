@@ -1,4 +1,4 @@
-"""What a person reads at the end of a command."""
+"""The tables that commands print."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -119,7 +119,7 @@ def _print_transcripts(console: Console, report: Document, machine: Document) ->
     clip, audio = machine["clip"], machine.get("audio")
     table = _facts(title="Transcript")
     table.add_row("reference", escape(report["reference"]))
-    table.add_row("heard", f"[bold]{escape(clip['text'].strip())}[/bold]")
+    table.add_row("transcript", f"[bold]{escape(clip['text'].strip())}[/bold]")
     table.add_row("word error rate", f"{machine['word_error_rate']:.1%}")
     if audio:
         table.add_row("your recording", f"[bold]{escape(audio['text'].strip())}[/bold]")
@@ -195,7 +195,7 @@ def print_retention(console: Console, decisions: Sequence[Retention]) -> None:
         return
     table = _of_images("stays because")
     for decision in decisions:
-        why = escape("; ".join(decision.reasons)) or "[red]nobody needs it[/red]"
+        why = escape("; ".join(decision.reasons)) or "[red]not needed[/red]"
         image = decision.image.image
         table.add_row(decision.image.id, image.name, _time(image), why)
     console.print(table)

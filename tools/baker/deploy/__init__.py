@@ -1,1 +1,1 @@
-"""deploy."""
+"""Machines that serve, launched from the published image."""

@@ -1,4 +1,4 @@
-"""Instances that serve, started from the published image: one, or a group behind a target group."""
+"""Serving machines, launched from the published image: one, or a group behind a target group."""
 
 import urllib.error
 import urllib.request

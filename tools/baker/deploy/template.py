@@ -1,4 +1,4 @@
-"""What a machine that serves is started with: a launch template's content, and user-data of keys and overrides only."""
+"""A serving machine's launch template, and its user-data, which holds only keys and overrides."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ from baker.inputs.user_data import LIMIT
 KEYS = "/etc/transcribe/keys"
 PILLAR = "/srv/transcribe/salt/pillar/launch.sls"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - only with keys; security groups say who gets as far
-# Keys of the pillar that an image is made with: another value would have a machine fetch, build or move things.
+# Keys of the pillar that are part of an image: a launched machine with other values would fetch or rebuild things.
 BAKED = ("root", "user", "group", "dtype", "install", "verify", "model.id", "model.revision", "model.endpoint")
 
 
@@ -32,7 +32,7 @@ class ServiceSetup:
 
 
 def service_setup(root: Path, config: LauncherConfig) -> ServiceSetup:
-    """What [launch] asks for; raises UsageError when the service would refuse it, or the image was not made for it."""
+    """What [launch] asks for; raises UsageError if the service would refuse it, or the image does not fit it."""
     declared, wanted = pillar.load(root), config.launch
     pillar.check_overrides(declared, wanted.pillar, "launch.pillar")
     for path in BAKED:
@@ -84,7 +84,7 @@ def instance_tags(config: LauncherConfig) -> dict[str, str]:
 
 
 def digest(data: requests.Request) -> str:
-    """Tells whether a template's version still is what is wanted."""
+    """Identifies a template's content: an equal digest needs no new version."""
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,1 +1,1 @@
-"""display."""
+"""What a person or a program sees of a bake."""

@@ -1,4 +1,4 @@
-"""How long is left of a bake, as the last one took: by phase, by what the machine does in it, and by Salt state."""
+"""Estimates the time left of a bake by the last one's durations of phases, machine phases and Salt states."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ class MachineStep:
 
     @property
     def id(self) -> str:
-        """The state's id, without what it says of its own progress."""
+        """The state's id, without the progress text after it."""
         return self.state.partition(" ")[0]
 
 
@@ -63,7 +63,7 @@ class Estimate:
 
 
 def of(report: Mapping[str, Any] | None) -> Estimate:
-    """What the report of a bake tells; nothing, where it is not one."""
+    """The durations in a bake's report; empty if it cannot be read."""
     try:
         return _of(report) if report else Estimate()
     except (KeyError, TypeError, ValueError):
@@ -76,11 +76,11 @@ def _of(report: Mapping[str, Any]) -> Estimate:
     return Estimate(_named(report["phases"], "name"), inside, states)
 
 
-def _named(told: Sequence[Mapping[str, Any]], name: str) -> Durations:
-    return [(str(item[name]), float(item["seconds"])) for item in told]
+def _named(durations: Sequence[Mapping[str, Any]], name: str) -> Durations:
+    return [(str(item[name]), float(item["seconds"])) for item in durations]
 
 
-def _after(told: Durations, name: str) -> float | None:
+def _after(durations: Durations, name: str) -> float | None:
     """Seconds of all that comes after `name`; None if that is not there."""
-    names = [known for known, _ in told]
-    return sum(seconds for _, seconds in told[names.index(name) + 1 :]) if name in names else None
+    names = [known for known, _ in durations]
+    return sum(seconds for _, seconds in durations[names.index(name) + 1 :]) if name in names else None

@@ -1,4 +1,4 @@
-"""What one sees of a bake: a bar by phase and state on a terminal, plain lines elsewhere; programs get Event."""
+"""Progress of a bake: a bar for each phase on a terminal, plain lines elsewhere, and events for programs."""
 
 import json
 import time
@@ -67,20 +67,20 @@ def open_console(*, errors: bool = False) -> Console:
 
 
 class TimeLeft(ProgressColumn):
-    """What is left of the whole bake, which the bar itself cannot know."""
+    """The time left of the whole bake, which rich's own columns cannot know."""
 
-    def __init__(self, told: Callable[[], str]) -> None:
+    def __init__(self, text: Callable[[], str]) -> None:
         super().__init__()
-        self._told = told
+        self._text = text
 
     def render(self, task: Task) -> Text:
-        return Text(self._told(), style="dim")
+        return Text(self._text(), style="dim")
 
 
 class Display:
     """Times the phases of a bake and draws them. `phases` holds (name, seconds) of those that ended.
 
-    `emit` is told of everything, for programs. `estimate` is what the last bake took, once that is known.
+    `emit` gets every event, for programs. `estimate` holds the durations of the last bake, once they are loaded.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Display:
         self._task: TaskID | None = None
         self._step: MachineStep | None = None
         self._title = ""
-        self._began = self._step_began = self._state_began = self._told = 0.0
+        self._began = self._step_began = self._state_began = self._last_line = 0.0
 
     @contextmanager
     def phase(self, title: str) -> Iterator[None]:
@@ -116,7 +116,7 @@ class Display:
         self._end(title, self._clock() - began, ok=True)
 
     def step(self, step: MachineStep) -> None:
-        """The machine's own progress inside the present phase; a phase of its that is over gets its line."""
+        """The machine's progress inside the present phase. A phase of the machine that has ended gets a line."""
         if step == self._step:
             return
         before, self._step = self._step, step
@@ -127,8 +127,8 @@ class Display:
             self._step_began = self._clock()
             if not self._live:
                 self._line(f"    {step.phase}")
-        told = {"phase": step.phase, "state": step.state, "done": step.done, "total": step.total}
-        self.emit(Event.STEP, **told, seconds_left=self._left())
+        fields = {"phase": step.phase, "state": step.state, "done": step.done, "total": step.total}
+        self.emit(Event.STEP, **fields, seconds_left=self._left())
         if self._bar is not None and self._task is not None:
             count = f"{step.done}/{step.total}" if step.total else ""
             room = max(min(DETAIL_WIDTH, self.console.width - REST_WIDTH), 8)
@@ -137,13 +137,13 @@ class Display:
                 self._task, description=description, completed=step.done, total=step.total or None, count=count
             )
         elif step.state:
-            self._tell_plainly(step, before)
+            self._print_plainly(step, before)
 
-    def _tell_plainly(self, step: MachineStep, before: MachineStep | None) -> None:
+    def _print_plainly(self, step: MachineStep, before: MachineStep | None) -> None:
         """A plain line for a new state, and now and then for what the present one does."""
         new = bool(step.total) and (before is None or step.id != before.id)
-        if new or self._clock() - self._told > QUIET_SECONDS:
-            self._told = self._clock()
+        if new or self._clock() - self._last_line > QUIET_SECONDS:
+            self._last_line = self._clock()
             self._line(f"      {f'{step.done}/{step.total} ' if step.total else ''}{step.state}{self._in_brackets()}")
 
     def note(self, text: str, style: str = "") -> None:

@@ -1,1 +1,1 @@
-"""images."""
+"""Images that exist: their manifests, who needs them, publishing."""

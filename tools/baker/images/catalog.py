@@ -1,4 +1,4 @@
-"""What images there are, and who needs each: what `list` shows, and what `prune` goes by."""
+"""The images that exist and who needs each, for `list`; and which of them may go, for `prune`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from baker.errors import UsageError
 from baker.images import publish
 from baker.images.publish import Region
 
-LATEST, PUBLISHED = "latest", "published"  # words that stand for an image
+LATEST, PUBLISHED = "latest", "published"  # names that the command line takes for an image
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Replica:
     instances: tuple[str, ...]
     shared: tuple[str, ...]
     published: bool
-    rollback_target: bool  # what a rollback would publish
+    rollback_target: bool  # a rollback would publish it
 
 
 @dataclass

@@ -27,8 +27,8 @@ class Difference:
 
     def document(self) -> dict[str, Any]:
         """In JSON's own types."""
-        told = {name: [asdict(change) for change in changes] for name, changes in self.groups.items()}
-        return {**told, "bytes": {name: list(sizes) for name, sizes in self.bytes.items()}}
+        groups = {name: [asdict(change) for change in changes] for name, changes in self.groups.items()}
+        return {**groups, "bytes": {name: list(sizes) for name, sizes in self.bytes.items()}}
 
 
 def difference(a: Document, b: Document) -> Difference:
@@ -67,7 +67,7 @@ def _system(manifest: Document) -> dict[str, str]:
 
 def _model(manifest: Document) -> dict[str, str]:
     model = manifest["model"]
-    files = {name: f"{told['bytes']:,} bytes, sha256 {told['sha256'][:12]}" for name, told in model["files"].items()}
+    files = {name: f"{file['bytes']:,} bytes, sha256 {file['sha256'][:12]}" for name, file in model["files"].items()}
     return {"id": model["id"], "commit": model["revision"], **files}
 
 

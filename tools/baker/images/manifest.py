@@ -1,6 +1,6 @@
-"""The manifest of an image: what its machine says it is made of, kept in the bucket, and looked at again when it boots.
+"""The manifest of an image: what its machine reports it is made of, kept in the bucket, and checked when it boots.
 
-The image's tag holds its digest, so that neither the bucket nor the image can be changed unseen.
+The image's tag holds the manifest's digest, so that a change of either is noticed.
 """
 
 import hashlib
@@ -46,14 +46,14 @@ def keep(bucket: Bucket, prefix: str, bake: str, report: Document) -> Document:
 
 
 def find(bucket: Bucket, prefix: str, image: Ami) -> Document | None:
-    """The manifest of an image; None when there is none, or it is not the one that the image's tag vouches for."""
+    """The manifest of an image; None if there is none, or its digest is not the one in the image's tag."""
     raw = bucket.get(key(prefix, image.tags.get(requests.TAG_BAKE, ""), "manifest.json"))
     try:
         found = json.loads(raw) if raw else None
     except ValueError:
         return None
-    told = isinstance(found, dict) and digest(found) == image.tags.get(requests.TAG_MANIFEST)
-    return found if told else None
+    genuine = isinstance(found, dict) and digest(found) == image.tags.get(requests.TAG_MANIFEST)
+    return found if genuine else None
 
 
 def need(bucket: Bucket, prefix: str, image: Ami) -> Document:
@@ -61,7 +61,7 @@ def need(bucket: Bucket, prefix: str, image: Ami) -> Document:
     found = find(bucket, prefix, image)
     if found is None:
         where = key(prefix, image.tags.get(requests.TAG_BAKE, ""), "manifest.json")
-        raise UsageError(f"{image.id} has no manifest at s3://{bucket.name}/{where}, or not its own")
+        raise UsageError(f"{image.id} has no manifest, or one with another digest, at s3://{bucket.name}/{where}")
     return found
 
 

@@ -1,7 +1,7 @@
 """Publishing a verified image, and going back to the one before.
 
-Every step can be repeated: what is there is found and taken, and the parameters that name the image move last. So
-publishing again is the mend for whatever interrupted it.
+Every step can be repeated: what exists is reused, and the SSM parameters are updated last, the home region's after
+all others. So publishing again completes whatever was interrupted.
 """
 
 import json
@@ -53,11 +53,11 @@ def region(context: BakeContext, name: str) -> Region:
 def publish_image(context: BakeContext, image: Ami) -> dict[str, str]:
     """Make `image` the one that is launched, in every region; returns its id by region.
 
-    Raises UsageError for an image that no machine has proved, BakeError or AwsError when a step fails.
+    Raises UsageError for an image that is not verified, BakeError or AwsError when a step fails.
     """
     if not image.verified or image.state != "available":
         what = "is not verified" if not image.verified else f"is {image.state}"
-        raise UsageError(f"the image {image.id} {what}; only what has transcribed is published: bake it again")
+        raise UsageError(f"the image {image.id} {what}; only a verified image can be published: bake it again")
     display, (home, *abroad) = context.display, regions(context)
     replicas = {home.name: image}
     for region in abroad:
@@ -95,12 +95,12 @@ def copied(context: BakeContext, region: Region, image: Ami) -> Ami:
 
 
 def prepare(context: BakeContext, region: Region, image: Ami) -> None:
-    """Everything that is set on the image itself before it is named anywhere."""
+    """Set the image's own attributes, before any parameter names it."""
     wanted = context.config.publish
     if not image.imdsv2:
         region.sharing.require_imdsv2(image.id)
     if wanted.deprecate_days:
-        # Not before tomorrow: EC2 refuses a past time, and who publishes an old image wants it used.
+        # Not before tomorrow: EC2 refuses a time in the past, and an old image that is published is meant to be used.
         created = datetime.fromisoformat(image.created)
         earliest = datetime.now(UTC) + timedelta(days=1)
         at = max(created + timedelta(days=wanted.deprecate_days), earliest)
@@ -144,7 +144,7 @@ def _previous(context: BakeContext) -> tuple[str, dict[str, str]]:
 
 
 def _lasting(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags without what was true of the image's making only."""
+    """The tags without the deadline, which only an unfinished image has."""
     return {name: value for name, value in tags.items() if name != requests.TAG_DEADLINE}
 
 
@@ -153,7 +153,7 @@ def _key(context: BakeContext, image: Ami, region: Region) -> str:
 
 
 def _token(context: BakeContext, image: Ami, region: Region) -> str:
-    """The client token of a copy, in the bucket before it is used: whoever repeats the request has the same."""
+    """The client token of a copy, in the bucket before it is used, so that a repeated request has the same."""
     key = _key(context, image, region)
     known = context.bucket.get(key)
     if known is not None:
@@ -164,5 +164,5 @@ def _token(context: BakeContext, image: Ami, region: Region) -> str:
 
 
 def _forget_token(context: BakeContext, image: Ami, region: Region) -> None:
-    """A copy that failed is not to be found again under its token."""
+    """Replace the token of a copy that failed, so that it is not returned again."""
     context.bucket.put(_key(context, image, region), json.dumps({"client_token": str(uuid.uuid4())}).encode())

@@ -56,7 +56,7 @@ def components(manifest: Document) -> Iterator[Component]:
 
 
 def _python(package: Document, environment: str) -> Component:
-    told = package.get("license")
+    license_ = package.get("license")
     url = PackageURL("pypi", None, package["name"].lower().replace("_", "-"), package["version"])
     return Component(
         name=package["name"],
@@ -64,7 +64,7 @@ def _python(package: Document, environment: str) -> Component:
         version=package["version"],
         purl=url,
         bom_ref=f"{environment} {url}",
-        licenses=[LicenseFactory().make_from_string(told)] if told else None,
+        licenses=[LicenseFactory().make_from_string(license_)] if license_ else None,
         properties=_properties({"environment": environment, "files_sha256": package["files_sha256"]}),
     )
 
@@ -83,20 +83,20 @@ def _debian(package: Document, system: Document) -> Component:
 
 
 def _files(files: Mapping[str, Document]) -> Iterable[Component]:
-    for name, told in files.items():
+    for name, file in files.items():
         yield Component(
             name=name,
             type=ComponentType.FILE,
-            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=told["sha256"])],
+            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=file["sha256"])],
             bom_ref=f"model {name}",
         )
 
 
 def _properties(values: Document) -> list[Property]:
-    told = ((name, value) for name, value in sorted(values.items()) if value not in (None, ""))
-    return [Property(name=f"transcribe:{name}", value=str(value)) for name, value in told]
+    present = ((name, value) for name, value in sorted(values.items()) if value not in (None, ""))
+    return [Property(name=f"transcribe:{name}", value=str(value)) for name, value in present]
 
 
-def _time(told: object) -> datetime:
+def _time(text: object) -> datetime:
     """When the bake was planned; a manifest that does not say has a time all the same, always the same."""
-    return datetime.fromisoformat(told) if isinstance(told, str) else datetime(1970, 1, 1, tzinfo=UTC)
+    return datetime.fromisoformat(text) if isinstance(text, str) else datetime(1970, 1, 1, tzinfo=UTC)

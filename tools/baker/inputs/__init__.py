@@ -1,1 +1,1 @@
-"""inputs."""
+"""What an image is made from."""

@@ -1,11 +1,13 @@
-"""The payload: salt/ and service/ as one archive. The same tree makes the same bytes on any machine."""
+"""The payload: salt/ and service/ as one archive. The same tree makes the same bytes on any machine.
+
+It is not compressed: compressed bytes depend on the zlib that made them (zlib and zlib-ng differ), so the same tree
+could have two digests; and it is only some hundred kilobytes.
+"""
 
 import hashlib
 import io
 import json
-import struct
 import tarfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,6 @@ from typing import Any
 from baker.inputs import source_tree
 
 OVERRIDES = "salt/pillar/overrides.sls"
-STORED_BLOCK = 65_535  # bytes: the most that one stored DEFLATE block can hold (RFC 1951, 3.2.4)
-GZIP_HEADER = b"\x1f\x8b\x08\x00" + bytes(4) + b"\x00\xff"  # no name, no time, unknown system (RFC 1952, 2.3)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def build(root: Path, overrides: Mapping[str, Any]) -> Payload:
         for name, data in sorted(contents.items())
     }
     plain = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(contents.items())}
-    return Payload(gzip_stored(archive.getvalue()), digests, plain)
+    return Payload(archive.getvalue(), digests, plain)
 
 
 def overrides_file(overrides: Mapping[str, Any]) -> bytes:
@@ -54,23 +54,8 @@ def overrides_file(overrides: Mapping[str, Any]) -> bytes:
 
 
 def _member(name: str, size: int, executable: bool) -> tarfile.TarInfo:
-    """A tar header that says nothing of who packed it, when, or under which umask."""
+    """A tar header without the user, the time and the umask of the packing."""
     member = tarfile.TarInfo(name)
     member.size = size
     member.mode = 0o755 if executable else 0o644
     return member
-
-
-def gzip_stored(data: bytes) -> bytes:
-    """`data` as a gzip file of stored blocks.
-
-    Compressed bytes depend on the zlib that made them (zlib and zlib-ng differ), so a payload compressed on
-    two machines could have two digests. It is some hundred kilobytes: storing costs nothing that matters.
-    """
-    starts = range(0, max(len(data), 1), STORED_BLOCK)
-    blocks = []
-    for start in starts:
-        block = data[start : start + STORED_BLOCK]
-        last = start == starts[-1]
-        blocks.append(struct.pack("<BHH", last, len(block), len(block) ^ 0xFFFF) + block)
-    return GZIP_HEADER + b"".join(blocks) + struct.pack("<II", zlib.crc32(data), len(data) & 0xFFFFFFFF)

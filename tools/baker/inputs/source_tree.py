@@ -36,7 +36,7 @@ REQUIRED = (
 def files(root: Path, folders: tuple[str, ...]) -> list[str]:
     """Paths of every file of `folders`, relative to `root`, sorted; in a git work tree, the tracked ones only.
 
-    A tracked file that is gone from disk is listed as well: naming it is component validation's task.
+    A tracked file that is gone from disk is listed as well: `validate` names it.
     """
     tracked = git_list(root, "--cached", folders)
     if tracked is not None:
@@ -47,7 +47,7 @@ def files(root: Path, folders: tuple[str, ...]) -> list[str]:
 
 
 def untracked(root: Path, folders: tuple[str, ...]) -> list[str]:
-    """Files that are new and not ignored: they stay out of the payload, which a person should be told."""
+    """Files that are new and not ignored: they stay out of the payload, so the launcher names them."""
     return git_list(root, "--others", folders) or []
 
 
@@ -64,7 +64,7 @@ def commit(root: Path) -> tuple[str, bool]:
 
 
 def _git(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    # Under sudo the tree belongs to somebody else, which git refuses unless told that it is meant.
+    # Under sudo the tree belongs to somebody else, which git refuses without this setting.
     command = ["git", "-c", f"safe.directory={root}", "-C", str(root), *arguments]
     return subprocess.run(command, check=False, capture_output=True, text=True)
 

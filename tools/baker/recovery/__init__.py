@@ -1,1 +1,1 @@
-"""recovery."""
+"""What outlives a launcher: its lease, its records, and cleaning up."""
