@@ -1,21 +1,17 @@
 """The command line's way: one recording, in this process, with the worker's parts but without its queue."""
 
 import argparse
-import itertools
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from transcribe import formats
-from transcribe.audio.chunking import AudioChunk, Chunker
+from transcribe.audio.chunking import AudioChunk
 from transcribe.audio.decoder import AudioError, Decoder
+from transcribe.audio.recording import Recording
 from transcribe.config import ServiceConfig
 from transcribe.engine import Chunk, Engine, EngineError
 from transcribe.formats import TranscriptionResult
@@ -34,14 +30,12 @@ def run(config: ServiceConfig, options: argparse.Namespace) -> int:
     try:
         wanted = decode_options(config, options)
         with Decoder(options.file, config.limits) as decoder:
-            blocks = iter(decoder)
-            first = next(blocks, None)  # a bad file is refused before the model is loaded
-            began = time.monotonic()
-            loaded = main.load(config)
-            ready = time.monotonic()
-            chunker = Chunker(loaded.vad.stream())
-            known = itertools.chain([] if first is None else [first], blocks)
-            answer = transcribe(loaded.engine, chunker, known, wanted)
+            next(iter(decoder), None)  # a bad file is refused before the model is loaded
+        began = time.monotonic()
+        loaded = main.load(config)
+        ready = time.monotonic()
+        with Recording(options.file, config.limits, loaded.vad) as recording:
+            answer = transcribe(loaded.engine, recording, wanted)
         took = time.monotonic() - ready
         written = write(answer, options.output or config.results, options.formats)
     except ValueError as error:
@@ -56,6 +50,8 @@ def run(config: ServiceConfig, options: argparse.Namespace) -> int:
     seconds = answer.transcript.duration
     speed = f"{seconds:.1f} s of sound in {took:.1f} s, {seconds / max(took, 1e-3):.0f} × real time"
     names = ", ".join(map(str, written))
+    for warning in formats.warnings(answer):
+        print(f"transcribe_optimized: {warning}", file=sys.stderr)
     print(f"{speed}; model loaded in {ready - began:.1f} s; {names}", file=sys.stderr)
     return 0
 
@@ -70,13 +66,11 @@ def decode_options(config: ServiceConfig, options: argparse.Namespace) -> Decode
     return DecodeOptions(language=language, task=task, prompt=options.prompt, words=options.words)
 
 
-def transcribe(
-    engine: Engine, chunker: Chunker, blocks: Iterable[NDArray[np.float32]], options: DecodeOptions
-) -> TranscriptionResult:
+def transcribe(engine: Engine, recording: Recording, options: DecodeOptions) -> TranscriptionResult:
     """The recording's text. A language that is not given is that of the first chunk."""
     assembly, segments = Assembly(), list[Segment]()
     flying: dict[int, AudioChunk] = {}
-    chunks = enumerate(_chunks(chunker, blocks))
+    chunks = enumerate(chunk for step in recording for chunk in step)
     waiting = next(chunks, None)
     while waiting or flying:
         heard = options.language or assembly.language
@@ -91,15 +85,10 @@ def transcribe(
             assert isinstance(result.key, int)
             segments += assembly.add(result.key, flying.pop(result.key), result)
     language = options.language or assembly.language or "en"
-    transcript = Transcript(language, round(chunker.seconds, 3), tuple(segments))
+    transcript = Transcript(language, round(recording.seconds, 3), tuple(segments))
+    assembly.coverage.note(recording.missing, recording.warnings)
     granularities = ("segment", "word") if options.words else ("segment",)
     return TranscriptionResult(transcript, options.task, granularities, coverage=assembly.coverage.report())
-
-
-def _chunks(chunker: Chunker, blocks: Iterable[NDArray[np.float32]]) -> Iterator[AudioChunk]:
-    for block in blocks:
-        yield from chunker.push(block)
-    yield from chunker.flush()
 
 
 def write(answer: TranscriptionResult, folder: Path, wanted: list[str]) -> list[Path]:

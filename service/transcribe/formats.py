@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -43,7 +44,8 @@ def vtt(answer: TranscriptionResult) -> str:
         f"{clock(segment.start, '.')} --> {clock(segment.end, '.')}\n{_escaped(line)}\n"
         for segment, line in _lines(answer)
     )
-    return "\n".join(("WEBVTT\n", *cues))
+    notes = (f"NOTE {ARROW.sub('->', warning)}\n" for warning in warnings(answer))
+    return "\n".join(("WEBVTT\n", *notes, *cues))
 
 
 def tsv(answer: TranscriptionResult) -> str:
@@ -59,7 +61,7 @@ def json(answer: TranscriptionResult) -> dict[str, Any]:
     body: dict[str, Any] = {"text": answer.transcript.text, "usage": usage(answer.transcript)}
     if answer.logprobs:
         body["logprobs"] = logprobs(answer.transcript.segments)
-    return body
+    return {**body, "warnings": found} if (found := warnings(answer)) else body
 
 
 def verbose_json(answer: TranscriptionResult) -> dict[str, Any]:
@@ -77,9 +79,22 @@ def verbose_json(answer: TranscriptionResult) -> dict[str, Any]:
         body["segments"] = [segment_body(segment) for segment in transcript.segments]
     if "word" in answer.granularities:
         body["words"] = [word for segment in transcript.segments for word in words_body(segment)]
-        if any(segment.words is None for segment in transcript.segments):
-            body["warnings"] = ["This model cannot give the times of some or all words."]
-    return body
+    return {**body, "warnings": found} if (found := warnings(answer)) else body
+
+
+def warnings(answer: TranscriptionResult) -> list[str]:
+    """What the client should know of the text, a sentence each: what the recording lacks, and what was left out."""
+    coverage = answer.coverage
+    found = [*coverage.get("warnings", ())]
+    dropped = [entry for entry in coverage.get("dropped", ()) if entry["reason"] != "no_text"]
+    if dropped:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(one["reason"] for one in dropped).items())
+        found.append(f"What the model wrote without anybody saying it was left out: {reasons}.")
+    if silent := sum(one["end"] - one["start"] for one in coverage.get("dropped", ()) if one["reason"] == "no_text"):
+        found.append(f"The model found no words in {silent:.1f} s of what sounds like speech.")
+    if "word" in answer.granularities and any(segment.words is None for segment in answer.transcript.segments):
+        found.append("This model cannot give the times of some or all words.")
+    return found
 
 
 def segment_body(segment: Segment) -> dict[str, Any]:

@@ -47,8 +47,8 @@ def read(file: Path) -> tuple[Any, int]:
 def ours(setting: Setting, variant: str) -> Hear:
     """The service's own way: decode, find speech, cut, batch. Several files share the batch, as its requests do."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "service"))
-    from transcribe.audio.chunking import AudioChunk, Chunker
-    from transcribe.audio.decoder import Decoder
+    from transcribe.audio.chunking import AudioChunk
+    from transcribe.audio.recording import Recording
     from transcribe.audio.vad import Vad
     from transcribe.cli import transcribe
     from transcribe.engine import Chunk, Engine
@@ -61,9 +61,8 @@ def ours(setting: Setting, variant: str) -> Hear:
     options = DecodeOptions(language=setting.language)
 
     def pieces(file: Path) -> list[AudioChunk]:
-        with Decoder(file, Limits()) as decoder:
-            chunker = Chunker(vad.stream())
-            return [*(piece for block in decoder for piece in chunker.push(block)), *chunker.flush()]
+        with Recording(file, Limits(), vad) as recording:
+            return [piece for step in recording for piece in step]
 
     def together(files: Sequence[Path]) -> list[str]:
         cut = [(number, place, piece) for number, file in enumerate(files) for place, piece in enumerate(pieces(file))]
@@ -78,8 +77,8 @@ def ours(setting: Setting, variant: str) -> Hear:
     def hear(files: Sequence[Path]) -> list[str]:
         if len(files) > 1:
             return together(files)
-        with Decoder(files[0], Limits()) as decoder:
-            return [transcribe(engine, Chunker(vad.stream()), decoder, options).transcript.text]
+        with Recording(files[0], Limits(), vad) as recording:
+            return [transcribe(engine, recording, options).transcript.text]
 
     return hear
 

@@ -10,7 +10,7 @@ import pytest
 from support import bad_files
 from support.bad_files import CLIP, ffmpeg
 from support.transcribing import SECONDS, DecodeLimits, heard, refused
-from transcribe.audio import decoder as audio
+from transcribe.audio import ffmpeg as ffmpeg_process
 from transcribe.audio.decoder import Decoder, decode
 from transcribe.types import SAMPLE_RATE
 
@@ -128,6 +128,17 @@ def test_what_is_no_recording_is_refused_with_its_reason(folder: Path, clip: Pat
     assert found == {name: code for name, (_, code) in files.items()}
 
 
+def test_of_a_recording_that_lacks_its_end_the_rest_is_decoded(folder: Path, clip: Path) -> None:
+    path = folder / "shortened"
+    for name, (content, promised) in bad_files.shortened(folder, clip).items():
+        path.write_bytes(content)
+        with Decoder(path, DecodeLimits()) as decoder:
+            seconds = sum(map(len, decoder)) / SAMPLE_RATE
+        assert seconds > 0.5, name
+        assert decoder.missing == pytest.approx(promised - seconds, abs=0.2), name
+        assert "cut off" in decoder.warnings[0], name
+
+
 def test_text_that_begins_like_mp3_is_no_recording(folder: Path) -> None:
     path = folder / "utf-16"
     path.write_bytes("Kära lyssnare".encode("utf-16") * 50)
@@ -157,8 +168,8 @@ def test_memory_is_limited() -> None:
 
 
 def test_a_decoder_that_hangs_is_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Decoder, "_command", lambda _self: ["sleep", "1000"])
-    monkeypatch.setattr(audio, "STALL_SECONDS", 0.5)
+    monkeypatch.setattr(ffmpeg_process, "_command", lambda *_: ["sleep", "1000"])
+    monkeypatch.setattr(ffmpeg_process, "STALL_SECONDS", 0.5)
     (folder / "any").write_bytes(b"x")
     began = time.monotonic()
     assert "too long" in refused(folder / "any").message
@@ -168,6 +179,6 @@ def test_a_decoder_that_hangs_is_ended(folder: Path, monkeypatch: pytest.MonkeyP
 def test_the_decoder_dies_when_nobody_wants_more() -> None:
     with Decoder(CLIP, DecodeLimits()) as decoder:
         next(iter(decoder))
-        process = decoder._process
-    assert process is not None
+        assert decoder._ffmpeg is not None
+        process = decoder._ffmpeg._process
     assert process.returncode is not None

@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 
 CLIP = Path(__file__).resolve().parents[1] / "audio" / "austen-0920.flac"
+SECONDS = 6.05  # that it lasts
 LONGEST = 600  # seconds: what `too_long` is made for
 INVALID, CUT, FOREIGN, MUTE, EMPTY = (
     "invalid_audio",
@@ -35,7 +36,6 @@ def made(path: Path, *arguments: str | Path) -> bytes:
 
 def usual(folder: Path, wav: Path) -> BadFiles:
     """What goes wrong every week."""
-    fast = made(folder / "cutfast.m4a", "-i", CLIP, "-movflags", "+faststart")
     sound = wav.read_bytes()
     data = sound.index(b"data") + 8
     inside = str(wav).encode()
@@ -43,12 +43,7 @@ def usual(folder: Path, wav: Path) -> BadFiles:
         "empty": (b"", EMPTY),
         "header only": (sound[:data], CUT),
         "half a header": (sound[:20], INVALID),
-        "cut wav": (sound[: len(sound) // 2], CUT),
-        "forged wav": (sound[: data - 4] + (0x7000_0000).to_bytes(4, "little") + sound[data:], CUT),
         "cut m4a": (made(folder / "cut.m4a", "-i", CLIP)[:20_000], CUT),
-        "cut fast m4a": (fast[:20_000], CUT),
-        "cut mp3": (made(folder / "cut.mp3", "-i", CLIP)[:9_000], CUT),
-        "cut flac": (made(folder / "cut.flac", "-i", CLIP)[:50_000], CUT),
         "video without sound": (video(folder, "mute.mp4"), MUTE),
         "text": (b"Dear Sir, " * 500, INVALID),
         "html": (b"<html><body>404</body></html>", INVALID),
@@ -68,6 +63,23 @@ def video(folder: Path, name: str, *arguments: str) -> bytes:
     return made(folder / name, "-f", "lavfi", "-i", "testsrc=d=1", "-pix_fmt", "yuv420p", *arguments)
 
 
+def shortened(folder: Path, wav: Path) -> dict[str, tuple[bytes, float]]:
+    """Recordings that lack their end, with the seconds of sound that they promise: what is there can be heard."""
+    fast = made(folder / "cutfast.m4a", "-i", CLIP, "-movflags", "+faststart")
+    webm = made(folder / "whole.webm", "-i", CLIP)
+    sound = wav.read_bytes()
+    data = sound.index(b"data") + 8
+    return {
+        "cut wav": (sound[: len(sound) // 2], SECONDS),
+        "forged wav": (sound[: data - 4] + (0x7000_0000).to_bytes(4, "little") + sound[data:], 0x7000_0000 / 32_000),
+        "cut fast m4a": (fast[:20_000], SECONDS),
+        "cut mp3": (made(folder / "cut.mp3", "-i", CLIP)[:9_000], SECONDS),
+        "cut flac": (made(folder / "cut.flac", "-i", CLIP)[:50_000], SECONDS),
+        "cut webm": (webm[: len(webm) // 2], SECONDS),
+        "wav that promises hours": (wave((1, 1, 16_000, 32_000, 2, 16), sound[44:20_044], 230_400_000), 7200.0),
+    }
+
+
 def all_of_them(folder: Path, wav: Path) -> BadFiles:
     """Every one that we know, more than sixty."""
     return (
@@ -80,10 +92,11 @@ def all_of_them(folder: Path, wav: Path) -> BadFiles:
     )
 
 
-def wave(fmt: tuple[int, int, int, int, int, int], sound: bytes) -> bytes:
-    """A WAV with these six fields of its fmt chunk: tag, channels, rate, byte rate, block, bits."""
+def wave(fmt: tuple[int, int, int, int, int, int], sound: bytes, size: int | None = None) -> bytes:
+    """A WAV with these six fields of its fmt chunk: tag, channels, rate, byte rate, block, bits; `size` is what it
+    promises of sound."""
     chunk = b"fmt " + struct.pack("<LHHLLHH", 16, *fmt)
-    body = b"WAVE" + chunk + b"data" + struct.pack("<L", len(sound)) + sound
+    body = b"WAVE" + chunk + b"data" + struct.pack("<L", len(sound) if size is None else size) + sound
     return b"RIFF" + struct.pack("<L", len(body)) + body
 
 
@@ -100,7 +113,6 @@ def forged_waves(wav: Path) -> BadFiles:
         "wav of an unknown codec": (wave((0x7777, 1, 16_000, 32_000, 2, 16), sound), INVALID),
         "wav of a negative rate": (wave((1, 1, 0xFFFF_FFFF, 32_000, 2, 16), sound), INVALID),
         "wav of 0 bits": (wave((1, 1, 16_000, 32_000, 2, 0), sound), INVALID),
-        "wav that promises hours": (whole[:40] + struct.pack("<L", 230_400_000) + sound, CUT),
         "wav that is a byte short of nothing": (whole[:43], INVALID),
     }
 
@@ -117,7 +129,6 @@ def hollow(folder: Path, wav: Path) -> BadFiles:
         "flac of no rate": (content["flac"][:18] + bytes(3) + content["flac"][21:60], INVALID),
         "ogg first page": (content["ogg"][:58], INVALID),
         "webm header": (content["webm"][:60], INVALID),
-        "cut webm": (content["webm"][: len(content["webm"]) // 2], CUT),
         "m4a file type alone": (m4a[:32], CUT),
         "m4a index without sound": (m4a[:24] + m4a[m4a.rindex(b"moov") - 4 :], CUT),
         "id3 tag alone": (b"ID3\x04\x00\x00\x00\x00\x02\x01" + bytes(257), INVALID),

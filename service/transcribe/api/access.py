@@ -42,7 +42,7 @@ class Access:
             "Access-Control-Allow-Origin": origin,
             "Access-Control-Allow-Methods": "GET, POST, DELETE, OPTIONS",
             "Access-Control-Allow-Headers": allowed,
-            "Access-Control-Expose-Headers": "X-Request-Id, Retry-After",
+            "Access-Control-Expose-Headers": "X-Request-Id, Retry-After, X-Transcribe-Warnings",
             "Access-Control-Max-Age": "600",
         }
 

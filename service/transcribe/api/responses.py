@@ -16,6 +16,8 @@ from transcribe.formats import TranscriptionResult
 from transcribe.jobs.models import Job
 from transcribe.types import Segment, Transcript
 
+WARNINGS_HEADER = "X-Transcribe-Warnings"
+MAX_HEADER = 1000  # characters: proxies refuse long headers
 PING_SECONDS = 10.0  # so that no proxy thinks a silent stream is dead
 
 
@@ -31,9 +33,13 @@ def write_result(answer: TranscriptionResult, response_format: str) -> Response:
     """The answer as an HTTP response."""
     if response_format in formats.TEXT_WRITERS:
         mimetype, write = formats.TEXT_WRITERS[response_format]
-        return Response(write(answer), content_type=mimetype)
-    body = formats.JSON_WRITERS[response_format](answer)
-    return Response(json.dumps(body, ensure_ascii=False), mimetype="application/json")
+        response = Response(write(answer), content_type=mimetype)
+    else:
+        body = formats.JSON_WRITERS[response_format](answer)
+        response = Response(json.dumps(body, ensure_ascii=False), mimetype="application/json")
+    if warnings := formats.warnings(answer):  # plain text, subtitles and tables have no other place for them
+        response.headers[WARNINGS_HEADER] = " ".join(warnings)[:MAX_HEADER].encode("ascii", "replace").decode()
+    return response
 
 
 class Deltas:

@@ -20,6 +20,8 @@ class Coverage:
     speech: float = 0.0
     text: float = 0.0
     count: int = 0
+    missing: float = 0.0  # seconds that the file promises and does not hold
+    warnings: list[str] = field(default_factory=list)  # a sentence each
     dropped: list[Dropped] = field(default_factory=list)
 
     def add(self, chunk: AudioChunk, segments: list[Segment], dropped: list[Dropped]) -> None:
@@ -35,13 +37,19 @@ class Coverage:
         """The other way round of `asdict`."""
         return cls(**{**state, "dropped": [Dropped(**entry) for entry in state["dropped"]]})
 
+    def note(self, missing: float, warnings: list[str]) -> None:
+        """What the recording's end showed."""
+        self.missing, self.warnings = missing, list(warnings)
+
     def report(self) -> dict[str, Any]:
-        """The report as clients get it: seconds, and `dropped` with start, end, reason and text."""
+        """The report as clients get it: seconds, `warnings`, and `dropped` with start, end, reason and text."""
         entries = sorted(self.dropped, key=lambda entry: entry.start)
         rounded = [{**asdict(entry), "start": round(entry.start, 2), "end": round(entry.end, 2)} for entry in entries]
         return {
             "speech_seconds": round(self.speech, 2),
             "text_seconds": round(min(self.text, self.speech), 2),
+            "missing_seconds": round(self.missing, 2),
+            "warnings": self.warnings,
             "dropped_count": self.count,
             "dropped": rounded,
         }

@@ -12,8 +12,9 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 from transcribe import logs
-from transcribe.audio.chunking import Chunker, VadOptions
-from transcribe.audio.decoder import AudioError, Decoder
+from transcribe.audio.chunking import VadOptions
+from transcribe.audio.decoder import AudioError
+from transcribe.audio.recording import Recording
 from transcribe.audio.vad import Vad
 from transcribe.config import ServiceConfig
 from transcribe.engine.cpu import threads
@@ -154,24 +155,23 @@ class Preprocessor:
 
     def _chunks(self, active: ActiveJob) -> None:
         done = DoneChunks(active.assembly)
-        chunker = Chunker(self._vad.stream(), options=VadOptions.of(active.job.request.get("chunking")))
-        with Decoder(self._config.temp / active.job.id, self._config.limits) as decoder:
-            blocks = iter(decoder)
-            promised = None
+        options = VadOptions.of(active.job.request.get("chunking"))
+        with Recording(self._config.temp / active.job.id, self._config.limits, self._vad, options) as recording:
+            steps, promised = iter(recording), None
             while not active.discarded:
                 with self._processors:  # not while `put` waits: a long file must not keep short ones from being heard
-                    block = next(blocks, None)
-                    chunks = list(chunker.flush() if block is None else chunker.push(block))
-                active.seconds = chunker.seconds
-                if block is not None and promised != decoder.promised:
-                    promised = decoder.promised
+                    chunks = next(steps, None)
+                active.seconds = recording.seconds
+                if chunks is None:
+                    done.check_all_seen()
+                    active.assembly.coverage.note(recording.missing, recording.warnings)
+                    self._record_duration(active, recording.seconds)
+                    self._scheduler.mark_complete(active, recording.seconds)
+                    return
+                if promised != recording.promised:
+                    promised = recording.promised
                     self._record_duration(active, promised)
                 if not all(self._scheduler.put(active, chunk) for chunk in done.skip(chunks)):
-                    return
-                if block is None:
-                    done.check_all_seen()
-                    self._record_duration(active, chunker.seconds)
-                    self._scheduler.mark_complete(active, chunker.seconds)
                     return
 
     def _record_duration(self, active: ActiveJob, seconds: float | None) -> None:

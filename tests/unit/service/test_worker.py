@@ -280,7 +280,7 @@ def test_the_decoder_stops_ahead_of_a_slow_model(place: Shop, monkeypatch: pytes
     with working(place, engine):
         job = place.submit(wav(1800.0))
         place.until(lambda: len(engine.inside) == 3)
-        place.until(lambda: opened[0]._seconds > 150)
+        place.until(lambda: opened[0].seconds > 150)
         time.sleep(0.3)
-        assert opened[0]._seconds < 300
+        assert opened[0].seconds < 300
         place.store.cancel(job)

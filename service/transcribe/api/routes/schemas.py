@@ -118,8 +118,9 @@ SCHEMAS: dict[str, Schema] = {
             "text": STRING,
             "usage": USAGE,
             "logprobs": array(record({"token": STRING, "logprob": NUMBER, "bytes": array(INTEGER)})),
+            "warnings": array(STRING),
         },
-        optional=("logprobs",),
+        optional=("logprobs", "warnings"),
     ),
     "VerboseTranscription": record(
         {

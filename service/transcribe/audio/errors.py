@@ -1,0 +1,72 @@
+"""Why a recording cannot be used, in one line for the client."""
+
+import re
+from typing import Protocol
+
+
+class AudioError(Exception):
+    """A recording that cannot be used. `message` is for the client; `status` is the HTTP status, `code` OpenAI's."""
+
+    def __init__(self, message: str, *, code: str = "invalid_audio", status: int = 400) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.status = status
+
+
+class DecoderKilledError(Exception):
+    """Somebody ended the decoder, such as the kernel for want of memory: that says nothing of the recording."""
+
+
+class Limits(Protocol):
+    """The part of the configuration's limits that decoding obeys."""
+
+    @property
+    def audio_seconds(self) -> float: ...
+    @property
+    def decode_seconds(self) -> float: ...
+    @property
+    def decode_bytes(self) -> int: ...
+
+
+NOT_A_RECORDING = "the file is not a recording, or it is damaged"
+REFUSED_FORMAT = re.compile(rb"\[([\w,]+) @ \w+\][^\n]*not on whitelist", re.I)
+KINDS = (  # ffmpeg's names of formats that are not accepted, and what such a file is
+    (rb"hls|dash|concat|imf|sdp|webm_dash_manifest|applehttp|rtsp|rtp", "a playlist: send the recording that it names"),
+    (rb".*_pipe|image2.*|gif|apng|ico|alias_pix|brender_pix|xbm|qoi|fits|bmv|idf|xbin|adf|mjpeg", "a picture"),
+    (
+        rb"srt|ass|ssa|webvtt|ttml|sami|subviewer1?|microdvd|mpl2|mpsub|vobsub|stl|scc|lrc|jacosub|realtext|pjs|vplayer|"
+        rb"aqtitle|mcc|sup|dvbsub|dvbtxt|tedcaptions",
+        "a file of subtitles",
+    ),
+    (rb"tty|bin|ffmetadata|rpl|txd", "a text"),
+)
+EXPLANATIONS = (  # what ffmpeg says, OpenAI's code, what we say; the first that fits
+    (rb"matches no streams|does not contain any stream", "no_audio", "the file has no sound track"),
+    (rb"moov atom not found", "audio_truncated", "the file is cut off: its index (moov atom) is missing"),
+    (rb"(?i)cannot allocate memory", "invalid_audio", "the file needs more memory to decode than is allowed"),
+    (rb"Invalid data found", "invalid_audio", NOT_A_RECORDING),
+)
+PLAYLIST = re.compile(rb"\s*(#EXTM3U|ffconcat|\[playlist\]|<asx|<smil|<\?xml[^>]*>\s*<(MPD|asx|smil|playlist)\b)", re.I)
+
+
+def explained(log: bytes) -> AudioError:
+    """Why ffmpeg gave no sound, by what it said."""
+    if found := REFUSED_FORMAT.search(log):
+        name = found[1]
+        kind = next((kind for pattern, kind in KINDS if re.fullmatch(pattern, name)), "")
+        if kind:
+            return AudioError(f"the file is {kind}", code="unsupported_format")
+        shown = name.decode("ascii", "replace")
+        return AudioError(f"the file is in a format that is not accepted ({shown})", code="unsupported_format")
+    for pattern, code, message in EXPLANATIONS:
+        if re.search(pattern, log):
+            return AudioError(message, code=code)
+    return AudioError("the file holds no sound that can be decoded")
+
+
+def playlist(head: bytes) -> AudioError | None:
+    """The error for a file that begins as a playlist does, if it does; ffmpeg does not know all of them."""
+    if PLAYLIST.match(head):
+        return AudioError(f"the file is {KINDS[0][1]}", code="unsupported_format")
+    return None

@@ -1,0 +1,265 @@
+"""ffmpeg and ffprobe in processes of their own that are held short. The file is not trusted.
+
+They get no network and no second file (protocol and format lists: without the latter a playlist named .wav makes them
+open other files), no standard input, a memory and a processor limit, and may write nothing but their pipes. Figures are
+read from structured output alone: a log repeats the file's tags, which can say anything.
+"""
+
+import contextlib
+import io
+import json
+import os
+import re
+import selectors
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transcribe.audio.errors import AudioError, DecoderKilledError, Limits, explained
+from transcribe.types import SAMPLE_RATE
+
+# Every container and codec of one file that Debian's ffmpeg can recognise by its content and that may hold speech. Left
+# out: what names other files (playlists, manifests), pictures, subtitles, module music, games' formats, raw samples.
+FORMATS = (
+    "wav,w64,aiff,au,caf,voc,sox,ircam,nistsphere,avr,pvf,sds,mp3,aac,loas,ac3,eac3,truehd,mlp,dts,dtshd,spdif,s337m,"
+    "flac,ogg,wv,tta,ape,tak,mpc,mpc8,shn,amr,amrnb,amrwb,gsm,ilbc,qcp,codec2,sln,aea,oma,dss,iff,dsf,wsd,"
+    "wve,adx,xwma,act,mov,matroska,webm,avi,asf,asf_o,flv,live_flv,kux,mpeg,mpegts,mpegtsraw,mxf,gxf,"
+    "lxf,dv,nut,nuv,rm,ivr,swf,wtv,ty,smjpeg,dhav,nsv,vivo,pmp,xa,aa"
+)
+READ_BYTES = 1 << 20
+BLOCK_SECONDS = 2.0  # frames are handed on in blocks of about this length
+STALL_SECONDS = 30.0  # the longest that we wait for a decoder that gives nothing
+MIN_SPEED = 10.0  # decoding must be faster than this many seconds of sound a second, once STALL_SECONDS are over
+DAMAGE = re.compile(
+    rb"(?i)corrupt|prematurely|incomplete|partial file|truncated|mismatch|error while decoding|lost sync"
+)
+LOG_BYTES = 16_384  # of messages that are kept from either end
+HARMLESS = re.compile(rb"[^\n]*(Guessed Channel Layout|Multiple frames in a packet|Estimating duration)[^\n]*\n?")
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Decoded frames without a gap: the first one's timestamp in samples from the container's start, and the samples
+    as [frames, channels]."""
+
+    timestamp: int
+    samples: NDArray[np.float32]
+
+
+class Ffmpeg:
+    """Decodes one audio track to 16 kHz. Use it as a context manager and iterate over `frames`."""
+
+    def __init__(self, path: Path, limits: Limits, track: int) -> None:
+        self.log = bytearray()
+        self._limits = limits
+        self._waited = 0.0
+        self._samples = 0
+        self._bytes = bytearray()
+        self._lines = bytearray()
+        self._clock: deque[tuple[int, int, int]] = deque()  # timestamp, samples and bytes of frames that are coming
+        self._list = bytearray()
+        self._pipes = [os.pipe() for _ in range(2)]  # of the clock and of the list of tracks
+        writes = tuple(write for _, write in self._pipes)
+        try:
+            self._process = subprocess.Popen(
+                [*held(limits), *_command(path, track, *writes)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=writes,
+                **CONTAINED,
+            )
+        except BaseException:
+            self._close_pipes()
+            raise
+        finally:
+            for write in writes:
+                os.close(write)
+
+    def __enter__(self) -> "Ffmpeg":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        end(self._process)
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        for read, _ in self._pipes:
+            os.close(read)
+
+    @property
+    def tracks(self) -> int:
+        """How many sound tracks the file has, once frames have come."""
+        return self._list.count(b"#media_type")
+
+    @property
+    def complained(self) -> bool:
+        """Whether it said anything that may mean loss."""
+        return bool(HARMLESS.sub(b"", self.log).strip())
+
+    @property
+    def found_damage(self) -> bool:
+        """Whether it said that sound is lost, without how much."""
+        return bool(DAMAGE.search(self.log))
+
+    def frames(self) -> Iterator[Frames]:
+        """What it decodes, as it comes. Raises AudioError for a decoder that is too slow, or that nothing came of."""
+        for _ in self._reads():
+            yield from self._ready(int(BLOCK_SECONDS * SAMPLE_RATE))
+        yield from self._ready(1)
+        try:
+            status = self._process.wait(timeout=STALL_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise AudioError("decoding took too long") from None
+        if status == -signal.SIGXCPU:
+            raise AudioError(f"decoding took more than {self._limits.decode_seconds:.0f} s of processor time")
+        if status == -signal.SIGKILL:
+            raise DecoderKilledError("the decoder was killed from outside")
+        if not self._samples:
+            raise explained(bytes(self.log))
+
+    def _reads(self) -> Iterator[None]:
+        process = self._process
+        assert process.stdout is not None
+        assert process.stderr is not None
+        sinks = {process.stdout.fileno(): self._bytes, process.stderr.fileno(): self.log}
+        sinks |= {read: sink for (read, _), sink in zip(self._pipes, (self._lines, self._list), strict=True)}
+        with selectors.DefaultSelector() as selector:
+            for pipe in sinks:
+                selector.register(pipe, selectors.EVENT_READ)
+            while selector.get_map():
+                began = time.monotonic()
+                ready = selector.select(timeout=1.0)
+                self._waited += time.monotonic() - began  # not the time that our reader takes: it may be days
+                self._check_pace()
+                for key, _ in ready:
+                    if data := os.read(key.fd, READ_BYTES):
+                        sinks[key.fd] += data
+                    else:
+                        selector.unregister(key.fd)
+                self._tidy()
+                yield
+
+    def _check_pace(self) -> None:
+        seconds = self._samples / SAMPLE_RATE
+        if self._waited > min(self._limits.decode_seconds, STALL_SECONDS + seconds / MIN_SPEED):
+            raise AudioError(f"decoding took too long ({self._waited:.0f} s for {seconds:.0f} s of sound)")
+
+    def _tidy(self) -> None:
+        if len(self.log) > 2 * LOG_BYTES:  # a broken file can make ffmpeg say a line a frame
+            del self.log[LOG_BYTES:-LOG_BYTES]
+        *whole, rest = self._lines.split(b"\n")
+        for line in whole:
+            if line and not line.startswith(b"#"):
+                _, _, timestamp, samples, size, *_ = line.split(b",")
+                self._clock.append((int(timestamp), int(samples), int(size)))
+        self._lines[:] = rest
+
+    def _ready(self, least: int) -> Iterator[Frames]:
+        """Complete frames, joined where no gap lies between them, in blocks of at least so many samples."""
+        while run := self._run(least):
+            (timestamp, _, _), samples, size = self._clock[0], sum(one[1] for one in run), sum(one[2] for one in run)
+            for _ in run:
+                self._clock.popleft()
+            decoded = np.frombuffer(bytes(self._bytes[:size]), np.float32).reshape(samples, -1)
+            del self._bytes[:size]
+            self._samples += samples
+            yield Frames(timestamp, decoded)
+
+    def _run(self, least: int) -> list[tuple[int, int, int]]:
+        """The next frames that follow each other and have come whole; [] for fewer samples than `least`."""
+        run: list[tuple[int, int, int]] = []
+        size = samples = 0
+        for frame in self._clock:
+            size += frame[2]
+            apart = run and (
+                abs(frame[0] - run[0][0] - samples) > JOINED or frame[2] * run[0][1] != run[0][2] * frame[1]
+            )
+            if size > len(self._bytes) or apart:
+                return run if apart or samples >= least else []
+            run.append(frame)
+            samples += frame[1]
+            if samples >= least:  # and no more, so that blocks do not depend on how fast the pipe was read
+                return run
+        return run if least == 1 else []
+
+
+JOINED = SAMPLE_RATE // 100  # frames whose timestamps are less apart than this follow each other
+CONTAINED: dict[str, Any] = {
+    "env": {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+    "cwd": "/",
+    "start_new_session": True,
+    "bufsize": 0,
+}
+
+
+def held(limits: Limits) -> list[str]:
+    """What a decoder's command begins with. prlimit instead of preexec_fn: forking a process with threads and gigabytes
+    of model is slow and unsafe."""
+    seconds = int(limits.decode_seconds) + 1
+    bounds = f"--as={limits.decode_bytes}", f"--cpu={seconds}:{seconds + 5}"  # a signal of its own before SIGKILL
+    return ["prlimit", *bounds, "--fsize=0", "--core=0", "--nofile=32", "--"]
+
+
+def _input(path: Path) -> list[str]:
+    return ["-protocol_whitelist", "file", "-format_whitelist", FORMATS, "-i", f"file:{path.absolute()}"]
+
+
+def _command(path: Path, track: int, clock: int, tracks: int) -> list[str]:
+    graph = f"[0:a:{track}]aresample={SAMPLE_RATE},aformat=sample_fmts=flt,asplit[samples][clock]"
+    return [
+        *("ffmpeg", "-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+warning", "-threads", "1"),
+        *("-copyts", "-start_at_zero", *_input(path), "-filter_threads", "1", "-filter_complex", graph),
+        *("-map", "[samples]", "-c:a", "pcm_f32le", "-f", "f32le", "pipe:1"),
+        *("-map", "[clock]", "-c:a", "pcm_f32le", "-flush_packets", "1", "-f", "framecrc", f"pipe:{clock}"),
+        *("-map", "0:a", "-c", "copy", "-t", "0", "-f", "framecrc", f"pipe:{tracks}"),  # nothing but its head
+    ]
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """Kills it with all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdout, process.stderr):
+        if pipe:
+            pipe.close()
+
+
+def probe(path: Path, limits: Limits, *entries: str) -> dict[str, Any]:
+    """What ffprobe says of these entries, and under `log` what it complained of. {} when it fails."""
+    with _ffprobe(path, limits, ":".join(entries), "json") as process:
+        try:
+            out, log = process.communicate(timeout=limits.decode_seconds)
+            found = json.loads(out or b"{}")
+        except (subprocess.TimeoutExpired, ValueError):
+            return {}
+        finally:
+            end(process)
+    return {**found, "log": log} if isinstance(found, dict) else {}
+
+
+def probe_lines(path: Path, limits: Limits, entries: str) -> Iterator[bytes]:
+    """ffprobe's answer as it comes, a line of comma-separated values for each packet."""
+    with _ffprobe(path, limits, entries, "csv=p=0", errors=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        try:
+            yield from io.BufferedReader(process.stdout)  # type: ignore[type-var]  # a raw file, as bufsize is 0
+        finally:
+            end(process)
+
+
+def _ffprobe(
+    path: Path, limits: Limits, entries: str, form: str, errors: int = subprocess.PIPE
+) -> "subprocess.Popen[bytes]":
+    command = [*held(limits), "ffprobe", "-hide_banner", "-loglevel", "level+warning", "-of", form]
+    command += ["-show_entries", entries, *_input(path)]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, **CONTAINED)

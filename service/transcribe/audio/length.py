@@ -1,0 +1,71 @@
+"""How long a container says that its tracks are, as ffprobe tells it, and where its packets really end."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transcribe.audio.errors import Limits
+from transcribe.audio.ffmpeg import probe, probe_lines
+
+STREAMS = "stream=codec_type,duration,start_time:stream_disposition=attached_pic"
+CONTAINER = "format=format_name,duration,start_time"
+
+
+@dataclass(frozen=True)
+class Promise:
+    """`track` is the second, counted from the container's start, at which the sound track should end; `container` that
+    at which the last of its streams should. None where the file does not say."""
+
+    track: float | None = None
+    container: float | None = None
+
+
+def promise(path: Path, limits: Limits, track: int) -> Promise:
+    """What the container's headers promise of the sound track with this number."""
+    found = probe(path, limits, CONTAINER, STREAMS)
+    if not found or b"Estimating duration" in found["log"]:  # from the size of the file: that is no promise
+        return Promise()
+    container, streams = found.get("format", {}), found.get("streams", [])
+    begin = _number(container.get("start_time")) or 0.0
+    whole = _number(container.get("duration"))
+    if whole is not None and "matroska" in container.get("format_name", ""):
+        whole -= begin  # counted from 0, whatever the first timestamp is
+    sounds = _sounds(found)
+    own = _number(sounds[track].get("duration")) if track < len(sounds) else None
+    if own is not None:
+        return Promise((_number(sounds[track].get("start_time")) or begin) - begin + own, whole)
+    timed = [stream for stream in streams if stream.get("codec_type") in ("audio", "video") and not _picture(stream)]
+    return Promise(whole if len(timed) == 1 else None, whole)
+
+
+def sound_tracks(path: Path, limits: Limits) -> int:
+    """How many sound tracks the file has; at least 1."""
+    return max(1, len(_sounds(probe(path, limits, "stream=codec_type"))))
+
+
+def last_packet(path: Path, limits: Limits) -> float:
+    """Where the last packet of any stream ends, in seconds from the container's start; 0 if there is none."""
+    start = _number(probe(path, limits, "format=start_time").get("format", {}).get("start_time")) or 0.0
+    last = start
+    for line in probe_lines(path, limits, "packet=pts_time,dts_time,duration_time"):
+        shown, decoded, length = (_number(figure) for figure in (*line.split(b","), b"", b"", b"")[:3])
+        at = decoded if shown is None else shown
+        last = max(last, (at or 0.0) + (length or 0.0))
+    return last - start
+
+
+def _sounds(found: dict[str, Any]) -> list[dict[str, Any]]:
+    return [stream for stream in found.get("streams", []) if stream.get("codec_type") == "audio"]
+
+
+def _picture(stream: dict[str, Any]) -> bool:
+    return bool(stream.get("disposition", {}).get("attached_pic"))
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
