@@ -16,6 +16,10 @@ import pytest
 from support.api_server_fixture import Api, running
 from transcribe.api import wsgi
 from transcribe.api.places import Places
+from transcribe.api.upload import Spool
+from transcribe.jobs.store import Store
+from transcribe.keys import new_key
+from transcribe.worker.status import StatusReporter
 
 LONG = os.environ.get("DRILLS") == "long"
 KEY, OTHER = "sk-hostile", "sk-other"
@@ -250,3 +254,43 @@ def until(true: Callable[[], object], seconds: float = 10.0) -> None:
     while not true():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("rate", "bits", "byte_rate", "seconds"),
+    [(8, 8, 0x7FFFFFFF, 12_500), (16_000, 16, 32_000, 3.1), (44_100, 16, 8, 1.1), (0, 0, 8000, 12.5)],
+)
+def test_a_forged_byte_rate_is_not_believed(
+    tmp_path: Path, rate: int, bits: int, byte_rate: int, seconds: float
+) -> None:
+    head = struct.pack("<4sL4s4sLHHLLHH", b"RIFF", 0, b"WAVE", b"fmt ", 16, 1, 1, rate, byte_rate, 1, bits)
+    spool = Spool(tmp_path / "upload", limit=10**6)
+    spool.write(head + bytes(100_000 - len(head)))
+    assert spool.estimate() == pytest.approx(seconds, rel=0.05)
+    spool.discard()
+
+
+def test_a_new_key_of_an_old_name_does_not_see_its_jobs(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    (old, line), (new, other) = new_key("reception"), new_key("reception")
+    file.write_text(line)
+    with running(tmp_path / "root", auth__keys_file=str(file)) as service:
+        job = service.upload("/v1/jobs", key=old).json["id"]
+        file.write_text(other)
+        until(lambda: service.get("/v1/models", Authorization=f"Bearer {new}").status == 200)
+        assert service.get(f"/v1/jobs/{job}", Authorization=f"Bearer {new}").status == 404
+        assert service.get("/v1/jobs", Authorization=f"Bearer {new}").json["data"] == []
+
+
+def test_a_worker_that_never_gets_ready_is_broken(tmp_path: Path) -> None:
+    store = Store(tmp_path / "jobs.sqlite3")
+    states = []
+    for _ in range(4):
+        reporter = StatusReporter(store)
+        reporter.start()
+        reporter.close()
+        states.append((store.worker() or {})["state"])
+    assert states == ["loading", "loading", "broken", "broken"]
+    assert "in vain: it ends while" in (store.worker() or {})["reason"]
+    reporter.set_state("ready")
+    assert StatusReporter(store)._facts["state"] == "loading"

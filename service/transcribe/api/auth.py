@@ -32,7 +32,10 @@ class Keys:
         return self.path is not None
 
     def identify(self, authorization: str | None) -> str | None:
-        """The name of the key in an Authorization header, '' if none are used, None if it is not one of ours."""
+        """The id of the key in an Authorization header, '' if none are used, None if it is not one of ours.
+
+        It is made of the key's name and digest: a new key of an old name must not find the old one's jobs.
+        """
         if self.path is None:
             return ""
         scheme, _, key = (authorization or "").partition(" ")
@@ -40,7 +43,7 @@ class Keys:
         found = None
         for name, digest in self._current().items():  # all of them, each in constant time
             if hmac.compare_digest(presented, digest):
-                found = name
+                found = f"{name}:{digest.hex()[:16]}"
         return found if scheme.lower() == "bearer" else None
 
     def _current(self) -> dict[str, bytes]:

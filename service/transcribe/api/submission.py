@@ -18,6 +18,7 @@ REUSE_SECONDS = 600.0  # a repeat within this time is the same job
 MESSAGES = {
     "key_jobs": "Your API key has too many unfinished jobs; wait for one to end.",
     "jobs": "Too many jobs are waiting; try again later.",
+    "key_audio_seconds": "Too much audio of your API key is waiting; wait for some of it to be done.",
     "audio_seconds": "Too much audio is waiting; try again later.",
 }
 
@@ -67,5 +68,5 @@ def _reuse_since() -> float | None:
 def _full(shared: AppContext, error: QueueFullError) -> ApiError:
     """Comes with the time until there is room: the audio before that, at the speed the worker has."""
     seconds = error.excess / shared.watcher.snapshot.speed
-    code = "rate_limit_exceeded" if error.bound == "key_jobs" else "queue_full"
+    code = "rate_limit_exceeded" if error.bound.startswith("key_") else "queue_full"
     return busy(429, MESSAGES[error.bound], code, seconds=seconds)

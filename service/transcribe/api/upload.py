@@ -18,7 +18,7 @@ PART = ".part"  # an upload that no job owns yet
 SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 ROOM_FOR_FIELDS = 1024 * 1024  # bytes of a request besides its file
 COMPRESSED_RATE = 8000  # bytes a second, 64 kbit/s: an estimate for the queue until the file is decoded
-RIFF_HEADER = struct.Struct("<4s4x4s4s4xHHLL")  # up to the byte rate of a plain WAV file
+RIFF_HEADER = struct.Struct("<4s4x4s4s4xHHL6xH")  # up to the bits of a sample of a plain WAV file
 
 
 class Spool(io.FileIO):
@@ -45,14 +45,17 @@ class Spool(io.FileIO):
         return done
 
     def estimate(self) -> float:
-        """A guess of the audio's seconds, for the queue; only a WAV header says more than the size does."""
+        """A guess of the audio's seconds, for the queue; only a WAV header says more than the size does.
+
+        Its byte rate is not believed: it decides over nothing, so that a forged one goes unnoticed.
+        """
         self.seek(0)
         head = self.read(RIFF_HEADER.size) or b""
         rate = COMPRESSED_RATE
         if len(head) == RIFF_HEADER.size:
-            riff, wave, chunk, _, _, _, byte_rate = RIFF_HEADER.unpack(head)
-            if (riff, wave, chunk) == (b"RIFF", b"WAVE", b"fmt ") and byte_rate >= COMPRESSED_RATE:
-                rate = byte_rate
+            riff, wave, chunk, _, channels, sample_rate, bits = RIFF_HEADER.unpack(head)
+            if (riff, wave, chunk) == (b"RIFF", b"WAVE", b"fmt ") and channels and sample_rate and bits:
+                rate = channels * sample_rate * bits / 8
         return self.size / rate
 
     def keep(self, job_id: str) -> Path:

@@ -112,8 +112,8 @@ class QueueStats:
 
 
 class QueueFullError(Exception):
-    """A bound was reached: `bound` is jobs, audio_seconds or key_jobs; `excess` the seconds of audio before there is
-    room."""
+    """A bound was reached: `bound` is jobs, audio_seconds, key_jobs or key_audio_seconds; `excess` the seconds of audio
+    before there is room."""
 
     def __init__(self, bound: str, excess: float) -> None:
         super().__init__(f"the queue is full ({bound})")

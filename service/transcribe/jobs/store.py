@@ -326,5 +326,14 @@ def _check_bounds(connection: sqlite3.Connection, new: NewJob, bounds: Bounds) -
         raise QueueFullError("key_jobs", average)
     if everyone.queued + everyone.running >= bounds.jobs:
         raise QueueFullError("jobs", average)
+    share = max(bounds.audio_seconds - everyone.seconds, 0.0)  # as much as is free: a key alone gets half
+    if own.seconds and own.seconds + new.estimate > share and _has_neighbours(connection, new.key_id):
+        raise QueueFullError("key_audio_seconds", own.seconds + new.estimate - share)
     if everyone.seconds and everyone.seconds + new.estimate > bounds.audio_seconds:
         raise QueueFullError("audio_seconds", everyone.seconds + new.estimate - bounds.audio_seconds)
+
+
+def _has_neighbours(connection: sqlite3.Connection, key_id: str) -> bool:
+    """Whether other keys use the store as well, as far as it remembers."""
+    query = "SELECT EXISTS (SELECT 1 FROM jobs WHERE key_id != ?)"
+    return bool(connection.execute(query, (key_id,)).fetchone()[0])

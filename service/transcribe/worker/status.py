@@ -5,6 +5,7 @@ import resource
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from transcribe.jobs.store import Store
 
 REPORT_SECONDS = 3.0
 STUCK_SECONDS = 90.0  # without a sign of life from the engine's loop the worker is reported as broken
+BROKEN_AFTER = 2  # starts in a row that ended before the worker was ready
+START_FAILED = "started again and again in vain: "
 SPEED_SECONDS = 5.0  # of work between two measurements of the speed
 SPEED_WEIGHT = 0.3  # of the newest measurement in the average
 
@@ -56,9 +59,10 @@ class StatusReporter:
     """Publishes the worker's state every few seconds from a thread of its own, which tells when the loop is stuck."""
 
     def __init__(self, store: Store) -> None:
+        """Raises sqlite3.Error if the store cannot be read."""
         self.meter = Meter()
         self._store = store
-        self._facts: dict[str, Any] = {"state": "loading", "pid": os.getpid()}
+        self._facts: dict[str, Any] = {"pid": os.getpid(), **_first_state(store.worker() or {})}
         self._last_heartbeat = time.monotonic()
         self._watchdog_notified = 0.0
         self._watchdog = sdnotify.watchdog_seconds()
@@ -83,6 +87,7 @@ class StatusReporter:
         self._publish()
         if state == "ready":
             sdnotify.notify("READY=1\nSTATUS=ready")
+            self._facts.pop("failed_starts", None)
         elif state == "draining":
             sdnotify.notify("STOPPING=1\nSTATUS=draining")
 
@@ -107,3 +112,12 @@ class StatusReporter:
             self._store.set_worker(facts)
         except Exception as error:  # a full disk must not end a worker that is otherwise well
             logs.failure("report_failed", error)
+
+
+def _first_state(before: Mapping[str, Any]) -> dict[str, Any]:
+    """The state to begin with, after what an earlier process said last. One that never gets ready is not loading."""
+    failed = int(before.get("failed_starts", 0)) + 1 if before.get("state") in ("loading", "broken") else 0
+    if failed < BROKEN_AFTER:
+        return {"state": "loading", "failed_starts": failed}
+    last = str(before.get("reason") or "it ends while it loads the model").removeprefix(START_FAILED)
+    return {"state": "broken", "reason": START_FAILED + last, "failed_starts": failed}

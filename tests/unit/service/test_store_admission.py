@@ -49,6 +49,21 @@ def test_bounds_refuse_with_the_excess(store: Store) -> None:
     assert (jobs.value.bound, jobs.value.excess) == ("jobs", 30.0)
 
 
+def test_a_key_leaves_room_to_others_once_there_are_others(store: Store) -> None:
+    bounds = Bounds(jobs=100, audio_seconds=1000.0, key_jobs=50)
+    for _ in range(5):
+        store.create(new("a", estimate=1.0), bounds=bounds)
+    store.create(new("b", estimate=1.0), bounds=bounds)
+    for _ in range(5):  # what they are in truth is found out by the worker
+        job = store.claim(keys=["b"])
+        assert job is not None
+        assert store.set_duration(job.id, 1, 120.0)
+    with pytest.raises(QueueFullError) as full:
+        store.create(new("a", estimate=1.0), bounds=bounds)
+    assert full.value.bound == "key_audio_seconds"
+    assert store.create(new("b", estimate=100.0), bounds=bounds)
+
+
 def test_one_very_long_recording_may_come_when_nothing_waits(store: Store) -> None:
     store.create(new(estimate=500.0), bounds=Bounds(jobs=3, audio_seconds=100.0, key_jobs=2))
 

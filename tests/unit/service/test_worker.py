@@ -140,9 +140,12 @@ def test_many_long_files_leave_room_for_a_short_one(place: Shop) -> None:
 
 
 def test_a_recording_does_not_wait_for_four_of_another_length(place: Shop) -> None:
-    with working(place, FakeEngine(delay=0.02)):
+    engine = FakeEngine(delay=0.02)
+    engine.hold.set()
+    with working(place, engine):
         longs = [place.submit(wav(900.0), estimate=900.0) for _ in range(4)]
         place.until(lambda: place.store.queue_stats().running == 4)
+        engine.hold.clear()
         assert place.ended(place.submit(wav(70.0), estimate=70.0)).status == "done"
         assert not any(place.job(job).over for job in longs)
         for job in longs:
