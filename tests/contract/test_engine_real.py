@@ -13,9 +13,9 @@ from localcloud.hub.models import model_dir
 from numpy.typing import NDArray
 from torch import Tensor
 from transcribe.engine import Chunk, ChunkResult, Engine, EngineError
-from transcribe.engine.cuda import trial
+from transcribe.engine.cuda import graphs, trial
 from transcribe.engine.cuda.graphs import Capture
-from transcribe.engine.decode.scheduler import Runner
+from transcribe.engine.decode.scheduler import Scheduler
 from transcribe.engine.model import whisper
 from transcribe.types import SAMPLE_RATE, DecodeOptions
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, logging
@@ -48,9 +48,9 @@ def load_recorded(name: str) -> Engine:
     """With the decoder's steps as a GPU has them: over static buffers, recorded; here, that is repeated."""
     with torch.inference_mode():
         loaded, _ = whisper.load(model_dir(name), device="cpu", dtype="float32")
-        runner = Runner(loaded, 4)
-        runner.record(lambda step, _: step)
-    return Engine(runner, device="cpu", torch_dtype="torch.float32", facts={"word_times": False})
+        scheduler = Scheduler(loaded, 4)
+        graphs.record(scheduler.batch, lambda step, _: step)
+    return Engine(scheduler, device="cpu", torch_dtype="torch.float32", facts={"word_times": False})
 
 
 @pytest.mark.parametrize(

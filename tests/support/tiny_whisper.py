@@ -5,12 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from transcribe.engine.decode.batch import Batch
-from transcribe.engine.decode.state import Row
+from transcribe.engine.decode.state import DecodeSequence
 from transcribe.engine.model import builder
-from transcribe.engine.model.attention import fused
 from transcribe.engine.model.checkpoint import fuse
-from transcribe.engine.model.config import Special, shape_of, special_of
-from transcribe.engine.model.network import Decoder, Encoder
+from transcribe.engine.model.config import SpecialTokens, dimensions_of, special_tokens_of
+from transcribe.engine.model.network import Decoder, Encoder, attend_fused
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 END, START, PREVIOUS, NO_TIMESTAMPS = 60, 61, 67, 69
@@ -35,12 +34,12 @@ GENERATION = {
 
 @dataclass(frozen=True)
 class Tiny:
-    """A model twice: as transformers has it, and in our shape. Both in float64, so that rounding decides nothing."""
+    """A model twice: as transformers has it, and as our networks. Both in float64, so that rounding decides nothing."""
 
     model: WhisperForConditionalGeneration
     encoder: Encoder
     decoder: Decoder
-    special: Special
+    special: SpecialTokens
 
     def theirs(self, mel: Tensor, language: str, task: str, prompt: list[int]) -> tuple[list[int], list[float]]:
         """Tokens and their log-probabilities by `generate`."""
@@ -63,14 +62,14 @@ class Tiny:
     def prefix(self, language: str, task: str, prompt: list[int]) -> list[int]:
         return [*prompt, *self.special.opening(language, task)]
 
-    def decode(self, batch: Batch, rows: list[tuple[Tensor, Row]]) -> None:
+    def decode(self, batch: Batch, rows: list[tuple[Tensor, DecodeSequence]]) -> None:
         """Runs all rows through the batch, each joining as soon as there is room."""
         waiting = list(rows)
         while waiting or batch.rows:
             finished = []
             if waiting and batch.room:
                 mel, row = waiting.pop(0)
-                batch.listen(self.encoder(mel))
+                batch.store(self.encoder(mel))
                 finished = batch.join(row)
             else:
                 finished = batch.step()
@@ -107,7 +106,7 @@ def make(seed: int, *, heads: int = 2, layers: int = 2, generation: dict[str, ob
     settings = {**GENERATION, **(generation or {})}
     for key, value in settings.items():
         setattr(model.generation_config, key, value)
-    shape = shape_of(config.to_dict())
-    weights = fuse(model.state_dict(), shape)
-    special = special_of(config.to_dict(), settings, {})
-    return Tiny(model, builder.encoder(weights, shape, fused), builder.decoder(weights, shape), special)
+    dims = dimensions_of(config.to_dict())
+    weights = dict(fuse(model.state_dict(), dims))
+    special = special_tokens_of(config.to_dict(), settings, {})
+    return Tiny(model, builder.encoder(weights, dims, attend_fused), builder.decoder(weights, dims), special)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transcribe.engine.chunks import Chunk, ChunkResult, EngineError
 
 if TYPE_CHECKING:
-    from transcribe.engine.decode.scheduler import Runner
+    from transcribe.engine.decode.scheduler import Scheduler
 
 __all__ = ["Chunk", "ChunkResult", "Engine", "EngineError"]
 
@@ -22,8 +22,8 @@ class Engine:
     chosen and measured, `word_times` whether the model can give times to words.
     """
 
-    def __init__(self, runner: "Runner", *, device: str, torch_dtype: str, facts: dict[str, Any]) -> None:
-        self._runner = runner
+    def __init__(self, scheduler: "Scheduler", *, device: str, torch_dtype: str, facts: dict[str, Any]) -> None:
+        self._scheduler = scheduler
         self.device = device
         self.torch_dtype = torch_dtype
         self.facts = facts
@@ -36,28 +36,27 @@ class Engine:
         `device` and `dtype` may be "auto"; `max_chunks` is the size of the decoder's batch; prepared weights and
         kernels are kept under `cache_dir`. Raises EngineError with one line for the user.
         """
-        from transcribe.engine import load as loading
+        from transcribe.engine.load import EngineOptions, load_scheduler
 
-        runner, torch_dtype, facts = loading.load(
-            model_dir, loading.Wish(device=device, dtype=dtype, max_chunks=max_chunks, cache_dir=cache_dir)
-        )
-        return cls(runner, device=facts["device"], torch_dtype=torch_dtype, facts=facts)
+        options = EngineOptions(device=device, dtype=dtype, max_chunks=max_chunks, cache_dir=cache_dir)
+        scheduler, torch_dtype, facts = load_scheduler(model_dir, options)
+        return cls(scheduler, device=facts["device"], torch_dtype=torch_dtype, facts=facts)
 
     def room(self) -> int:
         """How many chunks can be added now."""
-        return self._runner.room()
+        return self._scheduler.room()
 
     def add(self, chunk: Chunk) -> None:
         """Queues a chunk. Raises EngineError when the model cannot do what its options ask."""
-        self._runner.add(chunk)
+        self._scheduler.add(chunk)
 
     def step(self) -> list[ChunkResult]:
         """Encodes one chunk or decodes a few tokens of all. Returns the chunks that are done."""
-        return self._runner.step()
+        return self._scheduler.step()
 
     def discard(self, key: object) -> None:
         """Forgets the chunks with this key."""
-        self._runner.discard(key)
+        self._scheduler.discard(key)
 
     def transcribe(self, chunks: Iterable[Chunk]) -> list[ChunkResult]:
         """Results of `chunks` in their order. Nothing else may be in the engine."""

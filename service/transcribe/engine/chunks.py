@@ -29,8 +29,8 @@ class Chunk:
 class ChunkResult:
     """The text of a chunk. Times count from the chunk's start, segment ids from 0.
 
-    `language` is the one asked for, or the one heard. `avg_logprob`, `compression_ratio` and `no_speech_prob` are those
-    of the window that a segment was heard in, as in OpenAI's Whisper; `seek` is that window's start within the chunk.
+    `language` is the one asked for, or the one detected. `avg_logprob`, `compression_ratio` and `no_speech_prob` are
+    those of the segment's window, as in OpenAI's Whisper; `seek` is that window's start within the chunk.
     """
 
     key: object

@@ -11,7 +11,7 @@ import torch
 
 from transcribe.engine.chunks import EngineError
 from transcribe.engine.cuda import compile_cache, graphs, trial
-from transcribe.engine.decode.scheduler import Runner
+from transcribe.engine.decode.scheduler import Scheduler
 from transcribe.engine.model import whisper
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
@@ -19,7 +19,7 @@ LARGEST_BLOCK = 1 << 30  # bytes
 
 
 @dataclass(frozen=True)
-class Wish:
+class EngineOptions:
     """What the configuration asks for."""
 
     device: str
@@ -46,29 +46,29 @@ def _keep_memory() -> None:
         library.mallopt(M_TRIM_THRESHOLD, LARGEST_BLOCK)
 
 
-def load(model_dir: Path, wish: Wish) -> tuple[Runner, str, dict[str, Any]]:
-    """A runner, its precision in torch's spelling, and what was chosen."""
+def load_scheduler(model_dir: Path, options: EngineOptions) -> tuple[Scheduler, str, dict[str, Any]]:
+    """The scheduler, its precision in torch's spelling, and what was chosen."""
     begin = time.monotonic()
-    if wish.cache_dir is not None and wish.device != "cpu":
-        compile_cache.keep(wish.cache_dir)
-    device = _device(wish.device)
+    if options.cache_dir is not None and options.device != "cpu":
+        compile_cache.keep(options.cache_dir)
+    device = _device(options.device)
     if device == "cpu":
         _keep_memory()
-    folder = wish.cache_dir / "prepared" if wish.cache_dir is not None else None
+    folder = options.cache_dir / "prepared" if options.cache_dir is not None else None
     with torch.inference_mode():
-        loaded, chosen = whisper.load(model_dir, device=device, dtype=wish.dtype, folder=folder)
-        runner = Runner(loaded, wish.max_chunks)
+        loaded, chosen = whisper.load(model_dir, device=device, dtype=options.dtype, folder=folder)
+        scheduler = Scheduler(loaded, options.max_chunks)
         steps = trial.verdict(loaded, chosen, folder, graphs.cuda_graph) if device == "cuda" else {"recorded": False}
         if steps["recorded"]:
-            runner.record(graphs.cuda_graph)
+            graphs.record(scheduler.batch, graphs.cuda_graph)
     facts = {
         "device": device,
         "precision": chosen["precision"],
         "measured_ms": chosen["measured_ms"],
         "prepared": chosen["prepared"],
         "steps": steps,
-        "kernels_compiled": compile_cache.stored(wish.cache_dir),
-        "word_times": loaded.word_times,
+        "kernels_compiled": compile_cache.stored(options.cache_dir),
+        "word_times": loaded.special.word_times(loaded.dims),
         "load_seconds": round(time.monotonic() - begin, 3),
     }
-    return runner, f"torch.{loaded.precision.decoder}", facts
+    return scheduler, f"torch.{loaded.precision.decoder}", facts

@@ -5,12 +5,12 @@ import torch
 from torch import Tensor
 from transcribe.engine.cpu import int8
 from transcribe.engine.cpu.library import Library
-from transcribe.engine.model.config import Shape
-from transcribe.engine.model.cross_attention_cache import Heard, Padded
+from transcribe.engine.model.config import ModelDimensions
+from transcribe.engine.model.cross_attention_cache import CrossAttentionCache, Int8Cache, PaddedCache
 from transcribe.engine.model.quantize import float_linear
-from transcribe.engine.model.remembered import Remembered
 
-SHAPE = Shape(
+Pair = tuple[CrossAttentionCache, CrossAttentionCache]
+DIMS = ModelDimensions(
     width=128,
     feed_forward=512,
     encoder_layers=1,
@@ -28,61 +28,63 @@ SHAPE = Shape(
 
 def crosses() -> list[tuple[Tensor, Tensor]]:
     """Each layer's matrix of keys and values, and their bias: keys have none."""
-    width = SHAPE.width
+    width = DIMS.width
     bias = torch.cat([torch.zeros(width), torch.randn(width)])
-    return [(torch.randn(2 * width, width) / width**0.5, bias) for _ in range(SHAPE.decoder_layers)]
+    return [(torch.randn(2 * width, width) / width**0.5, bias) for _ in range(DIMS.decoder_layers)]
 
 
-def remembered(kernels: Library, rows: int, cross: list[tuple[Tensor, Tensor]]) -> Remembered:
-    narrow = [int8.many_rows(kernels, *int8.quantized(weight), bias) for weight, bias in cross]
-    return Remembered(SHAPE, rows, narrow, kernels)
+def int8_cache(kernels: Library, rows: int, cross: list[tuple[Tensor, Tensor]]) -> Int8Cache:
+    matrices = [int8.gemm(kernels, *int8.quantized(weight), bias) for weight, bias in cross]
+    return Int8Cache(DIMS, rows, matrices, kernels)
 
 
 @pytest.fixture
-def pair(kernels: Library) -> tuple[Heard, Heard]:
+def pair(kernels: Library) -> Pair:
     """Both kinds after the same: three rows of different lengths, the last moved to the first's place."""
     torch.manual_seed(0)
     cross = crosses()
     plain = [float_linear(weight, bias) for weight, bias in cross]
-    kinds = Padded(SHAPE, 3, plain, torch.empty(0)), remembered(kernels, 3, cross)
+    kinds = PaddedCache(DIMS, 3, plain, torch.empty(0)), int8_cache(kernels, 3, cross)
     for row, length in enumerate((100, 37, 64)):
-        encoded = torch.randn(length, SHAPE.width)
-        for heard in kinds:
-            heard.listen(row, encoded)
-    for heard in kinds:
-        heard.move(2, 0)
+        encoded = torch.randn(length, DIMS.width)
+        for cache in kinds:
+            cache.store(row, encoded)
+    for cache in kinds:
+        cache.move(2, 0)
     return kinds
 
 
-def test_audio_in_int8_is_heard_as_in_float32(pair: tuple[Heard, Heard]) -> None:
-    query = torch.randn(2, 3, SHAPE.width) / 4
-    expected, found = (heard.attend(1, slice(0, 2), query)[0] for heard in pair)
+def test_audio_in_int8_is_heard_as_in_float32(pair: Pair) -> None:
+    query = torch.randn(2, 3, DIMS.width) / 4
+    expected, found = (cache.attend(1, slice(0, 2), query)[0] for cache in pair)
     assert (found - expected).norm() / expected.norm() < 0.02
 
 
 def test_many_faint_positions_count_beside_a_loud_one(kernels: Library) -> None:
     """One position takes half of the weight and a thousand others share the rest: 8 bits would lose them."""
     torch.manual_seed(0)
-    width, faint = SHAPE.width, 1000
+    width, faint = DIMS.width, 1000
     cross = [(torch.cat([torch.eye(width), torch.eye(width)]), torch.zeros(2 * width))]
     encoded = torch.cat([torch.eye(width)[:1], torch.eye(width)[1:2].expand(faint, -1)])
-    heard = remembered(kernels, 1, cross)
-    heard.listen(0, encoded)
+    cache = int8_cache(kernels, 1, cross)
+    cache.store(0, encoded)
     query = torch.zeros(1, 1, width)
     query[..., 0] = float(torch.tensor(faint).log())
-    mixed, _ = heard.attend(0, slice(0, 1), query)
+    mixed, _ = cache.attend(0, slice(0, 1), query)
     assert mixed[0, 0, :2].tolist() == pytest.approx([0.5, 0.5], abs=0.02)
 
 
-def test_the_weights_of_a_row_are_told_and_nothing_is_heard_behind_its_end(pair: tuple[Heard, Heard]) -> None:
-    query = torch.randn(1, 3, SHAPE.width) / 4
-    expected, found = (heard.attend(1, slice(1, 2), query)[1] for heard in pair)
+def test_the_weights_of_a_row_are_told_and_nothing_is_heard_behind_its_end(
+    pair: Pair,
+) -> None:
+    query = torch.randn(1, 3, DIMS.width) / 4
+    expected, found = (cache.attend(1, slice(1, 2), query)[1] for cache in pair)
     torch.testing.assert_close(found, expected, atol=0.005, rtol=0.05)
     beside, _ = pair[1].attend(1, slice(0, 3), query.repeat(3, 1, 1))
     torch.testing.assert_close(beside[1:2], pair[1].attend(1, slice(1, 2), query)[0], atol=1e-6, rtol=1e-5)
 
 
-def test_a_row_does_not_depend_on_who_shares_the_batch(pair: tuple[Heard, Heard]) -> None:
-    query = torch.randn(2, 1, SHAPE.width)
+def test_a_row_does_not_depend_on_who_shares_the_batch(pair: Pair) -> None:
+    query = torch.randn(2, 1, DIMS.width)
     together = pair[1].attend(1, slice(0, 2), query)[0]
     torch.testing.assert_close(pair[1].attend(1, slice(1, 2), query[1:])[0], together[1:], atol=1e-6, rtol=1e-5)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from support.tiny_whisper import CONTEXT, END, FRAMES, NO_TIMESTAMPS, PREVIOUS, Tiny, make
 from torch import Tensor
 from transcribe.engine.chunks import Chunk
+from transcribe.engine.cuda.graphs import record
 from transcribe.engine.decode.batch import Batch
-from transcribe.engine.decode.state import Row, Task
+from transcribe.engine.decode.state import DecodeRequest, DecodeSequence
 from transcribe.types import DecodeOptions
 
 
@@ -70,9 +71,9 @@ def mel_of(seed: int) -> Tensor:
     return torch.randn(8, FRAMES, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def row_of(tiny: Tiny, request: Request, temperature: float = 0.0) -> Row:
-    task = Task(Chunk(None, np.zeros(0, np.float32), DecodeOptions(language=request.language)))
-    return Row(task, tiny.prefix(request.language, request.task, request.prompt), temperature)
+def row_of(tiny: Tiny, request: Request, temperature: float = 0.0) -> DecodeSequence:
+    task = DecodeRequest(Chunk(None, np.zeros(0, np.float32), DecodeOptions(language=request.language)))
+    return DecodeSequence(task, tiny.prefix(request.language, request.task, request.prompt), temperature)
 
 
 @settings(
@@ -94,7 +95,7 @@ def test_equals_generate(
 ) -> None:
     tiny = make(seed, generation=generation)
     batch = Batch(tiny.decoder, tiny.special, capacity)
-    replay = batch.record(by_repeating) if recorded else None
+    replay = record(batch, by_repeating) if recorded else None
     rows = [row_of(tiny, request) for request in wanted]
     tiny.decode(batch, [(mel_of(request.mel_seed), row) for request, row in zip(wanted, rows, strict=True)])
     for request, row in zip(wanted, rows, strict=True):
@@ -118,7 +119,7 @@ def test_what_cannot_be_recorded_is_decoded_as_ever() -> None:
     with torch.inference_mode():
         tiny.decode(Batch(tiny.decoder, tiny.special, 4), [(mel_of(seed), row) for seed, row in enumerate(expected)])
         batch = Batch(tiny.decoder, tiny.special, 4)
-        replay = batch.record(capture)
+        replay = record(batch, capture)
         tiny.decode(batch, [(mel_of(seed), row) for seed, row in enumerate(found)])
     assert replay.failure == "RuntimeError: operation not permitted when stream is capturing"
     assert [row.tokens for row in found] == [row.tokens for row in expected]
@@ -131,7 +132,7 @@ def test_language_is_the_one_that_transformers_detects(seed: int) -> None:
     batch = Batch(tiny.decoder, tiny.special, 1)
     mel = mel_of(seed)
     expected = tiny.model.detect_language(mel[None]).item()
-    assert tiny.special.languages[batch.language(batch.listen(tiny.encoder(mel)))] == expected
+    assert tiny.special.languages[batch.language(batch.store(tiny.encoder(mel)))] == expected
 
 
 @torch.inference_mode()
@@ -177,7 +178,7 @@ def test_attention_is_that_of_the_alignment_heads() -> None:
     mel = mel_of(7)
     batch = Batch(tiny.decoder, tiny.special, 2)
     row = row_of(tiny, Request(7, "en", "transcribe", []))
-    batch.listen(tiny.encoder(mel))
+    batch.store(tiny.encoder(mel))
     batch.join(row)
     tokens = [*tiny.special.opening("en", "transcribe"), 1, 2, 3, END]
     attention, logprobs = batch.attention(row, tokens, tiny.special.alignment_heads)
@@ -193,7 +194,7 @@ def test_of_attempts_that_are_all_bad_the_best_stays() -> None:
     row = row_of(make(1), Request(1, "en", "transcribe", []))
     for token, trust in enumerate([(False, -0.1), (True, -1.4), (True, -1.2), (True, -3.0)]):
         row.tokens, row.logprobs = [token], [trust[1]]
-        row.remember(trust)
-        assert row.warmer()
-    row.settle()
+        row.keep_best(trust)
+        assert row.next_temperature()
+    row.restore_best()
     assert (row.tokens, row.logprobs, row.temperature) == ([2], [-1.2], 0.4)

@@ -1,6 +1,7 @@
 """Both networks with int8 matrices beside the same in float32, and the models that they are for."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -9,14 +10,13 @@ from torch import Tensor
 from transcribe.engine.chunks import EngineError
 from transcribe.engine.cpu import int8
 from transcribe.engine.cpu.library import Library
-from transcribe.engine.model import attention, builder, precision, quantize
+from transcribe.engine.model import builder, precision, quantize
 from transcribe.engine.model.checkpoint import fuse
-from transcribe.engine.model.config import shape_of
-from transcribe.engine.model.cross_attention_cache import Heard, Padded
-from transcribe.engine.model.network import Cache, Decoder, EncoderLayer, EncoderLayers, Norm
-from transcribe.engine.model.network_int8 import NarrowDecoder, NarrowLayer, NarrowLayers
+from transcribe.engine.model.config import dimensions_of
+from transcribe.engine.model.cross_attention_cache import CrossAttentionCache, Int8Cache, PaddedCache
+from transcribe.engine.model.network import Cache, Decoder, FloatStream, Layer, Norm, Stack, attend_fused
+from transcribe.engine.model.network_int8 import Int8Stream, attend_window
 from transcribe.engine.model.quantize import float_linear
-from transcribe.engine.model.remembered import Remembered
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 
@@ -35,15 +35,16 @@ def test_layers_in_int8_say_what_layers_in_float32_do(kernels: Library, bfloat16
     matrices = {name: (torch.randn(size) / size[1] ** 0.5, torch.randn(size[0]) / 4) for name, size in sizes.items()}
     matrices["qkv"][0][:width] /= 8  # the queries
     plain = {name: float_linear(*matrix) for name, matrix in matrices.items()}
-    narrow = {name: int8.many_rows(kernels, *int8.quantized(weight), bias) for name, (weight, bias) in matrices.items()}
-    first = plain["fc1"]
-    plain["fc1"] = lambda x: F.gelu(first(x))
-    wide = EncoderLayers(
-        (EncoderLayer(norm1=norms[0], norm_ffn=norms[1], **plain),) * 2, norms[2], heads, attention.fused
+    narrow = {
+        name: int8.gemm(kernels, *int8.quantized(weight), bias).times for name, (weight, bias) in matrices.items()
+    }
+    exact, rounded = (
+        Stack((Layer(norm1=norms[0], norm_ffn=norms[1], cross=None, **parts),) * 2, norms[2], stream)
+        for parts, stream in ((plain, partial(FloatStream, F.gelu)), (narrow, partial(Int8Stream, kernels)))
     )
-    layers = (NarrowLayer(norm1=norms[0], norm_ffn=norms[1], **narrow),) * 2
     x = torch.randn(length, width)
-    expected, found = wide(x), NarrowLayers(kernels, layers, norms[2], heads, bfloat16)(x.clone())
+    expected = exact(x, lambda _, qkv: attend_fused(heads, qkv))
+    found = rounded(x.clone(), lambda _, qkv: attend_window(kernels, heads, qkv, bfloat16=bfloat16))
     assert (found - expected).norm() / expected.norm() < 0.03
 
 
@@ -69,40 +70,40 @@ WHISPER = {
     [({}, True), ({"d_model": 72}, False), ({"decoder_ffn_dim": 100}, False), ({"activation_function": "relu"}, False)],
 )
 def test_int8_is_for_models_of_whispers_own_sizes(kernels: Library, change: dict[str, object], fits: bool) -> None:
-    shape = shape_of({**WHISPER, **change})
-    assert precision.int8_fits(shape) is fits
-    assert ("int8" in precision.measure(shape, lambda: kernels)["decoder"]) is fits
+    dims = dimensions_of({**WHISPER, **change})
+    assert precision.int8_fits(dims) is fits
+    assert ("int8" in precision.measure(dims, lambda: kernels)["decoder"]) is fits
     if not fits:
         with pytest.raises(EngineError, match="set dtype to auto"):
-            precision.of("int8", "cpu", {}, narrow=fits)
+            precision.of("int8", "cpu", {}, int8=fits)
 
 
 def decoders(kernels: Library, audio: str) -> tuple[tuple[Decoder, Cache], tuple[Decoder, Cache]]:
     """A random decoder in float32 and in int8, each with a cache of three rows of audio; the second's is in `audio`."""
-    shape = shape_of(WHISPER)
+    dims = dimensions_of(WHISPER)
     state = WhisperForConditionalGeneration(WhisperConfig(**WHISPER)).state_dict()
     found = []
-    for kind, heard_kind in (("float32", "float32"), ("int8", audio)):
-        weights = fuse({name: tensor.clone() * 4 for name, tensor in state.items()}, shape)
+    for kind, cross_kind in (("float32", "float32"), ("int8", audio)):
+        weights = fuse({name: tensor.clone() * 4 for name, tensor in state.items()}, dims)
         kinds = {"encoder": kind, "decoder": kind, "cross": kind}
-        decoder = builder.decoder(quantize.convert(weights, kinds, torch.float32), shape, kernels)
-        heard: Heard = Padded(shape, 3, decoder.crosses, torch.empty(0, dtype=getattr(torch, heard_kind, None)))
-        if heard_kind == "int8":
-            heard = Remembered(
-                shape, 3, [cross for cross in decoder.crosses if isinstance(cross, int8.Matrix)], kernels
-            )
-        found.append((decoder, Cache(shape, 3, torch.empty(0, dtype=decoder.remembers), heard)))
+        decoder = builder.decoder(quantize.convert(weights, kinds, torch.float32), dims, kernels)
+        dtype = getattr(torch, cross_kind, None)
+        cross: CrossAttentionCache = PaddedCache(dims, 3, decoder.cross_kv, torch.empty(0, dtype=dtype))
+        if cross_kind == "int8":
+            matrices = [one for one in decoder.cross_kv if isinstance(one, int8.Matrix)]
+            cross = Int8Cache(dims, 3, matrices, kernels)
+        found.append((decoder, Cache(dims, 3, torch.empty(0, dtype=decoder.cache_dtype), cross)))
     for row, length in enumerate((60, 33, 47)):
-        encoded = torch.randn(length, shape.width)
+        encoded = torch.randn(length, dims.width)
         for _, cache in found:
-            cache.heard.listen(row, encoded)
+            cache.cross.store(row, encoded)
     return found[0], found[1]
 
 
 @pytest.mark.parametrize("audio", ["int8", "bfloat16"])
 def test_the_decoder_in_int8_says_what_it_does_in_float32(kernels: Library, audio: str) -> None:
     pair = decoders(kernels, audio)
-    assert isinstance(pair[1][0], NarrowDecoder)
+    assert pair[1][0].library is kernels
     said = []
     for decoder, cache in pair:
         cache.reserve(6)

@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from llvmlite import ir
 from torch import Tensor
 from transcribe.engine.chunks import EngineError
-from transcribe.engine.cpu import int8, library, ops
-from transcribe.engine.cpu import threads as openmp
+from transcribe.engine.cpu import int8, library, ops, threads
 from transcribe.engine.cpu.library import Library
-from transcribe.engine.cpu.ops import Levels, Product
+from transcribe.engine.cpu.ops import Product, QuantizedRows
 
 Make = Callable[[Library, Tensor, Tensor, Tensor | None], int8.Matrix]
 SIZES = [(1, 64), (7, 64), (8, 96), (50, 200), (131, 512)]  # rows, columns
@@ -30,15 +29,15 @@ def seeded() -> Iterator[None]:
         yield
 
 
-def floats(levels: Levels) -> Tensor:
-    return (levels.levels.float() - 128) * levels.loudest[:, None] / 127
+def floats(levels: QuantizedRows) -> Tensor:
+    return (levels.levels.float() - 128) * levels.absmax[:, None] / 127
 
 
-def close(found: Levels, expected: Tensor) -> None:
+def close(found: QuantizedRows, expected: Tensor) -> None:
     """Each value is at most half a level, and what rounding moved by, from what it should be."""
-    loudest = expected.abs().amax(1, keepdim=True)
-    torch.testing.assert_close(found.loudest[:, None], loudest.clamp(min=1e-9), rtol=1e-5, atol=1e-9)
-    assert ((floats(found) - expected).abs() <= loudest / 254 * 1.001 + 1e-6).all()
+    absmax = expected.abs().amax(1, keepdim=True)
+    torch.testing.assert_close(found.absmax[:, None], absmax.clamp(min=1e-9), rtol=1e-5, atol=1e-9)
+    assert ((floats(found) - expected).abs() <= absmax / 254 * 1.001 + 1e-6).all()
 
 
 def product(rows: int, columns: int) -> tuple[Product, Tensor]:
@@ -50,18 +49,18 @@ def product(rows: int, columns: int) -> tuple[Product, Tensor]:
 @pytest.mark.parametrize(("rows", "columns"), SIZES)
 def test_rows_are_rounded_each_by_its_loudest(kernels: Library, rows: int, columns: int) -> None:
     x = torch.randn(rows, columns) * torch.logspace(-6, 6, rows)[:, None]
-    close(ops.rounded(kernels, x), x)
-    assert (ops.rounded(kernels, torch.zeros(rows, columns)).levels == 128).all()
+    close(ops.quantize_rows(kernels, x), x)
+    assert (ops.quantize_rows(kernels, torch.zeros(rows, columns)).levels == 128).all()
 
 
 @pytest.mark.parametrize(("rows", "columns"), SIZES)
 def test_what_is_added_is_normalized(kernels: Library, rows: int, columns: int) -> None:
     x = torch.randn(rows, columns)
     norm = torch.randn(columns), torch.randn(columns)
-    close(ops.added_and_normalized(kernels, x.clone(), None, norm), F.layer_norm(x, (columns,), *norm, 1e-5))
+    close(ops.add_layernorm_quantize(kernels, x.clone(), None, norm), F.layer_norm(x, (columns,), *norm, 1e-5))
     more, told = product(rows, columns)
     added = x.clone()
-    found = ops.added_and_normalized(kernels, added, more, norm)
+    found = ops.add_layernorm_quantize(kernels, added, more, norm)
     torch.testing.assert_close(added, x + told)
     close(found, F.layer_norm(added, (columns,), *norm, 1e-5))
 
@@ -69,14 +68,14 @@ def test_what_is_added_is_normalized(kernels: Library, rows: int, columns: int) 
 @pytest.mark.parametrize(("rows", "columns"), SIZES)
 def test_activation_is_gelu(kernels: Library, rows: int, columns: int) -> None:
     more, told = product(rows, columns)
-    close(ops.activated(kernels, more), F.gelu(told))
+    close(ops.gelu_quantize(kernels, more), F.gelu(told))
     torch.testing.assert_close(more.value, F.gelu(told), rtol=1e-5, atol=2e-6)
 
 
 def test_gelu_far_from_zero(kernels: Library) -> None:
     x = torch.tensor([[-1e4, -90.0, -13.0, -6.0, -0.0, 6.0, 90.0, 1e4]])
     more = Product(x.clone(), torch.ones(1), torch.zeros(8))
-    ops.activated(kernels, more)
+    ops.gelu_quantize(kernels, more)
     torch.testing.assert_close(more.value, F.gelu(x), rtol=1e-6, atol=1e-8)
 
 
@@ -86,7 +85,7 @@ def test_exponentials_make_a_softmax(kernels: Library, rows: int, columns: int, 
     scores = (torch.randn(rows, columns) * spread).to(torch.bfloat16)
     expected = torch.softmax(scores.float() * 0.6931471805599453, -1)
     sums = torch.empty(rows)
-    ops.exponentials(kernels, scores, sums)
+    ops.exp2_rows(kernels, scores, sums)
     torch.testing.assert_close(scores.float() / sums[:, None], expected, rtol=0.005, atol=1e-7)
 
 
@@ -96,16 +95,16 @@ def test_a_matrix_for_few_rows_multiplies_exactly(kernels: Library, rows: int, o
     weight = torch.randint(-127, 128, (outputs, 96), dtype=torch.int8)
     scale, bias = torch.rand(outputs), torch.randn(outputs)
     levels = torch.randint(1, 256, (rows, 96), dtype=torch.uint8)
-    found = int8.few_rows(kernels, weight, scale, bias).multiply(levels)
+    found = int8.gemv(kernels, weight, scale, bias).multiply(levels)
     exact = (levels.double() - 128) @ weight.double().T * scale.double() / 127
     torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
-    many = int8.many_rows(kernels, weight, scale, bias)
+    many = int8.gemm(kernels, weight, scale, bias)
     torch.testing.assert_close(many.multiply(levels), found, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 67])
 @pytest.mark.parametrize(("level", "weight"), [(255, 127), (255, -127), (0, 127), (0, -127), (1, 127)])
-@pytest.mark.parametrize("make", [int8.few_rows, int8.many_rows])
+@pytest.mark.parametrize("make", [int8.gemv, int8.gemm])
 def test_no_sum_saturates(kernels: Library, make: Make, level: int, weight: int, rows: int) -> None:
     """Where all products have the same sign and are as large as they can be."""
     inputs = 2048
@@ -143,9 +142,9 @@ print(target.emit_assembly(linked({{"multiply": kernels("{instructions}")["multi
 def test_what_kernels_are_not_made_for_is_refused(kernels: Library) -> None:
     for outputs, inputs in ((64, 48), (3, 64)):
         with pytest.raises(ValueError, match=f"{outputs} × {inputs}"):
-            int8.few_rows(kernels, torch.zeros(outputs, inputs, dtype=torch.int8), torch.ones(outputs), None)
+            int8.gemv(kernels, torch.zeros(outputs, inputs, dtype=torch.int8), torch.ones(outputs), None)
     with pytest.raises(ValueError, match="not contiguous"):
-        ops.rounded(kernels, torch.zeros(64, 8).T)
+        ops.quantize_rows(kernels, torch.zeros(64, 8).T)
 
 
 @pytest.mark.parametrize("count", [1, 4])
@@ -163,7 +162,7 @@ def test_tokens_hear_their_own_text_up_to_themselves(kernels: Library, count: in
     scores = mine[:, :, 0].transpose(1, 2) @ full_keys.transpose(2, 3)
     weights = torch.softmax(scores.masked_fill(ahead, float("-inf")), -1)
     expected = (weights @ full_values).transpose(1, 2).reshape(rows * count, -1)
-    found = ops.attended_text(kernels, qkv, heads, starts, keys, values)
+    found = ops.self_attention(kernels, qkv, heads, starts, keys, values)
     assert (floats(found) - expected).norm() / expected.norm() < 0.02
     torch.testing.assert_close(keys.float(), full_keys, rtol=0.004, atol=1e-6)
     torch.testing.assert_close(values.float(), full_values, rtol=0.004, atol=1e-6)
@@ -179,36 +178,36 @@ def test_threads_share_the_tasks(kernels: Library) -> None:
     x = torch.randn(20_000, 512)
     before = spent()
     for _ in range(20):
-        together = ops.rounded(kernels, x)
+        together = ops.quantize_rows(kernels, x)
     after = spent()
     worked = [number for number, time in after.items() if time - before.get(number, 0) > 5e6]
     assert len(worked) > 1
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        alone = ops.rounded(kernels, x)
+        alone = ops.quantize_rows(kernels, x)
     finally:
         torch.set_num_threads(threads)
     assert together.levels.equal(alone.levels)
-    assert together.loudest.equal(alone.loudest)
+    assert together.absmax.equal(alone.absmax)
 
 
 def test_without_openmp_one_thread_does_it_all(kernels: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(100, 64)
-    expected = ops.rounded(kernels, x)
-    monkeypatch.setattr(openmp, "library", lambda: None)
+    expected = ops.quantize_rows(kernels, x)
+    monkeypatch.setattr(threads, "library", lambda: None)
     library._parallel.cache_clear()
     try:
-        assert ops.rounded(kernels, x).levels.equal(expected.levels)
+        assert ops.quantize_rows(kernels, x).levels.equal(expected.levels)
     finally:
         library._parallel.cache_clear()
 
 
 def test_torch_openmp_is_found_behind_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = openmp.file()
+    expected = threads.file()
     (tmp_path / "torch").symlink_to(Path(torch.__file__).parent)
     monkeypatch.setattr(torch, "__file__", str(tmp_path / "torch/__init__.py"))
-    assert openmp.file() == expected
+    assert threads.file() == expected
 
 
 def test_a_thread_limits_itself_alone() -> None:
@@ -217,7 +216,7 @@ def test_a_thread_limits_itself_alone() -> None:
     torch.set_num_threads(everywhere)
 
     def limited() -> tuple[int, int]:
-        openmp.limit(1)
+        threads.limit(1)
         torch.randn(300, 300) @ torch.randn(300, 300)
         return torch.get_num_threads(), len(list(Path("/proc/self/task").iterdir()))
 
@@ -236,7 +235,7 @@ def test_a_library_that_lacks_a_kernel_is_refused_by_its_name_each_time_it_is_lo
     ir.IRBuilder(ir.Function(module, void, "best_tokens").append_basic_block()).ret_void()
     code = library._target().emit_object(llvm.parse_assembly(str(module)))
     for _ in range(2):
-        with pytest.raises(EngineError, match="lack multiply, keep_audio, attend_text") as refused:
+        with pytest.raises(EngineError, match="lack multiply, quantize_cross_kv, self_attention") as refused:
             Library(code)
         assert "best_tokens" not in str(refused.value)
 
@@ -255,7 +254,7 @@ def test_code_is_kept_for_the_next_start_and_for_other_users(
     monkeypatch.setattr(library, "_write", None)  # nothing may be compiled or written
     code = library.load(tmp_path)
     assert kept.stat() == before
-    close(ops.rounded(code, torch.ones(1, 64)), torch.ones(1, 64))
+    close(ops.quantize_rows(code, torch.ones(1, 64)), torch.ones(1, 64))
 
 
 @pytest.mark.slow
@@ -270,7 +269,7 @@ def test_root_neither_runs_nor_replaces_what_another_user_may_have_written(
     os.chown({"file": kept, "folder": kept.parent, "folder around it": tmp_path}[whose], 1234, 1234)
     library.load.cache_clear()
     code = library.load(tmp_path / "kept")
-    close(ops.rounded(code, torch.ones(1, 64)), torch.ones(1, 64))
+    close(ops.quantize_rows(code, torch.ones(1, 64)), torch.ones(1, 64))
     assert kept.read_bytes() == b"what would be run"
 
 
@@ -288,4 +287,4 @@ def test_where_nothing_can_be_kept_kernels_work_all_the_same(kernels: Library, t
     (tmp_path / "file").touch()
     code = library.load(tmp_path / "file" / "below")
     assert code is not kernels
-    close(ops.rounded(code, torch.ones(1, 64)), torch.ones(1, 64))
+    close(ops.quantize_rows(code, torch.ones(1, 64)), torch.ones(1, 64))

@@ -1,6 +1,7 @@
 """Segments, words, prompts, quality and int8 matrices, each by itself."""
 
 import itertools
+import json
 import os
 from pathlib import Path
 
@@ -9,15 +10,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
+from support.tiny_whisper import make
 from transcribe.engine.chunks import EngineError
 from transcribe.engine.cpu import int8, library
 from transcribe.engine.cpu.library import Library
 from transcribe.engine.cuda import compile_cache
-from transcribe.engine.decode.alignment import attach, timings, usable, warp
-from transcribe.engine.decode.cuts import cut
-from transcribe.engine.decode.quality import Quality, compression_ratio, goes_round
-from transcribe.engine.model import attention, precision
-from transcribe.engine.model.config import shape_of, special_of
+from transcribe.engine.decode.alignment import attach, timings, warp
+from transcribe.engine.decode.quality import Quality, compression_ratio, is_repeating
+from transcribe.engine.decode.segments import split_window
+from transcribe.engine.model import network, precision
+from transcribe.engine.model.checkpoint import Checkpoint
+from transcribe.engine.model.config import dimensions_of, special_tokens_of
 from transcribe.types import Segment
 
 T = 100  # the first timestamp
@@ -43,7 +47,7 @@ def at(seconds: float) -> int:
     ],
 )
 def test_cut(tokens: list[int], complete: bool, pieces: list[tuple[float, float]], resume: float | None) -> None:
-    result = cut(tokens, T, 10.0, complete=complete)
+    result = split_window(tokens, T, 10.0, complete=complete)
     times = [time for piece in result.pieces for time in (piece.start, piece.end)]
     assert times == pytest.approx([time for piece in pieces for time in piece])
     assert result.resume == pytest.approx(resume)
@@ -51,7 +55,7 @@ def test_cut(tokens: list[int], complete: bool, pieces: list[tuple[float, float]
 
 @given(st.lists(st.integers(0, T + 500), max_size=40), st.booleans())
 def test_no_text_is_lost_unless_it_is_heard_again(tokens: list[int], complete: bool) -> None:
-    result = cut(tokens, T, 10.0, complete=complete)
+    result = split_window(tokens, T, 10.0, complete=complete)
     compile_cache = [token for piece in result.pieces for token in piece.tokens if token < T]
     if result.resume is None:
         assert compile_cache == [token for token in tokens if token < T]
@@ -98,11 +102,6 @@ def test_words_keep_their_punctuation_and_lie_inside_their_segment() -> None:
     assert times[-1] <= 10.8
 
 
-@pytest.mark.parametrize(("heads", "good"), [([(0, 1)], True), ([], False), ([(2, 0)], False), ([(0, 2)], False)])
-def test_alignment_heads_must_exist(heads: list[tuple[int, int]], good: bool) -> None:
-    assert usable(heads, 2, 2) is good
-
-
 def test_doubtful_is_repetition_or_a_guess_but_not_silence() -> None:
     assert compression_ratio("och så vidare " * 20) > 2.4
     assert Quality(-0.2, 2.5, 0.1).doubtful
@@ -113,7 +112,7 @@ def test_doubtful_is_repetition_or_a_guess_but_not_silence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tokens", "round_"),
+    ("tokens", "repeats"),
     [
         ([*range(30), *[7, 8, 9] * 4], True),
         ([*range(30), *[7, 8, 9] * 4, 7], True),  # in the middle of a round
@@ -126,8 +125,8 @@ def test_doubtful_is_repetition_or_a_guess_but_not_silence() -> None:
         ([], False),
     ],
 )
-def test_a_text_goes_round_when_it_ends_in_the_same_tokens_over_and_over(tokens: list[int], round_: bool) -> None:
-    assert goes_round(tokens) is round_
+def test_a_text_is_repeating_when_it_ends_in_the_same_tokens_over_and_over(tokens: list[int], repeats: bool) -> None:
+    assert is_repeating(tokens) is repeats
 
 
 @pytest.mark.parametrize("few", [True, False])
@@ -135,7 +134,7 @@ def test_a_loud_row_does_not_change_a_quiet_one(kernels: Library, few: bool) -> 
     torch.manual_seed(0)
     weight, bias = torch.randn(24, 64), torch.randn(24)
     narrow = int8.quantized(weight)
-    linear = (int8.few_rows if few else int8.many_rows)(kernels, *narrow, bias)
+    linear = (int8.gemv if few else int8.gemm)(kernels, *narrow, bias)
     quiet = torch.randn(1, 64).clamp(-2, 2) / 100
     together = linear(torch.cat([quiet, torch.randn(1, 64) * 1000]))[0]
     exact = torch.nn.functional.linear(quiet, weight, bias)[0]
@@ -145,8 +144,8 @@ def test_a_loud_row_does_not_change_a_quiet_one(kernels: Library, few: bool) -> 
 def test_attention_by_head_is_attention(kernels: Library) -> None:
     torch.manual_seed(0)
     qkv = torch.randn(50, 3 * 32)
-    expected = attention.fused(qkv, 4)
-    assert (attention.by_head(kernels, qkv, 4) - expected).norm() / expected.norm() < 0.02
+    expected = network.attend_fused(4, qkv)
+    assert (network.attend_by_head(kernels, 4, qkv) - expected).norm() / expected.norm() < 0.02
 
 
 @pytest.mark.parametrize("largest", [71.0, 73.0, 95.0, 1000.0])
@@ -158,7 +157,7 @@ def test_attention_by_head_stands_any_scores(kernels: Library, largest: float) -
     sign[1::2] = -1.0
     direction = torch.full((length, size), (largest / size) ** 0.5)
     values = torch.randn(length, size) * 1000
-    found = attention.by_head(kernels, torch.cat([direction * sign, direction * sign, values], 1), 1)
+    found = network.attend_by_head(kernels, 1, torch.cat([direction * sign, direction * sign, values], 1))
     for part in (slice(0, None, 2), slice(1, None, 2)):
         assert (found[part] - values[part].mean(0)).abs().max() < 0.02 * 1000
 
@@ -171,7 +170,25 @@ def test_a_precision_that_the_device_lacks_is_refused_with_what_to_set(dtype: st
 
 def test_what_is_no_whisper_is_refused() -> None:
     with pytest.raises(EngineError, match="not a Whisper"):
-        shape_of({"model_type": "bert"})
+        dimensions_of({"model_type": "bert"})
+
+
+def test_a_checkpoint_in_shards_is_read_as_one_and_a_damaged_one_refused(tmp_path: Path) -> None:
+    state = {f"w{number}": torch.randn(3, 2).half() for number in range(4)}
+    shards = {name: f"{number % 2}.safetensors" for number, name in enumerate(state)}
+    for file in set(shards.values()):
+        save_file({name: state[name] for name in state if shards[name] == file}, tmp_path / file)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    checkpoint = Checkpoint(tmp_path)
+    assert {name: tensor.tolist() for name, tensor in checkpoint.items()} == {
+        name: tensor.float().tolist() for name, tensor in state.items()
+    }
+    with pytest.raises(EngineError, match=r"cannot load the model in .*: 'w9'; run"):
+        checkpoint["w9"]
+    for damage in (Path.unlink, lambda shard: shard.write_bytes(b"")):
+        damage(tmp_path / "1.safetensors")
+        with pytest.raises(EngineError, match="cannot load the model in"):
+            Checkpoint(tmp_path)
 
 
 def test_special_tokens_are_found_in_the_tokenizer_when_the_configuration_lacks_them() -> None:
@@ -185,9 +202,15 @@ def test_special_tokens_are_found_in_the_tokenizer_when_the_configuration_lacks_
         "<|startofprev|>": 56,
         "<|notimestamps|>": 58,
     }
-    special = special_of({}, {"is_multilingual": True}, names)
+    special = special_tokens_of({}, {"is_multilingual": True}, names)
     assert special.opening("sv", "transcribe") == [51, 53, 55]
     assert (special.previous, special.no_speech, special.first_timestamp) == (56, 57, 59)
+
+
+@pytest.mark.parametrize(("heads", "good"), [([[0, 1]], True), ([], False), ([[2, 0]], False), ([[0, 2]], False)])
+def test_words_have_times_where_the_alignment_heads_exist(heads: list[list[int]], good: bool) -> None:
+    tiny = make(0, generation={"alignment_heads": heads})
+    assert tiny.special.word_times(tiny.decoder.dims) is good
 
 
 def test_compiled_kernels_are_kept_in_the_cache_and_only_they_count(

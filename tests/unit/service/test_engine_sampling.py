@@ -4,20 +4,20 @@ import pytest
 import torch
 from transcribe.engine.cpu import ops
 from transcribe.engine.cpu.library import Library
-from transcribe.engine.decode.sampling import Rules, RuleState
-from transcribe.engine.model.config import Special
+from transcribe.engine.decode.sampling import Sampler, SamplerState
+from transcribe.engine.model.config import SpecialTokens
 
 ROWS, END, FIRST = 64, 900, 960
 
 
-def special(limit: int | None) -> Special:
+def special(limit: int | None) -> SpecialTokens:
     suppressed = tuple(range(5, 300, 7))
-    return Special(END + 1, END, None, FIRST - 2, FIRST - 1, FIRST, {}, {}, suppressed, (), limit, ())
+    return SpecialTokens(END + 1, END, None, FIRST - 2, FIRST - 1, FIRST, {}, {}, suppressed, (), limit, ())
 
 
-def state(seed: int) -> RuleState:
+def state(seed: int) -> SamplerState:
     """Rows in the middle of a text, after one timestamp and after two, and rows that begin."""
-    made = RuleState.of(ROWS, "cpu")
+    made = SamplerState.of(ROWS, "cpu")
     torch.manual_seed(seed)
     made.fresh.copy_(torch.rand(ROWS) < 0.2)
     made.last.copy_((torch.rand(ROWS) < 0.5) | made.fresh)
@@ -37,8 +37,8 @@ def test_kernels_choose_what_torch_chooses(
     ours, theirs = state(1), state(1)
     with torch.inference_mode():
         for _ in range(4):
-            exact = Rules(special(limit), vocabulary, "cpu").choose(logits.clone(), theirs, None)
-            found = Rules(special(limit), vocabulary, "cpu", kernels).choose(logits.clone(), ours, None)
+            exact = Sampler(special(limit), vocabulary, "cpu").choose(logits.clone(), theirs, None)
+            found = Sampler(special(limit), vocabulary, "cpu", kernels).choose(logits.clone(), ours, None)
             assert torch.equal(found[0], exact[0])
             torch.testing.assert_close(found[1], exact[1], rtol=1e-5, atol=1e-5)
             for one, other in zip(ours.tensors, theirs.tensors, strict=True):
@@ -51,7 +51,7 @@ def test_warm_rows_draw_and_cold_ones_beside_them_do_not(kernels: Library) -> No
     logits = torch.randn(ROWS, FIRST + 50)
     drawn, greedy = state(2), state(2)
     drawn.temperature[::2] = 1.0
-    rules = Rules(special(None), FIRST + 50, "cpu", kernels)
+    rules = Sampler(special(None), FIRST + 50, "cpu", kernels)
     with torch.inference_mode():
         generator = torch.Generator().manual_seed(0)
         warm, _ = rules.choose(logits.clone(), drawn, generator)

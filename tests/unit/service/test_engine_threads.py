@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from transcribe.engine.cpu.crowding import Crowding, longer, waited
+from transcribe.engine.cpu.threads import ThreadThrottle, longer, waited
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ class Machine:
 
     def __init__(self, threads: int = 2) -> None:
         self.time = self.waited = 0.0
-        self.crowding = Crowding(lambda: {1: self.waited}, lambda: self.time, threads=threads)
+        self.throttle = ThreadThrottle(lambda: {1: self.waited}, lambda: self.time, threads=threads)
 
     def spend(self, seconds: float, share: float) -> list[int]:
         """Time passes, of which the process waits a share; the number of threads after each look."""
@@ -34,9 +34,9 @@ class Machine:
         for _ in range(round(seconds / 0.3)):
             self.time += 0.3
             self.waited += 0.3 * share
-            self.crowding.look()
-            assert torch.get_num_threads() == self.crowding.threads
-            told.append(self.crowding.threads)
+            self.throttle.update()
+            assert torch.get_num_threads() == self.throttle.threads
+            told.append(self.throttle.threads)
         return told
 
 
@@ -69,7 +69,7 @@ def test_it_comes_back_and_tries_less_often_where_that_is_too_soon() -> None:
     machine.spend(60, 0.0)
     tried = []
     for _ in range(300):  # whenever it has two threads again, it is crowded
-        before = machine.crowding.threads
+        before = machine.throttle.threads
         if machine.spend(0.3, 0.6 if before == 2 else 0.0) == [2] and before == 1:
             tried.append(machine.time)
     gaps = [later - earlier for earlier, later in itertools.pairwise(tried)]

@@ -18,7 +18,7 @@ def padded(positions: int) -> int:
 # Every kernel that is compiled, by the module in source/ that defines it; source/products.py makes MULTIPLY.
 KERNELS = {
     "argmax": ("best_tokens",),
-    "attention": ("keep_audio", "attend_text", "listen"),
-    "layers": ("round_rows", "add_and_normalize", "activate", "split_heads", "exponentials", "merge_heads"),
+    "attention": ("quantize_cross_kv", "self_attention", "cross_attention"),
+    "layers": ("quantize_rows", "add_layernorm_quantize", "gelu_quantize", "split_heads", "exp2_rows", "merge_heads"),
 }
 MULTIPLY = "multiply"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from transcribe.engine.cpu import ops
 from transcribe.engine.cpu.constants import BLOCK, DOT_OUTPUTS, MULTIPLY, OUTPUTS, ROW_BLOCK, SMALLEST
-from transcribe.engine.cpu.ops import Levels, Product
+from transcribe.engine.cpu.ops import Product, QuantizedRows
 
 from .library import Library
 
@@ -33,27 +33,27 @@ class Matrix:
     """A linear layer of an int8 matrix."""
 
     library: Library
-    multiply: Linear  # from uint8 levels [rows, in] to float32 [rows, out], to be multiplied by each row's loudest
+    multiply: Linear  # from uint8 levels [rows, in] to float32 [rows, out], to be multiplied by each row's absmax
     bias: Tensor  # [out]; zeros where there is none
 
-    def times(self, x: Levels) -> Product:
+    def times(self, x: QuantizedRows) -> Product:
         """[rows, in] → [rows, out]"""
-        return Product(self.multiply(x.levels), x.loudest, self.bias)
+        return Product(self.multiply(x.levels), x.absmax, self.bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         """float32 [..., in] → [..., out]"""
         rows = x.reshape(-1, x.shape[-1])
-        return self.times(ops.rounded(self.library, rows)).wide().view(*x.shape[:-1], -1)
+        return self.times(ops.quantize_rows(self.library, rows)).dequantize().view(*x.shape[:-1], -1)
 
 
-def many_rows(library: Library, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Matrix:
+def gemm(library: Library, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Matrix:
     """For `weight` int8 [out, in] and inputs of many rows: by oneDNN, which makes a copy of its own.
 
     Only with AVX-512 VNNI. On older processors oneDNN adds pairs of products in int16, which saturates: 255 · 127 twice
     512 times came to 65,280 in place of 8,258,048.
     """
     if not torch.cpu._is_vnni_supported():
-        return few_rows(library, weight, scale, bias)
+        return gemv(library, weight, scale, bias)
     packed = torch.ops.onednn.qlinear_prepack(weight, None)
     multiply = torch.ops.onednn.qlinear_pointwise
     zeros = torch.zeros(len(scale), dtype=torch.int64)
@@ -65,7 +65,7 @@ def many_rows(library: Library, weight: Tensor, scale: Tensor, bias: Tensor | No
     )
 
 
-def few_rows(library: Library, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Matrix:
+def gemv(library: Library, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Matrix:
     """For inputs of few rows, by a kernel that reads the matrix where it lies. Raises ValueError for other sizes than
     it is made for."""
     outputs, inputs = weight.shape

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from transcribe.engine.chunks import EngineError
-from transcribe.engine.cpu import threads as openmp
+from transcribe.engine.cpu import threads
 from transcribe.engine.cpu.constants import KERNELS, MULTIPLY
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _parallel() -> Callable[[int, int, int], None]:
 
     They are torch's own: others would wait for the same cores. Where they are not to be had: on one.
     """
-    fork = getattr(openmp.library(), "GOMP_parallel", None)  # (code, argument, threads, flags); returns when all have
+    fork = getattr(threads.library(), "GOMP_parallel", None)  # (code, argument, threads, flags); returns when all have
     if fork is None:
         entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
         return lambda code, argument, _threads: entry(code)(argument)

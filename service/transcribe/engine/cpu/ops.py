@@ -1,4 +1,4 @@
-"""The kernels as functions of tensors: each passes over its input once, where torch would for every operation."""
+"""The kernels as functions of tensors: each passes over its input once, where torch would once for every operation."""
 
 from typing import NamedTuple
 
@@ -9,25 +9,25 @@ from transcribe.engine.cpu.constants import ROWS, padded
 from transcribe.engine.cpu.library import Library
 
 
-class Levels(NamedTuple):
-    """float32 [rows, columns] as uint8: (levels - 128) · loudest / 127."""
+class QuantizedRows(NamedTuple):
+    """float32 [rows, columns] as uint8, each row with a scale of its own: (levels - 128) · absmax / 127."""
 
     levels: Tensor
-    loudest: Tensor  # [rows]
+    absmax: Tensor  # [rows]: the largest magnitude of each
 
     @classmethod
-    def empty(cls, rows: int, columns: int) -> "Levels":
+    def empty(cls, rows: int, columns: int) -> "QuantizedRows":
         return cls(torch.empty(rows, columns, dtype=torch.uint8), torch.empty(rows))
 
 
 class Product(NamedTuple):
-    """What an int8 matrix makes of levels: value · scale + bias."""
+    """The product of quantized rows and an int8 matrix: value · scale + bias."""
 
     value: Tensor  # float32 [rows, columns]
     scale: Tensor  # [rows]
     bias: Tensor  # [columns]
 
-    def wide(self) -> Tensor:
+    def dequantize(self) -> Tensor:
         """As float32, in the product's memory."""
         return self.value.mul_(self.scale[:, None]).add_(self.bias)
 
@@ -36,29 +36,31 @@ def _tasks(rows: int) -> int:
     return -(-rows // ROWS)
 
 
-def rounded(library: Library, x: Tensor) -> Levels:
-    """float32 [rows, columns], each row by its loudest."""
+def quantize_rows(library: Library, x: Tensor) -> QuantizedRows:
+    """Quantizes float32 [rows, columns]."""
     rows, width = x.shape
-    result = Levels.empty(rows, width)
-    library.run("round_rows", _tasks(rows), rows, width, x, *result)
+    result = QuantizedRows.empty(rows, width)
+    library.run("quantize_rows", _tasks(rows), rows, width, x, *result)
     return result
 
 
-def added_and_normalized(library: Library, x: Tensor, product: Product | None, norm: tuple[Tensor, Tensor]) -> Levels:
-    """Adds `product` to `x`, float32 [rows, columns], in its place; returns the layer norm (weight, bias) of that."""
+def add_layernorm_quantize(
+    library: Library, x: Tensor, product: Product | None, norm: tuple[Tensor, Tensor]
+) -> QuantizedRows:
+    """Adds `product` to `x`, float32 [rows, columns], in place; returns the layer norm (weight, bias) of the sum."""
     rows, width = x.shape
-    result = Levels.empty(rows, width)
+    result = QuantizedRows.empty(rows, width)
     scratch = torch.empty(_tasks(rows), width)
     more = product or (0, 0, 0)
-    library.run("add_and_normalize", _tasks(rows), rows, width, x, *more, *norm, scratch, *result)
+    library.run("add_layernorm_quantize", _tasks(rows), rows, width, x, *more, *norm, scratch, *result)
     return result
 
 
-def activated(library: Library, product: Product) -> Levels:
-    """GELU of a product [rows, columns], whose memory it uses."""
+def gelu_quantize(library: Library, product: Product) -> QuantizedRows:
+    """GELU of a product [rows, columns], whose memory it overwrites."""
     rows, width = product.value.shape
-    result = Levels.empty(rows, width)
-    library.run("activate", _tasks(rows), rows, width, *product, *result)
+    result = QuantizedRows.empty(rows, width)
+    library.run("gelu_quantize", _tasks(rows), rows, width, *product, *result)
     return result
 
 
@@ -71,24 +73,26 @@ def split_heads(library: Library, qkv: Product, heads: int) -> Tensor:
     return result
 
 
-def exponentials(library: Library, scores: Tensor, sums: Tensor) -> None:
-    """Two to the `scores`, bfloat16 [rows, columns], in their place, each row divided by its largest; writes the rows'
-    `sums` [rows]."""
+def exp2_rows(library: Library, scores: Tensor, sums: Tensor) -> None:
+    """Replaces `scores`, bfloat16 [rows, columns], by two to the power of their difference from the row's largest, and
+    writes each row's sum to `sums` [rows]."""
     rows, columns = scores.shape
-    library.run("exponentials", _tasks(rows), rows, columns, scores, sums)
+    library.run("exp2_rows", _tasks(rows), rows, columns, scores, sums)
 
 
-def merge_heads(library: Library, mixed: Tensor, sums: Tensor) -> Levels:
-    """bfloat16 [heads, rows, size] divided by `sums` [heads, rows], heads side by side."""
+def merge_heads(library: Library, mixed: Tensor, sums: Tensor) -> QuantizedRows:
+    """bfloat16 [heads, rows, size] divided by `sums` [heads, rows], as [rows, heads · size]."""
     heads, rows, size = mixed.shape
-    result = Levels.empty(rows, heads * size)
+    result = QuantizedRows.empty(rows, heads * size)
     scratch = torch.empty(_tasks(rows), heads * size)
     library.run("merge_heads", _tasks(rows), rows, heads, size, mixed, sums, scratch, *result)
     return result
 
 
-def attended_text(library: Library, qkv: Product, heads: int, starts: Tensor, keys: Tensor, values: Tensor) -> Levels:
-    """What tokens take from their rows' texts up to themselves; their own keys and values are added to those.
+def self_attention(
+    library: Library, qkv: Product, heads: int, starts: Tensor, keys: Tensor, values: Tensor
+) -> QuantizedRows:
+    """Causal attention of tokens [rows · count, width] to their rows' texts, whose cache gets their keys and values.
 
     `qkv` [rows · count, 3 · width]; the tokens of a row begin at `starts` [rows]; keys and values bfloat16 [rows,
     heads, room, size].
@@ -97,35 +101,35 @@ def attended_text(library: Library, qkv: Product, heads: int, starts: Tensor, ke
     tokens = len(qkv.value)
     mixed, scratch = torch.empty(tokens, heads * size), torch.empty(rows, heads, room + size)
     sizes = (heads, size, tokens // rows, room)
-    library.run("attend_text", rows * heads, *sizes, *qkv, starts, keys, values, scratch, mixed)
-    return rounded(library, mixed)
+    library.run("self_attention", rows * heads, *sizes, *qkv, starts, keys, values, scratch, mixed)
+    return quantize_rows(library, mixed)
 
 
-def keep_audio(library: Library, product: Product, keys: Tensor, values: Tensor, scales: Tensor) -> None:
-    """Keys int8 [heads, size, padded], values [heads, padded, size] and their scales [2, heads, size] of a product
-    [positions, 2 · heads · size]."""
+def quantize_cross_kv(library: Library, product: Product, keys: Tensor, values: Tensor, scales: Tensor) -> None:
+    """Writes keys int8 [heads, size, padded], values [heads, padded, size] and their scales [2, heads, size] from a
+    product [positions, 2 · heads · size]."""
     heads, size, _ = keys.shape
-    library.run("keep_audio", 2 * heads, len(product.value), heads, size, *product, keys, values, scales)
+    library.run("quantize_cross_kv", 2 * heads, len(product.value), heads, size, *product, keys, values, scales)
 
 
-def listen(library: Library, query: Tensor, heads: int, table: Tensor, longest: int) -> tuple[Tensor, Tensor]:
-    """What `query` [rows, count, width] takes from audio, and its weights [rows, heads, count, padded].
+def cross_attention(library: Library, query: Tensor, heads: int, table: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+    """Attention of `query` [rows, count, width] to the audio, and its weights [rows, heads, count, padded].
 
     `table` [rows, 4]: the length of each row's audio, at most `longest`, and the addresses of its keys, values and
-    scales, as `keep_audio` wrote them.
+    scales, as `quantize_cross_kv` wrote them.
     """
     rows, count, width = query.shape
     weights = torch.empty(rows, heads, count, padded(longest))
     mixed = torch.empty(rows, count, width)
     sizes = (heads, width // heads, count)
     query = query.contiguous()
-    library.run("listen", rows * heads, *sizes, query, table, weights.shape[-1], weights, mixed)
+    library.run("cross_attention", rows * heads, *sizes, query, table, weights.shape[-1], weights, mixed)
     return mixed, weights
 
 
 def best_tokens(library: Library, logits: Tensor, bias: Tensor, ranges: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The best tokens in two ranges of the vocabulary: their logits, the logarithm of the sum of the powers of e over
-    each range, and the tokens, [rows, 2] each.
+    """The best tokens in two ranges of the vocabulary: their logits, the logarithm of the sum of exp over each range,
+    and the tokens, [rows, 2] each.
 
     `logits` float32 [rows, vocabulary], `bias` [vocabulary], finite, `ranges` int64 [rows, 2, 2]: begin and end. Where
     a range is empty the first is -3e38 and the second -inf.

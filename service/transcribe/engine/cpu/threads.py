@@ -1,12 +1,26 @@
-"""The threads that torch works with: those of the OpenMP that it brings, GCC's libgomp."""
+"""The threads that torch works with, those of GCC's libgomp: how many share the work of the engine.
+
+A token's products are so small that threads which share one wait for the slowest after each. Beside one busy process on
+two cores that made the same recording take four times as long, and one thread less than twice as long. So the engine
+takes fewer threads while other programs want the cores. (Measured on two cores; with more, as many threads are dropped
+as were waiting for a core.)
+"""
 
 import ctypes
 import functools
 import re
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+
+LOOK_SECONDS = 0.25
+CROWDED = 0.15  # threads that stood ready and had no core, on average
+LOOKS = 2  # so many in a row must find it: clips that arrive together are decoded in a moment
+FIRST_HOLD, LONGEST_HOLD = 0.25, 30.0  # seconds before all threads are tried again; doubled when that was too soon
+TASKS = Path("/proc/self/task")
 
 
 def limit(threads: int) -> None:
@@ -54,3 +68,62 @@ def file() -> str:
     if found is None:
         raise OSError("torch has no OpenMP of its own here")
     return found[0]
+
+
+def waited() -> dict[int, float]:
+    """Seconds that the calling thread and its helpers have stood ready without a core, each by its number; Linux counts
+    them (run_delay in schedstat, nanoseconds). Empty where it does not."""
+    others = {thread.native_id for thread in threading.enumerate()} - {threading.get_native_id()}
+    found = {}
+    for task in TASKS.glob("*"):
+        if int(task.name) in others:  # Python's: they hear recordings, and at times wait for one another
+            continue
+        try:
+            found[int(task.name)] = int((task / "schedstat").read_text().split()[1]) / 1e9
+        except (OSError, ValueError, IndexError):
+            continue  # a thread that ended meanwhile
+    return found
+
+
+def longer(before: Mapping[int, float], after: Mapping[int, float]) -> float:
+    """What the threads that were there at both times have waited in between."""
+    return sum(after[thread] - before[thread] for thread in before.keys() & after.keys())
+
+
+class ThreadThrottle:
+    """Sets the number of torch's threads for the thread that calls it."""
+
+    def __init__(
+        self,
+        waited: Callable[[], dict[int, float]] = waited,
+        now: Callable[[], float] = time.monotonic,
+        threads: int = 0,
+    ) -> None:
+        """`threads` is how many there are; 0 for as many as torch takes."""
+        self._waited, self._now = waited, now
+        self._all = self.threads = threads or torch.get_num_threads()
+        self._hold = FIRST_HOLD
+        self._crowded = 0  # looks in a row that found it so
+        self._seen, self._at = waited(), now()
+        self._changed = self._at
+
+    def update(self) -> None:
+        """Call it often: four times a second it looks whether other programs want the cores, and acts on it."""
+        now = self._now()
+        if self._all == 1 or now < self._at + LOOK_SECONDS:
+            return
+        seen = self._waited()
+        lacking = longer(self._seen, seen) / (now - self._at)  # how many threads stood without a core, on average
+        crowded = lacking > CROWDED
+        self._seen, self._at = seen, now
+        self._crowded = self._crowded + 1 if crowded else 0
+        if self._crowded >= LOOKS and self.threads > 1:
+            soon = self.threads == self._all and now < self._changed + 2 * self._hold + LOOKS * LOOK_SECONDS
+            self._hold = min(2 * self._hold, LONGEST_HOLD) if soon else FIRST_HOLD
+            self._set(max(1, self.threads - max(1, round(lacking))))
+        elif not crowded and self.threads < self._all and now > self._changed + self._hold:
+            self._set(self._all)
+
+    def _set(self, threads: int) -> None:
+        self.threads, self._changed, self._crowded = threads, self._at, 0
+        limit(threads)

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from transcribe.engine.chunks import Chunk
-from transcribe.engine.cuda.graphs import Capture
+from transcribe.engine.cuda.graphs import Capture, record
 from transcribe.engine.decode.batch import Batch
-from transcribe.engine.decode.state import Row, Task
+from transcribe.engine.decode.state import DecodeRequest, DecodeSequence
 from transcribe.engine.model import weight_cache
 from transcribe.engine.model.whisper import Model
 from transcribe.types import DecodeOptions
@@ -33,11 +33,11 @@ def verdict(model: Model, chosen: Mapping[str, Any], folder: Path | None, captur
     if folder is None or not weight_cache.amend(folder, {"steps": UNFINISHED}):
         return {"recorded": False, "error": "the outcome of a trial could not be kept"}
     try:
-        told = run(model, capture)
+        outcome = run(model, capture)
     except Exception as error:  # out of memory, most likely: the plain step needs less
-        told = {"recorded": False, "error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
-    weight_cache.amend(folder, {"steps": told})
-    return told
+        outcome = {"recorded": False, "error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
+    weight_cache.amend(folder, {"steps": outcome})
+    return outcome
 
 
 def run(model: Model, capture: Capture) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def run(model: Model, capture: Capture) -> dict[str, Any]:
     """
     batch = _batch(model)
     count, length = len(batch.rows), batch.rows[0].length
-    replay, cursor = batch.record(capture), batch.cursor
+    replay, cursor = record(batch, capture), batch.cursor
     times: dict[str, list[float]] = {"plain": [], "recorded": []}
     same = 0
     for step in range(STEPS):
@@ -67,14 +67,16 @@ def run(model: Model, capture: Capture) -> dict[str, Any]:
 
 def _batch(model: Model) -> Batch:
     """Rows that have just joined, each with noise for its audio."""
-    batch = Batch(model.decoder, model.special, ROWS, model.heard(ROWS))
+    batch = Batch(model.decoder, model.special, ROWS, model.cross_attention_cache(ROWS))
     language = next(iter(model.special.languages), "en")
     noise = torch.Generator(model.device).manual_seed(0)
     for _ in range(ROWS):
-        encoded = torch.randn(model.shape.positions, model.shape.width, generator=noise, device=model.device)
-        batch.listen(encoded.to(model.wide))
-        task = Task(Chunk(None, np.zeros(0, np.float32), DecodeOptions(language=language)), language=language)
-        batch.join(Row(task, model.special.opening(language, "transcribe"), 0.0))
+        encoded = torch.randn(model.dims.positions, model.dims.width, generator=noise, device=model.device)
+        batch.store(encoded.to(model.compute_dtype))
+        request = DecodeRequest(
+            Chunk(None, np.zeros(0, np.float32), DecodeOptions(language=language)), language=language
+        )
+        batch.join(DecodeSequence(request, model.special.opening(language, "transcribe"), 0.0))
     return batch
 
 

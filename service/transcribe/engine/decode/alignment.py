@@ -28,11 +28,6 @@ class Timing:
     probability: float
 
 
-def usable(heads: Sequence[tuple[int, int]], layers: int, heads_per_layer: int) -> bool:
-    """Whether these alignment heads exist in the model."""
-    return bool(heads) and all(0 <= layer < layers and 0 <= head < heads_per_layer for layer, head in heads)
-
-
 def cost(attention: Tensor, width: int) -> npt.NDArray[np.float64]:
     """Minus the mean over heads of the normalised, median-filtered attention: [tokens, positions].
 

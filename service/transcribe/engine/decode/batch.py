@@ -1,64 +1,63 @@
 """The batched decode loop: finished rows leave, new ones join, each with its own prompt, language and temperature."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from transcribe.engine.cuda.graphs import Capture, Replay
-from transcribe.engine.cuda.steps import Cursor, StaticStep
-from transcribe.engine.decode.sampling import Rules, RuleState
-from transcribe.engine.decode.state import Row
-from transcribe.engine.model.config import Special
-from transcribe.engine.model.cross_attention_cache import Heard, Padded
+from transcribe.engine.decode.sampling import Sampler, SamplerState
+from transcribe.engine.decode.state import Cursor, DecodeSequence
+from transcribe.engine.model.config import SpecialTokens
+from transcribe.engine.model.cross_attention_cache import CrossAttentionCache, PaddedCache
 from transcribe.engine.model.network import Cache, Decoder
 
 
 class Batch:
-    """Rows 0..n-1 of a cache that are being decoded together."""
+    """Rows 0..n-1 of a cache that are being decoded together.
 
-    def __init__(self, decoder: Decoder, special: Special, rows: int, heard: Heard | None = None) -> None:
-        self._decoder = decoder
+    `greedy_step` may do a step where no row draws its token (cuda/graphs.py): it takes the number of rows and the
+    tokens of the longest, and returns whether it did.
+    """
+
+    def __init__(
+        self, decoder: Decoder, special: SpecialTokens, rows: int, cross: CrossAttentionCache | None = None
+    ) -> None:
+        self.decoder = decoder
         self._special = special
         self._device = decoder.positions.device.type
         self.capacity = rows
         like = decoder.positions
-        heard = heard or Padded(decoder.shape, rows, decoder.crosses, like)
-        self.cache = Cache(decoder.shape, rows, like.to(decoder.remembers), heard)
-        self._rules = Rules(special, decoder.shape.vocabulary, self._device, decoder.kernels)
+        cross = cross or PaddedCache(decoder.dims, rows, decoder.cross_kv, like)
+        self.cache = Cache(decoder.dims, rows, like.to(decoder.cache_dtype), cross)
+        self.sampler = Sampler(special, decoder.dims.vocabulary, self._device, decoder.library)
         self.cursor = Cursor.of(rows, self._device)
-        self._replay: Replay | None = None
+        self.greedy_step: Callable[[int, int], bool] | None = None
         self._generator = torch.Generator(self._device).manual_seed(0)
-        self.rows: list[Row] = []
+        self.rows: list[DecodeSequence] = []
 
     @property
     def room(self) -> int:
         return self.capacity - len(self.rows)
 
-    def record(self, capture: Capture) -> Replay:
-        """From now on greedy steps are recorded by `capture` and replayed, until it fails. The audio must be Padded."""
-        self._replay = Replay(StaticStep(self._decoder, self.cache, self._rules, self.cursor), capture)
-        return self._replay
-
-    def listen(self, encoded: Tensor) -> int:
-        """Gives the next free row its audio [positions, width]; it joins by `join`. Returns the row's number."""
+    def store(self, encoded: Tensor) -> int:
+        """Stores the encoded audio [positions, width] for the next free row, which `join` takes. Returns its number."""
         row = len(self.rows)
-        self.cache.heard.listen(row, encoded)
+        self.cache.cross.store(row, encoded)
         return row
 
     def language(self, row: int, candidates: Sequence[str] = ()) -> str:
-        """The language that the audio of `row` is in, as the model hears it; one of `candidates` if it knows any."""
+        """The language that the audio of `row` is in, as the model detects it; one of `candidates` if it knows any."""
         logits = self._prefill(row, [self._special.start], [0])[0]
         known = list(self._special.languages)
         codes = [code for code in known if code in candidates] or known
         return codes[int(logits[[self._special.languages[code] for code in codes]].argmax())]
 
-    def join(self, row: Row) -> list[Row]:
-        """Begins to decode `row`, whose audio `listen` took. Returns rows that are finished at once."""
+    def join(self, row: DecodeSequence) -> list[DecodeSequence]:
+        """Begins to decode `row`, whose audio `store` took. Returns rows that are finished at once."""
         self.rows.append(row)
         return self._begin(len(self.rows) - 1)
 
-    def retry(self, row: Row) -> list[Row]:
+    def retry(self, row: DecodeSequence) -> list[DecodeSequence]:
         """Decodes a row that has just finished once more, at the temperature that it has now."""
         return self._begin(self.rows.index(row))
 
@@ -67,10 +66,10 @@ class Batch:
         self.cache.reserve(len(tokens))
         ids = torch.tensor([list(tokens)], device=self._device)
         starts = torch.zeros(1, dtype=torch.int64, device=self._device)
-        hidden = self._decoder(self.cache, slice(row, row + 1), ids, starts)
-        return self._decoder.head(hidden[0, list(places)])
+        hidden = self.decoder(self.cache, slice(row, row + 1), ids, starts)
+        return self.decoder.head(hidden[0, list(places)])
 
-    def _begin(self, index: int) -> list[Row]:
+    def _begin(self, index: int) -> list[DecodeSequence]:
         row = self.rows[index]
         opening = row.prefix.index(self._special.start)
         logits = self._prefill(index, row.prefix, [opening, len(row.prefix) - 1])
@@ -78,16 +77,17 @@ class Batch:
         state = self.cursor.state
         state.reset(index, row.temperature)
         self.cursor.lengths[index] = len(row.prefix)
-        one = RuleState(*(tensor[index : index + 1] for tensor in state.tensors))
-        tokens, logprobs = self._rules.choose(logits[1:], one, self._generator)
+        one = SamplerState(*(tensor[index : index + 1] for tensor in state.tensors))
+        tokens, logprobs = self.sampler.choose(logits[1:], one, self._generator)
         self.cursor.tokens[index] = tokens[0]
         return self._take([row], tokens, logprobs)
 
-    def step(self) -> list[Row]:
+    def step(self) -> list[DecodeSequence]:
         """One token for every row. Returns the rows that are finished; they stay until `leave` or `retry`."""
         count, cursor = len(self.rows), self.cursor
         length = max(row.length for row in self.rows)
-        if self._replay is None or any(row.temperature > 0 for row in self.rows) or not self._replay(count, length):
+        drawn = any(row.temperature > 0 for row in self.rows)
+        if drawn or self.greedy_step is None or not self.greedy_step(count, length):
             self.plain_step(count, length)
         return self._take(self.rows, cursor.tokens[:count], cursor.logprobs[:count])
 
@@ -95,25 +95,25 @@ class Batch:
         """Moves the first `count` rows, none with more than `length` tokens, on by one token."""
         cursor = self.cursor
         self.cache.reserve(length)
-        hidden = self._decoder(self.cache, slice(0, count), cursor.tokens[:count, None], cursor.lengths[:count])
+        hidden = self.decoder(self.cache, slice(0, count), cursor.tokens[:count, None], cursor.lengths[:count])
         cursor.lengths[:count] += 1
-        logits = self._decoder.head(hidden[:, 0])
-        tokens, logprobs = self._rules.choose(logits, cursor.state.head(count), self._generator)
+        logits = self.decoder.head(hidden[:, 0])
+        tokens, logprobs = self.sampler.choose(logits, cursor.state.head(count), self._generator)
         cursor.tokens[:count] = tokens
         cursor.logprobs[:count] = logprobs
 
-    def _take(self, rows: Sequence[Row], tokens: Tensor, logprobs: Tensor) -> list[Row]:
+    def _take(self, rows: Sequence[DecodeSequence], tokens: Tensor, logprobs: Tensor) -> list[DecodeSequence]:
         finished = []
         for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
             row.logprobs.append(logprob)
             if token != self._special.end:
                 row.tokens.append(token)
             row.complete = token == self._special.end
-            if row.complete or row.length >= self._decoder.shape.context:
+            if row.complete or row.length >= self.decoder.dims.context:
                 finished.append(row)
         return finished
 
-    def leave(self, row: Row) -> None:
+    def leave(self, row: DecodeSequence) -> None:
         """Frees the place of `row`; the last row moves into it."""
         index, last = self.rows.index(row), len(self.rows) - 1
         if index != last:
@@ -122,7 +122,9 @@ class Batch:
             self.rows[index] = self.rows[last]
         self.rows.pop()
 
-    def attention(self, row: Row, tokens: Sequence[int], heads: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    def attention(
+        self, row: DecodeSequence, tokens: Sequence[int], heads: Sequence[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor]:
         """How `tokens` attend to the audio of `row`, which has finished, and how likely each next one is.
 
         Attention [heads, tokens, positions] of the given (layer, head) pairs; log-probabilities [tokens - 1] of
@@ -132,7 +134,7 @@ class Batch:
         self.cache.reserve(len(tokens))
         ids = torch.tensor([list(tokens)], device=self._device)
         starts = torch.zeros(1, dtype=torch.int64, device=self._device)
-        layers: list[Tensor] = []
-        hidden = self._decoder(self.cache, slice(index, index + 1), ids, starts, layers)
-        logprobs = torch.log_softmax(self._decoder.head(hidden[0, :-1]), -1).gather(1, ids[0, 1:, None])
-        return torch.stack([layers[layer][0, head] for layer, head in heads]), logprobs[:, 0]
+        weights: list[Tensor] = []
+        hidden = self.decoder(self.cache, slice(index, index + 1), ids, starts, weights)
+        logprobs = torch.log_softmax(self.decoder.head(hidden[0, :-1]), -1).gather(1, ids[0, 1:, None])
+        return torch.stack([weights[layer][0, head] for layer, head in heads]), logprobs[:, 0]

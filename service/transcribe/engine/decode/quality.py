@@ -19,7 +19,7 @@ def compression_ratio(text: str) -> float:
     return len(raw) / len(zlib.compress(raw)) if raw else 0.0
 
 
-def goes_round(tokens: Sequence[int]) -> bool:
+def is_repeating(tokens: Sequence[int]) -> bool:
     """Whether the text ends with the same few tokens over and over."""
     for length in range(1, LONGEST_ROUND + 1):
         reach = max(ROUNDS * length, ROUND_TOKENS)

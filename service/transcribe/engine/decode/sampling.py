@@ -10,13 +10,13 @@ from torch import Tensor
 
 from transcribe.engine.cpu import ops
 from transcribe.engine.cpu.library import Library
-from transcribe.engine.model.config import Special
+from transcribe.engine.model.config import SpecialTokens
 
 NEVER = -1e30  # added to what may not follow: no logit makes up for it, and the kernels need it finite
 
 
 @dataclass
-class RuleState:
+class SamplerState:
     """What the rules must know of each row: tensors of [rows]."""
 
     fresh: Tensor  # bool: nothing said yet
@@ -26,7 +26,7 @@ class RuleState:
     temperature: Tensor  # float32; 0 is greedy
 
     @classmethod
-    def of(cls, rows: int, device: str) -> "RuleState":
+    def of(cls, rows: int, device: str) -> "SamplerState":
         flags = torch.ones(3, rows, dtype=torch.bool, device=device)
         return cls(
             fresh=flags[0],
@@ -44,9 +44,9 @@ class RuleState:
         for tensor, value in zip(self.tensors, (True, True, True, -1, temperature), strict=True):
             tensor[row] = value
 
-    def head(self, rows: int) -> "RuleState":
+    def head(self, rows: int) -> "SamplerState":
         """The first rows, as views."""
-        return RuleState(*(tensor[:rows] for tensor in self.tensors))
+        return SamplerState(*(tensor[:rows] for tensor in self.tensors))
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class Best:
     tokens: Tensor
 
 
-class Rules:
+class Sampler:
     """Chooses the next token of every row. Holds constants only."""
 
-    def __init__(self, special: Special, vocabulary: int, device: str, library: Library | None = None) -> None:
+    def __init__(self, special: SpecialTokens, vocabulary: int, device: str, library: Library | None = None) -> None:
         """`library`: a processor's kernels, which look at every logit twice where torch does six times."""
         self._special = special
         self._library = library
@@ -74,7 +74,7 @@ class Rules:
         limit = special.max_initial_timestamp
         self._initial = vocabulary if limit is None else min(first + limit + 1, vocabulary)
 
-    def choose(self, logits: Tensor, state: RuleState, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def choose(self, logits: Tensor, state: SamplerState, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Next tokens and their log-probabilities, [rows] each, from `logits` [rows, vocabulary]; updates `state`.
 
         Changes `logits`. A row of temperature 0 takes its most probable token, others draw one; without a generator all
@@ -99,7 +99,7 @@ class Rules:
         self._advance(chosen, state)
         return chosen, logprob - total
 
-    def _ranges(self, state: RuleState) -> Tensor:
+    def _ranges(self, state: SamplerState) -> Tensor:
         """Where the words that may follow begin and end, and the timestamps: int64 [rows, 2, 2]."""
         first = self._special.first_timestamp
         opened = state.last & ~state.before_last
@@ -135,7 +135,7 @@ class Rules:
         drawn = torch.multinomial(torch.softmax(scaled, -1), 1, generator=generator)[:, 0]
         return greedy.index_copy(0, warm, drawn)
 
-    def _advance(self, chosen: Tensor, state: RuleState) -> None:
+    def _advance(self, chosen: Tensor, state: SamplerState) -> None:
         stamped = chosen >= self._special.first_timestamp
         state.before_last.copy_(state.last)
         state.last.copy_(stamped)

@@ -1,12 +1,12 @@
 """From a finished row to segments, with words when they are asked for."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from transcribe.engine.decode.alignment import Timing, attach, cost, timings, warp
 from transcribe.engine.decode.batch import Batch
-from transcribe.engine.decode.cuts import Piece, cut
 from transcribe.engine.decode.quality import (
     LOOP_EVERY,
     LOOP_RATIO,
@@ -14,63 +14,113 @@ from transcribe.engine.decode.quality import (
     Quality,
     average_logprob,
     compression_ratio,
-    goes_round,
+    is_repeating,
 )
-from transcribe.engine.decode.state import Row
-from transcribe.engine.model.config import Shape, Special
-from transcribe.engine.model.tokenizer import Text
+from transcribe.engine.decode.state import DecodeSequence
+from transcribe.engine.model.config import ModelDimensions, SpecialTokens
+from transcribe.engine.model.tokenizer import WhisperTokenizer
 from transcribe.types import SAMPLE_RATE, Segment
 
+TIME_STEP = 0.02  # seconds of one timestamp
+MIN_REMAINDER = 1.0  # seconds: less is not decoded again
 
-class Finisher:
+
+@dataclass(frozen=True)
+class SegmentTokens:
+    """A segment within a window: seconds from the window's start, and its tokens with its timestamps."""
+
+    start: float
+    end: float
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class WindowSplit:
+    """The segments of a window, and where the next window must begin (seconds), None at the end of the audio."""
+
+    pieces: tuple[SegmentTokens, ...]
+    resume: float | None
+
+
+def split_window(tokens: Sequence[int], first_timestamp: int, seconds: float, *, complete: bool) -> WindowSplit:
+    """The segments of `tokens` (without the end token), decoded from a window with `seconds` of audio.
+
+    `complete` says that the model ended the text itself. A last segment that it only opened, or that the limit cut
+    off, is left to the next window, which begins where the segment before it ended.
+    """
+
+    def time(token: int) -> float:
+        return min((token - first_timestamp) * TIME_STEP, seconds)
+
+    stamped = [token >= first_timestamp for token in tokens]
+    borders = [i for i in range(1, len(tokens)) if stamped[i] and stamped[i - 1]]
+    pieces = []
+    for begin, end in zip([0, *borders], [*borders, len(tokens)], strict=True):
+        times = [time(token) for token in tokens[begin:end] if token >= first_timestamp]
+        if len(times) == end - begin:
+            continue  # no text
+        start = times[0] if stamped[begin] else 0.0
+        closed = stamped[end - 1] and end - begin > 1
+        pieces.append(SegmentTokens(start, max(start, times[-1] if closed else seconds), tuple(tokens[begin:end])))
+    open_end = bool(borders) and (not complete or borders[-1] == len(tokens) - 1)
+    resume = time(tokens[borders[-1] - 1]) if open_end else 0.0
+    if not open_end or resume <= 0.0 or seconds - resume < MIN_REMAINDER:
+        return WindowSplit(tuple(pieces), None)
+    return WindowSplit(tuple(piece for piece in pieces if piece.end <= resume), resume)
+
+
+class SegmentBuilder:
     """Judges finished rows and writes their segments."""
 
-    def __init__(self, shape: Shape, special: Special, text: Text, *, word_times: bool) -> None:
-        self._shape = shape
+    def __init__(
+        self, dims: ModelDimensions, special: SpecialTokens, tokenizer: WhisperTokenizer, *, word_times: bool
+    ) -> None:
+        self._dims = dims
         self._special = special
-        self._text = text
+        self._tokenizer = tokenizer
         self._word_times = word_times
 
-    def quality(self, row: Row) -> Quality:
+    def quality(self, row: DecodeSequence) -> Quality:
         return Quality(
             avg_logprob=average_logprob(row.logprobs),
-            compression_ratio=compression_ratio(self._text.decode(row.tokens).strip()),
+            compression_ratio=compression_ratio(self._tokenizer.decode(row.tokens).strip()),
             no_speech_prob=row.no_speech_prob,
         )
 
-    def loops(self, row: Row) -> bool:
-        """Whether an unfinished row only repeats itself, so that it is heard again or tried at another temperature.
+    def is_looping(self, row: DecodeSequence) -> bool:
+        """Whether an unfinished row only repeats itself: it is tried in a whole window or at another temperature.
 
-        A short window may be given up at the first sign of it: no more is lost than the time of hearing it whole.
+        A short window is given up at the first sign: no more is lost than the time of decoding it whole.
         """
-        if not row.task.whole_window and goes_round(row.tokens):
+        if not row.request.whole_window and is_repeating(row.tokens):
             return True
         count = len(row.tokens)
         if count < LOOP_TOKENS or count % LOOP_EVERY:
             return False
-        return compression_ratio(self._text.decode(row.tokens).strip()) > LOOP_RATIO
+        return compression_ratio(self._tokenizer.decode(row.tokens).strip()) > LOOP_RATIO
 
-    def segments(self, row: Row, quality: Quality, batch: Batch) -> float | None:
-        """Adds the row's segments to its task. Returns where it must be heard again from (seconds into the row)."""
-        task = row.task
-        result = cut(row.tokens, self._special.first_timestamp, task.seconds, complete=row.complete)
-        offset = task.offset / SAMPLE_RATE
-        written = [self._segment(piece, row, quality, len(task.segments) + i) for i, piece in enumerate(result.pieces)]
-        if task.options.words and self._word_times and written:
+    def segments(self, row: DecodeSequence, quality: Quality, batch: Batch) -> float | None:
+        """Adds the row's segments to its request. Returns where the next window begins, seconds into this one."""
+        request = row.request
+        result = split_window(row.tokens, self._special.first_timestamp, request.seconds, complete=row.complete)
+        offset = request.offset / SAMPLE_RATE
+        before = len(request.segments)
+        written = [self._segment(piece, row, quality, before + i) for i, piece in enumerate(result.pieces)]
+        if request.options.words and self._word_times and written:
             timed = self._timings(row, written, batch)
             counts = [sum(token < self._special.end for token in segment.tokens) for segment in written]
             written = _distribute(written, timed, counts, offset)
-        task.segments += written
+        request.segments += written
         return result.resume
 
-    def _segment(self, piece: Piece, row: Row, quality: Quality, number: int) -> Segment:
-        offset = row.task.offset / SAMPLE_RATE
+    def _segment(self, piece: SegmentTokens, row: DecodeSequence, quality: Quality, number: int) -> Segment:
+        offset = row.request.offset / SAMPLE_RATE
         return Segment(
             id=number,
             seek=round(offset * 100),
             start=round(piece.start + offset, 3),
             end=round(piece.end + offset, 3),
-            text=self._text.decode(piece.tokens),
+            text=self._tokenizer.decode(piece.tokens),
             tokens=piece.tokens,
             temperature=row.temperature,
             avg_logprob=quality.avg_logprob,
@@ -78,21 +128,21 @@ class Finisher:
             no_speech_prob=quality.no_speech_prob,
         )
 
-    def _timings(self, row: Row, segments: Sequence[Segment], batch: Batch) -> list[Timing]:
+    def _timings(self, row: DecodeSequence, segments: Sequence[Segment], batch: Batch) -> list[Timing]:
         special = self._special
         spoken = [token for segment in segments for token in segment.tokens if token < special.end]
-        language = row.task.language or "en"
-        opening = special.opening(language, row.task.options.task)
-        room = self._shape.context - len(opening) - 2
+        language = row.request.language or "en"
+        opening = special.opening(language, row.request.options.task)
+        room = self._dims.context - len(opening) - 2
         spoken = spoken[:room]
         tokens = [*opening, special.no_timestamps, *spoken, special.end]
         attention, logprobs = batch.attention(row, tokens, special.alignment_heads)
-        positions = max(1, min(attention.shape[-1], -(-len(row.task.audio) // (SAMPLE_RATE // 50))))
-        heard = attention[:, len(opening) : -1, :positions].float()
-        heard = heard / heard.sum(-1, keepdim=True).clamp(min=1e-9)
-        begins = warp(cost(heard, self._shape.median_width))
+        positions = max(1, min(attention.shape[-1], -(-len(row.request.audio) // (SAMPLE_RATE // 50))))
+        weights = attention[:, len(opening) : -1, :positions].float()
+        weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-9)
+        begins = warp(cost(weights, self._dims.median_width))
         chances = torch.exp(logprobs[len(opening) : -1]).double().cpu().numpy()
-        return timings(self._text.words(spoken, language), begins, chances)
+        return timings(self._tokenizer.words(spoken, language), begins, chances)
 
 
 def _distribute(

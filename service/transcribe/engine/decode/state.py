@@ -4,8 +4,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from transcribe.engine.chunks import Chunk
+from transcribe.engine.decode.sampling import SamplerState
 from transcribe.types import SAMPLE_RATE, DecodeOptions, Segment
 
 TEMPERATURE_STEP = 0.2
@@ -13,13 +16,13 @@ MAX_TEMPERATURE = 1.0
 
 
 @dataclass(eq=False)
-class Task:
-    """A chunk on its way: what is still to be heard, and what was said so far."""
+class DecodeRequest:
+    """A chunk that is being decoded, window by window, and its segments so far."""
 
     chunk: Chunk
     offset: int = 0  # samples that are already transcribed
     language: str | None = None
-    whole_window: bool = False  # hear it with silence up to 30 s, as the model was trained
+    whole_window: bool = False  # pad with silence to 30 s, as in the model's training
     segments: list[Segment] = field(default_factory=list)
 
     @property
@@ -37,7 +40,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A text that the model gave at a temperature, and how far it can be trusted: more is better."""
+    """A text decoded at some temperature. The larger `trust`, the better."""
 
     trust: tuple[bool, float]
     temperature: float
@@ -46,10 +49,10 @@ class Attempt:
 
 
 @dataclass(eq=False)
-class Row:
-    """A window of a task in one row of the decoder's batch."""
+class DecodeSequence:
+    """A window of a request in one row of the decoder's batch."""
 
-    task: Task
+    request: DecodeRequest
     prefix: list[int]  # prompt and opening
     temperature: float
     no_speech_prob: float = 0.0
@@ -63,20 +66,43 @@ class Row:
         """Tokens that the decoder has seen or is about to see."""
         return len(self.prefix) + len(self.tokens)
 
-    def remember(self, trust: tuple[bool, float]) -> None:
-        """Keeps the present attempt if it is the best so far."""
+    def keep_best(self, trust: tuple[bool, float]) -> None:
+        """Keeps the current attempt if it is the best so far."""
         if self.best is None or trust > self.best.trust:
             self.best = Attempt(trust, self.temperature, self.tokens, self.logprobs)
 
-    def settle(self) -> None:
-        """Goes back to the best attempt: the last one is the warmest, and often the wildest."""
+    def restore_best(self) -> None:
+        """Returns to the best attempt: the last one had the highest temperature, and is often the worst."""
         if self.best is not None:
             self.temperature, self.tokens, self.logprobs = self.best.temperature, self.best.tokens, self.best.logprobs
 
-    def warmer(self) -> bool:
+    def next_temperature(self) -> bool:
         """Starts over at the next temperature; false when there is none."""
         if self.temperature >= MAX_TEMPERATURE:
             return False
         self.temperature = min(round(self.temperature + TEMPERATURE_STEP, 3), MAX_TEMPERATURE)
         self.tokens, self.logprobs = [], []
         return True
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """What a step reads and updates for the rows of a batch, [rows] each."""
+
+    tokens: Tensor  # int64: to be decoded next; after a step, what it chose
+    lengths: Tensor  # int64: of the text before them
+    logprobs: Tensor  # float32: of what was chosen last
+    state: SamplerState
+
+    @classmethod
+    def of(cls, rows: int, device: str) -> "Cursor":
+        zeros = torch.zeros(2, rows, dtype=torch.int64, device=device)
+        return cls(zeros[0], zeros[1], torch.zeros(rows, device=device), SamplerState.of(rows, device))
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.tokens, self.lengths, self.logprobs, *self.state.tensors
+
+    def move(self, source: int, target: int) -> None:
+        for tensor in self.tensors:
+            tensor[target] = tensor[source]

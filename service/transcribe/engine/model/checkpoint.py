@@ -6,41 +6,59 @@ values of the encoded audio); `conv1`, `conv2`, `positions`, `norm` and `head`, 
 beside the layers. The queries' weights carry the factor 1/sqrt(head size), so that attention needs none.
 """
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from transcribe.engine.chunks import EngineError
-from transcribe.engine.model.config import Shape
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from transcribe.engine.model.config import ModelDimensions
 
 Weights = dict[str, Tensor]
 Linear = Callable[[Tensor], Tensor]
+INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"  # of several shards, or of one
 
 
-def load_state(model_dir: Path, dtype: torch.dtype) -> "Mapping[str, Tensor]":
-    """The published weights through transformers, in `dtype`, without a second copy in memory."""
-    from transformers import WhisperForConditionalGeneration
-    from transformers.utils import logging
+class Checkpoint(Mapping[str, Tensor]):
+    """A model's published weights in float32, each read from its shard when it is asked for.
 
-    logging.disable_progress_bar()
-    try:
-        model = WhisperForConditionalGeneration.from_pretrained(
-            model_dir, dtype=dtype, local_files_only=True, low_cpu_mem_usage=True, use_safetensors=True
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise EngineError(f"cannot load the model in {model_dir}: {reason}; run advanced_cache.py") from error
-    state: Mapping[str, Tensor] = model.state_dict()
-    return state
+    So that a model that is converted is never in memory as a whole but in the form it is converted to.
+    """
+
+    def __init__(self, model_dir: Path) -> None:
+        """Raises EngineError when the files are missing or damaged."""
+        self._model_dir = model_dir
+        try:
+            index = model_dir / INDEX
+            names = set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else {WHOLE}
+            shards: list[Any] = [safe_open(model_dir / name, "pt") for name in sorted(names)]
+        except (OSError, ValueError, LookupError, SafetensorError) as error:
+            raise self._unusable(error) from error
+        self._shards: dict[str, Any] = {name: shard for shard in shards for name in shard.keys()}  # noqa: SIM118
+
+    def _unusable(self, error: Exception) -> EngineError:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return EngineError(f"cannot load the model in {self._model_dir}: {reason}; run advanced_cache.py")
+
+    def __getitem__(self, name: str) -> Tensor:
+        try:
+            tensor: Tensor = self._shards[name].get_tensor(name)
+        except (KeyError, SafetensorError) as error:
+            raise self._unusable(error) from error
+        return tensor.to(torch.float32)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shards)
+
+    def __len__(self) -> int:
+        return len(self._shards)
 
 
-def _attention(state: "Mapping[str, Tensor]", prefix: str, scale: float) -> Iterator[tuple[str, Tensor]]:
+def _attention(state: Mapping[str, Tensor], prefix: str, scale: float) -> Iterator[tuple[str, Tensor]]:
     query = state[f"{prefix}.q_proj.weight"] * scale
     query_bias = state[f"{prefix}.q_proj.bias"] * scale
     key, value = state[f"{prefix}.k_proj.weight"], state[f"{prefix}.v_proj.weight"]
@@ -51,7 +69,7 @@ def _attention(state: "Mapping[str, Tensor]", prefix: str, scale: float) -> Iter
     yield "out.bias", state[f"{prefix}.out_proj.bias"]
 
 
-def _cross_attention(state: "Mapping[str, Tensor]", prefix: str, scale: float) -> Iterator[tuple[str, Tensor]]:
+def _cross_attention(state: Mapping[str, Tensor], prefix: str, scale: float) -> Iterator[tuple[str, Tensor]]:
     yield "query.weight", state[f"{prefix}.q_proj.weight"] * scale
     yield "query.bias", state[f"{prefix}.q_proj.bias"] * scale
     value_bias = state[f"{prefix}.v_proj.bias"]
@@ -61,34 +79,32 @@ def _cross_attention(state: "Mapping[str, Tensor]", prefix: str, scale: float) -
     yield "cross_out.bias", state[f"{prefix}.out_proj.bias"]
 
 
-def _copies(state: "Mapping[str, Tensor]", source: str, target: str) -> Iterator[tuple[str, Tensor]]:
+def _copies(state: Mapping[str, Tensor], source: str, target: str) -> Iterator[tuple[str, Tensor]]:
     for part in ("weight", "bias"):
         yield f"{target}.{part}", state[f"{source}.{part}"]
 
 
-def fuse(state: "Mapping[str, Tensor]", shape: Shape) -> Weights:
-    """Our names from transformers' state, queries scaled, q, k and v in one matrix."""
-    fused: Weights = {}
+def fuse(state: Mapping[str, Tensor], dims: ModelDimensions) -> Iterator[tuple[str, Tensor]]:
+    """Our names from transformers' state, queries scaled, q, k and v in one matrix; one tensor after the other."""
     for side, layers, heads in (
-        ("encoder", shape.encoder_layers, shape.encoder_heads),
-        ("decoder", shape.decoder_layers, shape.decoder_heads),
+        ("encoder", dims.encoder_layers, dims.encoder_heads),
+        ("decoder", dims.decoder_layers, dims.decoder_heads),
     ):
-        scale = (shape.width // heads) ** -0.5
+        scale = (dims.width // heads) ** -0.5
         for layer in range(layers):
             source, target = f"model.{side}.layers.{layer}", f"{side}.{layer}"
             for name, tensor in _attention(state, f"{source}.self_attn", scale):
-                fused[f"{target}.{name}"] = tensor
-            fused.update(_copies(state, f"{source}.self_attn_layer_norm", f"{target}.norm1"))
-            fused.update(_copies(state, f"{source}.final_layer_norm", f"{target}.norm_ffn"))
-            fused.update(_copies(state, f"{source}.fc1", f"{target}.fc1"))
-            fused.update(_copies(state, f"{source}.fc2", f"{target}.fc2"))
+                yield f"{target}.{name}", tensor
+            yield from _copies(state, f"{source}.self_attn_layer_norm", f"{target}.norm1")
+            yield from _copies(state, f"{source}.final_layer_norm", f"{target}.norm_ffn")
+            yield from _copies(state, f"{source}.fc1", f"{target}.fc1")
+            yield from _copies(state, f"{source}.fc2", f"{target}.fc2")
             if side == "decoder":
-                fused.update(_copies(state, f"{source}.encoder_attn_layer_norm", f"{target}.norm_cross"))
+                yield from _copies(state, f"{source}.encoder_attn_layer_norm", f"{target}.norm_cross")
                 for name, tensor in _cross_attention(state, f"{source}.encoder_attn", scale):
-                    fused[f"{target}.{name}"] = tensor
-        fused.update(_copies(state, f"model.{side}.layer_norm", f"{side}.norm"))
-        fused[f"{side}.positions"] = state[f"model.{side}.embed_positions.weight"]
+                    yield f"{target}.{name}", tensor
+        yield from _copies(state, f"model.{side}.layer_norm", f"{side}.norm")
+        yield f"{side}.positions", state[f"model.{side}.embed_positions.weight"]
     for convolution in ("conv1", "conv2"):
-        fused.update(_copies(state, f"model.encoder.{convolution}", f"encoder.{convolution}"))
-    fused["decoder.head.weight"] = state["model.decoder.embed_tokens.weight"]
-    return fused
+        yield from _copies(state, f"model.encoder.{convolution}", f"encoder.{convolution}")
+    yield "decoder.head.weight", state["model.decoder.embed_tokens.weight"]

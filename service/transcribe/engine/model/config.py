@@ -10,7 +10,7 @@ Names = Mapping[str, int]  # special tokens that the tokenizer knows, by their t
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelDimensions:
     """Sizes of the network."""
 
     width: int
@@ -28,8 +28,8 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Special:
-    """Special tokens and the rules that come with them."""
+class SpecialTokens:
+    """SpecialTokens tokens and the rules that come with them."""
 
     start: int
     end: int
@@ -44,6 +44,13 @@ class Special:
     max_initial_timestamp: int | None  # in steps of 20 ms
     alignment_heads: tuple[tuple[int, int], ...]  # (layer, head)
 
+    def word_times(self, dims: ModelDimensions) -> bool:
+        """Whether the alignment heads are named and exist in the model: without them words have no times."""
+        layers, heads = range(dims.decoder_layers), range(dims.decoder_heads)
+        return bool(self.alignment_heads) and all(
+            layer in layers and head in heads for layer, head in self.alignment_heads
+        )
+
     @property
     def multilingual(self) -> bool:
         return bool(self.languages)
@@ -55,12 +62,12 @@ class Special:
         return [self.start, self.languages[language], self.tasks[task]]
 
 
-def shape_of(config: Mapping[str, Any]) -> Shape:
+def dimensions_of(config: Mapping[str, Any]) -> ModelDimensions:
     """Sizes from config.json's content. Raises EngineError when it is not a Whisper's."""
     if config.get("model_type") != "whisper":
         raise EngineError(f"the model is a {config.get('model_type')!r}, not a Whisper: name a Whisper in model.id")
     width = int(config["d_model"])
-    return Shape(
+    return ModelDimensions(
         width=width,
         feed_forward=config["decoder_ffn_dim"],
         encoder_layers=config["encoder_layers"],
@@ -76,8 +83,8 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
     )
 
 
-def special_of(config: Mapping[str, Any], generation: Mapping[str, Any], names: Names) -> Special:
-    """Special tokens from generation_config.json's content; what it lacks is looked up in the tokenizer."""
+def special_tokens_of(config: Mapping[str, Any], generation: Mapping[str, Any], names: Names) -> SpecialTokens:
+    """SpecialTokens tokens from generation_config.json's content; what it lacks is looked up in the tokenizer."""
 
     def token(key: str, *texts: str) -> int | None:
         found = generation.get(key, config.get(key))
@@ -102,7 +109,7 @@ def special_of(config: Mapping[str, Any], generation: Mapping[str, Any], names: 
         start = needed("decoder_start_token_id", "<|startoftranscript|>")
         languages = {text: id_ for text, id_ in names.items() if start < id_ < end_of_languages}
     heads = tuple((int(layer), int(head)) for layer, head in generation.get("alignment_heads") or ())
-    return Special(
+    return SpecialTokens(
         start=needed("decoder_start_token_id", "<|startoftranscript|>"),
         end=needed("eos_token_id", "<|endoftext|>"),
         previous=token("prev_sot_token_id", "<|startofprev|>"),

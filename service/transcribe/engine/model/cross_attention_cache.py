@@ -1,51 +1,56 @@
-"""What the decoder remembers of the encoded audio, by what is fastest on the device.
+"""Keys and values of the encoded audio for the decoder's cross-attention, in the form that is fastest on the device.
 
-A token listens to all of it in every layer, so on a processor its bytes decide how fast the decoder is.
+Every token reads all of them in every layer, so on a processor their bytes decide how fast the decoder is.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from transcribe.engine.cpu import ops
+from transcribe.engine.cpu.constants import padded
+from transcribe.engine.cpu.int8 import Matrix
+from transcribe.engine.cpu.library import Library
 from transcribe.engine.model.checkpoint import Linear
-from transcribe.engine.model.config import Shape
+from transcribe.engine.model.config import ModelDimensions
 
 
-class Heard(Protocol):
-    """The encoded audio of every row."""
+class CrossAttentionCache(Protocol):
+    """The encoded audio of every row of a batch."""
 
-    def listen(self, row: int, encoded: Tensor) -> None:
-        """Row `row` is about this audio: [positions, width]."""
+    def store(self, row: int, encoded: Tensor) -> None:
+        """Stores the encoded audio [positions, width] of row `row`."""
 
     def move(self, source: int, target: int) -> None:
-        """Row `source` takes the place of row `target`."""
+        """Copies row `source` to row `target`."""
 
     def attend(self, layer: int, rows: slice, query: Tensor) -> tuple[Tensor, Tensor]:
-        """What `query` [rows, count, width] takes from the audio in the layer `layer`: the same shape, and the weights
-        [rows, heads, count, positions] that it took it by; those only of a single row."""
+        """Cross-attention of `query` [rows, count, width] in `layer`: the output, of the same shape, and the attention
+        weights [rows, heads, count, positions], which are valid only when `rows` is one row."""
 
 
-class Padded(Heard):
+class PaddedCache(CrossAttentionCache):
     """Keys and values of every layer, rows padded to the longest: few and large products, as GPUs and float32 want.
 
     `like` gives the device and the dtype; `cross` are the layers' products from the encoded audio to keys and values
     [positions, 2 · width].
     """
 
-    def __init__(self, shape: Shape, rows: int, cross: Sequence[Linear], like: Tensor) -> None:
-        self._heads = shape.decoder_heads
+    def __init__(self, dims: ModelDimensions, rows: int, cross: Sequence[Linear], like: Tensor) -> None:
+        self._heads = dims.decoder_heads
         self._cross = cross
-        size = shape.width // shape.decoder_heads
-        self._keys = like.new_zeros(len(cross), rows, self._heads, shape.positions, size)
+        size = dims.width // dims.decoder_heads
+        self._keys = like.new_zeros(len(cross), rows, self._heads, dims.positions, size)
         self._values = torch.zeros_like(self._keys)
-        self._mask = like.new_zeros(rows, 1, 1, shape.positions)
+        self._mask = like.new_zeros(rows, 1, 1, dims.positions)
         self._lengths = [0] * rows
         # oneDNN's products copy matrices that do not lie back to back: reading some silence costs less.
         self._whole = like.dtype == torch.bfloat16 and like.device.type == "cpu"
 
-    def listen(self, row: int, encoded: Tensor) -> None:
+    def store(self, row: int, encoded: Tensor) -> None:
         length = len(encoded)
         for layer, cross in enumerate(self._cross):
             keys, values = cross(encoded).view(length, 2, self._heads, -1).permute(1, 2, 0, 3).unbind(0)
@@ -90,3 +95,61 @@ class Padded(Heard):
         weights = torch.softmax(scores if mask is None else scores + mask, dim=-1)
         mixed = (weights @ values).transpose(1, 2).reshape(batch, count, -1)
         return mixed.to(query.dtype), weights
+
+
+@dataclass(frozen=True)
+class QuantizedAudio:
+    """The keys and values of one row, each channel with a scale of its own."""
+
+    length: int
+    keys: Tensor  # int8 [layers, heads, size, padded]
+    values: Tensor  # int8 [layers, heads, padded, size]
+    scales: Tensor  # float32 [layers, 2, heads, size]: of the keys, and of the values
+
+    @classmethod
+    def empty(cls, dims: ModelDimensions, length: int) -> "QuantizedAudio":
+        layers, heads = dims.decoder_layers, dims.decoder_heads
+        size = dims.width // heads
+        places = padded(length)
+        keys = torch.empty(layers, heads, size, places, dtype=torch.int8)
+        values = torch.empty(layers, heads, places, size, dtype=torch.int8)
+        return cls(length, keys, values, torch.empty(layers, 2, heads, size))
+
+    def layers(self) -> list[tuple[int, int, int, int]]:
+        """Length and the addresses of keys, values and scales, of each layer."""
+        parts = zip(self.keys, self.values, self.scales, strict=True)
+        return [(self.length, *(part.data_ptr() for part in layer)) for layer in parts]
+
+
+class Int8Cache(CrossAttentionCache):
+    """Keys and values in int8, half of what bfloat16 takes, which a kernel multiplies as it reads them.
+
+    Queries, weights and sums are float32, so that only the keys and values themselves are rounded.
+    """
+
+    def __init__(self, dims: ModelDimensions, rows: int, cross: Sequence[Matrix], library: Library) -> None:
+        """`cross` are the layers' products from the encoded audio to keys and values [positions, 2 · width]."""
+        self._dims = dims
+        self._cross = cross
+        self._library = library
+        self._rows: list[QuantizedAudio | None] = [None] * rows
+        self._table = torch.zeros(dims.decoder_layers, rows, 4, dtype=torch.int64)
+
+    def store(self, row: int, encoded: Tensor) -> None:
+        audio = QuantizedAudio.empty(self._dims, len(encoded))
+        levels = ops.quantize_rows(self._library, encoded)
+        for layer, cross in enumerate(self._cross):
+            product = cross.times(levels)
+            ops.quantize_cross_kv(self._library, product, audio.keys[layer], audio.values[layer], audio.scales[layer])
+        self._rows[row] = audio
+        self._table[:, row] = torch.tensor(audio.layers())
+
+    def move(self, source: int, target: int) -> None:
+        self._rows[target] = self._rows[source]
+        self._table[:, target] = self._table[:, source]
+
+    def attend(self, layer: int, rows: slice, query: Tensor) -> tuple[Tensor, Tensor]:
+        longest = max(audio.length for audio in self._rows[rows] if audio is not None)
+        table = self._table[layer, rows]
+        mixed, weights = ops.cross_attention(self._library, query, self._dims.decoder_heads, table, longest)
+        return mixed, weights[..., : int(table[0, 0])]

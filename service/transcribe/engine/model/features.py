@@ -1,7 +1,7 @@
 """Log-mel spectrograms, equal to those of transformers' WhisperFeatureExtractor.
 
 Only the audio that is there is transformed: the silence that pads it to the window has a known value, which is the
-floor that Whisper clamps to (8 decades below the loudest bin).
+floor that Whisper clamps to (8 decades below the absmax bin).
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ MARGIN_FRAMES = 200  # silence behind a short clip: with less, the model does no
 # word error rate by the shortest window: 10 s 5.8 %, 15 s 4.5 %, 20 s 4.4 %, 30 s 4.3 %.
 SHORTEST_FRAMES = 2000
 POWER_FLOOR = 1e-10
-RANGE = 8.0  # decades below the loudest bin
+RANGE = 8.0  # decades below the absmax bin
 
 
 def _hertz_to_mel(frequency: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -66,17 +66,17 @@ class LogMel:
         """Log-mel of `audio` padded with silence: float32 [bands, frames], `frames` of 10 ms."""
         samples = min(len(audio), frames * HOP, WINDOW_SAMPLES)
         # Frames that reach the audio; the last one is centred up to half a transform behind its end.
-        heard = min(frames, -(-(samples + WINDOW // 2) // HOP))
+        reached = min(frames, -(-(samples + WINDOW // 2) // HOP))
         # Up to the window's end silence follows; there, the transform mirrors what precedes it.
-        tail = min(heard * HOP + WINDOW, WINDOW_SAMPLES)
+        tail = min(reached * HOP + WINDOW, WINDOW_SAMPLES)
         padded = torch.zeros(tail, device=self._device)
         padded[:samples] = torch.from_numpy(np.ascontiguousarray(audio[:samples], dtype=np.float32))
-        spectrum = torch.stft(padded, WINDOW, HOP, window=self._window, return_complex=True)[:, :heard]
+        spectrum = torch.stft(padded, WINDOW, HOP, window=self._window, return_complex=True)[:, :reached]
         power = spectrum.real.square() + spectrum.imag.square()
         bins = torch.clamp(self._filters @ power, min=POWER_FLOOR).log10_()
-        floor = bins.amax() - RANGE if heard else torch.tensor(-10.0)
+        floor = bins.amax() - RANGE if reached else torch.tensor(-10.0)
         bins = (torch.maximum(bins, floor) + 4.0) / 4.0
-        if heard == frames:
+        if reached == frames:
             return bins
         silence = (torch.clamp(floor, min=-10.0) + 4.0) / 4.0
-        return torch.cat([bins, silence.expand(len(bins), frames - heard)], dim=1)
+        return torch.cat([bins, silence.expand(len(bins), frames - reached)], dim=1)

@@ -1,106 +1,185 @@
-"""Whisper's encoder and decoder as plain functions of tensors, over caches that belong to the caller."""
+"""Whisper's encoder and decoder: the loop over their layers is written once, for every precision and way of decoding.
 
-from collections.abc import Callable, Mapping
+What differs is handed in. A layer's matrices are functions from what they multiply to what they return: of tensors in
+float, of QuantizedRows and Products in int8 (cpu/ops.py). A Stream adds and normalizes between them, and attention is a
+pair of functions.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
+from transcribe.engine.cpu import ops
+from transcribe.engine.cpu.constants import LOG2E
 from transcribe.engine.cpu.library import Library
-from transcribe.engine.model.attention import Attention
 from transcribe.engine.model.checkpoint import Linear
-from transcribe.engine.model.config import Shape
-from transcribe.engine.model.cross_attention_cache import Heard
+from transcribe.engine.model.config import ModelDimensions
+from transcribe.engine.model.cross_attention_cache import CrossAttentionCache
 
 ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
+Input = TypeVar("Input")  # what a layer's matrices multiply
+Output = TypeVar("Output")  # what they return
+Attend = Callable[[int, Any], Any]  # attention: from a layer's number and an Output to an Input
 
 
 @dataclass(frozen=True)
 class Norm:
+    """A layer norm: weight and bias, [width] each."""
+
     weight: Tensor
     bias: Tensor
-
-    @property
-    def parts(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias, [width] each."""
-        return self.weight, self.bias
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, (x.shape[-1],), self.weight, self.bias, 1e-5)
 
 
 @dataclass(frozen=True)
-class EncoderLayer:
-    norm1: Norm
-    qkv: Linear
-    out: Linear
-    norm_ffn: Norm
-    fc1: Linear  # with the activation
-    fc2: Linear
+class CrossAttention(Generic[Input, Output]):
+    """The part of a decoder's layer that attends to the encoded audio."""
 
-
-@dataclass(frozen=True)
-class EncoderLayers:
-    """All layers, and the norm after them."""
-
-    layers: tuple[EncoderLayer, ...]
     norm: Norm
-    heads: int
-    attend: Attention
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """[length, width], as it is returned."""
-        for layer in self.layers:
-            x = x + layer.out(self.attend(layer.qkv(layer.norm1(x)), self.heads))
-            x = x + layer.fc2(layer.fc1(layer.norm_ffn(x)))
-        return self.norm(x)
+    query: Callable[[Input], Output]
+    out: Callable[[Input], Output]
 
 
 @dataclass(frozen=True)
-class DecoderLayer:
+class Layer(Generic[Input, Output]):
+    """A layer of the encoder, or of the decoder where it has `cross`."""
+
     norm1: Norm
-    qkv: Linear
-    out: Linear
-    norm_cross: Norm
-    query: Linear
-    cross: Linear  # keys and values of the encoded audio
-    cross_out: Linear
+    qkv: Callable[[Input], Output]
+    out: Callable[[Input], Output]
+    cross: CrossAttention[Input, Output] | None
     norm_ffn: Norm
-    fc1: Linear
-    fc2: Linear
+    fc1: Callable[[Input], Output]
+    fc2: Callable[[Input], Output]
+
+
+class Stream(ABC, Generic[Input, Output]):
+    """The hidden states between the matrices: each layer adds to them."""
+
+    @abstractmethod
+    def add(self, output: Output) -> None: ...
+
+    @abstractmethod
+    def normalized(self, norm: Norm) -> Input: ...
+
+    @abstractmethod
+    def activated(self, output: Output) -> Input:
+        """The activation of the feed-forward part; does not change the states."""
+
+    @abstractmethod
+    def result(self) -> Tensor: ...
+
+
+class FloatStream(Stream[Tensor, Tensor]):
+    """In the weights' own precision, one operation at a time."""
+
+    def __init__(self, activation: Callable[[Tensor], Tensor], x: Tensor) -> None:
+        self._activation, self._x = activation, x
+
+    def add(self, output: Tensor) -> None:
+        self._x = self._x + output
+
+    def normalized(self, norm: Norm) -> Tensor:
+        return norm(self._x)
+
+    def activated(self, output: Tensor) -> Tensor:
+        return self._activation(output)
+
+    def result(self) -> Tensor:
+        return self._x
+
+
+@dataclass(frozen=True)
+class Stack(Generic[Input, Output]):
+    """All layers of a side, and the norm after them."""
+
+    layers: tuple[Layer[Input, Output], ...]
+    norm: Norm
+    stream: Callable[[Tensor], Stream[Input, Output]]
+
+    def __call__(self, x: Tensor, attend: Attend, attend_audio: Attend | None = None) -> Tensor:
+        """[..., width], as it is returned. `attend` gets a layer's queries, keys and values side by side,
+        `attend_audio` only queries. May change `x`."""
+        stream = self.stream(x)
+        for index, layer in enumerate(self.layers):
+            stream.add(layer.out(attend(index, layer.qkv(stream.normalized(layer.norm1)))))
+            if layer.cross is not None and attend_audio is not None:
+                query = layer.cross.query(stream.normalized(layer.cross.norm))
+                stream.add(layer.cross.out(attend_audio(index, query)))
+            stream.add(layer.fc2(stream.activated(layer.fc1(stream.normalized(layer.norm_ffn)))))
+        return self.norm(stream.result())
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """From log-mel to the states that the decoder listens to."""
+    """From log-mel to the states that the decoder attends to."""
 
     convolutions: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
     positions: Tensor
-    layers: Callable[[Tensor], Tensor]
+    layers: Stack[Any, Any]
+    attend: Callable[[Any], Any]  # over a whole window
 
     def __call__(self, mel: Tensor) -> Tensor:
         """[bands, frames] → [ceil(frames / 2), width]; `frames` ≤ a full window."""
         first, second = self.convolutions
         x = second(first(mel[None]))[0].T
-        return self.layers(x + self.positions[: len(x)])
+        return self.layers(x + self.positions[: len(x)], lambda _, qkv: self.attend(qkv))
+
+
+def attend_fused(heads: int, qkv: Tensor) -> Tensor:
+    """[length, 3 · width] → [length, width] by torch's own kernel; queries are scaled already."""
+    length = len(qkv)
+    q, k, v = qkv.view(1, length, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    mixed: Tensor = F.scaled_dot_product_attention(q, k, v, scale=1.0)
+    return mixed[0].transpose(0, 1).reshape(length, -1)
+
+
+def attend_by_head(library: Library, heads: int, qkv: Tensor) -> Tensor:
+    """The same in bfloat16, one head at a time: faster than torch's on processors with bfloat16 products."""
+    length = len(qkv)
+    q, k, v = qkv.view(length, 3, heads, -1).permute(1, 2, 0, 3)
+    mixed, sums = mix_heads(library, *(part.to(torch.bfloat16).contiguous() for part in (q * LOG2E, k, v)))
+    return (mixed.to(qkv.dtype) / sums[..., None]).transpose(0, 1).reshape(length, -1)
+
+
+def mix_heads(library: Library, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention before its division: values weighted by two to the power of their scores, bfloat16 [heads, length,
+    size] as q, k and v are, and what to divide them by, [heads, length]. Queries carry the factor log2(e).
+
+    One head's scores stay in the processor's cache; torch's kernel works in blocks too small for the products.
+    """
+    heads, length, _ = q.shape
+    mixed, sums = torch.empty_like(q), torch.empty(heads, length)
+    scores = torch.empty(length, length, dtype=torch.bfloat16)
+    for head in range(heads):
+        torch.mm(q[head], k[head].T, out=scores)
+        ops.exp2_rows(library, scores, sums[head])
+        torch.mm(scores, v[head], out=mixed[head])
+    return mixed, sums
 
 
 class Cache:
-    """What the decoder remembers of `rows` chunks: keys and values of tokens, and of the encoded audio in `heard`.
+    """The decoder's cache for the rows of a batch: keys and values of their tokens, and `cross` of their audio.
 
-    `tokens` grows in steps, so that short texts cost little memory.
+    The tokens' part grows in steps, so that short texts cost little memory.
     """
 
     STEP = 64  # tokens
 
-    def __init__(self, shape: Shape, rows: int, like: Tensor, heard: Heard) -> None:
-        """`like` gives the device and the dtype of the text's part."""
-        self._context = shape.context
-        size = shape.width // shape.decoder_heads
-        self.keys = like.new_zeros(shape.decoder_layers, rows, shape.decoder_heads, 0, size)
+    def __init__(self, dims: ModelDimensions, rows: int, like: Tensor, cross: CrossAttentionCache) -> None:
+        """`like` gives the device and the dtype of the tokens' part."""
+        self._context = dims.context
+        size = dims.width // dims.decoder_heads
+        self.keys = like.new_zeros(dims.decoder_layers, rows, dims.decoder_heads, 0, size)
         self.values = self.keys.clone()
-        self.heard = heard
+        self.cross = cross
 
     def reserve(self, tokens: int) -> None:
         """Makes room for `tokens` tokens in every row."""
@@ -111,71 +190,84 @@ class Cache:
             self.values = F.pad(self.values, (0, 0, 0, more))
 
     def move(self, source: int, target: int) -> None:
-        """Row `source` takes the place of row `target`."""
+        """Copies row `source` to row `target`."""
         self.keys[:, target] = self.keys[:, source]
         self.values[:, target] = self.values[:, source]
-        self.heard.move(source, target)
+        self.cross.move(source, target)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the attention of one call of the decoder works on: rows of a cache, and where their tokens stand.
+
+    `weights` collects each layer's weights over the audio, [rows, heads, count, positions]; only of a single row.
+    """
+
+    cache: Cache
+    rows: slice
+    places: Tensor  # int64 [rows, count]
+    weights: list[Tensor] | None
+
+    def attend_audio(self, layer: int, query: Tensor) -> Tensor:
+        """[rows, count, width], as it is returned."""
+        mixed, weights = self.cache.cross.attend(layer, self.rows, query)
+        if self.weights is not None:
+            self.weights.append(weights)
+        return mixed
+
+
+def float_attention(heads: int, step: Step) -> tuple[Attend, Attend]:
+    """The decoder's attentions by torch's operations, rows padded to the longest text."""
+    cache, rows, places = step.cache, step.rows, step.places
+    ahead = torch.arange(int(places.max()) + 1, device=places.device) > places[:, None, :, None]
+    mask = torch.zeros(ahead.shape, dtype=cache.keys.dtype, device=places.device)
+    mask.masked_fill_(ahead, float("-inf"))
+
+    def attend(layer: int, qkv: Tensor) -> Tensor:
+        return attend_text(heads, qkv, cache.keys[layer, rows], cache.values[layer, rows], (places, mask))
+
+    return attend, step.attend_audio
+
+
+def attend_text(heads: int, qkv: Tensor, keys: Tensor, values: Tensor, where: tuple[Tensor, Tensor]) -> Tensor:
+    """[rows, count, 3 · width] → [rows, count, width]: tokens attend to their row's text.
+
+    `where` are the tokens' places in it [rows, count], at which their keys and values are kept, and the mask [rows, 1,
+    count, length] of the first `length` tokens. keys, values: [rows, heads, room, size].
+    """
+    places, mask = where
+    batch, count, _ = qkv.shape
+    q, k, v = qkv.view(batch, count, 3, heads, -1).unbind(2)
+    row = torch.arange(batch, device=qkv.device)[:, None]
+    keys[row, :, places] = k
+    values[row, :, places] = v
+    length = mask.shape[-1]
+    scores = q.transpose(1, 2) @ keys[:, :, :length].transpose(2, 3)
+    weights = torch.softmax(scores + mask, dim=-1)
+    return (weights @ values[:, :, :length]).transpose(1, 2).reshape(batch, count, -1)
 
 
 @dataclass(frozen=True)
 class Decoder:
     """From tokens to hidden states, for rows of a cache."""
 
-    shape: Shape
+    dims: ModelDimensions
     embed: Linear  # from token ids
     positions: Tensor
-    layers: tuple[DecoderLayer, ...]
-    norm: Norm
+    layers: Stack[Any, Any]
     head: Linear
-
-    @property
-    def remembers(self) -> torch.dtype:
-        """What the keys and values of the text are kept in."""
-        return self.positions.dtype
-
-    @property
-    def kernels(self) -> Library | None:
-        """A processor's own, where it has them."""
-        return None
-
-    @property
-    def crosses(self) -> list[Linear]:
-        """Each layer's products from the encoded audio to keys and values [positions, 2 · width]."""
-        return [layer.cross for layer in self.layers]
+    cross_kv: Sequence[Linear]  # each layer's, from the encoded audio to keys and values [positions, 2 · width]
+    attention: Callable[[int, Step], tuple[Attend, Attend]]  # of so many heads: to the text, and to the audio
+    cache_dtype: torch.dtype  # of the text's keys and values
+    library: Library | None  # the processor's kernels, where int8 uses them
 
     def __call__(
-        self, cache: Cache, rows: slice, tokens: Tensor, starts: Tensor, attentions: list[Tensor] | None = None
+        self, cache: Cache, rows: slice, tokens: Tensor, starts: Tensor, weights: list[Tensor] | None = None
     ) -> Tensor:
         """Hidden states [rows, count, width] of `tokens` [rows, count] that begin at positions `starts` [rows].
 
-        The cache must have room for them. `attentions` collects each layer's weights over the audio
-        [rows, heads, count, positions]; only of a single row.
+        The cache must have room for them. `weights` is Step's.
         """
         places = starts[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
-        return self.norm(self._layers(self.embed(tokens) + self.positions[places], cache, rows, places, attentions))
-
-    def _layers(self, x: Tensor, cache: Cache, rows: slice, places: Tensor, attentions: list[Tensor] | None) -> Tensor:
-        length = int(places.max()) + 1
-        ahead = torch.arange(length, device=x.device) > places[:, None, :, None]
-        mask = torch.zeros(ahead.shape, dtype=x.dtype, device=x.device).masked_fill_(ahead, float("-inf"))
-        for index, layer in enumerate(self.layers):
-            x = x + layer.out(self._attend_text(layer.qkv(layer.norm1(x)), cache, index, rows, (places, mask)))
-            mixed, weights = cache.heard.attend(index, rows, layer.query(layer.norm_cross(x)))
-            x = x + layer.cross_out(mixed)
-            x = x + layer.fc2(layer.fc1(layer.norm_ffn(x)))
-            if attentions is not None:
-                attentions.append(weights)
-        return x
-
-    def _attend_text(self, qkv: Tensor, cache: Cache, index: int, rows: slice, where: tuple[Tensor, Tensor]) -> Tensor:
-        places, mask = where
-        batch, count, _ = qkv.shape
-        q, k, v = qkv.view(batch, count, 3, self.shape.decoder_heads, -1).unbind(2)
-        keys, values = cache.keys[index, rows], cache.values[index, rows]
-        row = torch.arange(batch, device=qkv.device)[:, None]
-        keys[row, :, places] = k
-        values[row, :, places] = v
-        length = mask.shape[-1]
-        scores = q.transpose(1, 2) @ keys[:, :, :length].transpose(2, 3)
-        weights = torch.softmax(scores + mask, dim=-1)
-        return (weights @ values[:, :, :length]).transpose(1, 2).reshape(batch, count, -1)
+        attentions = self.attention(self.dims.decoder_heads, Step(cache, rows, places, weights))
+        return self.layers(self.embed(tokens) + self.positions[places], *attentions)

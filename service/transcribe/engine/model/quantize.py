@@ -1,6 +1,6 @@
 """Matrices in the precision that suits the processor."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
@@ -17,10 +17,10 @@ DTYPES: Mapping[str, torch.dtype] = {BFLOAT16: torch.bfloat16, FLOAT16: torch.fl
 def float_linear(weight: Tensor, bias: Tensor | None) -> Linear:
     """A linear layer in the matrix' own dtype; input and output are in the input's."""
     dtype = weight.dtype
-    narrow = None if bias is None else bias.to(dtype)
+    own_bias = None if bias is None else bias.to(dtype)
 
     def apply(x: Tensor) -> Tensor:
-        return F.linear(x.to(dtype), weight, narrow).to(x.dtype)
+        return F.linear(x.to(dtype), weight, own_bias).to(x.dtype)
 
     return apply
 
@@ -28,57 +28,46 @@ def float_linear(weight: Tensor, bias: Tensor | None) -> Linear:
 def linear(weights: Weights, name: str, library: Library | None = None) -> Linear:
     """The linear layer `name`: int8 when its scales are among the weights, for inputs of many rows."""
     if library is not None and f"{name}.scale" in weights:
-        return many_rows(library, weights, name)
+        return int8.gemm(library, *int8_parts(weights, name))
     return float_linear(weights[f"{name}.weight"], weights.get(f"{name}.bias"))
 
 
-def many_rows(library: Library, weights: Weights, name: str) -> int8.Matrix:
-    """The int8 matrix `name`, for inputs of many rows."""
-    return int8.many_rows(library, *_int8(weights, name))
-
-
-def few_rows(library: Library, weights: Weights, name: str) -> int8.Matrix:
-    """The same for inputs of few rows."""
-    return int8.few_rows(library, *_int8(weights, name))
-
-
-def _int8(weights: Weights, name: str) -> tuple[Tensor, Tensor, Tensor | None]:
+def int8_parts(weights: Weights, name: str) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Weight, scale and bias of the int8 matrix `name`."""
     return weights[f"{name}.weight"], weights[f"{name}.scale"], weights.get(f"{name}.bias")
 
 
 def embedding(weights: Weights, name: str) -> Linear:
     """From token ids to the rows of a matrix, in the dtype of what is no matrix."""
     weight, scale = weights[f"{name}.weight"], weights.get(f"{name}.scale")
-    wide = weights["decoder.positions"].dtype
+    compute_dtype = weights["decoder.positions"].dtype
     if scale is None:
-        return lambda ids: weight[ids].to(wide)
+        return lambda ids: weight[ids].to(compute_dtype)
     return lambda ids: weight[ids] * scale[ids][..., None]
 
 
-def convert(weights: Weights, kinds: Mapping[str, str], wide: torch.dtype) -> Weights:
-    """`weights` with the matrices of "encoder" and "decoder" in their kinds, and all else in `wide`; "cross" are the
-    decoder's that make keys and values of the encoded audio.
+def convert(weights: Iterable[tuple[str, Tensor]], kinds: Mapping[str, str], compute_dtype: torch.dtype) -> Weights:
+    """`weights` with the matrices of "encoder" and "decoder" in their kinds, and all else in `compute_dtype`.
 
-    Empties `weights` on its way, so that the two are never in memory together.
+    "cross" is the kind of the decoder's matrices that make keys and values of the encoded audio.
     """
     result: Weights = {}
-    for name in list(weights):
-        tensor = weights.pop(name)
+    for name, tensor in weights:
         kind = kinds["cross" if name.endswith(".cross.weight") else name.split(".", 1)[0]]
         if not name.endswith(".weight") or tensor.ndim == 1:
-            result[name] = tensor.to(wide)
+            result[name] = tensor.to(compute_dtype)
         elif kind == INT8 and tensor.ndim == 2:
             result[name], result[name.replace(".weight", ".scale")] = int8.quantized(tensor)
         elif kind == INT8:  # convolutions
-            result[name] = tensor.to(torch.bfloat16 if bfloat16_products() else wide)
+            result[name] = tensor.to(torch.bfloat16 if bfloat16_products() else compute_dtype)
         else:
             result[name] = tensor.to(DTYPES[kind])
     return result
 
 
-def native_kinds() -> list[str]:
-    """The kinds that the processor multiplies itself, besides float32."""
-    return [kind for kind, has in ((INT8, bool(instructions())), (BFLOAT16, bfloat16_products())) if has]
+def native_products() -> str:
+    """What the processor multiplies itself, besides float32: prepared weights and measurements are for that."""
+    return f"{INT8} by {instructions() or 'none'}" + (f", {BFLOAT16}" if bfloat16_products() else "")
 
 
 def bfloat16_products() -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from transcribe.engine.chunks import EngineError
-from transcribe.engine.model.config import Special
+from transcribe.engine.model.config import SpecialTokens
 
 PROMPT_TOKENS = 223  # half the decoder's context, less the token that marks a prompt
 HOTWORD_TOKENS = PROMPT_TOKENS // 2
@@ -34,10 +34,10 @@ def special_names(tokenizer: Tokenizer) -> dict[str, int]:
     return {token.content: id_ for id_, token in added.items() if token.content.startswith("<|")}
 
 
-class Text:
+class WhisperTokenizer:
     """A model's tokenizer with Whisper's conventions."""
 
-    def __init__(self, tokenizer: Tokenizer, special: Special) -> None:
+    def __init__(self, tokenizer: Tokenizer, special: SpecialTokens) -> None:
         self._tokenizer = tokenizer
         self._special = special
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from transcribe.engine.model.checkpoint import Weights
 
-FORM = 6  # raise it when the layout of the weights or the choice of a precision changes
+FORM = 7  # raise it when the layout of the weights or the choice of a precision changes
 NAME = "engine-weights.safetensors"
 FACTS = "engine.json"
 
@@ -47,12 +47,15 @@ def weights(folder: Path) -> Weights | None:
         return None
 
 
+def _write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    (folder / f"{FACTS}.new").write_text(json.dumps(facts, indent=1))
+    (folder / f"{FACTS}.new").replace(folder / FACTS)
+
+
 def amend(folder: Path, more: Mapping[str, Any]) -> bool:
     """Adds to the facts that were written. False when the folder cannot be written."""
     try:
-        facts = json.loads((folder / FACTS).read_text())
-        (folder / f"{FACTS}.new").write_text(json.dumps({**facts, **more}, indent=1))
-        (folder / f"{FACTS}.new").replace(folder / FACTS)
+        _write_facts(folder, {**json.loads((folder / FACTS).read_text()), **more})
     except (OSError, ValueError):
         return False
     return True
@@ -70,8 +73,7 @@ def write(folder: Path | None, facts: Mapping[str, Any], tensors: Weights) -> bo
             os.fsync(file.fileno())
         (folder / f"{NAME}.new").chmod(0o644)  # who warms the model writes it, the service's user reads it
         (folder / f"{NAME}.new").replace(folder / NAME)
-        (folder / f"{FACTS}.new").write_text(json.dumps(facts, indent=1))
-        (folder / f"{FACTS}.new").replace(folder / FACTS)
+        _write_facts(folder, facts)
     except (OSError, SafetensorError):
         return False
     return True

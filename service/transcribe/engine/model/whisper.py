@@ -12,24 +12,22 @@ from transcribe.engine.chunks import EngineError
 from transcribe.engine.cpu import library
 from transcribe.engine.cpu.int8 import Matrix
 from transcribe.engine.cpu.library import Library
-from transcribe.engine.decode.alignment import usable
 from transcribe.engine.model import builder, precision, quantize, weight_cache
-from transcribe.engine.model.checkpoint import Weights, fuse, load_state
-from transcribe.engine.model.config import Shape, Special, shape_of, special_of
-from transcribe.engine.model.cross_attention_cache import Heard, Padded
+from transcribe.engine.model.checkpoint import Checkpoint, Weights, fuse
+from transcribe.engine.model.config import ModelDimensions, SpecialTokens, dimensions_of, special_tokens_of
+from transcribe.engine.model.cross_attention_cache import CrossAttentionCache, Int8Cache, PaddedCache
 from transcribe.engine.model.network import Decoder, Encoder
 from transcribe.engine.model.precision import Precision
-from transcribe.engine.model.remembered import Remembered
-from transcribe.engine.model.tokenizer import Text, load_tokenizer, special_names
+from transcribe.engine.model.tokenizer import WhisperTokenizer, load_tokenizer, special_names
 
 
 @dataclass(frozen=True)
 class Model:
-    """What the runner needs of a model."""
+    """What the scheduler needs of a model."""
 
-    shape: Shape
-    special: Special
-    text: Text
+    dims: ModelDimensions
+    special: SpecialTokens
+    tokenizer: WhisperTokenizer
     encoder: Encoder
     decoder: Decoder
     library: Library | None  # for the processor, where the precision needs it
@@ -37,23 +35,18 @@ class Model:
     precision: Precision
 
     @property
-    def word_times(self) -> bool:
-        """Whether the model names alignment heads that it has."""
-        return usable(self.special.alignment_heads, self.shape.decoder_layers, self.shape.decoder_heads)
+    def compute_dtype(self) -> torch.dtype:
+        return quantize.DTYPES[self.precision.compute_dtype]
 
-    @property
-    def wide(self) -> torch.dtype:
-        return quantize.DTYPES[self.precision.wide]
-
-    def heard(self, rows: int) -> Heard:
+    def cross_attention_cache(self, rows: int) -> CrossAttentionCache:
         """Where the decoder keeps the encoded audio of `rows` chunks."""
-        cross = self.decoder.crosses
+        cross = self.decoder.cross_kv
         if self.precision.audio == quantize.INT8 and self.library is not None:
-            narrow = [one for one in cross if isinstance(one, Matrix)]
-            assert len(narrow) == len(cross)
-            return Remembered(self.shape, rows, narrow, self.library)
+            matrices = [one for one in cross if isinstance(one, Matrix)]
+            assert len(matrices) == len(cross)
+            return Int8Cache(self.dims, rows, matrices, self.library)
         like = self.decoder.positions.to(quantize.DTYPES[self.precision.audio])
-        return Padded(self.shape, rows, cross, like)
+        return PaddedCache(self.dims, rows, cross, like)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -67,22 +60,21 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _weights(
-    model_dir: Path, shape: Shape, wish: tuple[str, str], folder: Path | None
+    model_dir: Path, dims: ModelDimensions, wanted: tuple[str, str], folder: Path | None
 ) -> tuple[Weights, dict[str, Any]]:
-    """Weights as the wish (device, dtype) has them and what was chosen: as prepared, or prepared now."""
-    device, dtype = wish
+    """Weights for the wanted device and dtype, from the cache or converted now, and what was chosen."""
+    device, dtype = wanted
     key = {"model": weight_cache.fingerprint(model_dir), "device": device, "dtype": dtype}
     if device == "cpu":
-        key["instructions"] = ", ".join(quantize.native_kinds())
+        key["instructions"] = quantize.native_products()
     facts = weight_cache.read(folder, key)
     if facts is not None and folder is not None and (kept := weight_cache.weights(folder)) is not None:
         return kept, {**facts, "prepared": True}
-    kernels = functools.partial(library.load, folder)
-    measured = precision.measure(shape, kernels) if (device, dtype) == ("cpu", "auto") else {}
-    narrow = precision.int8_fits(shape)
-    chosen = precision.of(dtype, device, precision.fastest(measured), narrow=narrow)
-    tensors = fuse(load_state(model_dir, torch.float32), shape)
-    tensors = quantize.convert(tensors, chosen.kinds, quantize.DTYPES[chosen.wide])
+    load_library = functools.partial(library.load, folder)
+    measured = precision.measure(dims, load_library) if (device, dtype) == ("cpu", "auto") else {}
+    int8 = precision.int8_fits(dims)
+    chosen = precision.of(dtype, device, precision.fastest(measured), int8=int8)
+    tensors = quantize.convert(fuse(Checkpoint(model_dir), dims), chosen.kinds, quantize.DTYPES[chosen.compute_dtype])
     facts = {"key": key, "precision": vars(chosen), "measured_ms": measured}
     stored = weight_cache.write(folder, facts, tensors)
     if stored and folder is not None and (kept := weight_cache.weights(folder)) is not None:
@@ -100,19 +92,19 @@ def load(model_dir: Path, *, device: str, dtype: str, folder: Path | None = None
     config = _read(model_dir / "config.json")
     generation_file = model_dir / "generation_config.json"
     generation = _read(generation_file) if generation_file.exists() else {}
-    shape = shape_of(config)
-    tokenizer = load_tokenizer(model_dir)
-    special = special_of(config, generation, special_names(tokenizer))
-    weights, facts = _weights(model_dir, shape, (device, dtype), folder)
+    dims = dimensions_of(config)
+    fast = load_tokenizer(model_dir)
+    special = special_tokens_of(config, generation, special_names(fast))
+    weights, facts = _weights(model_dir, dims, (device, dtype), folder)
     chosen = Precision(**facts["precision"])
     weights = {name: tensor.to(device) for name, tensor in weights.items()}
     compiled = library.load(folder) if chosen.compiled else None
     model = Model(
-        shape=shape,
+        dims=dims,
         special=special,
-        text=Text(tokenizer, special),
-        encoder=builder.encoder(weights, shape, chosen.attend(compiled), compiled),
-        decoder=builder.decoder(weights, shape, compiled),
+        tokenizer=WhisperTokenizer(fast, special),
+        encoder=builder.encoder(weights, dims, chosen.attend(compiled), compiled),
+        decoder=builder.decoder(weights, dims, compiled),
         library=compiled,
         device=device,
         precision=chosen,

@@ -1,18 +1,18 @@
-"""The loop that looks for the next token. For numba: only the compiler imports this; arguments are as in kernels.py."""
+"""The kernel that finds the next token. For numba: only the compiler imports this; arguments are as in layers.py."""
 
 from typing import Any
 
-from transcribe.engine.cpu.source.simd import LOG2E, F, floats, inlined, integers, kernel, larger, power
+from transcribe.engine.cpu.source.simd import LOG2E, F, exp2, floats, inlined, integers, kernel, maximum
 
 LEAST = F(-3e38)
-BLOCK = 512  # values whose largest is looked for by itself, so that only few are looked at one by one
+BLOCK = 512  # values whose largest is found in vectors; only the block with the best is searched one by one
 
 
 @inlined
 def _largest(values: Any, biases: Any, count: Any) -> Any:
     found = LEAST
     for place in range(count):
-        found = larger(found, values[place] + biases[place])
+        found = maximum(found, values[place] + biases[place])
     return found
 
 
@@ -30,7 +30,7 @@ def _best(logits: Any, bias: Any, count: Any) -> Any:
         place += 1
     total = F(0)
     for at in range(count):
-        total += power((values[at] + biases[at] - largest) * LOG2E)
+        total += exp2((values[at] + biases[at] - largest) * LOG2E)
     return largest, place, total
 
 
@@ -43,8 +43,8 @@ def best_tokens(task: int, vocabulary: int, logits: int, bias: int, ranges: int,
     [rows, 2].
     """
     limits = integers(ranges + task * 32, 4)
-    told, found = floats(values + task * 16, 4), integers(tokens + task * 16, 2)
+    found, best = floats(values + task * 16, 4), integers(tokens + task * 16, 2)
     for part in range(2):
         begin, count = limits[2 * part], max(limits[2 * part + 1] - limits[2 * part], 0)
         largest, place, total = _best(logits + (task * vocabulary + begin) * 4, bias + begin * 4, count)
-        told[2 * part], told[2 * part + 1], found[part] = largest, total, begin + place
+        found[2 * part], found[2 * part + 1], best[part] = largest, total, begin + place

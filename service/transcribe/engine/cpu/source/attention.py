@@ -1,4 +1,4 @@
-"""The loops of the decoder's attention. For numba: only the compiler imports this; arguments are as in kernels.py."""
+"""The kernels of the decoder's attention. For numba: only the compiler imports this; arguments are as in layers.py."""
 
 from typing import Any
 
@@ -9,39 +9,39 @@ from transcribe.engine.cpu.source.simd import (
     LOG2E,
     SMALLEST,
     F,
+    exp2,
     floats,
     halves,
     inlined,
     integers,
     kernel,
-    larger,
+    maximum,
     narrowed,
     padded_length,
-    power,
+    prefetch_range,
     row_of,
     signed,
-    soon,
     widened,
 )
 
-AHEAD = 16  # values that are asked for before they are needed
+AHEAD = 16  # values that are prefetched before they are needed
 
 
 @inlined
-def _loudest(task: Any, rows: Any, width: Any, size: Any, product: Any, times: Any, biases: Any, loudest: Any) -> None:
+def _absmax(task: Any, rows: Any, width: Any, size: Any, product: Any, times: Any, biases: Any, absmax: Any) -> None:
     """The largest magnitude of each of a task's channels, over all rows, in 127ths."""
     for place in range(size):
-        loudest[place] = SMALLEST
+        absmax[place] = SMALLEST
     for row in range(rows):
         found = floats(product + (row * width + task * size) * 4, size)
         for place in range(size):
-            loudest[place] = larger(loudest[place], abs(found[place] * times[row] + biases[place]))
+            absmax[place] = maximum(absmax[place], abs(found[place] * times[row] + biases[place]))
     for place in range(size):
-        loudest[place] /= F(127)
+        absmax[place] /= F(127)
 
 
 @kernel
-def keep_audio(
+def quantize_cross_kv(
     task: int,
     rows: int,
     heads: int,
@@ -53,20 +53,20 @@ def keep_audio(
     values: int,
     scales: int,
 ) -> None:
-    """Keys and values of a product [rows, 2 · heads · size] in int8, each channel divided by its loudest.
+    """Quantizes keys and values of a product [rows, 2 · heads · size] to int8, each channel by its largest magnitude.
 
     A task is a head, first of the keys [heads, size, padded], then of the values [heads, padded, size]; scales
-    [2 · heads, size]. Behind the rows keys are zero.
+    [2 · heads, size]. Keys beyond the rows are zero.
     """
     padded, width = padded_length(rows), 2 * heads * size
-    times, biases, loudest = floats(scale, rows), row_of(bias, task, size), row_of(scales, task, size)
-    _loudest(task, rows, width, size, product, times, biases, loudest)
+    times, biases, absmax = floats(scale, rows), row_of(bias, task, size), row_of(scales, task, size)
+    _absmax(task, rows, width, size, product, times, biases, absmax)
     own = keys + task * size * padded if task < heads else values + (task - heads) * padded * size
     across, along = (padded, 1) if task < heads else (1, size)
     for row in range(rows):
         found = floats(product + (row * width + task * size) * 4, size)
         for place in range(size):
-            level = np.floor((found[place] * times[row] + biases[place]) / loudest[place] + F(0.5))
+            level = np.floor((found[place] * times[row] + biases[place]) / absmax[place] + F(0.5))
             signed(own + place * across + row * along, 1)[0] = np.int8(np.int32(level))
     if task < heads:
         for place in range(size):
@@ -83,7 +83,7 @@ def _score(query: Any, scale: Any, keys: Any, padded: Any, size: Any, scores: An
         q0, q1 = query[first] * scale[first] * LOG2E, query[first + 1] * scale[first + 1] * LOG2E
         q2, q3 = query[first + 2] * scale[first + 2] * LOG2E, query[first + 3] * scale[first + 3] * LOG2E
         start = keys + first * padded
-        soon(start + CHANNELS * padded, CHANNELS * padded)
+        prefetch_range(start + CHANNELS * padded, CHANNELS * padded)
         k0, k1 = signed(start, padded), signed(start + padded, padded)
         k2, k3 = signed(start + 2 * padded, padded), signed(start + 3 * padded, padded)
         for place in range(padded):
@@ -92,13 +92,13 @@ def _score(query: Any, scale: Any, keys: Any, padded: Any, size: Any, scores: An
 
 @inlined
 def _softmax(scores: Any, count: Any) -> None:
-    """Weights instead of the first `count` scores, which sum up to 1."""
+    """Softmax of the first `count` scores, in place."""
     largest = F(-3e38)
     for place in range(count):
-        largest = larger(largest, scores[place])
+        largest = maximum(largest, scores[place])
     total = F(0)
     for place in range(count):
-        scores[place] = power(scores[place] - largest)
+        scores[place] = exp2(scores[place] - largest)
         total += scores[place]
     share = F(1) / total
     for place in range(count):
@@ -106,13 +106,13 @@ def _softmax(scores: Any, count: Any) -> None:
 
 
 @inlined
-def _take(weights: Any, count: Any, values: Any, scale: Any, size: Any, target: Any) -> None:
+def _weighted_sum(weights: Any, count: Any, values: Any, scale: Any, size: Any, target: Any) -> None:
     """The weighted sum [size] of `count` values [count, size]."""
     for place in range(size):
         target[place] = F(0)
     whole = count // 4 * 4
     for first in range(0, whole, 4):
-        soon(values + (first + AHEAD) * size, 4 * size)
+        prefetch_range(values + (first + AHEAD) * size, 4 * size)
         w0, w1, w2, w3 = weights[first], weights[first + 1], weights[first + 2], weights[first + 3]
         v0, v1 = signed(values + first * size, size), signed(values + (first + 1) * size, size)
         v2, v3 = signed(values + (first + 2) * size, size), signed(values + (first + 3) * size, size)
@@ -127,16 +127,16 @@ def _take(weights: Any, count: Any, values: Any, scale: Any, size: Any, target: 
 
 
 @inlined
-def _remember(product: Any, times: Any, bias: Any, part: Any, target: Any, size: Any) -> None:
-    """Keeps a part of a product as bfloat16 in `target` [size]; all but `times` are addresses."""
+def _append(product: Any, times: Any, bias: Any, part: Any, target: Any, size: Any) -> None:
+    """Writes one part of a product as bfloat16 to `target` [size]; all but `times` are addresses."""
     found, biases, kept = row_of(product, part, size), row_of(bias, part, size), halves(target, size)
     for place in range(size):
         kept[place] = narrowed(found[place] * times + biases[place])
 
 
 @inlined
-def _recall(query: Any, keys: Any, values: Any, count: Any, scores: Any, target: Any) -> None:
-    """What a query [size] takes from `count` keys and values, bfloat16 [count, size] at their addresses."""
+def _attend(query: Any, keys: Any, values: Any, count: Any, scores: Any, target: Any) -> None:
+    """Attention of a query [size] to `count` keys and values, bfloat16 [count, size] at their addresses."""
     size = len(query)
     for token in range(count):
         key, total = halves(keys + token * size * 2, size), F(0)
@@ -153,7 +153,7 @@ def _recall(query: Any, keys: Any, values: Any, count: Any, scores: Any, target:
 
 
 @kernel
-def attend_text(
+def self_attention(
     task: int,
     heads: int,
     size: int,
@@ -168,7 +168,7 @@ def attend_text(
     scratch: int,
     mixed: int,
 ) -> None:
-    """What `count` tokens of a row take from its text up to themselves: mixed float32 [rows · count, heads · size].
+    """Causal attention of `count` tokens of a row to its text: mixed float32 [rows · count, heads · size].
 
     A task is a head of a row. The product [rows · count, 3 · heads · size] is the tokens' queries, keys and values;
     keys and values are kept, from the place starts [rows] on: bfloat16 [rows, heads, room, size]. scratch: float32
@@ -181,22 +181,22 @@ def attend_text(
     for number in range(count):
         row, token = batch * count + number, start + number
         times, found = floats(scale + row * 4, 1)[0], product + row * 3 * heads * size * 4
-        _remember(found, times, bias, heads + head, keys + text + token * size * 2, size)
-        _remember(found, times, bias, 2 * heads + head, values + text + token * size * 2, size)
+        _append(found, times, bias, heads + head, keys + text + token * size * 2, size)
+        _append(found, times, bias, 2 * heads + head, values + text + token * size * 2, size)
         asked, biases = row_of(found, head, size), row_of(bias, head, size)
         for place in range(size):
             query[place] = (asked[place] * times + biases[place]) * LOG2E
-        _recall(query, keys + text, values + text, token + 1, scores, row_of(mixed, row * heads + head, size))
+        _attend(query, keys + text, values + text, token + 1, scores, row_of(mixed, row * heads + head, size))
 
 
 @kernel
-def listen(
+def cross_attention(
     task: int, heads: int, size: int, queries: int, query: int, table: int, longest: int, weights: int, mixed: int
 ) -> None:
-    """What queries [rows, queries, heads · size] take from the audio of their rows, `mixed`. A task is a head of a row.
+    """Attention of queries [rows, queries, heads · size] to the audio of their rows: `mixed`, of the same shape.
 
-    `table` [rows, 4]: the length of a row's audio, and the addresses of what `keep_audio` wrote. weights: float32
-    [rows, heads, queries, longest].
+    A task is a head of a row. `table` [rows, 4]: the length of a row's audio, and the addresses of what
+    `quantize_cross_kv` wrote. weights: float32 [rows, heads, queries, longest].
     """
     row, head = task // heads, task % heads
     facts = integers(table + row * 32, 4)
@@ -208,4 +208,4 @@ def listen(
         scores = row_of(weights, task * queries + number, longest)
         _score(row_of(query, place, size), row_of(scales, head, size), keys, padded, size, scores)
         _softmax(scores, length)
-        _take(scores, length, values, row_of(scales, heads + head, size), size, row_of(mixed, place, size))
+        _weighted_sum(scores, length, values, row_of(scales, heads + head, size), size, row_of(mixed, place, size))

@@ -1,9 +1,8 @@
-"""The loops that work row by row, each over one share of its work: `task` says which. For numba: only the compiler
-imports this.
+"""Kernels that work row by row; a task is ROWS of them. For numba: only the compiler imports this.
 
-Arguments are addresses of contiguous arrays, named for what lies there, and sizes. A matrix product of int8 matrices
-comes as float32 [rows, columns] and is told by `scale` [rows] (what its input was divided by) and `bias` [columns]: its
-value is product · scale + bias. Levels are what `vector.quantize` writes, [rows, columns], with `loudest` [rows].
+All kernels take the number of their task, sizes, and addresses of contiguous arrays, named for what lies there. An int8
+product is float32 [rows, columns] with `scale` [rows] and `bias` [columns], and stands for product · scale + bias.
+Quantized rows are uint8 `levels` [rows, columns] with `absmax` [rows], as simd.quantize writes them.
 """
 
 import numpy as np
@@ -16,10 +15,10 @@ from transcribe.engine.cpu.source.simd import (
     gelu,
     halves,
     kernel,
-    larger,
+    maximum,
     narrowed,
     quantize,
-    rough_power,
+    rough_exp2,
     row_of,
     unsigned,
     widened,
@@ -27,15 +26,15 @@ from transcribe.engine.cpu.source.simd import (
 
 
 @kernel
-def round_rows(task: int, rows: int, width: int, x: int, levels: int, loudest: int) -> None:
-    """Levels of x [rows, width]."""
-    told = floats(loudest, rows)
+def quantize_rows(task: int, rows: int, width: int, x: int, levels: int, absmax: int) -> None:
+    """Quantizes x [rows, width]."""
+    largest = floats(absmax, rows)
     for row in range(task * ROWS, min(task * ROWS + ROWS, rows)):
-        told[row] = quantize(row_of(x, row, width), unsigned(levels + row * width, width), width)
+        largest[row] = quantize(row_of(x, row, width), unsigned(levels + row * width, width), width)
 
 
 @kernel
-def add_and_normalize(
+def add_layernorm_quantize(
     task: int,
     rows: int,
     width: int,
@@ -47,10 +46,10 @@ def add_and_normalize(
     shift: int,
     scratch: int,
     levels: int,
-    loudest: int,
+    absmax: int,
 ) -> None:
     """Adds a product to `x` (none if its address is 0); levels of x's layer norm. scratch: float32 [tasks, width]."""
-    scales, biases, told = floats(scale, rows), floats(bias, width), floats(loudest, rows)
+    scales, biases, largest = floats(scale, rows), floats(bias, width), floats(absmax, rows)
     weights, shifts, normal = floats(weight, width), floats(shift, width), row_of(scratch, task, width)
     for row in range(task * ROWS, min(task * ROWS + ROWS, rows)):
         values = row_of(x, row, width)
@@ -68,18 +67,20 @@ def add_and_normalize(
         deviation = F(1) / np.sqrt(square / F(width) + F(1e-5))
         for column in range(width):
             normal[column] = (values[column] - mean) * deviation * weights[column] + shifts[column]
-        told[row] = quantize(normal, unsigned(levels + row * width, width), width)
+        largest[row] = quantize(normal, unsigned(levels + row * width, width), width)
 
 
 @kernel
-def activate(task: int, rows: int, width: int, product: int, scale: int, bias: int, levels: int, loudest: int) -> None:
-    """Levels of a product's GELU; changes the product."""
-    scales, biases, told = floats(scale, rows), floats(bias, width), floats(loudest, rows)
+def gelu_quantize(
+    task: int, rows: int, width: int, product: int, scale: int, bias: int, levels: int, absmax: int
+) -> None:
+    """Quantizes the GELU of a product [rows, width], which is overwritten."""
+    scales, biases, largest = floats(scale, rows), floats(bias, width), floats(absmax, rows)
     for row in range(task * ROWS, min(task * ROWS + ROWS, rows)):
         values, times = row_of(product, row, width), scales[row]
         for column in range(width):
             values[column] = gelu(values[column] * times + biases[column])
-        told[row] = quantize(values, unsigned(levels + row * width, width), width)
+        largest[row] = quantize(values, unsigned(levels + row * width, width), width)
 
 
 @kernel
@@ -99,34 +100,34 @@ def split_heads(
 
 
 @kernel
-def exponentials(task: int, rows: int, columns: int, scores: int, sums: int) -> None:
+def exp2_rows(task: int, rows: int, columns: int, scores: int, sums: int) -> None:
     """Powers of two of scores [rows, columns], bfloat16, in their place, divided by a row's largest; sums [rows]."""
-    told = floats(sums, rows)
+    totals = floats(sums, rows)
     for row in range(task * ROWS, min(task * ROWS + ROWS, rows)):
         values = halves(scores + row * columns * 2, columns)
         largest = F(-3e38)
         for column in range(columns):
-            largest = larger(largest, widened(values[column]))
+            largest = maximum(largest, widened(values[column]))
         total = F(0)
         for column in range(columns):
-            share = rough_power(widened(values[column]) - largest)
+            share = rough_exp2(widened(values[column]) - largest)
             values[column] = narrowed(share)
             total += share
-        told[row] = total
+        totals[row] = total
 
 
 @kernel
 def merge_heads(
-    task: int, rows: int, heads: int, size: int, mixed: int, sums: int, scratch: int, levels: int, loudest: int
+    task: int, rows: int, heads: int, size: int, mixed: int, sums: int, scratch: int, levels: int, absmax: int
 ) -> None:
     """Levels [rows, heads · size] of bfloat16 [heads, rows, size], divided by sums [heads, rows]. scratch: float32
     [tasks, heads · size]."""
     width = heads * size
-    told, shares = floats(loudest, rows), floats(sums, heads * rows)
+    largest, shares = floats(absmax, rows), floats(sums, heads * rows)
     for row in range(task * ROWS, min(task * ROWS + ROWS, rows)):
         for head in range(heads):
             values = halves(mixed + (head * rows + row) * size * 2, size)
             target, times = row_of(scratch, task * heads + head, size), F(1) / shares[head * rows + row]
             for place in range(size):
                 target[place] = widened(values[place]) * times
-        told[row] = quantize(row_of(scratch, task, width), unsigned(levels + row * width, width), width)
+        largest[row] = quantize(row_of(scratch, task, width), unsigned(levels + row * width, width), width)

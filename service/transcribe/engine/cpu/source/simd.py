@@ -1,4 +1,4 @@
-"""What the kernels are made of. For numba: only the compiler imports this."""
+"""Building blocks of the kernels. For numba: only the compiler imports this."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ LINE = 64  # bytes that memory is read by
 
 
 def inlined(function: Function) -> Function:
-    """A part of kernels."""
+    """Marks a part of kernels."""
     made: Function = numba.njit(inline="always", **FLAGS)(function)
     return made
 
@@ -36,7 +36,7 @@ def declare(builder: Any, name: str, result: ir.Type, arguments: list[ir.Type]) 
 
 
 def prefetch(builder: Any, pointer: Any) -> None:
-    """Asks for memory that is needed soon: for reading, in all caches, as data."""
+    """Prefetches memory for reading, into all caches."""
     number = ir.IntType(32)
     asked = declare(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer.type, number, number, number])
     builder.call(asked, [pointer, *(ir.Constant(number, flag) for flag in (0, 3, 1))])
@@ -49,13 +49,13 @@ def kernel(function: Function) -> Function:
 
 
 def intrinsic(function: Function) -> Function:
-    """One that is written in LLVM's instructions: returns its signature, and what generates them."""
+    """Marks a function written in LLVM's instructions: it returns its signature and what generates them."""
     made: Function = _intrinsic(function)
     return made
 
 
 def _memory(kind: Any, width: ir.Type) -> Any:
-    """From an address and a count to an array."""
+    """Makes a function from an address and a count to an array."""
 
     @intrinsic
     def pointer(_context: Any, _address: Any) -> Any:
@@ -95,7 +95,7 @@ def next_task(_context: Any, _counter: Any) -> Any:
 
 
 @intrinsic
-def _soon(_context: Any, _address: Any) -> Any:
+def _prefetch(_context: Any, _address: Any) -> Any:
     def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
         prefetch(builder, builder.inttoptr(values[0], ir.IntType(8).as_pointer()))
         return ir.Constant(ir.IntType(64), 0)
@@ -104,10 +104,10 @@ def _soon(_context: Any, _address: Any) -> Any:
 
 
 @inlined
-def soon(address: Any, count: Any) -> None:
-    """Asks for `count` bytes that will be read soon: the processor foresees only what lies in a row."""
+def prefetch_range(address: Any, count: Any) -> None:
+    """Prefetches `count` bytes, which the processor only does by itself for what is read in order."""
     for line in range(0, count, LINE):
-        _soon(address + line)
+        _prefetch(address + line)
 
 
 @intrinsic
@@ -127,7 +127,7 @@ def _bits_of(_context: Any, _number: Any) -> Any:
 
 
 @intrinsic
-def larger(_context: Any, _one: Any, _other: Any) -> Any:
+def maximum(_context: Any, _one: Any, _other: Any) -> Any:
     """The maximum of two floats, neither of them NaN: numba's own is not made into vectors."""
 
     def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
@@ -150,9 +150,9 @@ def narrowed(number: Any) -> Any:
 
 
 @inlined
-def power(exponent: Any) -> Any:
+def exp2(exponent: Any) -> Any:
     """Two to the `exponent` ≤ 126, to one in 10^7: the fraction by its Taylor series of degree 6, the rest by bits."""
-    exponent = larger(exponent, F(-126.0))
+    exponent = maximum(exponent, F(-126.0))
     whole = np.floor(exponent + F(0.5))
     x = (exponent - whole) * F(0.6931471805599453)
     series = F(1 / 720) * x + F(1 / 120)
@@ -165,10 +165,10 @@ def power(exponent: Any) -> Any:
 
 
 @inlined
-def rough_power(exponent: Any) -> Any:
+def rough_exp2(exponent: Any) -> Any:
     """The same to 7.5 · 10^-5, which is finer than a bfloat16: a polynomial of degree 3 for the fraction 0 … 1, of
     least relative error, and continuous at the ends."""
-    exponent = larger(exponent, F(-126.0))
+    exponent = maximum(exponent, F(-126.0))
     whole = np.floor(exponent)
     x = exponent - whole
     series = F(0.07802453143) * x + F(0.22606716413)
@@ -186,18 +186,18 @@ def gelu(x: Any) -> Any:
     series = series * t + F(1.421413741)
     series = series * t - F(0.284496736)
     series = series * t + F(0.254829592)
-    tail = F(0.5) * series * t * power(-z * z * LOG2E)  # the share beyond |x|
+    tail = F(0.5) * series * t * exp2(-z * z * LOG2E)  # the share beyond |x|
     return x * (F(1) - tail) if x >= F(0) else x * tail
 
 
 @inlined
 def quantize(row: Any, levels: Any, count: Any) -> Any:
-    """Writes a row of floats as `levels` of uint8: 128 is zero, and 127 levels on either side are the loudest, which is
-    returned. A half is rounded up; what is no number becomes some level."""
-    loudest = SMALLEST
+    """Quantizes a row of floats to `levels` of uint8: 128 is zero, 1 and 255 are the largest magnitude, which is
+    returned. A half is rounded up; NaN becomes any level."""
+    absmax = SMALLEST
     for column in range(count):
-        loudest = larger(loudest, abs(row[column]))
-    scale = F(127.0) / loudest
+        absmax = maximum(absmax, abs(row[column]))
+    scale = F(127.0) / absmax
     for column in range(count):
         levels[column] = np.uint8(np.int32(row[column] * scale + F(128.5)))  # positive: cut off is rounded down
-    return loudest
+    return absmax
