@@ -1,17 +1,17 @@
-"""Sizes that the kernels and their callers agree on."""
+"""Sizes and names that the kernels and their callers share."""
 
-ROWS = 8  # of a task that works row by row
+ROWS = 8  # of a task of the kernels that work row by row
 OUTPUTS, ROW_BLOCK = 32, 64  # of a task that multiplies a matrix: what is multiplied stays in the processor's cache
 BLOCK = 32  # bytes in the registers of AVX2, which the products of int8 work in
 DOT_OUTPUTS = 4  # of a matrix that are summed together
 CHANNELS = 4  # of a head that are read together
 VECTOR = 16  # float32 in the longest register there is: audio is padded to a multiple
-SMALLEST = 1e-9  # keeps a row of zeros from being divided by zero
+SMALLEST = 1e-9  # stands for the largest magnitude of a row of zeros, so that none is divided by zero
 LOG2E = 1.4426950408889634
 
 
 def padded(positions: int) -> int:
-    """How many positions of audio take the place of so many."""
+    """The number of positions rounded up to whole registers."""
     return (positions + VECTOR - 1) // VECTOR * VECTOR
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import llvmlite.binding as llvm
 
 SOURCES = ("constants.py", "library.py", *(f"source/{name}.py" for name in (*KERNELS, "compile", "products", "simd")))
-PATTERN, OURS = "kernels-*.o", "kernels-*"  # whole, and also what a writer that was killed left
+PATTERN, OURS = "kernels-*.o", "kernels-*"  # complete files; also what a killed writer left
 DIGEST = 32  # bytes of SHA-256 before the code
 
 
@@ -58,7 +58,9 @@ class Library:
             else:
                 raise ValueError(f"{name}: {tuple(argument.shape)} is not contiguous")
         block = (ctypes.c_int64 * len(words))(*words)
-        threads = torch.get_num_threads() if tasks > 1 else 1  # not fewer: libgomp would end those that are left out
+        threads = (
+            torch.get_num_threads() if tasks > 1 else 1
+        )  # always the full team: libgomp ends the threads a smaller team leaves out
         _parallel()(self._addresses[name], ctypes.addressof(block), threads)
 
 
@@ -85,9 +87,9 @@ def _target() -> "llvm.TargetMachine":
 
 @functools.cache
 def _parallel() -> Callable[[int, int, int], None]:
-    """Calls the code at an address with an argument, on so many threads.
+    """Returns a function that runs (address of code, its argument, threads), on torch's own threads.
 
-    They are torch's own: others would wait for the same cores. Where they are not to be had: on one.
+    Other threads would compete for the same cores. Where torch's cannot be had, it uses one.
     """
     fork = getattr(threads.library(), "GOMP_parallel", None)  # (code, argument, threads, flags); returns when all have
     if fork is None:
@@ -126,7 +128,7 @@ def load(folder: Path | None) -> Library:
 
 
 def _roots_own(folder: Path) -> bool:
-    """Whether the folder, what it keeps and all that it lies in are root's, so that nobody else can put one there."""
+    """Whether the folder, its kernels and all its parents belong to root, so that nobody else can place a file."""
     place = folder.resolve()
     known = [found for found in (place, *place.parents, *place.glob(OURS)) if found.exists()]
     return all(found.lstat().st_uid == 0 for found in known)
@@ -154,7 +156,7 @@ def _read(file: Path | None) -> bytes | None:
 
 
 def _write(file: Path | None, code: bytes) -> None:
-    """Keeps the code in place of that for another processor; where nothing can be written, the next start compiles."""
+    """Stores the code and removes that for other processors; if it cannot be written, the next start compiles again."""
     if file is None:
         return
     try:

@@ -24,12 +24,11 @@ TASKS = Path("/proc/self/task")
 
 
 def limit(threads: int) -> None:
-    """How many threads share the work of the calling thread from now on; what others have stays as it is.
+    """Sets how many threads share the work of the calling thread; other threads keep theirs.
 
-    torch.set_num_threads would be for all: threads that are new take its number, and matrix products (MKL's) of every
-    thread. Each thread that shares its work has helpers of its own, and once there are more than cores, libgomp lets
-    all of them sleep between two loops in place of waiting for the next: a token's small loops then take half as long
-    again.
+    torch.set_num_threads also changes the number of new threads and of MKL's products in every thread. Each thread has
+    helpers of its own, and once there are more of them than cores, libgomp lets all sleep between two loops, instead of
+    spinning: a token's small loops then take 1.5 times as long.
     """
     torch.get_num_threads()  # torch sets the number itself when a thread first asks for it, and must not do so later
     gomp = library()
@@ -71,27 +70,27 @@ def file() -> str:
 
 
 def waited() -> dict[int, float]:
-    """Seconds that the calling thread and its helpers have stood ready without a core, each by its number; Linux counts
-    them (run_delay in schedstat, nanoseconds). Empty where it does not."""
+    """Seconds that the calling thread and each of its helpers have waited for a core, by thread id, by run_delay in
+    Linux's schedstat. Empty elsewhere."""
     others = {thread.native_id for thread in threading.enumerate()} - {threading.get_native_id()}
     found = {}
     for task in TASKS.glob("*"):
-        if int(task.name) in others:  # Python's: they hear recordings, and at times wait for one another
+        if int(task.name) in others:  # Python's own: they decode recordings, and wait for each other
             continue
         try:
             found[int(task.name)] = int((task / "schedstat").read_text().split()[1]) / 1e9
         except (OSError, ValueError, IndexError):
-            continue  # a thread that ended meanwhile
+            continue  # the thread ended meanwhile
     return found
 
 
 def longer(before: Mapping[int, float], after: Mapping[int, float]) -> float:
-    """What the threads that were there at both times have waited in between."""
+    """Seconds that the threads in both have waited in between."""
     return sum(after[thread] - before[thread] for thread in before.keys() & after.keys())
 
 
 class ThreadThrottle:
-    """Sets the number of torch's threads for the thread that calls it."""
+    """Lowers the number of torch's threads while other programs want the cores, for the thread that calls it."""
 
     def __init__(
         self,
@@ -108,7 +107,7 @@ class ThreadThrottle:
         self._changed = self._at
 
     def update(self) -> None:
-        """Call it often: four times a second it looks whether other programs want the cores, and acts on it."""
+        """Call it often: four times a second it checks how long the threads waited for a core, and acts on it."""
         now = self._now()
         if self._all == 1 or now < self._at + LOOK_SECONDS:
             return

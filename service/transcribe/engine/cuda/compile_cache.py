@@ -1,9 +1,8 @@
-"""Where kernels are kept that had to be compiled for this machine, so that no later start compiles them again.
+"""Where the kernels that were compiled for this GPU are kept, so that no later start compiles them again.
 
-Those for its processor are cpu/library.py's, which lie beside the prepared weights. What torch's build has no machine
-code for on a GPU, the driver compiles from its PTX, and torch itself compiles a few kernels at run time. Both would
-keep them in the user's home, which the service has none of: without this they would be compiled at every start, for
-minutes. For a T4 the locked build has machine code, so that nothing need be stored.
+Where torch's build has no machine code for a GPU, the driver compiles it from PTX, and torch compiles a few kernels at
+run time. Both would store the results in the user's home, but the service has none: every start would compile for
+minutes. For a T4 the locked build has machine code. (The processor's kernels are stored by cpu/library.py.)
 """
 
 import os
@@ -16,7 +15,7 @@ FOLDERS = {"CUDA_CACHE_PATH": "driver", "PYTORCH_KERNEL_CACHE_PATH": "torch"}
 
 
 def keep(folder: Path) -> None:
-    """Says where; before the GPU is used for the first time. What the environment says already is left alone."""
+    """Sets the folders, unless the environment does. Call it before the GPU is used for the first time."""
     for variable, name in FOLDERS.items():
         os.environ.setdefault(variable, str(folder / name))
 

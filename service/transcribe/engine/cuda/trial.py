@@ -24,9 +24,9 @@ UNFINISHED = {"recorded": False, "error": "the trial was not finished"}  # while
 
 
 def verdict(model: Model, chosen: Mapping[str, Any], folder: Path | None, capture: Capture) -> dict[str, Any]:
-    """What `run` says, kept beside the weights in `folder`, whose facts are `chosen`: tried once for a machine.
+    """The result of `run`, kept beside the weights in `folder`, whose facts are `chosen`: tried once for a machine.
 
-    Until the trial is over the verdict on disk is no, so that if it ends the process the next start does without.
+    Until the trial is over the stored verdict is no: if it crashes the process, the next start does not try again.
     """
     if "steps" in chosen:
         return dict(chosen["steps"])

@@ -14,7 +14,7 @@ from transcribe.engine.cpu.constants import KERNELS, MULTIPLY
 from transcribe.engine.cpu.source.products import multiply
 from transcribe.engine.cpu.source.simd import FLAGS, Function, next_task
 
-# Tells nobody of errors, since there are none, and drops what numba's function returns.
+# C wrapper: kernels never raise, so that numba's status and exception pointers are ignored.
 ENTRY = """
 declare i32 @"{inner}"(ptr, ptr, ptr)
 define void @"{name}"(ptr %block) {{
