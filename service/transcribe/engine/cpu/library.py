@@ -58,10 +58,9 @@ class Library:
             else:
                 raise ValueError(f"{name}: {tuple(argument.shape)} is not contiguous")
         block = (ctypes.c_int64 * len(words))(*words)
-        threads = (
-            torch.get_num_threads() if tasks > 1 else 1
-        )  # always the full team: libgomp ends the threads a smaller team leaves out
-        _parallel()(self._addresses[name], ctypes.addressof(block), threads)
+        # Always the full team: libgomp ends the threads that a smaller one leaves out.
+        team = torch.get_num_threads() if tasks > 1 else 1
+        _parallel()(self._addresses[name], ctypes.addressof(block), team)
 
 
 def instructions() -> str:
@@ -97,7 +96,7 @@ def _parallel() -> Callable[[int, int, int], None]:
         return lambda code, argument, _threads: entry(code)(argument)
     fork.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
     fork.restype = None
-    return lambda code, argument, threads: fork(code, argument, threads, 0)
+    return lambda code, argument, team: fork(code, argument, team, 0)
 
 
 def _key() -> str:
