@@ -7,19 +7,44 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 from baker.errors import UsageError
 
-Section = TypeVar("Section")
-
 ON_DEMAND, SPOT = "on-demand", "spot"
 MARKETS = (ON_DEMAND, SPOT)
-PARAMETER = re.compile(r"/(?!aws|ssm)[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", re.IGNORECASE)
-LAUNCH_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{1,30}[A-Za-z0-9]")
-ADDRESS = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
-ACCOUNT = re.compile(r"[0-9]{12}")
-ORGANIZATION = re.compile(r"arn:[a-z-]+:organizations::[0-9]{12}:(organization/o-|ou/o-)[a-z0-9/-]+")
+
+
+def _such(pattern: str, description: str) -> Meta:
+    """A string that must match; the description completes "must be"."""
+    return Meta(pattern=rf"^({pattern})\Z", description=description)
+
+
+# Types of values; the description completes the error "[section] key must be ...".
+Text = Annotated[str, Meta(min_length=1, description="a string")]
+Address = Annotated[str, _such(r"|https?://[^\s/?#]+(/[^\s?#]*)?", "such as https://example.org")]
+Parameter = Annotated[
+    str, _such(r"(?i:/(?!aws|ssm)[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*)", "a path such as /transcribe/image")
+]
+LaunchName = Annotated[str, _such("[A-Za-z0-9][A-Za-z0-9-]{1,30}[A-Za-z0-9]", "3 to 32 letters, digits and hyphens")]
+Account = Annotated[str, _such("[0-9]{12}", "")]
+Accounts = Annotated[tuple[Account, ...], Meta(description="a list of account numbers, of 12 digits each")]
+Organization = Annotated[str, _such("arn:[a-z-]+:organizations::[0-9]{12}:(organization/o-|ou/o-)[a-z0-9/-]+", "")]
+Organizations = Annotated[
+    tuple[Organization, ...], Meta(description="a list of ARNs of organizations, or of units in one")
+]
+Types = Annotated[
+    tuple[str, ...], Meta(min_length=1, description="a list of strings that names at least one instance type")
+]
+Market = Annotated[str, _such("|".join(MARKETS), "")]
+Markets = Annotated[tuple[Market, ...], Meta(min_length=1, description=f"a list of some of: {', '.join(MARKETS)}")]
+Count = Annotated[int, Meta(ge=0, description="a whole number that is not negative")]
+Minutes = Annotated[int, Meta(ge=1, le=720, description="a whole number from 1 to 720")]
+AtLeastOne = Annotated[int, Meta(ge=1, description="a whole number of at least 1")]
+Dollars = Annotated[float, Meta(ge=0, description="US dollars an hour")]
 
 
 @dataclass(frozen=True)
@@ -34,18 +59,18 @@ class Credentials:
 class AwsSection:
     """Where AWS is. `endpoint_url` stands in for every service's own address."""
 
-    region: str
+    region: Text
     profile: str = ""
-    endpoint_url: str = ""
+    endpoint_url: Address = ""
 
 
 @dataclass(frozen=True)
 class S3Section:
     """The bucket that payloads and signals pass through; `presign_endpoint_url` is its address as machines see it."""
 
-    bucket: str
+    bucket: Text
     prefix: str = "transcribe-bake"
-    presign_endpoint_url: str = ""
+    presign_endpoint_url: Address = ""
 
 
 @dataclass(frozen=True)
@@ -62,10 +87,10 @@ class SourceSection:
 class InstanceSection:
     """The machine that bakes. Types, markets and subnets are tried in order when AWS has no capacity."""
 
-    types: tuple[str, ...] = ("g4dn.xlarge",)
-    markets: tuple[str, ...] = (ON_DEMAND,)
+    types: Types = ("g4dn.xlarge",)
+    markets: Markets = (ON_DEMAND,)
     subnets: tuple[str, ...] = ()
-    volume_gb: int = 0  # 0: as large as the source image's
+    volume_gb: Count = 0  # 0: as large as the source image's
     security_group: str = ""
 
 
@@ -81,25 +106,25 @@ class ImageSection:
 class PublishSection:
     """What makes a verified image the one that is launched, and for whom."""
 
-    ssm_parameter: str = "/transcribe/image"  # holds its id, in each region
+    ssm_parameter: Parameter = "/transcribe/image"  # holds its id, in each region
     regions: tuple[str, ...] = ()  # where it is copied to
-    accounts: tuple[str, ...] = ()  # whom it is shared with, by number
-    organizations: tuple[str, ...] = ()  # likewise, by the ARN of an organization or of a unit in one
-    deprecate_days: int = 365  # after its creation; 0: never
-    keep: int = 5  # images that prune leaves, the newest ones
+    accounts: Accounts = ()  # whom it is shared with, by number
+    organizations: Organizations = ()  # likewise, by the ARN of an organization or of a unit in one
+    deprecate_days: Count = 365  # after its creation; 0: never
+    keep: AtLeastOne = 5  # images that prune leaves, the newest ones
 
 
 @dataclass(frozen=True)
 class LaunchSection:
     """Serving machines, launched from the published image. `pillar` overrides the image's for them alone."""
 
-    name: str = "transcribe"  # of the launch template, the group and the target group
+    name: LaunchName = "transcribe"  # of the launch template, the group and the target group
     instance_type: str = ""  # empty: the first of [instance] types
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()  # none: the closed one
     keys_file: str = ""  # lines of tools/bake.py new-key, relative to the tree
-    min_size: int = 1  # of a group
-    max_size: int = 2
+    min_size: Count = 1  # of a group
+    max_size: Count = 2
     pillar: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -107,14 +132,14 @@ class LaunchSection:
 class BakeSection:
     """How long a machine may exist at all."""
 
-    deadline_minutes: int = 90
+    deadline_minutes: Minutes = 90
 
 
 @dataclass(frozen=True)
 class HubSection:
     """The model hub as this computer reaches it; empty: where the pillar's model.endpoint says."""
 
-    endpoint_url: str = ""
+    endpoint_url: Address = ""
 
 
 @dataclass(frozen=True)
@@ -131,17 +156,13 @@ class LauncherConfig:
     bake: BakeSection = BakeSection()
     hub: HubSection = HubSection()
     tags: Mapping[str, str] = field(default_factory=dict)
-    prices: Mapping[str, float] = field(default_factory=dict)  # US dollars an hour by instance type
+    prices: Mapping[str, Dollars] = field(default_factory=dict)  # US dollars an hour by instance type
     pillar: Mapping[str, Any] = field(default_factory=dict)
     credentials: Credentials | None = None  # never from the file
 
 
-SECTIONS: dict[str, type] = {
-    "aws": AwsSection, "s3": S3Section, "source": SourceSection, "instance": InstanceSection, "image": ImageSection,
-    "publish": PublishSection, "launch": LaunchSection, "bake": BakeSection, "hub": HubSection,
-}  # fmt: skip
-OPEN_SECTIONS = ("tags", "prices", "pillar")
-TYPE_NAMES = {str: "a string", int: "a whole number", tuple[str, ...]: "a list of strings"}
+KINDS = {name: kind for name, kind in typing.get_type_hints(LauncherConfig).items() if name != "credentials"}
+NAMES = {str: "a string", tuple[str, ...]: "a list of strings", Mapping[str, Any]: "a section"}
 
 
 def load(path: Path) -> LauncherConfig:
@@ -165,100 +186,61 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def from_mapping(document: Mapping[str, Any]) -> LauncherConfig:
     """Check a parsed file; raises UsageError that names the section and the key."""
-    known = [*SECTIONS, *OPEN_SECTIONS]
-    for name, table in document.items():
-        if name not in known:
-            raise UsageError(f"unknown section [{name}]; known: {', '.join(known)}")
+    for section, table in document.items():
+        if section not in KINDS:
+            raise UsageError(f"unknown section [{section}]; known: {', '.join(KINDS)}")
         if not isinstance(table, Mapping):
-            raise UsageError(f"[{name}] must be a section, not a value")
-    sections: dict[str, Any] = {name: _section(kind, name, document.get(name, {})) for name, kind in SECTIONS.items()}
-    opened = {name: document.get(name, {}) for name in OPEN_SECTIONS}
-    for key, value in opened["tags"].items():
-        if not isinstance(value, str):
-            raise UsageError(f"[tags] {key} must be a string")
-    for key, value in opened["prices"].items():
-        if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
-            raise UsageError(f"[prices] {key} must be US dollars an hour, not {value!r}")
-    config = LauncherConfig(**sections, **opened)
-    check(config)
+            raise UsageError(f"[{section}] must be a section, not a value")
+        known = (
+            [f.name for f in dataclasses.fields(KINDS[section])] if dataclasses.is_dataclass(KINDS[section]) else table
+        )
+        for key in table:
+            if key not in known:
+                raise UsageError(f"[{section}] has an unknown key {key!r}; known: {', '.join(known)}")
+    try:
+        config = msgspec.convert({"aws": {}, "s3": {}, "source": {}, **document}, LauncherConfig)
+    except msgspec.ValidationError as error:
+        raise UsageError(_in_words(str(error), document)) from None
+    _check_together(config)
     return config
 
 
-def _section(kind: type[Section], name: str, table: Mapping[str, Any]) -> Section:
-    """One section's dataclass; its fields are the keys it may have, those without a default the ones it must."""
-    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    types = typing.get_type_hints(kind)
-    for key, value in table.items():
-        if key not in fields:
-            raise UsageError(f"[{name}] has an unknown key {key!r}; known: {', '.join(fields)}")
-        if not _fits(value, types[key]):
-            raise UsageError(f"[{name}] {key} must be {TYPE_NAMES.get(types[key], 'a section')}, not {value!r}")
-    for key, f in fields.items():
-        if f.default is f.default_factory is dataclasses.MISSING and not table.get(key):
-            raise UsageError(f"[{name}] {key} is missing or empty")
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+def _in_words(error: str, document: Mapping[str, Any]) -> str:
+    """An error of msgspec such as "Expected `str`, got `int` - at `$.aws.region`", for a person."""
+    found = re.search(r"(?:field `(?P<missing>\w+)` - at )?`\$\.(?P<section>\w+)(?:\.(?P<key>\w+))?", error)
+    assert found is not None, error
+    section, key = found["section"], found["key"] or found["missing"]
+    table = document.get(section, {})
+    hint: Any
+    if key is None:  # msgspec does not name the keys of a mapping
+        hint = Dollars if section == "prices" else str
+        key = next(name for name, value in table.items() if not _fits(value, hint))
+    else:
+        hint = typing.get_type_hints(KINDS[section], include_extras=True)[key]
+    if table.get(key) in (None, ""):
+        return f"[{section}] {key} is missing or empty"
+    wanted = hint.__metadata__[0].description if typing.get_origin(hint) is Annotated else NAMES[hint]
+    return f"[{section}] {key} must be {wanted}, not {table[key]!r}"
 
 
-def _fits(value: object, kind: object) -> bool:
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if kind is str:
-        return isinstance(value, str)
-    if kind == tuple[str, ...]:
-        return isinstance(value, list) and all(isinstance(item, str) for item in value)
-    return isinstance(value, Mapping)
+def _fits(value: object, hint: Any) -> bool:
+    try:
+        msgspec.convert(value, hint)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
-def check(config: LauncherConfig) -> None:
-    """Raise UsageError that names the section and the key."""
-    source = config.source
-    ways = [bool(source.ami), bool(source.ssm_parameter), bool(source.owner or source.name)]
-    if ways.count(True) != 1:
+def _check_together(config: LauncherConfig) -> None:
+    """What several keys must be together."""
+    source, publish = config.source, config.publish
+    if [bool(source.ami), bool(source.ssm_parameter), bool(source.owner or source.name)].count(True) != 1:
         raise UsageError("[source] needs exactly one of: ami; ssm_parameter; owner with name")
     if bool(source.owner) != bool(source.name):
         raise UsageError("[source] needs owner and name together: a name alone would trust any account")
-    if not config.instance.types:
-        raise UsageError("[instance] types names no instance type")
-    if not config.instance.markets or set(config.instance.markets) - set(MARKETS):
-        raise UsageError(f"[instance] markets must name some of: {', '.join(MARKETS)}")
-    if config.instance.volume_gb < 0:
-        raise UsageError("[instance] volume_gb must not be negative")
-    _check_addresses(config)
-    if not 1 <= config.bake.deadline_minutes <= 720:
-        raise UsageError("[bake] deadline_minutes must be from 1 to 720")
-    _check_publish(config)
-    if not LAUNCH_NAME.fullmatch(config.launch.name):
-        raise UsageError("[launch] name must be 3 to 32 letters, digits and hyphens")
-    if not 0 <= config.launch.min_size <= config.launch.max_size:
-        raise UsageError("[launch] min_size must be from 0 to max_size")
-
-
-def _check_publish(config: LauncherConfig) -> None:
-    wanted = config.publish
-    if not PARAMETER.fullmatch(wanted.ssm_parameter):
-        raise UsageError("[publish] ssm_parameter must be a path such as /transcribe/image")
-    if config.aws.region in wanted.regions:
+    if config.aws.region in publish.regions:
         raise UsageError(f"[publish] regions names {config.aws.region}, where the image is made; name only others")
-    for account in wanted.accounts:
-        if not ACCOUNT.fullmatch(account):
-            raise UsageError(f"[publish] accounts: {account!r} is not the 12 digits of an account")
-    for arn in wanted.organizations:
-        if not ORGANIZATION.fullmatch(arn):
-            raise UsageError(f"[publish] organizations: {arn!r} is not the ARN of an organization or of a unit in one")
-    if (wanted.accounts or wanted.organizations) and not config.image.kms_key:
+    if (publish.accounts or publish.organizations) and not config.image.kms_key:
         raise UsageError("[publish] shares the image, but no other account can use AWS' own key: set [image] kms_key")
-    if wanted.deprecate_days < 0:
-        raise UsageError("[publish] deprecate_days must not be negative")
-    if wanted.keep < 1:
-        raise UsageError("[publish] keep must be at least 1")
-
-
-def _check_addresses(config: LauncherConfig) -> None:
-    addresses = {
-        "[aws] endpoint_url": config.aws.endpoint_url,
-        "[s3] presign_endpoint_url": config.s3.presign_endpoint_url,
-        "[hub] endpoint_url": config.hub.endpoint_url,
-    }
-    for name, address in addresses.items():
-        if address and not ADDRESS.fullmatch(address):
-            raise UsageError(f"{name} must be such as https://example.org, not {address!r}")
+    if config.launch.min_size > config.launch.max_size:
+        raise UsageError("[launch] min_size must not be above max_size")

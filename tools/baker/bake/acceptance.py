@@ -18,7 +18,7 @@ BAKE, VERIFY = "bake", "verify"
 class ExpectedSignal:
     """What the signal of one machine must match, and what it must have achieved."""
 
-    build_id: str  # Attempt.id
+    build_id: str  # MachineAttempt.id
     nonce: str
     mode: str
     payload_sha256: str

@@ -30,7 +30,7 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class MachineAttempt:
     """One machine of a bake. `id` names the machine, and only that machine knows the nonce."""
 
     bake: str
@@ -75,7 +75,7 @@ def payload_key(prefix: str, payload: Payload) -> str:
 
 
 def parameters(
-    attempt: Attempt,
+    attempt: MachineAttempt,
     bucket: Bucket,
     deadline_seconds: int,
     *,
@@ -109,7 +109,7 @@ def parameters(
 class RecordedAttempt:
     """The bucket's record of an attempt, with the exact RunInstances request that was to be sent for it."""
 
-    attempt: Attempt
+    attempt: MachineAttempt
     request: requests.Request
     deadline: datetime
     etag: str  # of the record
@@ -120,7 +120,7 @@ class RecordedAttempt:
         return "InstanceMarketOptions" in self.request
 
 
-def record(bucket: Bucket, attempt: Attempt, request: requests.Request, deadline: datetime, etag: str) -> str:
+def record(bucket: Bucket, attempt: MachineAttempt, request: requests.Request, deadline: datetime, etag: str) -> str:
     """Store a request with its client token before it is sent, since the launcher may die at any moment.
 
     Replaces the record that has `etag`, or none if that is empty; returns the new record's. Raises BakeError if another
@@ -141,7 +141,7 @@ def record(bucket: Bucket, attempt: Attempt, request: requests.Request, deadline
     return stored
 
 
-def recall(bucket: Bucket, attempt: Attempt) -> RecordedAttempt | None:
+def recall(bucket: Bucket, attempt: MachineAttempt) -> RecordedAttempt | None:
     """The record of the last attempt that an earlier launcher made; None if it made none."""
     last = None
     for number in itertools.count(1):

@@ -12,7 +12,7 @@ from baker.aws.images import Ami
 from baker.aws.placement import Refusal, after, is_refusal
 from baker.aws.requests import Place
 from baker.bake import attempt as attempts
-from baker.bake.attempt import Attempt, RecordedAttempt, Recording
+from baker.bake.attempt import MachineAttempt, RecordedAttempt, Recording
 from baker.context import BakeContext
 from baker.errors import AwsError, BakeError
 from baker.inputs import user_data
@@ -38,7 +38,7 @@ class MachineTask:
 class RunningMachine:
     """A machine that was launched, and ends itself at `deadline`."""
 
-    attempt: Attempt
+    attempt: MachineAttempt
     instance: str
     deadline: datetime
     spot: bool = False  # AWS may reclaim it, and it cannot be stopped
@@ -46,7 +46,7 @@ class RunningMachine:
 
 def obtain(context: BakeContext, task: MachineTask) -> RunningMachine:
     """The machine that an earlier launcher asked for, or else a new one."""
-    recorded = attempts.recall(context.bucket, Attempt(task.bake, task.mode, context.config.s3.prefix))
+    recorded = attempts.recall(context.bucket, MachineAttempt(task.bake, task.mode, context.config.s3.prefix))
     if recorded is None:
         return launch(context, task)
     attempt = recorded.attempt
@@ -79,7 +79,7 @@ def launch(context: BakeContext, task: MachineTask, number: int = 1, etag: str =
     Every request has its own client token, in the bucket before it is used: repeated after a crash, it finds the
     instance that the first one made instead of making a second one.
     """
-    attempt = Attempt(task.bake, task.mode, context.config.s3.prefix, number, keep=task.keep)
+    attempt = MachineAttempt(task.bake, task.mode, context.config.s3.prefix, number, keep=task.keep)
     seconds = context.config.bake.deadline_minutes * 60
     deadline = context.now() + timedelta(seconds=seconds)
     spec = _spec(context, task, attempt, seconds, deadline)
@@ -102,7 +102,7 @@ def launch(context: BakeContext, task: MachineTask, number: int = 1, etag: str =
 
 
 def _spec(
-    context: BakeContext, task: MachineTask, attempt: Attempt, seconds: int, deadline: datetime
+    context: BakeContext, task: MachineTask, attempt: MachineAttempt, seconds: int, deadline: datetime
 ) -> requests.MachineSpec:
     """The machine to ask for, wherever it may run."""
     parameters = attempts.parameters(

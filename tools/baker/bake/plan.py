@@ -141,7 +141,7 @@ def image_origin(context: BakeContext, bake: str, combined_hash: str, source: Am
 
 def _user_data_bytes(context: BakeContext, packed: payload.Payload, source: Ami) -> int:
     """How large the user-data would be: rendered as for a launch, with presigned URLs that are never used."""
-    sample = attempt.Attempt(attempt.new_bake_name(), acceptance.BAKE, context.config.s3.prefix)
+    sample = attempt.MachineAttempt(attempt.new_bake_name(), acceptance.BAKE, context.config.s3.prefix)
     origin = image_origin(context, sample.bake, "0" * 64, source)
     seconds = context.config.bake.deadline_minutes * 60
     parameters = attempt.parameters(sample, context.bucket, seconds, payload=packed, origin=origin)

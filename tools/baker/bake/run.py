@@ -12,7 +12,7 @@ from baker.aws.instances import ENDED
 from baker.bake import acceptance
 from baker.bake import attempt as attempts
 from baker.bake.acceptance import AcceptedSignal, ExpectedSignal
-from baker.bake.attempt import Attempt
+from baker.bake.attempt import MachineAttempt
 from baker.bake.launch import MachineTask, RunningMachine, launch, obtain
 from baker.bake.plan import BakePlan
 from baker.config import ON_DEMAND
@@ -60,7 +60,9 @@ def run_until_signal(
             machine = launch(context, _prefer_on_demand(task), machine.attempt.number + 1)
 
 
-def load_accepted_signal(context: BakeContext, plan: BakePlan, attempt: Attempt, payload_sha256: str) -> AcceptedSignal:
+def load_accepted_signal(
+    context: BakeContext, plan: BakePlan, attempt: MachineAttempt, payload_sha256: str
+) -> AcceptedSignal:
     """The signal that an earlier launcher accepted. It is checked again: that an image exists proves nothing."""
     recorded = attempts.recall(context.bucket, attempt)
     report = context.bucket.get(recorded.attempt.key("report.json")) if recorded else None
@@ -69,7 +71,7 @@ def load_accepted_signal(context: BakeContext, plan: BakePlan, attempt: Attempt,
     return acceptance.accept(report, expected_signal(plan, recorded.attempt, payload_sha256))
 
 
-def expected_signal(plan: BakePlan, attempt: Attempt, payload_sha256: str) -> ExpectedSignal:
+def expected_signal(plan: BakePlan, attempt: MachineAttempt, payload_sha256: str) -> ExpectedSignal:
     """What the signal of an attempt must match."""
     limit = float(plan.declared["verify"]["max_word_error_rate"])
     return ExpectedSignal(attempt.id, attempt.nonce, attempt.mode, payload_sha256, plan.reference, limit)
@@ -105,7 +107,7 @@ def follow(context: BakeContext, machine: RunningMachine, expected: ExpectedSign
     raise AssertionError("counts for ever")
 
 
-def show_progress(context: BakeContext, attempt: Attempt) -> None:
+def show_progress(context: BakeContext, attempt: MachineAttempt) -> None:
     """Draw the progress that the machine uploads; anything unreadable in it is ignored."""
     raw = context.bucket.get(attempt.key("progress.json"))
     try:
@@ -125,7 +127,7 @@ def show_progress(context: BakeContext, attempt: Attempt) -> None:
     )
 
 
-def save_log(context: BakeContext, attempt: Attempt, instance_id: str) -> str:
+def save_log(context: BakeContext, attempt: MachineAttempt, instance_id: str) -> str:
     """Save the machine's log, which it uploads before its report, and its console; returns the file's path.
 
     The path is empty if there was nothing to save. Never raises: that would hide why a bake failed.
@@ -158,7 +160,7 @@ def machine_phases(report: Mapping[str, Any]) -> list[tuple[str, float]]:
 
 
 def _accept_last_report(
-    context: BakeContext, attempt: Attempt, instance_id: str, expected: ExpectedSignal
+    context: BakeContext, attempt: MachineAttempt, instance_id: str, expected: ExpectedSignal
 ) -> AcceptedSignal:
     """The machine has ended. It may have reported just before; if not, AWS or its console may say why it ended."""
     report = context.bucket.get(attempt.key("report.json"))

@@ -8,7 +8,7 @@ from baker.aws import requests
 from baker.aws.images import IMAGE_TIMEOUT, Ami
 from baker.bake import acceptance, attempt
 from baker.bake.acceptance import AcceptedSignal
-from baker.bake.attempt import Attempt, Recording
+from baker.bake.attempt import MachineAttempt, Recording
 from baker.bake.launch import MachineTask, RunningMachine
 from baker.bake.plan import BakePlan, image_origin
 from baker.bake.run import load_accepted_signal, run_until_signal
@@ -42,9 +42,9 @@ class BakeRun:
     image: Ami | None = None
     verified: AcceptedSignal | None = None
 
-    def attempt(self, mode: str) -> Attempt:
+    def attempt(self, mode: str) -> MachineAttempt:
         """The first attempt at the machine of a mode."""
-        return Attempt(self.name, mode, self.context.config.s3.prefix)
+        return MachineAttempt(self.name, mode, self.context.config.s3.prefix)
 
 
 def find_image(run: BakeRun) -> None:

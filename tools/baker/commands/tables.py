@@ -14,7 +14,7 @@ from baker.bake.plan import BakePlan
 from baker.bake.timeline import check_rows
 from baker.context import BakeContext
 from baker.images.catalog import CatalogImage, Retention
-from baker.images.diff import Difference
+from baker.images.diff import ImageDifference
 
 Document = Mapping[str, Any]
 MARKS = {"": "[dim]–[/dim]", "pass": "[green]pass[/green]", "fail": "[red]fail[/red]"}
@@ -170,7 +170,7 @@ def print_published(context: BakeContext, image_id: str, replica: Mapping[str, s
         console.print(f"  shared with {escape(', '.join(shared))}", style="dim")
 
 
-def print_difference(console: Console, images: Sequence[Ami], found: Difference) -> None:
+def print_difference(console: Console, images: Sequence[Ami], found: ImageDifference) -> None:
     """What changes from the first image to the second, and how large each is."""
     console.print(f"from [bold]{images[0].id}[/bold]  {escape(images[0].name)}")
     console.print(f"to   [bold]{images[1].id}[/bold]  {escape(images[1].name)}")

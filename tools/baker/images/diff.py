@@ -19,7 +19,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Difference:
+class ImageDifference:
     """Changes by group, in the order in which a person reads them; `bytes` holds sizes before and after."""
 
     groups: Mapping[str, list[Change]]
@@ -31,7 +31,7 @@ class Difference:
         return {**groups, "bytes": {name: list(sizes) for name, sizes in self.bytes.items()}}
 
 
-def difference(a: Document, b: Document) -> Difference:
+def difference(a: Document, b: Document) -> ImageDifference:
     """What changes from the image with the manifest `a` to the one with `b`."""
     groups = {
         "system": _changes(_system(a), _system(b)),
@@ -44,7 +44,7 @@ def difference(a: Document, b: Document) -> Difference:
         **{name: _changes(_sources(a, name), _sources(b, name)) for name in ("states", "pillar", "locks", "service")},
     }
     sizes = {name: (a["bytes"][name], b["bytes"][name]) for name in a["bytes"] if name in b["bytes"]}
-    return Difference({name: changes for name, changes in groups.items() if changes}, sizes)
+    return ImageDifference({name: changes for name, changes in groups.items() if changes}, sizes)
 
 
 def changed_sources(before: Document, now: Mapping[str, str]) -> list[str]:
