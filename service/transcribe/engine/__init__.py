@@ -3,16 +3,20 @@
 Importing this is cheap; torch is imported by `Engine.load`. One thread may use an engine.
 """
 
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transcribe.engine.chunks import Chunk, ChunkResult, EngineError
+from transcribe.types import SAMPLE_RATE, DecodeOptions
 
 if TYPE_CHECKING:
     from transcribe.engine.decode.scheduler import Scheduler
 
-__all__ = ["Chunk", "ChunkResult", "Engine", "EngineError"]
+__all__ = ["Chunk", "ChunkResult", "Engine", "EngineError", "kernels_stored", "limit_threads"]
+
+WARM_SECONDS = 5.0  # of quiet noise: enough to run every kernel
 
 
 class Engine:
@@ -74,3 +78,29 @@ class Engine:
             ChunkResult(chunk.key, results[position].language, results[position].segments)
             for position, chunk in enumerate(waiting)
         ]
+
+    def warm_up(self) -> float:
+        """Transcribes noise, so that every kernel has run before the first recording comes.
+
+        Returns the speed in seconds of audio per second.
+        """
+        import numpy as np
+
+        noise = np.random.default_rng(0).normal(0.0, 0.01, int(WARM_SECONDS * SAMPLE_RATE)).astype(np.float32)
+        began = time.monotonic()
+        self.transcribe([Chunk(0, noise, DecodeOptions(language="en"))])
+        return WARM_SECONDS / max(time.monotonic() - began, 1e-3)
+
+
+def kernels_stored(cache_dir: Path) -> bool:
+    """Whether compiled CUDA kernels are stored in `cache_dir` for the next start."""
+    from transcribe.engine.cuda import compile_cache
+
+    return compile_cache.stored(cache_dir)
+
+
+def limit_threads(count: int) -> None:
+    """Lets torch use at most `count` threads for work that the calling thread starts."""
+    from transcribe.engine.cpu import threads
+
+    threads.limit(count)

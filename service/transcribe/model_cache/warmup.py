@@ -1,11 +1,11 @@
-"""Loads the model and runs it once, then prints what it learned as one line of JSON. Started by modelcache.warm_up."""
+"""Loads the model and runs it once, then prints what it learned as one line of JSON. Started by fetch.warm_up."""
 
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-WARM_SECONDS = 5.0  # of a quiet noise: enough to touch every kernel
+from transcribe.engine import Engine, kernels_stored
 
 
 def run(folder: Path, device: str, dtype: str, max_chunks: int, cache: Path) -> dict[str, Any]:
@@ -13,22 +13,14 @@ def run(folder: Path, device: str, dtype: str, max_chunks: int, cache: Path) -> 
 
     `cache` also holds weights that the engine prepared; those are no kernels.
     """
-    import numpy as np
-
-    from transcribe.engine import Chunk, Engine
-    from transcribe.engine.cuda import compile_cache
-    from transcribe.types import SAMPLE_RATE, DecodeOptions
-
     cache.mkdir(parents=True, exist_ok=True)
     engine = Engine.load(folder, device=device, dtype=dtype, max_chunks=max_chunks, cache_dir=cache)
-    noise = np.random.default_rng(0).normal(0.0, 0.01, int(WARM_SECONDS * SAMPLE_RATE)).astype(np.float32)
-    engine.transcribe([Chunk(key=0, audio=noise, options=DecodeOptions(language="en"))])
-    compiled = compile_cache.stored(cache)
-    return {"device": engine.device, "torch_dtype": engine.torch_dtype, "kernels_compiled": compiled}
+    engine.warm_up()
+    return {"device": engine.device, "torch_dtype": engine.torch_dtype, "kernels_compiled": kernels_stored(cache)}
 
 
 def main(arguments: list[str]) -> int:
-    """Arguments: the model's folder, device, dtype, max_chunks, the engine's cache. A failure is told as "error"."""
+    """Arguments: the model's folder, device, dtype, max_chunks, the engine's cache. A failure is printed as "error"."""
     folder, device, dtype, max_chunks, cache = arguments
     try:
         answer = run(Path(folder), device, dtype, int(max_chunks), Path(cache))

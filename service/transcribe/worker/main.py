@@ -5,7 +5,6 @@ import os
 import signal
 import sqlite3
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from transcribe import logs
 from transcribe.audio.chunking import VadError
 from transcribe.config import ServiceConfig
-from transcribe.engine import Chunk, Engine, EngineError
+from transcribe.engine import Engine, EngineError
 from transcribe.jobs.store import Store, StoreError
 from transcribe.model_cache import cache_info, fetch
 from transcribe.model_cache.cache_info import CacheError, CacheInfo
-from transcribe.types import SAMPLE_RATE, DecodeOptions
+from transcribe.types import SAMPLE_RATE
 from transcribe.worker.status import StatusReporter
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ EXIT_OK = 0
 EXIT_BROKEN = 70  # EX_SOFTWARE: the engine or the store failed; a new process may do better
 EXIT_BUSY = 75  # EX_TEMPFAIL: another worker runs
 EXIT_CONFIG = 78  # EX_CONFIG: trying again does not help (RestartPreventExitStatus of the unit)
-WARM_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -78,15 +76,12 @@ def _load(config: ServiceConfig, info: CacheInfo) -> LoadedModel:
     return LoadedModel(engine, vad, info)
 
 
-def warm(loaded: LoadedModel, reporter: StatusReporter) -> None:
-    """One run through detector and engine, so that the first client does not pay for it; gives a first speed."""
+def warm_up(loaded: LoadedModel) -> float:
+    """Runs detector and engine once, so that the first client does not wait for it; returns the engine's speed."""
     import numpy as np
 
-    noise = np.random.default_rng(0).normal(0.0, 0.01, int(WARM_SECONDS * SAMPLE_RATE)).astype(np.float32)
-    loaded.vad.stream().push(noise)
-    began = time.monotonic()
-    loaded.engine.transcribe([Chunk(0, noise, DecodeOptions(language="en"))])
-    reporter.meter.speed = WARM_SECONDS / max(time.monotonic() - began, 1e-3)
+    loaded.vad.stream().push(np.zeros(SAMPLE_RATE, np.float32))
+    return loaded.engine.warm_up()
 
 
 def facts(loaded: LoadedModel) -> dict[str, Any]:
@@ -126,7 +121,7 @@ def _work(config: ServiceConfig, store: Store) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_OK))  # nothing is under way yet
     try:
         loaded = load(config)
-        warm(loaded, reporter)
+        reporter.meter.speed = warm_up(loaded)
     except (CacheError, EngineError, VadError) as error:
         reporter.set_state("broken", reason=str(error))
         return _refuse(str(error), EXIT_CONFIG)

@@ -17,7 +17,7 @@ from transcribe.audio.decoder import AudioError
 from transcribe.audio.recording import Recording
 from transcribe.audio.vad import Vad
 from transcribe.config import ServiceConfig
-from transcribe.engine.cpu import threads
+from transcribe.engine import limit_threads
 from transcribe.jobs.database import is_passing
 from transcribe.jobs.models import Job, JobError
 from transcribe.jobs.store import Store
@@ -181,4 +181,4 @@ class Preprocessor:
 
 def one_thread() -> None:
     """The calling thread's work stays in it: the detector's small steps lose more by waiting for a second."""
-    threads.limit(1)
+    limit_threads(1)

@@ -52,7 +52,7 @@ def not_ready(shared: AppContext) -> str:
 
 
 def health_body(shared: AppContext) -> dict[str, Any]:
-    """The figures of the seed's health check and the queue's."""
+    """What /health reports: the model's device and precision, the queue, the worker."""
     snapshot, limits = shared.watcher.snapshot, shared.config.limits
     worker, queue = snapshot.worker, snapshot.queue
     state = "draining" if shared.draining.is_set() else snapshot.worker_state
