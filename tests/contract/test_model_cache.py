@@ -75,6 +75,7 @@ def test_it_brings_safetensors_and_nothing_that_could_be_run(site: Site) -> None
     weights = (site.model / "model.safetensors").read_bytes()
     assert outcome.info.files["model.safetensors"].sha256 == hashlib.sha256(weights).hexdigest()
     assert outcome.info == cache_info.read(site.config.cache_info)
+    assert outcome.info.source == f"{site.config.model.endpoint}/{REPO}"
     assert fetch.trouble(site.config, hashes=True) == ""
 
 
@@ -221,6 +222,7 @@ def test_a_real_model_is_warmed_and_described(site: Site) -> None:
     answer = json.loads(done.stdout)
     assert answer["changed"]
     assert answer["warmup_error"] == ""
+    assert "repackaged by a third party" in answer["source"]
     assert answer["warmup_seconds"] > 0
     kernels = [path for path in (site.config.cache / "kernels").rglob("*") if path.suffix in {".o", ".cubin", ".bin"}]
     assert answer["kernels_compiled"] is bool(kernels)  # weights that the engine prepared are not kernels

@@ -180,6 +180,7 @@ def test_models(api: Api) -> None:
         assert {model.id for model in models} == {"whisper-1", "KBLab/kb-whisper-small"}
         found = client.models.retrieve("KBLab/kb-whisper-small")
         assert (found.object, found.owned_by) == ("model", "KBLab")
+        assert found.to_dict()["source"] == "https://huggingface.co/KBLab/kb-whisper-small"
         with pytest.raises(openai.NotFoundError):
             client.models.retrieve("gpt-4o")
 

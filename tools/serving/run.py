@@ -111,6 +111,9 @@ def lay_out(model: ServedModel, snapshot: Path) -> None:
                 os.link(file.resolve(), target)
             except OSError:  # another file system, or another owner's file
                 shutil.copyfile(file, target)
+    if not (snapshot / "provenance.json").exists():
+        source = f"the folder {model.folder.name} of the computer that serves it"
+        (snapshot / "provenance.json").write_text(json.dumps({"source": source}) + "\n", encoding="utf-8")
 
 
 def environment(config: Path, *, offline: bool) -> dict[str, str]:

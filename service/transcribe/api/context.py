@@ -57,12 +57,14 @@ class AppContext:
         return {ALIAS, model.id, f"{model.id}@{self.revision}", f"{model.id}@{model.revision}"}
 
     @property
-    def model_created(self) -> int:
-        """When the model was cached, as a Unix time; when the server started if that is not known."""
+    def model_origin(self) -> tuple[int, str]:
+        """When the model was cached, as a Unix time, and where it comes from; when the server started, and the hub's
+        address, as long as nothing is cached."""
         try:
-            return int(datetime.fromisoformat(cache_info.read(self.config.cache_info).timestamp).timestamp())
+            cached = cache_info.read(self.config.cache_info)
         except cache_info.CacheError:
-            return int(self.started)
+            return int(self.started), f"{self.config.model.endpoint}/{self.config.model.id}"
+        return int(datetime.fromisoformat(cached.timestamp).timestamp()), cached.source
 
     @contextmanager
     def waiting_place(self) -> Iterator[None]:

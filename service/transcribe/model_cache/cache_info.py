@@ -37,7 +37,8 @@ class FileInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CacheInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What cache_info.json says.
 
-    `files` maps names relative to the snapshot; `warmup_error` is '' if the warm-up went well.
+    `files` maps names relative to the snapshot; `warmup_error` is '' if the warm-up went well; `source` says who
+    published the weights.
     """
 
     model_id: Annotated[str, msgspec.Meta(pattern=r"^[\w.-]+(/[\w.-]+)?\Z")]
@@ -51,6 +52,7 @@ class CacheInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     versions: dict[str, str]
     warmup_seconds: float
     warmup_error: str = ""
+    source: str = ""
 
     def __post_init__(self) -> None:
         try:

