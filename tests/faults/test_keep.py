@@ -59,7 +59,7 @@ def test_nothing_that_it_says_later_makes_an_image(kept: Lab) -> None:
     same = {name: machine.parameters[name] for name in ("build_id", "nonce", "mode")}
     machine.put("report", {"schema": 1, **same, "verdict": "success", "reason": ""})
     ended = kept.launch("resume", kept.bake())
-    assert (ended.code, "has failed, which no resuming can mend" in ended.err) == (2, True)
+    assert (ended.code, "has failed, so it cannot be resumed" in ended.err) == (2, True)
     assert account.remains()["images"] == []
     kept.launch("reap", "--bake", kept.bake(), "--yes")
     kept.assert_left(images=0)
