@@ -1,4 +1,4 @@
-"""Publishing and rolling back against moto over HTTP: whatever interrupted it, again is the mend."""
+"""Publishing and rolling back against moto over HTTP: publishing again completes whatever was interrupted."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -85,7 +85,7 @@ STEPS = [("aws.sharing.Sharing.copy", 1), ("aws.sharing.Sharing.share", 1),
 
 
 @pytest.mark.parametrize(("step", "call"), STEPS)
-def test_publishing_again_mends_a_publication_that_died(
+def test_publishing_again_completes_a_publication_that_died(
     cloud: Cloud, wide: BakeContext, monkeypatch: pytest.MonkeyPatch, step: str, call: int
 ) -> None:
     image = made(cloud, "one")

@@ -54,7 +54,7 @@ def test_it_is_swept_after_its_deadline(kept: Lab) -> None:
 
 
 def test_nothing_that_it_says_later_makes_an_image(kept: Lab) -> None:
-    """Whoever looks at it may well make its driver succeed."""
+    """Somebody who repairs the machine by hand may make its driver succeed."""
     machine = FakeMachine(kept.machines.client(), account.living()[0], "")
     same = {name: machine.parameters[name] for name in ("build_id", "nonce", "mode")}
     machine.put("report", {"schema": 1, **same, "verdict": "success", "reason": ""})

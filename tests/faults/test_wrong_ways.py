@@ -1,4 +1,4 @@
-"""What an operator gets wrong: one line that says what, where and the mend; exit 2; nothing made."""
+"""What an operator gets wrong: one line that says what, where and the fix; exit code 2; nothing is made."""
 
 from collections.abc import Callable
 from typing import Any
