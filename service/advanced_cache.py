@@ -33,7 +33,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def check(config: ServiceConfig, options: argparse.Namespace) -> int:
-    """Prints one line: what is cached, or what is wrong with it and the mend."""
+    """Prints one line: what is cached, or what is wrong with it and how to fix it."""
     wrong = fetch.trouble(config, hashes=not options.quick)
     if options.json:
         print(json.dumps({"ok": not wrong, "reason": wrong}))

@@ -102,6 +102,6 @@ def context() -> AppContext:
 
 
 def key_id() -> str:
-    """The client's key, as the front door found it."""
+    """The client's key, as the access check found it."""
     found: str = g.key_id
     return found

@@ -1,6 +1,6 @@
-"""Waiting for jobs without asking the store once a client: one thread looks whether anything was committed.
+"""Lets requests wait for jobs without each polling the store: one thread watches for commits.
 
-It also remembers the figures that /health shows, so that an answer there never waits for the disk.
+It also keeps the figures that /health shows, so that /health never waits for the disk.
 """
 
 import threading

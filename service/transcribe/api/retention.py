@@ -1,4 +1,4 @@
-"""Removes what nobody needs any more: uploads of jobs that are over, jobs past their time, halves of uploads."""
+"""Deletes uploads of finished jobs, jobs older than the retention time, and incomplete uploads."""
 
 import re
 import threading
@@ -15,7 +15,7 @@ SPOOLED = re.compile(r"[0-9a-f]{32}")
 
 
 class RetentionThread:
-    """The thread that tidies up."""
+    """The thread that deletes them."""
 
     def __init__(self, config: ServiceConfig, store: Store) -> None:
         self._config = config

@@ -41,7 +41,7 @@ def changes(shared: AppContext, job: Job, left: Callable[[], bool]) -> Iterator[
 
 @contextmanager
 def follow_job(shared: AppContext, job: Job) -> Iterator[None]:
-    """Counts this client among those that the job is for."""
+    """Keeps the job alive while this client waits for it."""
     shared.watcher.follow(job.id)
     try:
         yield

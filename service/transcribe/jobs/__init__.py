@@ -1,1 +1,1 @@
-"""jobs."""
+"""The job store: durable jobs, shared by the API and the worker."""

@@ -33,7 +33,7 @@ TRIES = 3
 
 
 class DownloadError(Exception):
-    """The model could not be had; the message is one line."""
+    """The model could not be downloaded; the message is one line."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the worker says of itself: facts and figures in the store for the API, readiness and life to systemd."""
+"""Publishes the worker's state: facts and metrics in the store for the API, readiness and watchdog to systemd."""
 
 import os
 import resource
@@ -56,7 +56,7 @@ class Meter:
 
 
 class StatusReporter:
-    """Publishes the worker's state every few seconds from a thread of its own, which tells when the loop is stuck."""
+    """Publishes the worker's state every few seconds from its own thread, so that a loop that is stuck is reported."""
 
     def __init__(self, store: Store) -> None:
         """Raises sqlite3.Error if the store cannot be read."""
@@ -92,7 +92,7 @@ class StatusReporter:
             sdnotify.notify("STOPPING=1\nSTATUS=draining")
 
     def heartbeat(self) -> None:
-        """The engine's loop goes round: call it there and nowhere else, for it feeds the watchdog."""
+        """Call this in the engine's loop and nowhere else: it also notifies systemd's watchdog."""
         self._last_heartbeat = time.monotonic()
         if self._watchdog and self._last_heartbeat - self._watchdog_notified > self._watchdog / 4:
             sdnotify.notify("WATCHDOG=1")
