@@ -1,6 +1,6 @@
 #!/bin/bash
-# From user-data to the driver: fetches the payload, checks it, unpacks it, and hands over. What goes wrong here is
-# reported here; from then on the driver reports. Data comes in by parameters.json only.
+# From user-data to the driver: downloads the payload, checks it, unpacks it and starts the driver. Reports its own
+# failures; after that the driver reports. All data comes from parameters.json.
 set -euo pipefail
 export LC_ALL=C.UTF-8 HOME=/root
 RUN=/run/transcribe-bake
@@ -20,9 +20,9 @@ PY
 report() { # report REASON: a failure report, on the console as well, and the end of the machine
   python3 - "$RUN/parameters.json" "$1" >$RUN/report.json <<'PY' || true
 import json, sys
-told = json.load(open(sys.argv[1]))
-same = {key: told.get(key) for key in ("build_id", "nonce", "mode")}
-digest = (told.get("payload") or {}).get("sha256")
+parameters = json.load(open(sys.argv[1]))
+same = {key: parameters.get(key) for key in ("build_id", "nonce", "mode")}
+digest = (parameters.get("payload") or {}).get("sha256")
 print(json.dumps({"schema": 1, **same, "payload_sha256": digest, "verdict": "failure", "reason": sys.argv[2]}))
 PY
   journalctl --unit=transcribe-bake --no-pager >$RUN/log.txt 2>&1 || true

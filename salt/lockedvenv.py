@@ -29,7 +29,7 @@ LOCKS_IN_USE = "locks.json"  # in the environment
 
 
 class VenvError(Exception):
-    """One line for the user: what failed, where, and the mend; `output` is all that pip said of it."""
+    """One line for the user: what failed, where, and the fix; `output` is all of pip's output."""
 
     def __init__(self, message: str, output: str = "") -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class VenvError(Exception):
 
 
 @dataclass(frozen=True)
-class Difference:
+class LockDifference:
     """What separates an environment from its locks, as canonical package names."""
 
     pinned: int = 0
@@ -81,7 +81,7 @@ def cuda_instead(locks: list[Path]) -> list[Path]:
     return [lock.with_name("cuda.lock") if lock.name == "cpu.lock" else lock for lock in locks]
 
 
-def check(venv: Path, locks: list[Path]) -> Difference:
+def check(venv: Path, locks: list[Path]) -> LockDifference:
     """What separates `venv` from `locks`; an environment that cannot run at all misses every package."""
     blocks = pins(in_use(venv, locks))
     requirements = [block.split("\\")[0].strip() for group in blocks.values() for block in group]
@@ -94,10 +94,10 @@ def check(venv: Path, locks: list[Path]) -> Difference:
             text=True,
         )
     except OSError:
-        return Difference(len(blocks), sorted(blocks))
+        return LockDifference(len(blocks), sorted(blocks))
     if done.returncode != 0:
-        return Difference(len(blocks), sorted(blocks))
-    return Difference(**json.loads(done.stdout))
+        return LockDifference(len(blocks), sorted(blocks))
+    return LockDifference(**json.loads(done.stdout))
 
 
 def run_pip(venv: Path, arguments: list[str], on_line: Callable[[str], None] = lambda line: None) -> str:
@@ -176,7 +176,7 @@ def repair(venv: Path, locks: list[Path], say: Callable[[str], None]) -> None:
 
 def sync(
     venv: Path, locks: list[Path], python: str = "python3", say: Callable[[str], None] = lambda m: None
-) -> Difference:
+) -> LockDifference:
     """Make `venv` hold exactly what `locks` pin; returns what differed before.
 
     Where `cpu.lock` is asked for and pip's sources have no CPU build of torch (the public index alone does not

@@ -1,6 +1,6 @@
 #!yaml
-# The one place for every path, name, port, limit and the model. States read it, Salt writes it as it is to
-# config/transcribe.json, and the programs read nothing else. Overrides come in from bake.toml's [pillar].
+# The one place for every path, name, port, limit and the model. States read it, Salt writes it unchanged to
+# config/transcribe.json, and the programs read nothing else. bake.toml's [pillar] overrides it.
 transcribe:
   root: /opt/transcribe
   user: transcribe

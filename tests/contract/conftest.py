@@ -15,11 +15,13 @@ from baker.display.progress import Display
 from localcloud.common import Folders
 from localcloud.machines import base_image, host_mounts, machines
 from rich.console import Console
+from support.api_server_fixture import Api
 from support.fake_cloud import BUCKET, REGION, Cloud, client_session, serving
 from support.fake_machine import Fleet
 from support.project_tree import REFERENCE, make_tree
 from support.recorder import Recorder
 from support.running_cloud import POWERS_OFF, RunningCloud
+from support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,15 @@ def endpoint() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def session() -> boto3.Session:
     return client_session(REGION)  # shared, since reading EC2's model takes longer than a test
+
+
+@pytest.fixture
+def held(api: Api) -> Iterator[Api]:
+    """The module's `api`, whose worker takes no job until the test is over."""
+    api.worker.hold.set()
+    yield api
+    api.worker.hold.clear()
+    until(lambda: not api.store.unfinished())
 
 
 @pytest.fixture(scope="module")

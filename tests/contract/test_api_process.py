@@ -16,6 +16,7 @@ import pytest
 from support.api_process import PROGRAM, started
 from support.api_server_fixture import Reply, free_port, settings
 from support.fake_worker import FakeWorker
+from support.waiting import until
 from transcribe.config import ServiceConfig
 from transcribe.jobs.store import Store
 
@@ -99,10 +100,7 @@ def test_kill_9_keeps_every_accepted_job(tmp_path: Path, config: dict[str, Any],
                     break
                 if reply.status == 202:
                     accepted.append(reply.json["id"])
-    end = time.monotonic() + 20
-    while worker.store.unfinished():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    until(lambda: not worker.store.unfinished(), 20)
     states = [job.status if (job := worker.store.get(job_id)) else None for job_id in accepted]
     assert set(states) == {"done"}
     ended = [job.id for job in worker.seen]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.api_server_fixture import Api, running
+from support.waiting import until
 from transcribe.api import wsgi
 from transcribe.api.places import Places
 from transcribe.api.upload import Spool
@@ -247,13 +248,6 @@ def test_a_key_leaves_places_to_others() -> None:
     assert places.take("d")
     alone = Places(3)
     assert [alone.take("") for _ in range(4)] == [True, True, True, False]
-
-
-def until(true: Callable[[], object], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(

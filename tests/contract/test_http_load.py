@@ -4,10 +4,11 @@ import http.client
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from support.api_server_fixture import Api, multipart, running, tidy
+from support.waiting import until
 
 TRANSCRIBE = "/v1/audio/transcriptions"
 UNFINISHED = (
@@ -21,22 +22,6 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     changes = {"limits__upload_bytes": 100_000, "limits__waiting_requests": 6, "limits__queue_jobs": 8}
     with running(tmp_path_factory.mktemp("api"), **changes) as found:
         yield found
-
-
-@pytest.fixture
-def held(api: Api) -> Iterator[Api]:
-    """The worker takes nothing until the test is over."""
-    api.worker.hold.set()
-    yield api
-    api.worker.hold.clear()
-    until(lambda: not api.store.unfinished())
-
-
-def until(true: Callable[[], object], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def test_health_has_the_seeds_figures(api: Api) -> None:

@@ -9,6 +9,7 @@ import openai
 import pytest
 from support.api_server_fixture import Api, running, tidy
 from support.fake_worker import COVERAGE
+from support.waiting import until
 from transcribe.keys import new_key
 
 HOUR = 3600.0
@@ -20,23 +21,16 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         yield found
 
 
-@pytest.fixture
-def held(api: Api) -> Iterator[Api]:
-    """The worker takes nothing until the test is over."""
-    api.worker.hold.set()
-    yield api
-    api.worker.hold.clear()
-
-
 def finished(api: Api, job_id: str, key: str = "") -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    end = time.monotonic() + 10
-    while True:
-        body: dict[str, Any] = api.get(f"/v1/jobs/{job_id}", **headers).json
-        if body["finished_at"]:
-            return body
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    body: dict[str, Any] = {}
+
+    def over() -> bool:
+        body.update(api.get(f"/v1/jobs/{job_id}", **headers).json)
+        return bool(body["finished_at"])
+
+    until(over)
+    return body
 
 
 def created(api: Api, content: bytes, **fields: Any) -> dict[str, Any]:
@@ -220,13 +214,6 @@ def test_a_key_has_so_many_jobs_at_once(keyed: tuple[Api, dict[str, str]]) -> No
     api.worker.hold.clear()
 
 
-def eventually(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 5
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def test_keys_are_read_again_when_their_file_changes(keyed: tuple[Api, dict[str, str]]) -> None:
     api, keys = keyed
     file = api.shared.keys.path
@@ -235,10 +222,10 @@ def test_keys_are_read_again_when_their_file_changes(keyed: tuple[Api, dict[str,
     assert status(keys["bo"]) == 200
     added, line = new_key("cia")
     file.write_text("\n".join([*file.read_text().splitlines()[:2], "this line is broken", line]))
-    eventually(lambda: status(keys["bo"]) == 401)
+    until(lambda: status(keys["bo"]) == 401)
     assert (status(added), status(keys["anna"])) == (200, 200)
     file.unlink()
-    eventually(lambda: status(added) == 401)
+    until(lambda: status(added) == 401)
 
 
 def test_a_name_stands_once(tmp_path: Path) -> None:

@@ -8,13 +8,11 @@ from typing import Any
 import pytest
 from support.api_server_fixture import Api, running, tidy
 from support.fake_worker import TEXTS
+from support.waiting import until
 
 
 def finished(api: Api, job_id: str) -> None:
-    end = time.monotonic() + 10
-    while not api.get(f"/v1/jobs/{job_id}").json["finished_at"]:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: api.get(f"/v1/jobs/{job_id}").json["finished_at"])
 
 
 def places(root: Path, traces: dict[str, bytes]) -> set[str]:

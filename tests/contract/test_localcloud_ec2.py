@@ -9,7 +9,8 @@ from localcloud.aws.moto_instances import SOURCE_OWNER
 from localcloud.common import Folders
 from localcloud.endpoint import BUCKET
 from localcloud.machines import base_image, host_mounts, machines
-from support.running_cloud import RunningCloud, launch, refused, state, stopped, until
+from support.running_cloud import RunningCloud, launch, refused, state, stopped
+from support.waiting import until
 
 FAILS = ["sh", "-c", "exit 1"]
 

@@ -13,11 +13,12 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.bad_files import ffmpeg
+from support.waiting import until
 from support.whole_service import Service, serving
 from support.worker_shop import CLIPS
 from transcribe.jobs.store import Store
@@ -39,14 +40,6 @@ def recording(folder: Path, seconds: float, *, pause: float = 0.0) -> Path:
     ffmpeg(*inputs, "-filter_complex", joined, once)
     ffmpeg("-stream_loop", "-1", "-i", once, "-t", str(seconds), path)
     return path
-
-
-def until(true: Callable[[], object], seconds: float) -> None:
-    """Waits for it, not for ever."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
 
 
 def until_idle(service: Service, patience: float = 180.0) -> None:

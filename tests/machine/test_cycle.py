@@ -44,7 +44,7 @@ class Operator:
         assert done.returncode == code, f"{command}: {done.stdout[-3000:]}\n{done.stderr[-2000:]}"
         return done.stdout
 
-    def told(self, command: str, *arguments: str) -> Any:
+    def json(self, command: str, *arguments: str) -> Any:
         """The same, for a command that prints JSON."""
         return json.loads(self.bake(command, "--json", *arguments))
 
@@ -73,7 +73,7 @@ def in_a_tree_of_their_own(image: str, tmp_path_factory: pytest.TempPathFactory)
     for name in SHARED:
         (project.cache / name).mkdir(exist_ok=True)
         (mine.cache / name).symlink_to(project.cache / name)
-    [entry] = [told for told in json.loads(project.images.read_text()) if told["id"] == image]
+    [entry] = [each for each in json.loads(project.images.read_text()) if each["id"] == image]
     for parent, names in (("roots", [entry["root"]]), ("layers", entry["layers"])):
         (mine.state / parent).mkdir()
         for name in names:
@@ -100,7 +100,7 @@ def test_an_image_lives_from_plan_to_prune(operator: Operator, image: str) -> No
     second = operator.baked()
     assert second != first
 
-    differences = operator.told("diff", first, second)
+    differences = operator.json("diff", first, second)
     assert [change["what"] for change in differences["states"]] == [STATE]
     # Debian's archive may have moved on meanwhile; overrides hold the hub's address, and each local cloud has its own.
     assert set(differences) <= {"system", "states", "bytes", "debian", "pillar"}
@@ -110,9 +110,9 @@ def test_an_image_lives_from_plan_to_prune(operator: Operator, image: str) -> No
     assert f"published  {second}" in operator.bake("publish")
     assert f"published  {first}" in operator.bake("rollback")
     assert f"would remove {second}" in operator.bake("prune", "--keep=0")
-    assert [entry["id"] for entry in operator.told("list")] == [second, first]
+    assert [entry["id"] for entry in operator.json("list")] == [second, first]
     assert f"removed {second}" in operator.bake("prune", "--keep=0", "--yes")
-    [left] = operator.told("list")
+    [left] = operator.json("list")
     assert left["id"] == first
     assert left["verified"]
 
@@ -147,23 +147,23 @@ def test_a_group_serves_from_the_same_template(operator: Operator, image: str, t
     config = tmp_path / "group.toml"
     config.write_text(f'[launch]\nsecurity_groups = ["{group}"]\nmin_size = 2\n')
     launched = operator.bake("launch", "--group", "--wait", f"--keys={keys}", f"--config={config}")
-    told = re.findall(r"(i-\w+) serves at (http://\S+)", launched)
-    assert len(told) == 2
-    for _, url in told:
+    served = re.findall(r"(i-\w+) serves at (http://\S+)", launched)
+    assert len(served) == 2
+    for _, url in served:
         assert_serves(url, secret)
     assert "balancer" in launched
     ended = operator.bake("launch", "--end", f"--config={config}")
-    assert all(machine in ended for machine, _ in told)
-    assert operator.told("list")[0]["regions"]["eu-north-1"]["instances"] == []
+    assert all(machine in ended for machine, _ in served)
+    assert operator.json("list")[0]["regions"]["eu-north-1"]["instances"] == []
 
 
 def test_what_is_launched_has_its_keys_and_nothing_to_repair(operator: Operator, image: str, tmp_path: Path) -> None:
     operator.bake("publish", image)
     keys, secret = new_key(tmp_path)
     launched = operator.bake("launch", f"--keys={keys}", "--wait")
-    told = re.search(r"(i-\w+) serves at (http://\S+)", launched)
-    assert told, launched
-    machine, url = told[1], told[2]
+    served = re.search(r"(i-\w+) serves at (http://\S+)", launched)
+    assert served, launched
+    machine, url = served[1], served[2]
     assert_serves(url, secret)
 
     # It serves before its first apply has come to its last state, and Salt refuses a second one meanwhile.
@@ -175,6 +175,6 @@ def test_what_is_launched_has_its_keys_and_nothing_to_repair(operator: Operator,
     assert manifest["debian"]
     assert secret not in operator.on(machine, "cat", "/etc/transcribe/keys", "/srv/transcribe/salt/pillar/launch.sls")
     assert "nothing to remove" in operator.bake("prune", "--keep=0")
-    assert operator.told("list")[0]["regions"]["eu-north-1"]["instances"] == [machine]
+    assert operator.json("list")[0]["regions"]["eu-north-1"]["instances"] == [machine]
     assert f"ended {machine}" in operator.bake("launch", "--end")
-    assert operator.told("list")[0]["regions"]["eu-north-1"]["instances"] == []
+    assert operator.json("list")[0]["regions"]["eu-north-1"]["instances"] == []

@@ -13,7 +13,7 @@ WORKER, API = {"service-worker-running"}, {"service-api-running"}
 
 @dataclass(frozen=True)
 class Drift:
-    """What is done to the machine; the states that must mend it; the folder or file that alone may differ after."""
+    """What is done to the machine, the states that must repair it, and the only paths that may differ afterwards."""
 
     damage: str
     states: set[str]

@@ -4,12 +4,10 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
 from localcloud import LocalCloud
-from support.baked_machine import ROOT, BakedMachine
+from support.baked_machine import ROOT, BakedMachine, ec2
 
 USER_DATA = """#cloud-config
 ssh_authorized_keys: [ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBAKEDMACHINETESTKEY person@example.com]
@@ -28,33 +26,17 @@ echo "payload $(cat /srv/transcribe/payload.sha256)"
 """
 
 
-def client() -> Any:
-    endpoint = LocalCloud.ensure(ROOT)
-    return boto3.client(
-        "ec2",
-        endpoint_url=endpoint.api_url,
-        region_name=endpoint.region,
-        aws_access_key_id=endpoint.access_key_id,
-        aws_secret_access_key=endpoint.secret_access_key,
-    )
-
-
 @contextlib.contextmanager
 def instance(image: str, user_data: str) -> Iterator[BakedMachine]:
     """An instance as a customer starts it, with user-data of its own."""
-    ec2 = client()
-    answer = ec2.run_instances(
-        ImageId=image,
-        InstanceType="g4dn.xlarge",
-        MinCount=1,
-        MaxCount=1,
-        UserData=user_data,
-    )
+    cloud = ec2()
+    kind = {"InstanceType": "g4dn.xlarge", "MinCount": 1, "MaxCount": 1}
+    answer = cloud.run_instances(ImageId=image, UserData=user_data, **kind)
     identity = answer["Instances"][0]["InstanceId"]
     try:
         yield BakedMachine(identity)
     finally:
-        ec2.terminate_instances(InstanceIds=[identity])
+        cloud.terminate_instances(InstanceIds=[identity])
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,11 @@ import subprocess
 import time
 
 import pytest
+from localcloud import LocalCloudError
 from support.baked_machine import ROOT, BakedMachine
+from support.waiting import until
 
+BOOT = "cat /proc/sys/kernel/random/boot_id; systemctl show --property=UserspaceTimestamp --value"
 CLIP = ROOT / "service/clips/verify.flac"
 VENV = "/opt/transcribe/venv"
 # What makes an apply take a while, by the state in the middle of which it is killed.
@@ -43,20 +46,17 @@ def test_killed_worker_is_back(machine: BakedMachine) -> None:
 
 
 def test_reboot_serves_again(machine: BakedMachine) -> None:
-    before = machine.sh("cat /proc/sys/kernel/random/boot_id; systemctl show --property=UserspaceTimestamp --value")
+    before = machine.sh(BOOT)
     machine.run("systemctl", "--no-block", "reboot")
-    end = time.monotonic() + 120
-    while True:
-        time.sleep(0.5)
-        script = "cat /proc/sys/kernel/random/boot_id; systemctl show --property=UserspaceTimestamp --value"
+
+    def rebooted() -> bool:
         try:
-            done = machine.run("bash", "-c", script, check=False)
-        except Exception:  # while it is down there is nothing to enter
-            assert time.monotonic() < end
-            continue
-        if done.returncode == 0 and done.stdout != before:
-            break
-        assert time.monotonic() < end
+            done = machine.run("bash", "-c", BOOT, check=False)
+        except LocalCloudError:  # while it is down there is nothing to enter
+            return False
+        return done.returncode == 0 and done.stdout != before
+
+    until(rebooted, 120)
     machine.wait_serving()
     assert "Dashwood" in machine.transcribe(CLIP)
     applied = machine.apply()

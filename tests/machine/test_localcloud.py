@@ -3,9 +3,8 @@
 import json
 import os
 import subprocess
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from localcloud import Endpoint, LocalCloud, LocalCloudError, host
 from localcloud.client import folders_of
 from localcloud.common import PROJECT, say_on_stderr
 from localcloud.machines import base_image
+from support.waiting import until
 
 pytestmark = [
     pytest.mark.machine,
@@ -70,13 +70,6 @@ class OwnCloud:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def until(condition: Callable[[], bool], *, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
-
-
 @pytest.fixture(scope="module", name="site")
 def own_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnCloud]:
     site = OwnCloud(tmp_path_factory.mktemp("site"))
@@ -122,7 +115,7 @@ def test_a_port_on_a_machines_loopback_is_reached_from_this_host(site: OwnCloud,
     serve = ["systemd-run", "--quiet", "python3", "-m", "http.server", "--bind", "127.0.0.1", "--directory", "/etc"]
     site.output(instance, *serve, "8123")
     inside = "import socket; socket.create_connection(('127.0.0.1', 8123))"
-    until(lambda: LocalCloud.run(site.root, instance, ["python3", "-c", inside]) == 0)
+    until(lambda: LocalCloud.run(site.root, instance, ["python3", "-c", inside]) == 0, 60)
     with urllib.request.urlopen(LocalCloud.url_of(site.root, instance, 8123) + "/hostname", timeout=10) as answer:
         assert answer.read().decode().strip() == instance
 
@@ -163,7 +156,7 @@ def test_a_reboot_keeps_the_disk(site: OwnCloud, instance: str) -> None:
     before = site.output(instance, "cat", "/proc/sys/kernel/random/boot_id"), LocalCloud.leader(site.root, instance)
     site.output(instance, "touch", "/root/kept")
     site.ec2.reboot_instances(InstanceIds=[instance])
-    until(lambda: _leader(site, instance) not in (None, before[1]))
+    until(lambda: _leader(site, instance) not in (None, before[1]), 60)
     LocalCloud.wait_booted(site.root, instance)
     site.output(instance, "test", "-e", "/root/kept")
     assert site.state(instance) == "running"
@@ -178,7 +171,7 @@ def _leader(site: OwnCloud, instance: str) -> int | None:
 
 def test_a_power_off_from_inside_terminates_the_instance(site: OwnCloud) -> None:
     instance_id = site.launch("#cloud-config\nruncmd: [[systemctl, --no-block, poweroff]]\n")
-    until(lambda: site.state(instance_id) == "terminated")
+    until(lambda: site.state(instance_id) == "terminated", 60)
     assert "Power" in site.ec2.get_console_output(InstanceId=instance_id)["Output"]
     folder = folders_of(site.root).machines / instance_id
     until(lambda: not any(path.is_dir() for path in folder.iterdir()))  # the disk is deleted

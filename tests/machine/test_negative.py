@@ -7,22 +7,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
 from localcloud import LocalCloud
-from support.baked_machine import ROOT
+from support.baked_machine import ROOT, ec2
+from support.waiting import until
 
 HANGS = "#!/bin/bash\nsleep infinity\n"
 # A machine that claims success at once, with a nonce that is not its own.
 FORGES = """#!/bin/bash
 python3 - <<'PY'
 import json, urllib.request
-told = json.load(open("/run/transcribe-bake/parameters.json"))
-report = {"schema": 1, "build_id": told["build_id"], "nonce": "0" * 32, "mode": told["mode"], "verdict": "success",
-          "payload_sha256": told["payload"]["sha256"]}
-request = urllib.request.Request(told["report_url"], json.dumps(report).encode(), method="PUT")
+given = json.load(open("/run/transcribe-bake/parameters.json"))
+report = {"schema": 1, "build_id": given["build_id"], "nonce": "0" * 32, "mode": given["mode"], "verdict": "success",
+          "payload_sha256": given["payload"]["sha256"]}
+request = urllib.request.Request(given["report_url"], json.dumps(report).encode(), method="PUT")
 request.add_header("Content-Type", "")
 urllib.request.urlopen(request)
 PY
@@ -52,25 +51,14 @@ def tree(able: None, tmp_path: Path) -> Path:
     return copy
 
 
-def cloud() -> Any:
-    endpoint = LocalCloud.ensure(ROOT)
-    return boto3.client(
-        "ec2",
-        endpoint_url=endpoint.api_url,
-        region_name=endpoint.region,
-        aws_access_key_id=endpoint.access_key_id,
-        aws_secret_access_key=endpoint.secret_access_key,
-    )
-
-
 def images() -> set[str]:
-    return {image["ImageId"] for image in cloud().describe_images(Owners=["self"])["Images"]}
+    return {image["ImageId"] for image in ec2().describe_images(Owners=["self"])["Images"]}
 
 
 def instances() -> set[str]:
     """Those that are not gone."""
     states = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped", "shutting-down"]}]
-    answer = cloud().describe_instances(Filters=states)
+    answer = ec2().describe_instances(Filters=states)
     return {instance["InstanceId"] for group in answer["Reservations"] for instance in group["Instances"]}
 
 
@@ -138,12 +126,7 @@ def test_launcher_killed_after_launch_leaves_no_machine(tree: Path) -> None:
     before = instances()
     arguments = command(tree, "--config", str(tree / "short.toml"))
     with subprocess.Popen(arguments, cwd=tree, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as launcher:
-        end = time.monotonic() + 300
-        while not instances() - before:
-            assert launcher.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.5)
+        until(lambda: instances() - before or launcher.poll() is not None, 300)
+        assert launcher.poll() is None
         launcher.send_signal(signal.SIGKILL)
-    while instances() - before:
-        assert time.monotonic() < end, "the machine outlived its deadline"
-        time.sleep(1)
+    until(lambda: not instances() - before, 300, lambda: "the machine outlived its deadline")

@@ -3,14 +3,16 @@
 import json
 import subprocess
 import time
-import urllib.request
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
+import requests
 from localcloud import LocalCloud
+
+from support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_SECONDS = 900
@@ -30,16 +32,16 @@ class Applied:
 
     @property
     def changed(self) -> set[str]:
-        return {name for name, told in self.states.items() if told["changes"]}
+        return {name for name, state in self.states.items() if state["changes"]}
 
     @property
     def failed(self) -> dict[str, str]:
-        return {name: told["comment"] for name, told in self.states.items() if told["result"] is False}
+        return {name: state["comment"] for name, state in self.states.items() if state["result"] is False}
 
     @property
     def undecided(self) -> set[str]:
         """What a dry run says would change."""
-        return {name for name, told in self.states.items() if told["result"] is None}
+        return {name for name, state in self.states.items() if state["result"] is None}
 
 
 @dataclass(frozen=True)
@@ -70,16 +72,16 @@ class BakedMachine:
         seconds = time.monotonic() - began
         try:
             answer = json.loads(done.stdout[done.stdout.index("{") :])["local"]
-            ordered = sorted(answer.values(), key=lambda told: told["__run_num__"])
+            ordered = sorted(answer.values(), key=lambda state: state["__run_num__"])
         except (ValueError, KeyError, AttributeError):
             raise AssertionError(f"no result of an apply: {done.stdout}{done.stderr}") from None
-        return Applied({told["__id__"]: told for told in ordered}, seconds)
+        return Applied({state["__id__"]: state for state in ordered}, seconds)
 
     def verify(self, *, clip: bool = True) -> dict[str, str]:
         """The checks of transcribe.verify that fail, with their details."""
         answer = json.loads(self.run("salt-call", "transcribe.verify", f"clip={clip}", "--out=json").stdout)["local"]
         assert answer["checks"]
-        return {told["name"]: told["detail"] for told in answer["checks"] if told["verdict"] != "pass"}
+        return {check["name"]: check["detail"] for check in answer["checks"] if check["verdict"] != "pass"}
 
     def snapshot(self) -> dict[str, str]:
         """Every watched file: type, owner, mode, size, inode, time of change. A file that is rewritten differs."""
@@ -95,10 +97,7 @@ class BakedMachine:
 
     def wait(self, script: str, *, seconds: float = 60) -> None:
         """Wait until a script succeeds on it."""
-        end = time.monotonic() + seconds
-        while self.run("bash", "-c", script, check=False).returncode != 0:
-            assert time.monotonic() < end, f"not within {seconds} s: {script}"
-            time.sleep(0.2)
+        until(lambda: self.run("bash", "-c", script, check=False).returncode == 0, seconds, lambda: script)
 
     def wait_serving(self) -> None:
         """Wait until the service is ready."""
@@ -107,13 +106,15 @@ class BakedMachine:
     def transcribe(self, clip: Path, language: str = "en") -> str:
         """Send a file from this host through the machine's HTTP interface."""
         url = LocalCloud.url_of(ROOT, self.id, 8000) + "/v1/audio/transcriptions"
-        boundary = uuid.uuid4().hex
         fields = {"model": "whisper-1", "language": language, "response_format": "text"}
-        part = f'--{boundary}\r\nContent-Disposition: form-data; name="'
-        body = "".join(f'{part}{key}"\r\n\r\n{value}\r\n' for key, value in fields.items()).encode()
-        body += f'{part}file"; filename="{clip.name}"\r\n\r\n'.encode() + clip.read_bytes()
-        body += f"\r\n--{boundary}--\r\n".encode()
-        kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-        with urllib.request.urlopen(urllib.request.Request(url, body, kind), timeout=300) as answer:
-            text: str = answer.read().decode()
-        return text
+        with clip.open("rb") as file:
+            response = requests.post(url, data=fields, files={"file": file}, timeout=300)
+        response.raise_for_status()
+        return response.text
+
+
+def ec2() -> Any:
+    """A client of the local cloud's EC2 API."""
+    cloud = LocalCloud.ensure(ROOT)
+    session = boto3.Session(cloud.access_key_id, cloud.secret_access_key, region_name=cloud.region)
+    return session.client("ec2", endpoint_url=cloud.api_url)

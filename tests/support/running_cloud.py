@@ -1,6 +1,5 @@
 """A local cloud in the process of a test; a process that waits to be told to power off stands for each machine."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,8 @@ from localcloud.server import Activity, LoopbackServer, aws_app, control_app
 from moto.ec2.models import ec2_backends
 from moto.s3.models import s3_backends
 from moto.ssm.models import ssm_backends
+
+from support.waiting import until
 
 Ec2 = Any  # boto3's client is made at run time
 POWERS_OFF = ["head", "-n1"]
@@ -57,13 +58,6 @@ def launch(ec2: Ec2, **changes: Any) -> str:
 def state(ec2: Ec2, instance_id: str) -> str:
     [reservation] = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
     return str(reservation["Instances"][0]["State"]["Name"])
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def stopped(ec2: Ec2, **changes: Any) -> str:

@@ -15,8 +15,6 @@ from typing import Any, cast
 
 import numpy as np
 from localcloud.hub.models import SOURCES, commit_of, model_dir
-from numpy.typing import NDArray
-from transcribe.audio.chunking import FRAME
 from transcribe.audio.vad import Vad
 from transcribe.config import ServiceConfig
 from transcribe.engine import Chunk, ChunkResult, Engine, EngineError
@@ -27,33 +25,12 @@ from transcribe.types import SAMPLE_RATE, DecodeOptions, Segment
 from transcribe.worker.loop import Worker
 from transcribe.worker.status import StatusReporter
 
+from support import waiting
 from support.api_server_fixture import settings
+from support.fake_vad import FakeVad
 
 SERVICE = Path(__file__).resolve().parents[2] / "service"
 CLIPS = sorted((Path(__file__).resolve().parents[1] / "audio").glob("*.flac"))
-
-
-class FakeStream:
-    """Speech is where the sound is loud."""
-
-    def __init__(self) -> None:
-        self.rest = np.zeros(0, np.float32)
-
-    def push(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        samples = np.concatenate([self.rest, block])
-        whole = len(samples) // FRAME * FRAME
-        self.rest = samples[whole:]
-        return cast(NDArray[np.float32], np.minimum(10 * np.abs(samples[:whole]).reshape(-1, FRAME).mean(1), 1.0))
-
-    def flush(self) -> NDArray[np.float32]:
-        return np.zeros(0, np.float32)
-
-
-class FakeVad:
-    """The detector's maker."""
-
-    def stream(self) -> FakeStream:
-        return FakeStream()
 
 
 @dataclass
@@ -147,10 +124,7 @@ class Shop:
     @staticmethod
     def until(condition: Any, *, seconds: float = 30.0) -> None:
         """Waits for the condition, not for ever."""
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, "waited too long"
-            time.sleep(0.01)
+        waiting.until(condition, seconds)
 
 
 def shop(root: Path, **changes: Any) -> Shop:

@@ -1,4 +1,4 @@
-# The pillar as it is: the only thing that the programs read.
+# The pillar as JSON: the only configuration that the programs read.
 {%- set it = pillar['transcribe'] %}
 
 include:
@@ -24,7 +24,7 @@ config-written:
 config-keys:
   file.managed:
     - name: {{ it.auth.keys_file }}
-    - replace: false  # the operator's; empty at first, so nobody comes in
+    - replace: false  # the operator's; empty at first, so that nobody has access
     - makedirs: true
     - user: root
     - group: {{ it.group }}

@@ -1,4 +1,4 @@
-# The pinned model, checked file by file, warmed, and described in cache_info.json.
+# The pinned model: verified file by file, warmed up, and described in cache_info.json.
 {%- set it = pillar['transcribe'] %}
 
 include:

@@ -1,4 +1,4 @@
-# What the distribution provides. Nothing is refreshed or fetched when all of it is installed.
+# Debian packages. Nothing is refreshed or downloaded when all of them are installed.
 
 packages-lock-wait:
   file.managed:
@@ -17,7 +17,7 @@ packages-python:
     - require:
       - file: packages-lock-wait
 
-# Two hundred packages, while the virtual environment is being built beside them.
+# Two hundred packages, installed in parallel with the virtual environment.
 packages-media:
   pkg.installed:
     - pkgs:

@@ -1,4 +1,4 @@
-# Makes an image's disk of this machine's: for the end of a bake only, and in no highstate. See files/seal.yaml.
+# Removes what an image must not contain, at the end of a bake; in no highstate. The list is files/seal.yaml.
 {%- set it = pillar['transcribe'] %}
 {%- import_yaml 'transcribe/files/seal.yaml' as seal %}
 
@@ -11,7 +11,7 @@ seal-stop-{{ unit }}:
       - cmd: seal-journal-volatile
 {%- endfor %}
 
-# systemd stores a random seed when this unit stops, which without it happens at power-off.
+# Stopping this unit stores a random seed, which would otherwise happen at power-off, after the seal.
 seal-stop-random-seed:
   cmd.run:
     - name: systemctl stop systemd-random-seed.service

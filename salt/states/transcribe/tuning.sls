@@ -1,4 +1,4 @@
-# The last touches: reading ahead at boot, a quiet machine, bounded logs, and the GPU where there is one.
+# Tuning: model read-ahead at boot, no background apt, bounded logs, and the GPU where there is one.
 {%- set it = pillar['transcribe'] %}
 {%- set units = ['transcribe-warm'] + (['transcribe-gpu'] if salt['transcribe.gpu']() else []) %}
 
@@ -47,12 +47,12 @@ tuning-journal-restarted:
 tuning-logs:
   file.managed:
     - name: /etc/tmpfiles.d/transcribe.conf
-    - contents: e {{ it.root }}/logs - - - 14d  # what is older goes
+    - contents: e {{ it.root }}/logs - - - 14d  # older files are deleted
     - user: root
     - group: root
     - mode: '0644'
 
-# An image is replaced, not upgraded under a running model. Masked by hand: the service states ask systemd ten times.
+# An image is replaced, never upgraded while it serves. Masked by symlink: service.masked runs systemctl ten times.
 {%- for timer in ['apt-daily', 'apt-daily-upgrade'] %}
 
 tuning-{{ timer }}-masked:

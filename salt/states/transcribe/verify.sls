@@ -1,4 +1,4 @@
-# Does it work? Components, units, cache and health every time; a clip through HTTP whenever something has changed.
+# Verification: components, units, cache and health every time; a clip through HTTP whenever something changed.
 
 include:
   - transcribe.layout
@@ -12,7 +12,7 @@ include:
 
 verify-machine:
   transcribe_verify.passed:
-    - name: the machine does what it was built for
+    - name: the machine works
     - watch:
       - sls: transcribe.layout
       - sls: transcribe.packages

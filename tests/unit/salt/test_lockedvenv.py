@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lockedvenv import Difference, VenvError, check, create, sync
+from lockedvenv import LockDifference, VenvError, check, create, sync
 
 pytestmark = pytest.mark.slow
 
@@ -96,8 +96,8 @@ def test_only_what_differs_is_repaired(venv: Made, wheels: Path) -> None:
     site = next(folder.glob("lib/python*/site-packages"))
     (site / "one.py").write_text("tampered")
     untouched = (site / "two.py").stat().st_mtime_ns
-    assert check(folder, [lock]) == Difference(pinned=2, damaged=["one"])
-    assert sync(folder, [lock]) == Difference(pinned=2, damaged=["one"])
+    assert check(folder, [lock]) == LockDifference(pinned=2, damaged=["one"])
+    assert sync(folder, [lock]) == LockDifference(pinned=2, damaged=["one"])
     assert (site / "one.py").read_text() == "VERSION = '1.0'\n"
     assert (site / "two.py").stat().st_mtime_ns == untouched
 
@@ -105,7 +105,7 @@ def test_only_what_differs_is_repaired(venv: Made, wheels: Path) -> None:
 def test_version_and_extra_packages_follow_the_lock(venv: Made, wheels: Path) -> None:
     folder, lock = venv
     lock.write_text(make_wheel(wheels, "one", "2.0"))
-    assert check(folder, [lock]) == Difference(pinned=1, wrong=["one"], extra=["two"])
+    assert check(folder, [lock]) == LockDifference(pinned=1, wrong=["one"], extra=["two"])
     sync(folder, [lock])
     assert not check(folder, [lock])
 

@@ -129,8 +129,8 @@ def test_assertion_names_what_is_left(tmp_path: Path, disk: Path) -> None:
 
 @pytest.mark.parametrize("secret", ["the-nonce", "http://b/r?X-Amz-" + "Signature=1", "http://b/l?Signature=2"])
 def test_secret_of_the_bake_is_found_wherever_it_is(tmp_path: Path, disk: Path, secret: str) -> None:
-    told = {"nonce": "the-nonce", "report_url": "http://b/r?Signature=1", "log_url": "http://b/l?Signature=2"}
-    (tmp_path / "parameters.json").write_text(json.dumps(told))
+    parameters = {"nonce": "the-nonce", "report_url": "http://b/r?Signature=1", "log_url": "http://b/l?Signature=2"}
+    (tmp_path / "parameters.json").write_text(json.dumps(parameters))
     (disk / "logs/deep/er/b").write_bytes(b"\0" * 5000 + secret.encode() + b"\0")
     answer = seal(tmp_path).asserted("x", [], [])
     assert answer["result"] is False

@@ -79,8 +79,7 @@ def test_account_of_a_person_keeps_its_shell() -> None:
     assert given["system"] is True
 
 
-def test_seed_paths() -> None:
-    """The assembly of the seed document: each program where its users look for it."""
+def test_programs_are_where_their_users_look_for_them() -> None:
     placed = {arguments(state)[1]["name"]: arguments(state)[1].get("source") for state in states("code").values()}
     for program in ("scripts/transcribe_optimized.py", "scripts/api_server.py", "advanced_cache.py"):
         assert placed[f"/opt/transcribe/{program}"] == f"salt://service/{Path(program).name}"
@@ -121,7 +120,7 @@ def unit(name: str, **pillar: Any) -> dict[str, list[str]]:
     return found
 
 
-def test_units_run_the_programs_of_the_seed() -> None:
+def test_units_run_these_programs() -> None:
     assert unit("transcribe-api.service")["ExecStart"] == [
         "/opt/transcribe/venv/bin/python /opt/transcribe/scripts/api_server.py"
     ]

@@ -7,25 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.fake_vad import Loudness
 from transcribe.audio.chunking import ENTER, FRAME, FRAME_SECONDS, GAP, LOOKAHEAD, PAD, AudioChunk, Chunker, VadOptions
 from transcribe.types import MAX_CHUNK_SECONDS, SAMPLE_RATE
-
-
-class Loudness:
-    """A detector that takes the mean magnitude of a frame for the probability, so that a test can write it."""
-
-    def __init__(self) -> None:
-        self.rest = np.zeros(0, np.float32)
-
-    def push(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        samples = np.concatenate([self.rest, block])
-        whole = len(samples) // FRAME * FRAME
-        self.rest = samples[whole:]
-        loudness: NDArray[np.float32] = np.abs(samples[:whole]).reshape(-1, FRAME).mean(1)
-        return loudness
-
-    def flush(self) -> NDArray[np.float32]:
-        return self.push(np.zeros(FRAME - len(self.rest), np.float32)) if len(self.rest) else np.zeros(0, np.float32)
 
 
 def recording(parts: list[tuple[bool, float]]) -> NDArray[np.float32]:
