@@ -22,6 +22,7 @@ from support.waiting import until
 
 Ec2 = Any  # boto3's client is made at run time
 POWERS_OFF = ["head", "-n1"]
+SESSION = boto3.Session("local", "local")  # shared, since reading EC2's model takes longer than a test
 
 
 class RunningCloud:
@@ -42,8 +43,8 @@ class RunningCloud:
         self.ec2: Ec2 = self.client("ec2")
 
     def client(self, service: str, region: str = REGION) -> Any:
-        session = boto3.Session("local", "local", region_name=region)
-        return session.client(service, endpoint_url=f"http://127.0.0.1:{self.served.port}")  # type: ignore[call-overload]
+        url = f"http://127.0.0.1:{self.served.port}"
+        return SESSION.client(service, region_name=region, endpoint_url=url)  # type: ignore[call-overload]
 
     def close(self) -> None:
         self.cloud.close()
