@@ -1,6 +1,5 @@
 """What a job is, and its form in the store's tables."""
 
-import operator
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -156,8 +155,13 @@ def row_from(new: NewJob, created: float) -> dict[str, Any]:
 
 
 def to_json(value: object) -> str:
-    """A value as it is stored in a JSON column; numbers of numpy become Python's."""
-    return msgspec.json.encode(value, enc_hook=operator.methodcaller("item")).decode()
+    """A value as it is stored in a JSON column; numbers of numpy become Python's, and so do kinds of str."""
+    return msgspec.json.encode(value, enc_hook=_plain).decode()
+
+
+def _plain(value: Any) -> object:
+    """What msgspec encodes in place of `value`; torch's version, for one, is a str of a class of its own."""
+    return str(value) if isinstance(value, str) else value.item()
 
 
 def segment_from_json(text: str) -> Segment:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transcribe.jobs.models import Bounds, JobError, NewJob, QueueFullError, QueueStats
 from transcribe.jobs.store import LONGEST_HANDICAP, Store, StoreError
 from transcribe.types import DecodeOptions, Segment, Word
@@ -225,6 +226,13 @@ def test_the_workers_facts(store: Store, clock: Clock) -> None:
     store.set_worker({"state": "loading"})
     store.set_worker({"state": "ready", "cuda": False})
     assert store.worker() == {"state": "ready", "cuda": False, "updated": clock.now}
+
+
+def test_a_version_that_is_a_kind_of_str_is_stored(store: Store) -> None:
+    store.set_worker({"state": "ready", "torch": torch.__version__})  # torch.torch_version.TorchVersion
+    facts = store.worker()
+    assert facts is not None
+    assert facts["torch"] == str(torch.__version__)
 
 
 def test_the_version_tells_of_every_commit_and_of_nothing_else(store: Store, tmp_path: Path) -> None:
