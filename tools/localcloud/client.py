@@ -104,11 +104,6 @@ class LocalCloud:
         return guest.wait_booted(LocalCloud.leader(root, machine_id), seconds=seconds)
 
     @staticmethod
-    def interrupt_spot(root: Path, machine_id: str) -> None:
-        """End a spot instance as AWS does when it needs the capacity."""
-        _ask(folders_of(root), "POST", f"machines/{machine_id}/interrupt-spot")
-
-    @staticmethod
     def run(root: Path, machine_id: str, argv: Sequence[str]) -> int:
         """Run a command as root in a running machine, with this process' standard streams; returns its exit code."""
         return subprocess.run(LocalCloud.command(root, machine_id, argv), check=False).returncode

@@ -147,15 +147,11 @@ def control_app(cloud: Backend, *, stop: Callable[[], None], facts: Callable[[],
 
 
 def add_views(app: Flask, cloud: Backend) -> None:
-    """The read-only routes: a machine's ports and console, an image's disk."""
+    """The read-only routes: a machine's ports, an image's disk."""
 
     @app.get("/_cloud/machines/<machine_id>/ports/<int:port>")
     def url(machine_id: str, port: int) -> Response:
         return jsonify(url=cloud.url_of(machine_id, port))
-
-    @app.get("/_cloud/machines/<machine_id>/console")
-    def console(machine_id: str) -> Response:
-        return Response(cloud.console(machine_id), mimetype="text/plain")
 
     @app.get("/_cloud/images/<image_id>")
     def disk(image_id: str) -> Response:
