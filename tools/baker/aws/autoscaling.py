@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from baker.aws import requests
-from baker.aws.client import Clients, aws_errors, gone_is_fine, is_missing
-from baker.errors import AwsError
+from baker.aws.client import Clients, aws_errors, unless_missing
 
 if TYPE_CHECKING:
     from mypy_boto3_autoscaling.type_defs import TagTypeDef
@@ -117,28 +116,17 @@ class AutoScaling:
             with aws_errors("DeleteTargetGroup"):
                 elbv2.delete_target_group(TargetGroupArn=arn)
         if self._default_version(name) is not None:
-            gone_is_fine("DeleteLaunchTemplate", lambda: ec2.delete_launch_template(LaunchTemplateName=name))
+            unless_missing("DeleteLaunchTemplate", lambda: ec2.delete_launch_template(LaunchTemplateName=name))
 
     def _target_group(self, name: str) -> str | None:
         """The ARN of the target group with this name; None when there is none."""
-        try:
-            with aws_errors("DescribeTargetGroups"):
-                found = self._clients.elbv2.describe_target_groups(Names=[name])["TargetGroups"]
-        except AwsError as error:
-            if not is_missing(error):
-                raise
-            return None
-        return found[0]["TargetGroupArn"]
+        found = unless_missing("DescribeTargetGroups", lambda: self._clients.elbv2.describe_target_groups(Names=[name]))
+        return found["TargetGroups"][0]["TargetGroupArn"] if found else None
 
     def _default_version(self, name: str) -> str | None:
         """The description of a template's default version; None when there is no such template."""
-        try:
-            with aws_errors("DescribeLaunchTemplateVersions"):
-                found = self._clients.ec2.describe_launch_template_versions(
-                    LaunchTemplateName=name, Versions=["$Default"]
-                )
-        except AwsError as error:
-            if not is_missing(error):
-                raise
-            return None
-        return found["LaunchTemplateVersions"][0].get("VersionDescription", "")
+        describe = self._clients.ec2.describe_launch_template_versions
+        found = unless_missing(
+            "DescribeLaunchTemplateVersions", lambda: describe(LaunchTemplateName=name, Versions=["$Default"])
+        )
+        return found["LaunchTemplateVersions"][0].get("VersionDescription", "") if found else None

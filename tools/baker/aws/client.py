@@ -157,14 +157,15 @@ def is_missing(error: AwsError) -> bool:
     return error.code in GONE_CODES or ".NotFound" in error.code
 
 
-def gone_is_fine(doing: str, call: Callable[[], object]) -> None:
-    """Make a call that removes something; if it is gone already, that is fine."""
+def unless_missing(doing: str, call: Callable[[], T]) -> T | None:
+    """What a call returns; None if AWS says that the thing is not there (yet, or any more)."""
     try:
         with aws_errors(doing):
-            call()
+            return call()
     except AwsError as error:
         if not is_missing(error):
             raise
+    return None
 
 
 def tag_filters(tags: Mapping[str, str]) -> "list[FilterTypeDef]":

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from baker.aws import requests
-from baker.aws.client import Clients, aws_errors, eventually, gone_is_fine, is_missing, tag_filters, wait_for
+from baker.aws.client import Clients, aws_errors, eventually, tag_filters, unless_missing, wait_for
 from baker.config import SourceSection
 from baker.errors import AwsError, BakeError, UsageError
 
@@ -74,13 +74,9 @@ class Images:
 
     def get(self, image_id: str) -> Ami | None:
         """The image, or None when there is none (yet)."""
-        try:
-            with aws_errors("DescribeImages"):
-                found = self._clients.ec2.describe_images(ImageIds=[image_id])["Images"]
-        except AwsError as error:
-            if is_missing(error):
-                return None
-            raise
+        found = unless_missing(
+            "DescribeImages", lambda: self._clients.ec2.describe_images(ImageIds=[image_id])["Images"]
+        )
         return _image(found[0]) if found else None
 
     def tagged(self, tags: Mapping[str, str]) -> list[Ami]:
@@ -153,9 +149,9 @@ class Images:
     def remove(self, image: Ami) -> None:
         """Deregister an image and delete its snapshots."""
         ec2 = self._clients.ec2
-        gone_is_fine("DeregisterImage", lambda: ec2.deregister_image(ImageId=image.id))
+        unless_missing("DeregisterImage", lambda: ec2.deregister_image(ImageId=image.id))
         for snapshot in image.snapshots:
-            gone_is_fine("DeleteSnapshot", lambda name=snapshot: ec2.delete_snapshot(SnapshotId=name))  # type: ignore[misc]
+            unless_missing("DeleteSnapshot", lambda name=snapshot: ec2.delete_snapshot(SnapshotId=name))  # type: ignore[misc]
 
     def tag(self, image_id: str, tags: Mapping[str, str]) -> None:
         """Add tags to an image."""

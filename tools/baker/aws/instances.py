@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from baker.aws import requests
-from baker.aws.client import Clients, aws_errors, eventually, is_missing, tag_filters, wait_for
+from baker.aws.client import Clients, aws_errors, eventually, is_missing, tag_filters, unless_missing, wait_for
 from baker.errors import AwsError, BakeError
 
 if TYPE_CHECKING:
@@ -65,39 +65,28 @@ class Instances:
 
     def state(self, instance_id: str) -> str:
         """EC2's state of the instance; `pending` while EC2 does not know it yet."""
-        try:
-            with aws_errors("DescribeInstances"):
-                found = self._clients.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
-        except AwsError as error:
-            if is_missing(error):
-                return "pending"
-            raise
-        return found[0]["Instances"][0]["State"]["Name"] if found else "pending"
+        found = self._describe(instance_id)
+        return found["State"]["Name"] if found else "pending"
 
     def status(self, instance_id: str) -> InstanceStatus:
         """The instance's state, and whether AWS' status checks fail; `pending` while AWS does not know it yet."""
-        try:
-            with aws_errors("DescribeInstanceStatus"):
-                found = self._clients.ec2.describe_instance_status(InstanceIds=[instance_id], IncludeAllInstances=True)[
-                    "InstanceStatuses"
-                ]
-        except AwsError as error:
-            if is_missing(error):
-                return InstanceStatus("pending")
-            raise
-        if not found:
+        describe = self._clients.ec2.describe_instance_status
+        found = unless_missing(
+            "DescribeInstanceStatus", lambda: describe(InstanceIds=[instance_id], IncludeAllInstances=True)
+        )
+        if not found or not found["InstanceStatuses"]:
             return InstanceStatus("pending")
-        checks = [found[0].get("SystemStatus", {}).get("Status"), found[0].get("InstanceStatus", {}).get("Status")]
-        return InstanceStatus(found[0]["InstanceState"]["Name"], impaired="impaired" in checks)
+        status = found["InstanceStatuses"][0]
+        checks = [status.get("SystemStatus", {}).get("Status"), status.get("InstanceStatus", {}).get("Status")]
+        return InstanceStatus(status["InstanceState"]["Name"], impaired="impaired" in checks)
 
     def why_ended(self, instance_id: str) -> str:
         """AWS' code for why an instance ended, such as Server.SpotInstanceTermination; empty when it does not say."""
         try:
-            with aws_errors("DescribeInstances"):
-                found = self._clients.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
+            found = self._describe(instance_id)
         except AwsError:  # the reason is only for a message
             return ""
-        return found[0]["Instances"][0].get("StateReason", {}).get("Code", "") if found else ""
+        return found.get("StateReason", {}).get("Code", "") if found else ""
 
     def ours(self, bake: str = "", role: str = "") -> list[Ec2Instance]:
         """The machines of every bake, or of one, that still exist."""
@@ -180,9 +169,13 @@ class Instances:
 
     def address(self, instance_id: str) -> str:
         """The address of an instance inside its VPC."""
-        with aws_errors("DescribeInstances"):
-            found = self._clients.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
-        return found[0]["Instances"][0].get("PrivateIpAddress", "") if found else ""
+        found = self._describe(instance_id)
+        return found.get("PrivateIpAddress", "") if found else ""
+
+    def _describe(self, instance_id: str) -> "InstanceTypeDef | None":
+        describe = self._clients.ec2.describe_instances
+        found = unless_missing("DescribeInstances", lambda: describe(InstanceIds=[instance_id])["Reservations"])
+        return found[0]["Instances"][0] if found else None
 
 
 def _machine(described: "InstanceTypeDef") -> Ec2Instance:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from baker.aws.client import Clients, aws_errors, is_missing
+from baker.aws.client import Clients, aws_errors, is_missing, unless_missing
 from baker.errors import AwsError, UsageError
 
 PRESIGN_LIMIT = 7 * 24 * 3600  # seconds: what signature version 4 allows
@@ -68,17 +68,15 @@ class Bucket:
 
     def read(self, key: str) -> StoredObject | None:
         """The object, or None when there is none (yet)."""
-        try:
-            with aws_errors(f"GetObject {key}"):
-                answer = self._clients.s3.get_object(Bucket=self.name, Key=key)
-                data = answer["Body"].read()
-        except AwsError as error:
-            if is_missing(error):
-                return None
-            raise
-        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-        now = parsedate_to_datetime(date) if date else datetime.now(UTC)
-        return StoredObject(data, answer["ETag"], max((now - answer["LastModified"]).total_seconds(), 0.0))
+
+        def get() -> StoredObject:
+            answer = self._clients.s3.get_object(Bucket=self.name, Key=key)
+            date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+            now = parsedate_to_datetime(date) if date else datetime.now(UTC)
+            age = max((now - answer["LastModified"]).total_seconds(), 0.0)
+            return StoredObject(answer["Body"].read(), answer["ETag"], age)
+
+        return unless_missing(f"GetObject {key}", get)
 
     def keys(self, prefix: str) -> list[str]:
         """The keys that begin with `prefix`, sorted."""

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from baker.aws.client import Clients, aws_errors, is_missing, wait_for
-from baker.errors import AwsError, BakeError
+from baker.aws.client import Clients, aws_errors, unless_missing, wait_for
+from baker.errors import BakeError
 
 PUBLISHED, ROLLED_BACK = "published", "rolled back"  # why a version was written
 SETTLE_SECONDS = 60.0  # SSM checks the image first, and needs a moment
@@ -28,28 +28,21 @@ class PublishedParameter:
 
     def current(self) -> str:
         """The image it names; empty when nothing was published yet."""
-        try:
-            with aws_errors(f"GetParameter {self.name}"):
-                return self._clients.ssm.get_parameter(Name=self.name)["Parameter"].get("Value", "")
-        except AwsError as error:
-            if is_missing(error):
-                return ""
-            raise
+        found = unless_missing(
+            f"GetParameter {self.name}", lambda: self._clients.ssm.get_parameter(Name=self.name)["Parameter"]
+        )
+        return found.get("Value", "") if found else ""
 
     def history(self) -> list[ParameterVersion]:
         """Its versions, oldest first; SSM keeps the last hundred."""
-        try:
-            with aws_errors(f"GetParameterHistory {self.name}"):
-                pages = self._clients.ssm.get_paginator("get_parameter_history").paginate(Name=self.name)
-                versions = [version for page in pages for version in page["Parameters"]]
-        except AwsError as error:
-            if is_missing(error):
-                return []
-            raise
-        entries = [
-            ParameterVersion(v.get("Version", 0), v.get("Value", ""), v.get("Description", "")) for v in versions
+        pages = self._clients.ssm.get_paginator("get_parameter_history").paginate(Name=self.name)
+        found = unless_missing(
+            f"GetParameterHistory {self.name}", lambda: [v for page in pages for v in page["Parameters"]]
+        )
+        versions = [
+            ParameterVersion(v.get("Version", 0), v.get("Value", ""), v.get("Description", "")) for v in found or ()
         ]
-        return sorted(entries, key=lambda entry: entry.version)
+        return sorted(versions, key=lambda version: version.version)
 
     def set(self, image_id: str, why: str) -> None:
         """Make it name `image_id`, and return once it does; nothing is written if it does already.

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from baker.aws import requests
-from baker.aws.client import Clients, aws_errors, gone_is_fine
+from baker.aws.client import Clients, aws_errors, unless_missing
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef
@@ -52,11 +52,11 @@ class Volumes:
 
     def delete_volume(self, volume_id: str) -> None:
         """Delete a volume; one that is gone is fine."""
-        gone_is_fine("DeleteVolume", lambda: self._clients.ec2.delete_volume(VolumeId=volume_id))
+        unless_missing("DeleteVolume", lambda: self._clients.ec2.delete_volume(VolumeId=volume_id))
 
     def delete_snapshot(self, snapshot_id: str) -> None:
         """Delete a snapshot; one that is gone is fine."""
-        gone_is_fine("DeleteSnapshot", lambda: self._clients.ec2.delete_snapshot(SnapshotId=snapshot_id))
+        unless_missing("DeleteSnapshot", lambda: self._clients.ec2.delete_snapshot(SnapshotId=snapshot_id))
 
 
 def _of_bakes() -> "list[FilterTypeDef]":
