@@ -34,7 +34,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def check(config: ServiceConfig, options: argparse.Namespace) -> int:
     """Prints one line: what is cached, or what is wrong with it and how to fix it."""
-    wrong = fetch.trouble(config, hashes=not options.quick)
+    wrong = fetch.find_problem(config, hashes=not options.quick)
     if options.json:
         print(json.dumps({"ok": not wrong, "reason": wrong}))
     elif wrong:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 import msgspec
 
 T = TypeVar("T")
-MESSAGE = re.compile(r"(?P<problem>.*?)(?: - at `(?P<place>\$.*)`)?", re.DOTALL)
+MESSAGE = re.compile(r"(?P<problem>.*?)(?: - at `(?P<path>\$.*)`)?", re.DOTALL)
 FIELD = re.compile(r"Object (?:contains|missing required) (?P<kind>unknown|field)[^`]*`(?P<name>.*)`")
 EXPECTED = re.compile(r"Expected (?P<expected>`[^`]+`.*?)(?:, got `\w+`)?")
 NOUNS = {"int": "a whole number", "float": "a number", "str": "a string", "bool": "true or false"}
@@ -31,28 +31,28 @@ def _absolute_path(kind: type, value: object) -> object:
 def _explain(message: str, document: object, kind: type) -> str:
     found = MESSAGE.fullmatch(message)
     assert found
-    problem, place = found["problem"], (found["place"] or "$")[1:].lstrip(".")
+    problem, path = found["problem"], (found["path"] or "$")[1:].lstrip(".")
     if field := FIELD.fullmatch(problem):
-        prefix = f"{place}." if place else ""
+        prefix = f"{path}." if path else ""
         return f"{'unknown' if field['kind'] == 'unknown' else 'missing'} key: {prefix}{field['name']}"
     if problem.startswith("Invalid enum value"):
-        expected = f"one of {', '.join(_choices(kind, place))}"
+        expected = f"one of {', '.join(_choices(kind, path))}"
     elif match := EXPECTED.fullmatch(problem):
         expected = re.sub(r"`([^`]+)`", lambda word: NOUNS.get(word[1], word[1]), match["expected"])
     else:
         return problem  # a check of the type itself, which names the key
-    return f"{place or 'the document'} must be {expected}{_value(document, place)}"
+    return f"{path or 'the document'} must be {expected}{_value(document, path)}"
 
 
-def _choices(kind: Any, place: str) -> tuple[str, ...]:
-    for name in place.split("."):
+def _choices(kind: Any, path: str) -> tuple[str, ...]:
+    for name in path.split("."):
         kind = get_type_hints(kind)[name]
     return get_args(kind)
 
 
-def _value(document: Any, place: str) -> str:
-    """The offending value, unless it lies in a mapping with free keys, whose place msgspec does not name."""
-    for name, index in re.findall(r"([^.\[\]]+)|\[(\d+|\.\.\.)\]", place):
+def _value(document: Any, path: str) -> str:
+    """The offending value, unless it lies in a mapping with free keys, whose path msgspec does not name."""
+    for name, index in re.findall(r"([^.\[\]]+)|\[(\d+|\.\.\.)\]", path):
         if index == "...":
             return ""
         document = document[int(index) if index else name]

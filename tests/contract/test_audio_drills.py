@@ -18,7 +18,7 @@ from support import bad_files
 from support.api_process import ApiProcess, started
 from support.api_server_fixture import free_port, settings
 from support.bad_files import CLIP, LONGEST, ffmpeg
-from support.worker_shop import FakeEngine, shop, working
+from support.worker_fixture import FakeEngine, running_worker, service_fixture
 from transcribe.audio.vad import Vad
 
 pytestmark = pytest.mark.drill
@@ -33,9 +33,9 @@ def server(root: Path) -> Iterator[ApiProcess]:
     """The API as a process, and the real worker here, so that its decoders are our children; only the engine is not
     real."""
     changes = {"port": free_port(), "limits.audio_seconds": LONGEST}
-    place = shop(root, **{key.replace(".", "__"): value for key, value in changes.items()})
+    service = service_fixture(root, **{key.replace(".", "__"): value for key, value in changes.items()})
     with (
-        working(place, FakeEngine(places=16), vad=Vad.load()) as running,
+        running_worker(service, FakeEngine(capacity=16), vad=Vad.load()) as running,
         started(root, settings(root, changes)) as process,
     ):
         running.reporter.set_state("ready")
@@ -46,7 +46,7 @@ def server(root: Path) -> Iterator[ApiProcess]:
             yield process
         finally:
             running.reporter.close()
-    place.store.close()
+    service.store.close()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import pytest
 from support.api_server_fixture import Api, running
 from support.waiting import until
 from transcribe.api import wsgi
-from transcribe.api.places import Places
+from transcribe.api.fair_semaphore import FairSemaphore
 from transcribe.api.upload import Spool
 from transcribe.jobs.store import Store
 from transcribe.keys import new_key
@@ -240,14 +240,14 @@ def test_a_health_check_needs_no_host(tmp_path: Path) -> None:
 
 
 def test_a_key_leaves_places_to_others() -> None:
-    places = Places(8)
-    assert [places.take("a") for _ in range(6)] == [True] * 4 + [False] * 2
-    assert [places.take("b") for _ in range(3)] == [True, True, False]
-    assert places.take("c")
-    places.give_back("a")
-    assert places.take("d")
-    alone = Places(3)
-    assert [alone.take("") for _ in range(4)] == [True, True, True, False]
+    semaphore = FairSemaphore(8)
+    assert [semaphore.acquire("a") for _ in range(6)] == [True] * 4 + [False] * 2
+    assert [semaphore.acquire("b") for _ in range(3)] == [True, True, False]
+    assert semaphore.acquire("c")
+    semaphore.release("a")
+    assert semaphore.acquire("d")
+    alone = FairSemaphore(3)
+    assert [alone.acquire("") for _ in range(4)] == [True, True, True, False]
 
 
 @pytest.mark.parametrize(

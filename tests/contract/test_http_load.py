@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from support.api_server_fixture import Api, multipart, running, tidy
+from support.api_server_fixture import Api, multipart, run_retention, running
 from support.waiting import until
 
 TRANSCRIBE = "/v1/audio/transcriptions"
@@ -100,7 +100,7 @@ def test_a_full_queue_says_when_to_come_back(held: Api) -> None:
     assert (refused.status, refused.code) == (429, "queue_full")
     assert 1 <= int(refused.headers["Retry-After"]) <= 120
     until(lambda: held.get("/health").json["status"] == "degraded")
-    tidy(held, time.time())
+    run_retention(held, time.time())
     assert len(list(held.config.temp.iterdir())) == 8
 
 
@@ -117,7 +117,7 @@ def test_a_client_that_leaves_frees_its_place(held: Api) -> None:
         return found is not None and found.status == "cancelled"
 
     until(over, 5)
-    tidy(held, time.time())
+    run_retention(held, time.time())
     assert not (held.config.temp / job.id).exists()
     assert held.shared.metrics.waiting._value.get() == 0
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import openai
 import pytest
-from support.api_server_fixture import Api, running, tidy
+from support.api_server_fixture import Api, run_retention, running
 from support.fake_worker import COVERAGE
 from support.waiting import until
 from transcribe.keys import new_key
@@ -120,11 +120,11 @@ def test_delete_removes_audio_and_text_at_once(api: Api) -> None:
 def test_jobs_are_gone_after_their_time(api: Api) -> None:
     job = created(api, b"to expire")
     finished(api, job["id"])
-    tidy(api, time.time())
+    run_retention(api, time.time())
     assert list(api.config.temp.iterdir()) == [], "the audio of a finished job is not kept"
-    tidy(api, time.time() + 23 * HOUR)
+    run_retention(api, time.time() + 23 * HOUR)
     assert api.get(f"/v1/jobs/{job['id']}").status == 200
-    tidy(api, time.time() + 25 * HOUR)
+    run_retention(api, time.time() + 25 * HOUR)
     assert api.get(f"/v1/jobs/{job['id']}").status == 404
     assert list(api.config.temp.iterdir()) == []
 
@@ -134,9 +134,9 @@ def test_orphans_in_the_spool_are_removed_but_not_what_waits(held: Api) -> None:
     orphan, foreign = held.config.temp / ("f" * 32), held.config.temp / "operator-notes.txt"
     orphan.write_bytes(b"no job has this")
     foreign.write_bytes(b"not ours")
-    tidy(held, time.time())
+    run_retention(held, time.time())
     assert orphan.exists(), "it may be about to get its job"
-    tidy(held, time.time() + 120)
+    run_retention(held, time.time() + 120)
     assert {path.name for path in held.config.temp.iterdir()} == {waiting["id"], foreign.name}
     foreign.unlink()
 

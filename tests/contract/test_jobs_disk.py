@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.api_server_fixture import Api, running, tidy
+from support.api_server_fixture import Api, run_retention, running
 from support.fake_worker import TEXTS
 from support.waiting import until
 
@@ -15,7 +15,7 @@ def finished(api: Api, job_id: str) -> None:
     until(lambda: api.get(f"/v1/jobs/{job_id}").json["finished_at"])
 
 
-def places(root: Path, traces: dict[str, bytes]) -> set[str]:
+def files_with(root: Path, traces: dict[str, bytes]) -> set[str]:
     """Which of these are in any file below the root, be it in a database's free page."""
     contents = [path.read_bytes() for path in root.rglob("*") if path.is_file()]
     return {name for name, trace in traces.items() if any(trace in content for content in contents)}
@@ -26,16 +26,16 @@ def test_nothing_of_a_deleted_job_is_left_in_any_file(tmp_path: Path) -> None:
     with running(tmp_path) as api:
         api.worker.hold.set()
         job = api.upload("/v1/jobs", traces["audio"], prompt="planted-prompt").json["id"]
-        assert places(tmp_path, traces) == {"prompt", "audio"}
+        assert files_with(tmp_path, traces) == {"prompt", "audio"}
         api.worker.hold.clear()
         finished(api, job)
-        tidy(api, time.time())
-        assert places(tmp_path, traces) == {"prompt", "text"}, "the audio of a finished job is gone"
+        run_retention(api, time.time())
+        assert files_with(tmp_path, traces) == {"prompt", "text"}, "the audio of a finished job is gone"
         api.send("DELETE", f"/v1/jobs/{job}")
-        assert places(tmp_path, traces) == set()
+        assert files_with(tmp_path, traces) == set()
         finished(api, api.upload("/v1/jobs", traces["audio"], prompt="planted-prompt").json["id"])
-        tidy(api, time.time() + 25 * 3600)
-        assert places(tmp_path, traces) == set()
+        run_retention(api, time.time() + 25 * 3600)
+        assert files_with(tmp_path, traces) == set()
 
 
 def test_a_202_comes_after_audio_and_job_were_synced_to_the_disk(

@@ -76,7 +76,7 @@ def test_it_brings_safetensors_and_nothing_that_could_be_run(site: Site) -> None
     assert outcome.info.files["model.safetensors"].sha256 == hashlib.sha256(weights).hexdigest()
     assert outcome.info == cache_info.read(site.config.cache_info)
     assert outcome.info.source == f"{site.config.model.endpoint}/{REPO}"
-    assert fetch.trouble(site.config, hashes=True) == ""
+    assert fetch.find_problem(site.config, hashes=True) == ""
 
 
 def test_nothing_is_written_when_all_is_right(site: Site) -> None:
@@ -96,7 +96,7 @@ def test_a_damaged_model_is_named_and_mended(site: Site, name: str, damage: str)
         site.file(name).resolve().unlink()
     else:
         site.file(name).resolve().write_bytes(content[:-1] + (b"" if damage == "truncated" else b"\x01"))
-    assert name in fetch.trouble(site.config, hashes=True)
+    assert name in fetch.find_problem(site.config, hashes=True)
     assert site.ensure().changed
     assert site.file(name).read_bytes() == content
     assert not site.ensure().changed
@@ -115,7 +115,7 @@ def test_a_lost_description_is_made_again_without_the_hub(site: Site) -> None:
     site.config.cache_info.write_text("{")
     site.served.close()
     assert site.ensure().changed
-    assert fetch.trouble(site.config, hashes=True) == ""
+    assert fetch.find_problem(site.config, hashes=True) == ""
 
 
 def test_a_failed_warm_up_is_recorded_and_not_repeated_into_a_change(site: Site) -> None:
@@ -139,7 +139,7 @@ def test_another_commit_replaces_the_one_before(site: Site) -> None:
     endpoint = f"http://127.0.0.1:{served.port}"
     model = replace(site.config.model, revision=commit_of(site.model), endpoint=endpoint)
     site.config = replace(site.config, model=model)
-    assert "model_revision" in fetch.trouble(site.config, hashes=False)
+    assert "model_revision" in fetch.find_problem(site.config, hashes=False)
     assert site.ensure().changed
     assert not old.exists()
     blobs = list(cache_info.repo_folder(site.config.models, REPO).glob("blobs/*"))

@@ -20,7 +20,7 @@ import pytest
 from support.bad_files import ffmpeg
 from support.waiting import until
 from support.whole_service import Service, serving
-from support.worker_shop import CLIPS
+from support.worker_fixture import CLIPS
 from transcribe.jobs.store import Store
 
 pytestmark = [pytest.mark.drill, pytest.mark.model]

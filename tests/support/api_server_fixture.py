@@ -32,10 +32,10 @@ def settings(root: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     mapping: dict[str, Any] = deepcopy(yaml.safe_load(PILLAR.read_text())["transcribe"])
     for key, value in {"root": str(root), **changes}.items():
         *parents, last = key.split(".")
-        place = mapping
+        section = mapping
         for parent in parents:
-            place = place[parent]
-        place[last] = value
+            section = section[parent]
+        section[last] = value
     for name in ("temp", "results", "cache"):
         (root / name).mkdir(parents=True, exist_ok=True)
     return mapping
@@ -155,6 +155,6 @@ def running(root: Path, *, delay: float = 0.0, grace: float = 0.3, **changes: An
         store.close()
 
 
-def tidy(api: Api, now: float) -> None:
+def run_retention(api: Api, now: float) -> None:
     """One round of the janitor."""
     RetentionThread(api.config, api.store).once(now)

@@ -6,8 +6,8 @@ from flask import Flask
 
 from transcribe.api import errors, middleware
 from transcribe.api.auth import Keys
+from transcribe.api.fair_semaphore import FairSemaphore
 from transcribe.api.job_watcher import GRACE_SECONDS, JobWatcher
-from transcribe.api.places import Places
 from transcribe.api.routes import health, jobs, models, openapi, page, transcriptions
 from transcribe.jobs.store import Store
 
@@ -37,8 +37,8 @@ def create_app(config: ServiceConfig, store: Store, *, grace: float = GRACE_SECO
         watcher=watcher,
         keys=Keys(Path(config.auth.keys_file) if config.auth.keys_file else None),
         metrics=metrics,
-        waiting_places=Places(config.limits.waiting_requests),
-        storing_places=Places(STORING_REQUESTS),
+        waiting_slots=FairSemaphore(config.limits.waiting_requests),
+        storing_slots=FairSemaphore(STORING_REQUESTS),
     )
     metrics.watch(lambda: watcher.snapshot, store.counts)
     app.extensions[EXTENSION] = shared

@@ -10,8 +10,8 @@ from datetime import datetime
 from flask import current_app, g
 
 from transcribe.api.auth import Keys
+from transcribe.api.fair_semaphore import FairSemaphore
 from transcribe.api.job_watcher import JobWatcher
-from transcribe.api.places import Places
 from transcribe.jobs.models import Bounds
 from transcribe.jobs.store import Store
 from transcribe.model_cache import cache_info
@@ -26,15 +26,15 @@ ALIAS = "whisper-1"
 
 @dataclass
 class AppContext:
-    """One application's parts. Places bound the requests that wait or store."""
+    """What one application's request handlers share."""
 
     config: ServiceConfig
     store: Store
     watcher: JobWatcher
     keys: Keys
     metrics: Metrics
-    waiting_places: Places
-    storing_places: Places
+    waiting_slots: FairSemaphore
+    storing_slots: FairSemaphore
     started: float = field(default_factory=time.time)
     draining: threading.Event = field(default_factory=threading.Event)  # no new work
     closing: threading.Event = field(default_factory=threading.Event)  # nor waiting for old work
@@ -67,10 +67,10 @@ class AppContext:
         return int(datetime.fromisoformat(cached.timestamp).timestamp()), cached.source
 
     @contextmanager
-    def waiting_place(self) -> Iterator[None]:
-        """Holds one of the places for requests that wait for their text. Raises ApiError when all are taken."""
-        with self.waiting_places.hold(key_id()) as found:
-            if not found:
+    def waiting_slot(self) -> Iterator[None]:
+        """Holds a slot for a request that waits for its text. Raises ApiError when all are taken."""
+        with self.waiting_slots.hold(key_id()) as acquired:
+            if not acquired:
                 snapshot = self.watcher.snapshot
                 jobs = max(snapshot.queue.queued + snapshot.queue.running, 1)
                 seconds = snapshot.queue.seconds / jobs / snapshot.speed
@@ -80,11 +80,10 @@ class AppContext:
                 yield
 
     @contextmanager
-    def storing_place(self) -> Iterator[None]:
-        """Holds one of the places for requests that store a recording and then end. Raises ApiError when all are
-        taken."""
-        with self.storing_places.hold(key_id()) as found:
-            if not found:
+    def storing_slot(self) -> Iterator[None]:
+        """Holds a slot for a request that stores a recording and then ends. Raises ApiError when all are taken."""
+        with self.storing_slots.hold(key_id()) as acquired:
+            if not acquired:
                 message = "Too many recordings are being stored at this moment; try again in a few seconds."
                 raise busy(429, message, "too_many_requests", seconds=2)
             yield

@@ -21,7 +21,7 @@ class RetentionThread:
         self._config = config
         self._store = store
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
 
     def start(self) -> None:
         """Removes what an earlier process left half done, and starts the thread."""
@@ -50,4 +50,4 @@ class RetentionThread:
             try:
                 self.once(time.time())
             except Exception as error:
-                logs.failure("janitor_failed", error)
+                logs.failure("retention_failed", error)

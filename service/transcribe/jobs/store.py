@@ -242,7 +242,7 @@ class Store:
             connection.execute(FORGET.format(CURRENT), values)
             return bool(connection.execute(f"{REQUEUE}, {more} WHERE {CURRENT}", values).rowcount)
 
-    def begin_again(self, job_id: str, attempt: int) -> bool:
+    def restart(self, job_id: str, attempt: int) -> bool:
         """Forgets the text of earlier attempts: this one cannot go on from it."""
         values = _try(job_id, attempt)
         with self._database.transaction() as connection:

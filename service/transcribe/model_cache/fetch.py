@@ -45,7 +45,7 @@ class CacheUpdate:
     reason: str
 
 
-def trouble(config: ServiceConfig, *, hashes: bool) -> str:
+def find_problem(config: ServiceConfig, *, hashes: bool) -> str:
     """Why the cache on disk is not what the configuration wants; '' if all is right. Never asks the network."""
     try:
         info = cache_info.read(config.cache_info)
@@ -82,7 +82,7 @@ def ensure(
         raise DownloadError(
             f"model.revision is {config.model.revision!r}, not a commit of 40 hex digits: pin it (the launcher does)"
         )
-    reason = trouble(config, hashes=True)
+    reason = find_problem(config, hashes=True)
     old = None if reason else cache_info.read(config.cache_info)
     versions = installed_versions()
     if old and old.versions == versions and old.source == source_of(config) and not old.warmup_error:

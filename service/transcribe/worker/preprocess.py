@@ -22,7 +22,7 @@ from transcribe.jobs.database import is_passing
 from transcribe.jobs.models import Job, JobError
 from transcribe.jobs.store import Store
 from transcribe.worker.assembly import Assembly
-from transcribe.worker.resume import DifferentCutsError, DoneChunks
+from transcribe.worker.resume import ChunksChangedError, DoneChunks
 from transcribe.worker.scheduler import ActiveJob, ChunkScheduler
 
 POLL_SECONDS = 0.01
@@ -139,10 +139,10 @@ class Preprocessor:
         try:
             try:
                 self._chunks(active)
-            except DifferentCutsError:
-                logs.event("job_begins_again", job=active.job.id)
-                self._store.begin_again(active.job.id, active.job.attempts)
-                self._scheduler.begin_again(active)
+            except ChunksChangedError:
+                logs.event("job_restarted", job=active.job.id)
+                self._store.restart(active.job.id, active.job.attempts)
+                self._scheduler.restart(active)
                 self._chunks(active)
         except AudioError as error:
             code, status = error.code, error.status

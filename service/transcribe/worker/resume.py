@@ -12,7 +12,7 @@ from transcribe.worker.assembly import Assembly
 SAME_CUT_SECONDS = 0.01
 
 
-class DifferentCutsError(Exception):
+class ChunksChangedError(Exception):
     """The recording is not cut as it was, for instance by an older version: its text must begin again."""
 
 
@@ -24,16 +24,16 @@ class DoneChunks:
         self._end = assembly.progress
 
     def skip(self, chunks: Iterable[AudioChunk]) -> Iterator[AudioChunk]:
-        """Those of the next chunks that are still to do. Raises DifferentCutsError."""
+        """Those of the next chunks that are still to do. Raises ChunksChangedError."""
         for chunk in chunks:
             if not self._left:
                 yield chunk
                 continue
             self._left -= 1
             if not self._left and abs(chunk.end - self._end) > SAME_CUT_SECONDS:
-                raise DifferentCutsError
+                raise ChunksChangedError
 
     def check_all_seen(self) -> None:
-        """Call it at the end of the recording. Raises DifferentCutsError if it had fewer chunks than were done."""
+        """Call it at the end of the recording. Raises ChunksChangedError if it had fewer chunks than were done."""
         if self._left:
-            raise DifferentCutsError
+            raise ChunksChangedError

@@ -111,7 +111,7 @@ class ChunkScheduler:
             active.setback = reason
             self._changed.notify_all()
 
-    def begin_again(self, active: ActiveJob) -> None:
+    def restart(self, active: ActiveJob) -> None:
         """Forgets what earlier attempts did."""
         with self._changed:
             active.assembly, active.chunk_count = Assembly(), 0

@@ -21,10 +21,10 @@ def pillar() -> dict[str, Any]:
 def set_key(mapping: dict[str, Any], dotted: str, value: object) -> dict[str, Any]:
     changed = copy.deepcopy(mapping)
     *parents, last = dotted.split(".")
-    place = changed
+    section = changed
     for parent in parents:
-        place = place[parent]
-    place[last] = value
+        section = section[parent]
+    section[last] = value
     return changed
 
 
@@ -85,10 +85,10 @@ def test_every_missing_key_is_named(pillar: dict[str, Any]) -> None:
     for key in every_key(pillar["transcribe"]):
         mapping = copy.deepcopy(pillar["transcribe"])
         *parents, last = key.split(".")
-        place = mapping
+        section = mapping
         for parent in parents:
-            place = place[parent]
-        del place[last]
+            section = section[parent]
+        del section[last]
         with pytest.raises(ConfigError, match=rf"missing key: {key}$"):
             ServiceConfig.from_mapping(mapping)
 

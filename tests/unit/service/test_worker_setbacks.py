@@ -3,111 +3,105 @@
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.worker_shop import FakeEngine, Shop, shop, wav, working
+from support.worker_fixture import FakeEngine, ServiceFixture, running_worker, service_fixture, wav
 from transcribe.audio import decoder
 from transcribe.jobs.database import SCHEMA_VERSION
 from transcribe.jobs.store import Store, StoreError
 from transcribe.worker import loop, resume
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Shop]:
-    found = shop(tmp_path, batch__max_chunks=4)
-    yield found
-    found.store.close()
-
-
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_retry_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempts after a setback come soon."""
     monkeypatch.setattr(loop, "LONGEST_DELAY", 0.1)
 
 
-def interrupt(place: Shop, job: str, monkeypatch: pytest.MonkeyPatch, **changes: object) -> FakeEngine:
+def interrupt(service: ServiceFixture, job: str, monkeypatch: pytest.MonkeyPatch, **changes: object) -> FakeEngine:
     """Works on the job until it has some text, then stops the worker at once."""
     monkeypatch.setattr(loop, "DRAIN_SECONDS", 0.0)
     engine = FakeEngine(delay=0.03)
-    with working(place, engine) as running:
-        place.until(lambda: len(place.store.segments(job)) > 2)
+    with running_worker(service, engine) as running:
+        service.until(lambda: len(service.store.segments(job)) > 2)
         running.worker.stop()
-        place.until(lambda: place.job(job).status == "queued")
+        service.until(lambda: service.job(job).status == "queued")
     return engine
 
 
-def test_a_restart_goes_on_after_the_last_committed_segment(place: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restart_goes_on_after_the_last_committed_segment(
+    service: ServiceFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recording = wav(400.0)
-    whole = place.submit(recording)
-    with working(place, FakeEngine()):
-        place.ended(whole)
-    job = place.submit(recording)
-    first = interrupt(place, job, monkeypatch)
-    before = place.store.segments(job)
-    assert place.job(job).progress > 0
+    whole = service.submit(recording)
+    with running_worker(service, FakeEngine()):
+        service.wait(whole)
+    job = service.submit(recording)
+    first = interrupt(service, job, monkeypatch)
+    before = service.store.segments(job)
+    assert service.job(job).progress > 0
     second = FakeEngine()
-    with working(place, second):
-        done = place.ended(job)
-    after = place.store.segments(job)
+    with running_worker(service, second):
+        done = service.wait(job)
+    after = service.store.segments(job)
     assert after[: len(before)] == before
-    texts = [[segment.text.split("/")[1] for segment in place.store.segments(name)] for name in (job, whole)]
+    texts = [[segment.text.split("/")[1] for segment in service.store.segments(name)] for name in (job, whole)]
     assert texts[0] == texts[1]
-    assert done.coverage == place.job(whole).coverage
+    assert done.coverage == service.job(whole).coverage
     assert done.attempts == 2
-    twice = len(first.seen) + len(second.seen) - len(after)
-    assert 0 <= twice <= first.places
+    twice = len(first.received) + len(second.received) - len(after)
+    assert 0 <= twice <= first.capacity
 
 
 def test_a_worker_that_dies_leaves_its_text_to_the_next(tmp_path: Path) -> None:
-    first = shop(tmp_path, batch__max_chunks=4)
+    first = service_fixture(tmp_path, batch__max_chunks=4)
     job = first.submit(wav(400.0))
     engine = FakeEngine(delay=0.03)
-    with working(first, engine) as running:
+    with running_worker(first, engine) as running:
         first.until(lambda: len(first.store.segments(job)) > 2)
-        engine.trouble = RuntimeError("CUDA error")
+        engine.error = RuntimeError("CUDA error")
         first.until(lambda: running.failure is not None)
     kept = len(first.store.segments(job))
     first.store.close()
-    second = shop(tmp_path, batch__max_chunks=4)
+    second = service_fixture(tmp_path, batch__max_chunks=4)
     assert second.store.requeue_running() == ([job], [])
     assert len(second.store.segments(job)) == kept
     rest = FakeEngine()
-    with working(second, rest):
-        assert second.ended(job).status == "done"
-    assert min(chunk.key[2] for chunk in rest.seen) == kept  # type: ignore[index]
+    with running_worker(second, rest):
+        assert second.wait(job).status == "done"
+    assert min(chunk.key[2] for chunk in rest.received) == kept  # type: ignore[index]
     second.store.close()
 
 
-def test_another_way_of_cutting_begins_again(place: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = place.submit(wav(400.0))
-    interrupt(place, job, monkeypatch)
+def test_another_way_of_cutting_begins_again(service: ServiceFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = service.submit(wav(400.0))
+    interrupt(service, job, monkeypatch)
     monkeypatch.setattr(resume, "SAME_CUT_SECONDS", -1.0)
     engine = FakeEngine()
-    with working(place, engine):
-        assert place.ended(job).status == "done"
-    assert min(chunk.key[2] for chunk in engine.seen) == 0  # type: ignore[index]
-    ids = [segment.id for segment in place.store.segments(job)]
+    with running_worker(service, engine):
+        assert service.wait(job).status == "done"
+    assert min(chunk.key[2] for chunk in engine.received) == 0  # type: ignore[index]
+    ids = [segment.id for segment in service.store.segments(job)]
     assert ids == list(range(len(ids)))
 
 
-def test_orderly_restarts_make_no_suspect(place: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = place.submit(wav(600.0))
+def test_orderly_restarts_make_no_suspect(service: ServiceFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = service.submit(wav(600.0))
     for _ in range(3):
-        interrupt(place, job, monkeypatch)
+        interrupt(service, job, monkeypatch)
     engine = FakeEngine(delay=0.02)
-    with working(place, engine):
-        place.until(lambda: place.job(job).status == "running")
-        short = place.ended(place.submit(wav(3.0)))
+    with running_worker(service, engine):
+        service.until(lambda: service.job(job).status == "running")
+        short = service.wait(service.submit(wav(3.0)))
         assert short.status == "done"
-        assert place.ended(job).status == "done"
-    assert place.job(job).tries == 1
+        assert service.wait(job).status == "done"
+    assert service.job(job).tries == 1
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device"), RuntimeError("whatever")])
 def test_an_error_that_passes_costs_an_attempt_and_not_the_job(
-    place: Shop, monkeypatch: pytest.MonkeyPatch, error: Exception
+    service: ServiceFixture, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     original = decoder.Decoder.__enter__
     failures = iter([error, error])
@@ -118,14 +112,14 @@ def test_an_error_that_passes_costs_an_attempt_and_not_the_job(
         return original(self)
 
     monkeypatch.setattr(decoder.Decoder, "__enter__", enter)
-    with working(place, FakeEngine()):
-        job = place.ended(place.submit(wav(10.0)))
+    with running_worker(service, FakeEngine()):
+        job = service.wait(service.submit(wav(10.0)))
     assert (job.status, job.setbacks, job.tries) == ("done", 2, 1)
-    assert (place.config.temp / job.id).exists()
+    assert (service.config.temp / job.id).exists()
 
 
 def test_an_error_that_does_not_pass_fails_the_job_with_its_reason(
-    place: Shop, monkeypatch: pytest.MonkeyPatch
+    service: ServiceFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "LONGEST_DELAY", 0.0)
 
@@ -133,8 +127,8 @@ def test_an_error_that_does_not_pass_fails_the_job_with_its_reason(
         raise RuntimeError("a defect")
 
     monkeypatch.setattr(decoder.Decoder, "__enter__", enter)
-    with working(place, FakeEngine()):
-        job = place.ended(place.submit(wav(10.0)))
+    with running_worker(service, FakeEngine()):
+        job = service.wait(service.submit(wav(10.0)))
     assert job.error is not None
     assert (job.error.status, job.error.code) == (500, "setbacks")
     assert "RuntimeError" in job.error.message
@@ -142,46 +136,50 @@ def test_an_error_that_does_not_pass_fails_the_job_with_its_reason(
 
 def test_no_memory_in_the_engine_counts_no_attempt(tmp_path: Path) -> None:
     for _ in range(4):
-        place = shop(tmp_path, batch__max_chunks=4)
-        place.store.requeue_running()
-        job = place.store.unfinished()[0].id if place.store.unfinished() else place.submit(wav(10.0))
-        with contextlib.closing(sqlite3.connect(place.config.database, isolation_level=None)) as clock:
+        service = service_fixture(tmp_path, batch__max_chunks=4)
+        service.store.requeue_running()
+        job = service.store.unfinished()[0].id if service.store.unfinished() else service.submit(wav(10.0))
+        with contextlib.closing(sqlite3.connect(service.config.database, isolation_level=None)) as clock:
             clock.execute("UPDATE jobs SET not_before = 0")
-        with working(place, FakeEngine(trouble=RuntimeError("DefaultCPUAllocator: can't allocate memory"))) as running:
-            place.until(lambda running=running: running.failure is not None)
-        assert place.job(job).status == "queued"
-        assert place.job(job).tries == 0
-        place.store.close()
+        with running_worker(
+            service, FakeEngine(error=RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+        ) as running:
+            service.until(lambda running=running: running.failure is not None)
+        assert service.job(job).status == "queued"
+        assert service.job(job).tries == 0
+        service.store.close()
 
 
 def test_a_locked_store_is_waited_for(tmp_path: Path) -> None:
-    place = shop(tmp_path)
-    jobs = [place.submit(wav(30.0)) for _ in range(3)]
-    hasty = Shop(place.config, Store(place.config.database, busy_seconds=0.1))  # what the worker uses
+    service = service_fixture(tmp_path)
+    jobs = [service.submit(wav(30.0)) for _ in range(3)]
+    worker_view = ServiceFixture(
+        service.config, Store(service.config.database, busy_seconds=0.1)
+    )  # what the worker uses
     with (
-        working(hasty, FakeEngine(delay=0.05)) as running,
-        contextlib.closing(sqlite3.connect(place.config.database, timeout=20)) as other,
+        running_worker(worker_view, FakeEngine(delay=0.05)) as running,
+        contextlib.closing(sqlite3.connect(service.config.database, timeout=20)) as other,
     ):
-        place.until(lambda: place.store.segments(jobs[0]))
+        service.until(lambda: service.store.segments(jobs[0]))
         other.execute("BEGIN EXCLUSIVE")
         time.sleep(1.5)
         other.rollback()
         assert running.failure is None
-        assert [place.ended(job).status for job in jobs] == ["done"] * 3
-    assert max(place.job(job).tries for job in jobs) == 1
-    hasty.store.close()
-    place.store.close()
+        assert [service.wait(job).status for job in jobs] == ["done"] * 3
+    assert max(service.job(job).tries for job in jobs) == 1
+    worker_view.store.close()
+    service.store.close()
 
 
-def test_a_row_that_cannot_be_read_is_a_failed_job_and_stops_nobody(place: Shop) -> None:
-    bad, good = place.submit(wav(3.0)), place.submit(wav(3.0))
-    with contextlib.closing(sqlite3.connect(place.config.database, isolation_level=None)) as connection:
+def test_a_row_that_cannot_be_read_is_a_failed_job_and_stops_nobody(service: ServiceFixture) -> None:
+    bad, good = service.submit(wav(3.0)), service.submit(wav(3.0))
+    with contextlib.closing(sqlite3.connect(service.config.database, isolation_level=None)) as connection:
         connection.execute("UPDATE jobs SET options = '{' WHERE id = ?", (bad,))
-    assert [job.id for job in place.store.unfinished()] == [good]
-    with working(place, FakeEngine()):
-        assert place.ended(good).status == "done"
-        place.until(lambda: place.store.counts().get("failed") == 1)
-    error = place.job(bad).error
+    assert [job.id for job in service.store.unfinished()] == [good]
+    with running_worker(service, FakeEngine()):
+        assert service.wait(good).status == "done"
+        service.until(lambda: service.store.counts().get("failed") == 1)
+    error = service.job(bad).error
     assert error is not None
     assert error.code == "job_unreadable"
 

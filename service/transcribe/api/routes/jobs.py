@@ -29,7 +29,7 @@ def create() -> tuple[Response, int, dict[str, str]]:
     """Takes a recording; from the 202 on, its job survives any crash."""
     shared = context()
     shared.refuse_while_draining()
-    with shared.storing_place():
+    with shared.storing_slot():
         fields = form(request)
         task = fields.get("task") or shared.config.model.task
         if task not in ("transcribe", "translate"):

@@ -36,7 +36,7 @@ def _answer(read: Callable[[AppContext], Params]) -> Response:
     shared = context()
     shared.refuse_while_draining()
     with ExitStack() as stack:
-        stack.enter_context(shared.waiting_place())
+        stack.enter_context(shared.waiting_slot())
         params = read(shared)
         refuse_without_worker(shared)
         job = submit(params, detached=False)

@@ -35,40 +35,49 @@ CLIPS = sorted((Path(__file__).resolve().parents[1] / "audio").glob("*.flac"))
 
 @dataclass
 class FakeEngine:
-    """Every step lasts `delay` and finishes the chunk that came first; its text tells the job, its length the audio."""
+    """Each step takes `delay` seconds and finishes the oldest chunk. A segment's text names its job and chunk."""
 
-    places: int = 4
+    capacity: int = 4
     delay: float = 0.0
     language: str = "sv"
     figures: dict[str, float] = field(default_factory=dict)  # of every segment
-    trouble: Exception | None = None  # raised by the next step
+    error: Exception | None = None  # raised by the next step
     hold: threading.Event = field(default_factory=threading.Event)  # while set, no step finishes anything
-    inside: list[Chunk] = field(default_factory=list)
-    seen: list[Chunk] = field(default_factory=list)
+    in_flight: list[Chunk] = field(default_factory=list)
+    received: list[Chunk] = field(default_factory=list)
     discarded: list[object] = field(default_factory=list)
-    fullest: int = 0
-    mixed: bool = False  # a job on its third try shared the batch with another
+    largest_batch: int = 0
+    shared_last_try: bool = False  # a job on its third attempt shared the batch with another job
+
+    @classmethod
+    def paused(cls, **options: Any) -> "FakeEngine":
+        """An engine that finishes nothing until `hold` is cleared."""
+        engine = cls(**options)
+        engine.hold.set()
+        return engine
 
     def room(self) -> int:
-        return self.places - len(self.inside)
+        return self.capacity - len(self.in_flight)
 
     def add(self, chunk: Chunk) -> None:
         if chunk.options.language == "xx":
             raise EngineError("the model does not know the language 'xx'")
-        self.inside.append(chunk)
-        self.seen.append(replace(chunk, audio=chunk.audio[:0].copy()))  # not its sound: tests look at our memory
-        self.fullest = max(self.fullest, len(self.inside))
-        tries = {cast(tuple[str, int, int], other.key)[:2] for other in self.inside}
-        self.mixed |= len(tries) > 1 and any(attempt >= 3 for _, attempt in tries)
+        self.in_flight.append(chunk)
+        self.received.append(
+            replace(chunk, audio=chunk.audio[:0].copy())
+        )  # without its audio: tests measure the memory
+        self.largest_batch = max(self.largest_batch, len(self.in_flight))
+        tries = {cast(tuple[str, int, int], other.key)[:2] for other in self.in_flight}
+        self.shared_last_try |= len(tries) > 1 and any(attempt >= 3 for _, attempt in tries)
 
     def step(self) -> list[ChunkResult]:
         time.sleep(self.delay)
-        if self.trouble:
-            raise self.trouble
-        if self.hold.is_set() or not self.inside:
+        if self.error:
+            raise self.error
+        if self.hold.is_set() or not self.in_flight:
             time.sleep(0.005)
             return []
-        chunk = self.inside.pop(0)
+        chunk = self.in_flight.pop(0)
         seconds = len(chunk.audio) / SAMPLE_RATE
         job, _, number = cast(tuple[str, int, int], chunk.key)
         segment = Segment(0, 0, 0.0, seconds, f" {job[:8]}/{number}.", (1,), 0.0, -0.1, 1.0, 0.01)
@@ -77,7 +86,7 @@ class FakeEngine:
 
     def discard(self, key: object) -> None:
         self.discarded.append(key)
-        self.inside = [chunk for chunk in self.inside if chunk.key != key]
+        self.in_flight = [chunk for chunk in self.in_flight if chunk.key != key]
 
 
 def wav(seconds: float, *, speech: float = 8.0, pause: float = 0.5) -> bytes:
@@ -93,8 +102,8 @@ def wav(seconds: float, *, speech: float = 8.0, pause: float = 0.5) -> bytes:
 
 
 @dataclass
-class Shop:
-    """A root folder with a store, and what a client does with it."""
+class ServiceFixture:
+    """A root folder with configuration and job store, used as a client of the service uses it."""
 
     config: ServiceConfig
     store: Store
@@ -107,32 +116,32 @@ class Shop:
         return self.store.create(new).id
 
     def job(self, job_id: str) -> Job:
-        """As it is now."""
+        """The job's current state."""
         found = self.store.get(job_id)
         assert found
         return found
 
-    def ended(self, job_id: str, *, seconds: float = 60.0) -> Job:
-        """Waits for the job's end."""
+    def wait(self, job_id: str, *, seconds: float = 60.0) -> Job:
+        """Waits until the job is over."""
         self.until(lambda: self.job(job_id).over, seconds=seconds)
         return self.job(job_id)
 
     def text(self, job_id: str) -> str:
-        """What was written."""
+        """The text so far."""
         return "".join(segment.text for segment in self.store.segments(job_id))
 
     @staticmethod
     def until(condition: Any, *, seconds: float = 30.0) -> None:
-        """Waits for the condition, not for ever."""
+        """Waits until the condition is true; fails after `seconds`."""
         waiting.until(condition, seconds)
 
 
-def shop(root: Path, **changes: Any) -> Shop:
+def service_fixture(root: Path, **changes: Any) -> ServiceFixture:
     """A root without a model; keyword names are configuration keys with `__` for the dot. Close its store."""
     config = ServiceConfig.from_mapping(
         settings(root, {key.replace("__", "."): value for key, value in changes.items()})
     )
-    return Shop(config, Store(config.database))
+    return ServiceFixture(config, Store(config.database))
 
 
 @dataclass
@@ -146,10 +155,10 @@ class Running:
 
 
 @contextmanager
-def working(where: Shop, engine: FakeEngine, *, vad: Vad | None = None) -> Iterator[Running]:
+def running_worker(service: ServiceFixture, engine: FakeEngine, *, vad: Vad | None = None) -> Iterator[Running]:
     """The real worker with a fake engine and, if none is given, a fake detector."""
-    reporter = StatusReporter(where.store)
-    worker = Worker(where.config, where.store, cast(Engine, engine), vad or cast(Vad, FakeVad()), reporter)
+    reporter = StatusReporter(service.store)
+    worker = Worker(service.config, service.store, cast(Engine, engine), vad or cast(Vad, FakeVad()), reporter)
     running = Running(worker, engine, reporter)
 
     def run() -> None:
@@ -168,7 +177,7 @@ def working(where: Shop, engine: FakeEngine, *, vad: Vad | None = None) -> Itera
         thread.join()
 
 
-def with_model(root: Path, name: str = "whisper-tiny.en", **changes: Any) -> Shop:
+def service_fixture_with_model(root: Path, name: str = "whisper-tiny.en", **changes: Any) -> ServiceFixture:
     """A root with a real small model in its cache, as advanced_cache.py would leave it."""
     folder = model_dir(name)
     wanted = {"model.id": SOURCES[name].id, "model.revision": commit_of(folder), "model.language": "en"}
@@ -192,12 +201,12 @@ def with_model(root: Path, name: str = "whisper-tiny.en", **changes: Any) -> Sho
     )
     cache_info.write(config.cache_info, info)
     (root / "transcribe.json").write_text(json.dumps(mapping))
-    return Shop(config, Store(config.database))
+    return ServiceFixture(config, Store(config.database))
 
 
-def program(where: Shop, *arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":
+def start_program(service: ServiceFixture, *arguments: str | Path, **options: Any) -> "subprocess.Popen[str]":
     """Starts transcribe_optimized.py with the shop's configuration."""
-    environment = {**os.environ, "TRANSCRIBE_CONFIG": str(where.config.root / "transcribe.json"), **options}
+    environment = {**os.environ, "TRANSCRIBE_CONFIG": str(service.config.root / "transcribe.json"), **options}
     command = [sys.executable, str(SERVICE / "transcribe_optimized.py"), *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, env=environment, text=True, **pipes)  # type: ignore[call-overload,no-any-return]
