@@ -65,7 +65,7 @@ def test_errors_are_openais(api: Api, method: str, path: str, status: int, code:
         ({"model": None}, b"x", 400, "missing_required_parameter"),
         ({"model": ""}, b"x", 400, "missing_required_parameter"),
         ({"model": "../../x"}, b"x", 404, "model_not_found"),
-        ({"file": "not a file"}, None, 400, "missing_required_parameter"),
+        ({"file": ""}, None, 400, "empty_file"),
         ({}, b"", 400, "empty_file"),
         ({"temperature": "nan"}, b"x", 400, "invalid_value"),
         ({"temperature": "inf"}, b"x", 400, "invalid_value"),

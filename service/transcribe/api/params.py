@@ -1,7 +1,5 @@
 """Reads and checks the form fields of a request. A field that cannot be used is refused by name."""
 
-import math
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,24 +9,28 @@ from ..config import ServiceConfig
 from ..languages import to_code
 from ..types import DecodeOptions
 from .errors import ApiError, bad_request
-
-Form = MultiDict[str, str]
+from .fields import NOTHING, Fields, number
 
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
 STREAMABLE = ("json", "text", "verbose_json")
+TASKS = ("transcribe", "translate")
 LARGEST_PAGE = 100  # jobs in one listing
 GRANULARITIES = ("word", "segment")
-LONGEST_PROMPT = 8192  # characters; the model hears about the last 220 tokens
+PROMPT_END = 32_768  # characters; the model sees the last 223 tokens, none of which is longer than 128
 MOST_KEYWORDS = 100
 LONGEST_KEYWORD = 200
 SERVER_VAD = {"threshold": 1.0, "prefix_padding_ms": 5000.0, "silence_duration_ms": 30_000.0}  # each with its highest
-CHUNKING_FIELD = re.compile(r"chunking_strategy\[(\w+)\]")
-UNSUPPORTED = ("known_speaker_names[]", "known_speaker_references[]")
+UNSUPPORTED = ("known_speaker_names", "known_speaker_references")
+KNOWN = (
+    *("file", "model", "language", "languages", "prompt", "keywords", "hotwords", "response_format", "temperature"),
+    *("timestamp_granularities", "include", "stream", "chunking_strategy", "task", "callback_url", *UNSUPPORTED),
+)
 
 
 @dataclass(frozen=True)
 class Params:
-    """What one request asks for. `chunking` is what the client says about finding speech, or None."""
+    """What one request asks for. `chunking` is what the client says about finding speech, or None;
+    `ignored` are fields that nobody knows."""
 
     options: DecodeOptions
     response_format: str = "json"
@@ -37,6 +39,7 @@ class Params:
     logprobs: bool = False
     chunking: dict[str, float] | None = None
     callback: str = ""
+    ignored: tuple[str, ...] = ()
 
     def request(self) -> dict[str, Any]:
         """What the job stores besides the decoding options."""
@@ -48,25 +51,30 @@ class Params:
         }
 
 
-def parse(form: Form, config: ServiceConfig, *, models: set[str], task: str) -> Params:
+def read(form: MultiDict[str, str]) -> Fields:
+    """The form's fields, in any spelling."""
+    return Fields(form, KNOWN)
+
+
+def parse(fields: Fields, config: ServiceConfig, *, models: set[str], task: str) -> Params:
     """Reads the fields of a transcription, translation or job. Raises ApiError."""
-    check_model(_one(form, "model"), models)
+    check_model(fields.one("model"), models)
     for name in UNSUPPORTED:
-        if form.getlist(name):
-            raise bad_request("This server does not tell speakers apart.", name, "unsupported_parameter")
-    response_format = _choice(form, "response_format", FORMATS, "json")
-    granularities = _granularities(form, response_format)
-    logprobs = _logprobs(form, response_format)
-    stream = _boolean(form, "stream")
+        if fields.given(name):
+            raise bad_request("This server does not tell speakers apart.", f"{name}[]", "unsupported_parameter")
+    response_format = _format(fields)
+    granularities = _granularities(fields, response_format)
+    logprobs = _logprobs(fields, response_format)
+    stream = fields.boolean("stream")
     if stream and response_format not in STREAMABLE:
         raise bad_request(f"response_format {response_format} cannot be streamed.", "stream", "unsupported_value")
     options = DecodeOptions(
-        language=_language(form, config.model.language),
-        candidates=_candidates(form),
+        language=_language(fields, config.model.language),
+        candidates=_candidates(fields),
         task=task,
-        prompt=_prompt(form),
-        hotwords=_keywords(form),
-        temperature=_number(form, "temperature", 0.0, 1.0, default=0.0),
+        prompt=fields.text("prompt")[-PROMPT_END:],
+        hotwords=_hotwords(fields),
+        temperature=fields.number("temperature", 0.0, 1.0, default=0.0),
         words=logprobs or "word" in granularities,
     )
     return Params(
@@ -75,16 +83,29 @@ def parse(form: Form, config: ServiceConfig, *, models: set[str], task: str) -> 
         granularities=granularities,
         stream=stream,
         logprobs=logprobs,
-        chunking=_chunking(form),
+        chunking=_chunking(fields),
+        ignored=fields.unknown,
     )
 
 
-def parse_translation(form: Form, config: ServiceConfig, *, models: set[str]) -> Params:
+def parse_request(fields: Fields, config: ServiceConfig, *, models: set[str], task: str) -> Params:
+    """The same for a request that waits: its URL is its task, and nobody calls back."""
+    if fields.choice("task", TASKS, task) != task:
+        other = "translations" if task == "transcribe" else "transcriptions"
+        raise bad_request(f"This URL cannot do that; use /v1/audio/{other}.", "task", "unsupported_value")
+    if fields.given("callback_url"):
+        raise bad_request("Only jobs (POST /v1/jobs) call back.", "callback_url", "unsupported_parameter")
+    return parse(fields, config, models=models, task=task)
+
+
+def parse_translation(fields: Fields, config: ServiceConfig, *, models: set[str]) -> Params:
     """The same for a translation, which knows neither stream nor granularities; the spoken language is optional."""
-    for name in ("stream", "timestamp_granularities[]", "include[]"):
-        if form.get(name) not in (None, "", "false"):
-            raise bad_request(f"Translations do not know {name}.", name, "unsupported_parameter")
-    return parse(form, config, models=models, task="translate")
+    for name in ("timestamp_granularities", "include"):
+        if fields.given(name):
+            raise bad_request(f"Translations do not know {name}[].", f"{name}[]", "unsupported_parameter")
+    if fields.boolean("stream"):
+        raise bad_request("Translations do not know stream.", "stream", "unsupported_parameter")
+    return parse_request(fields, config, models=models, task="translate")
 
 
 def check_model(name: str | None, models: set[str]) -> None:
@@ -96,78 +117,49 @@ def check_model(name: str | None, models: set[str]) -> None:
         raise ApiError(404, message, "model", "model_not_found")
 
 
-def _one(form: Form, name: str) -> str | None:
-    """The field, or None if it is absent or empty."""
-    return form.get(name) or None
+def _format(fields: Fields) -> str:
+    if (fields.one("response_format") or "").lower() == "diarized_json":
+        raise bad_request("This server does not tell speakers apart.", "response_format", "unsupported_value")
+    return fields.choice("response_format", FORMATS, "json")
 
 
-def _choice(form: Form, name: str, choices: tuple[str, ...], default: str) -> str:
-    value = _one(form, name) or default
-    if value == "diarized_json":
-        raise bad_request("This server does not tell speakers apart.", name, "unsupported_value")
-    if value not in choices:
-        raise bad_request(f"{name} must be one of {', '.join(choices)}.", name, "invalid_value")
-    return value
-
-
-def _boolean(form: Form, name: str) -> bool:
-    value = (_one(form, name) or "false").lower()
-    if value not in ("true", "false", "1", "0"):
-        raise bad_request(f"{name} must be true or false.", name, "invalid_value")
-    return value in ("true", "1")
-
-
-def _number(form: Form, name: str, low: float, high: float, *, default: float) -> float:
-    try:
-        value = float(_one(form, name) or default)
-    except ValueError:
-        value = math.nan
-    if not low <= value <= high:
-        raise bad_request(f"{name} must be a number from {low:g} to {high:g}.", name, "invalid_value")
-    return value
-
-
-def _language(form: Form, default: str) -> str | None:
-    candidates = _candidates(form)
-    asked = _one(form, "language")
+def _language(fields: Fields, default: str) -> str | None:
+    candidates = _candidates(fields)
+    asked = fields.one("language")
     if asked is None:
         return (default or None) if not candidates else candidates[0] if len(candidates) == 1 else None
-    return None if asked.strip().lower() == "auto" else _code(asked, "language")
+    return None if asked.lower() == "auto" else _code(asked, "language")
 
 
-def _candidates(form: Form) -> tuple[str, ...]:
+def _candidates(fields: Fields) -> tuple[str, ...]:
     """The languages that the recording may be in: the model hears which."""
-    return tuple(_code(value, "languages[]") for value in form.getlist("languages[]") if value)
+    return tuple(dict.fromkeys(_code(value, "languages[]") for value in fields.many("languages")))
 
 
 def _code(asked: str, param: str) -> str:
     code = to_code(asked)
     if code is None:
-        message = "A language is an ISO 639-1 code such as sv, a name such as Swedish, a locale such as sv-SE, or auto."
+        message = (
+            "A language is an ISO 639 code such as sv or swe, a name such as Swedish, a locale such as sv-SE, or auto."
+        )
         raise bad_request(message, param, "invalid_language_format")
     return code
 
 
-def _prompt(form: Form) -> str:
-    prompt = form.get("prompt", "")
-    if len(prompt) > LONGEST_PROMPT:
-        raise bad_request(f"prompt may have at most {LONGEST_PROMPT} characters.", "prompt", "string_above_max_length")
-    return prompt
-
-
-def _keywords(form: Form) -> str:
-    words = [word.strip() for word in form.getlist("keywords[]") if word.strip()]
-    if hotwords := form.get("hotwords", "").strip():
-        words.append(hotwords)
-    if len(words) > MOST_KEYWORDS or any(len(word) > LONGEST_KEYWORD for word in words):
-        message = f"keywords[] may hold at most {MOST_KEYWORDS} entries of at most {LONGEST_KEYWORD} characters."
-        raise bad_request(message, "keywords[]", "invalid_value")
+def _hotwords(fields: Fields) -> str:
+    words: list[str] = []
+    for name, param in (("keywords", "keywords[]"), ("hotwords", "hotwords")):
+        found = fields.many(name)
+        if len(found) > MOST_KEYWORDS or any(len(word) > LONGEST_KEYWORD for word in found):
+            message = f"{param} may hold at most {MOST_KEYWORDS} entries of at most {LONGEST_KEYWORD} characters."
+            raise bad_request(message, param, "invalid_value")
+        words += found
     return ", ".join(words)
 
 
-def _granularities(form: Form, response_format: str) -> tuple[str, ...]:
+def _granularities(fields: Fields, response_format: str) -> tuple[str, ...]:
     name = "timestamp_granularities[]"
-    asked = [value for value in (*form.getlist(name), *form.getlist("timestamp_granularities")) if value]
+    asked = [value.lower() for value in fields.many("timestamp_granularities")]
     if not asked:
         return ("segment",)
     if any(value not in GRANULARITIES for value in asked):
@@ -177,8 +169,8 @@ def _granularities(form: Form, response_format: str) -> tuple[str, ...]:
     return tuple(value for value in GRANULARITIES if value in asked)
 
 
-def _logprobs(form: Form, response_format: str) -> bool:
-    asked = [value for value in (*form.getlist("include[]"), *form.getlist("include")) if value]
+def _logprobs(fields: Fields, response_format: str) -> bool:
+    asked = [value.lower() for value in fields.many("include")]
     if any(value != "logprobs" for value in asked):
         raise bad_request("include[] may only hold logprobs.", "include[]", "invalid_value")
     if asked and response_format != "json":
@@ -186,23 +178,19 @@ def _logprobs(form: Form, response_format: str) -> bool:
     return bool(asked)
 
 
-def _chunking(form: Form) -> dict[str, float] | None:
+def _chunking(fields: Fields) -> dict[str, float] | None:
     """`auto`, or server_vad with its figures."""
-    given = {
-        match[1]: name for name in form if (match := CHUNKING_FIELD.fullmatch(name or ""))
-    }  # a part may lack its name
-    whole = _one(form, "chunking_strategy")
-    if whole not in (None, "auto"):
-        raise bad_request(
-            "chunking_strategy must be auto or a server_vad object.", "chunking_strategy", "invalid_value"
-        )
-    if not given:
+    given = fields.members("chunking_strategy")
+    if given is None:
+        if (fields.one("chunking_strategy") or "auto").lower() != "auto":
+            message = "chunking_strategy must be auto or a server_vad object."
+            raise bad_request(message, "chunking_strategy", "invalid_value")
         return None
-    if form.get(given.pop("type", "")) != "server_vad" or set(given) - set(SERVER_VAD):
+    if given.pop("type", "").strip().lower() != "server_vad" or set(given) - set(SERVER_VAD):
         message = f"chunking_strategy must have type server_vad and may have {', '.join(SERVER_VAD)}."
         raise bad_request(message, "chunking_strategy", "invalid_value")
     return {
-        key: _number(form, f"chunking_strategy[{key}]", 0, SERVER_VAD[key], default=0)
-        for key in SERVER_VAD
-        if key in given
+        key: number(f"chunking_strategy[{key}]", given[key], 0, highest)
+        for key, highest in SERVER_VAD.items()
+        if given.get(key, "").strip().lower() not in NOTHING
     }

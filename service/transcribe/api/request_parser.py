@@ -13,6 +13,10 @@ from transcribe.api.errors import ApiError
 CHUNK_SIZE_LINE = 256  # bytes of a chunk's size line; one that never ends is searched again with every read
 TRAILER_BYTES = 8192
 
+NO_LENGTH = ApiError(
+    411, "Send Content-Length, or with HTTP/1.1 Transfer-Encoding: chunked; this request has neither.", code="no_length"
+)
+
 Admit = Callable[["RequestParser"], str]
 
 
@@ -36,6 +40,10 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
     def received(self, data: bytes) -> int:
         """Takes in bytes and returns how many; `error` and `completed` are set for a request that is refused."""
         taken: int = super().received(data)
+        if self.headers_finished and self.body_rcv is None and self.error is None and self._lacks_length():
+            self._decide()
+            if self.error is None:
+                self._refuse(RefusedError(NO_LENGTH))
         if self.body_rcv is not None and self.error is None:
             if self.key_id is None:
                 self._decide()
@@ -46,6 +54,12 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
         """A header's value; None if it was not sent."""
         found: str | None = self.headers.get(name.upper().replace("-", "_"))
         return found
+
+    def _lacks_length(self) -> bool:
+        """Whether a body seems to follow of which nobody knows where it ends. Without this its bytes would be taken for
+        the next request."""
+        kind = self.header("Content-Type") or ""
+        return kind.lower().startswith("multipart/") and self.header("Content-Length") is None
 
     def _decide(self) -> None:
         try:

@@ -42,6 +42,17 @@ def write_result(answer: TranscriptionResult, response_format: str) -> Response:
     return response
 
 
+def name_ignored(response: Response, params: Params) -> Response:
+    """Adds a warning for fields that the request had in vain."""
+    if params.ignored:
+        found = ", ".join(params.ignored)
+        warning = f"Fields that this server does not know were ignored: {found}."
+        warnings = " ".join(filter(None, (response.headers.get(WARNINGS_HEADER), warning)))
+        printable = "".join(c if " " <= c <= "~" else "?" for c in warnings)
+        response.headers[WARNINGS_HEADER] = printable[:MAX_HEADER]
+    return response
+
+
 class Deltas:
     """Cuts the text into pieces which, put together, are exactly the stripped whole."""
 

@@ -13,6 +13,7 @@ from flask import Request
 from werkzeug.datastructures import MultiDict
 
 from .errors import ApiError, bad_request
+from .form_parser import FormParser
 
 PART = ".part"  # an upload that no job owns yet
 SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
@@ -101,6 +102,16 @@ class SpoolingRequest(Request):
         self.spools.append(spool)
         return spool
 
+    def make_form_data_parser(self) -> FormParser:
+        """Makes the parser of this request's form, which says what is wrong with it."""
+        return FormParser(
+            stream_factory=self._get_file_stream,
+            max_form_memory_size=self.max_form_memory_size,
+            max_content_length=self.max_content_length,
+            max_form_parts=self.max_form_parts,
+            cls=self.parameter_storage_class,
+        )
+
     def discard_spools(self) -> None:
         """Removes what no job took."""
         for spool in self.spools:
@@ -110,7 +121,13 @@ class SpoolingRequest(Request):
 def form(request: Request) -> MultiDict[str, str]:
     """The request's fields; its file is on the disk afterwards. Raises ApiError if it is not a form with files."""
     if request.mimetype != "multipart/form-data":
-        raise ApiError(415, "Send the request as multipart/form-data.", code="unsupported_media_type")
+        found = f"its Content-Type is {request.mimetype}" if request.mimetype else "it has no Content-Type"
+        message = f"Send the request as multipart/form-data, with the recording in the part named file; {found}."
+        raise ApiError(415, message, code="unsupported_media_type")
+    encoding = request.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        message = f"Send the request without Content-Encoding: {encoding}; this server takes bodies as they are."
+        raise ApiError(415, message, code="unsupported_media_type")
     return request.form
 
 
@@ -119,7 +136,7 @@ def uploaded(request: Request) -> tuple[Spool, str]:
     assert isinstance(request, SpoolingRequest)
     files = request.files
     if "file" not in files or not request.spools:
-        raise bad_request("You must provide a file parameter that is a file.", "file", "missing_required_parameter")
+        raise bad_request("You must provide a file parameter.", "file", "missing_required_parameter")
     spool = request.spools[0]
     if spool.size == 0:
         raise bad_request("The file is empty.", "file", "empty_file")

@@ -1,7 +1,7 @@
 """Languages by code, name and locale."""
 
 import pytest
-from transcribe.languages import LANGUAGES, name_of, to_code
+from transcribe.languages import LANGUAGES, OTHER_CODES, name_of, to_code
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,9 @@ def test_names_are_openais() -> None:
 
 def test_every_code_and_name_leads_back_to_itself() -> None:
     assert [code for code, name in LANGUAGES.items() if to_code(code) != code or to_code(name) != code] == []
+
+
+def test_every_language_has_a_code_of_three_letters() -> None:
+    reached = {code for other, code in OTHER_CODES.items() if len(other) == 3}
+    assert set(LANGUAGES) - reached == {"haw", "yue"}  # which have no other
+    assert [other for other, code in OTHER_CODES.items() if to_code(other) != code] == []

@@ -9,8 +9,8 @@ from flask import Blueprint, Response, jsonify, request
 from transcribe.api import webhooks
 from transcribe.api.context import AppContext, context, key_id
 from transcribe.api.errors import ApiError, bad_request
-from transcribe.api.params import LARGEST_PAGE, Params, parse
-from transcribe.api.responses import result_of, write_result
+from transcribe.api.params import LARGEST_PAGE, TASKS, Params, parse, read
+from transcribe.api.responses import name_ignored, result_of, write_result
 from transcribe.api.submission import submit
 from transcribe.api.upload import form
 from transcribe.api.waiting import raise_if_failed
@@ -25,22 +25,22 @@ DEFAULT_PAGE = 20
 
 
 @blueprint.post("")
-def create() -> tuple[Response, int, dict[str, str]]:
+def create() -> Response:
     """Takes a recording; from the 202 on, its job survives any crash."""
     shared = context()
     shared.refuse_while_draining()
     with shared.storing_slot():
-        fields = form(request)
-        task = fields.get("task") or shared.config.model.task
-        if task not in ("transcribe", "translate"):
-            raise bad_request("task must be transcribe or translate.", "task", "invalid_value")
+        fields = read(form(request))
+        task = fields.choice("task", TASKS, shared.config.model.task)
         params = parse(fields, shared.config, models=shared.models, task=task)
         if params.stream:
             raise bad_request("Jobs are not streamed; ask for their segments instead.", "stream", "unsupported_value")
-        callback = fields.get("callback_url", "")
+        callback = fields.one("callback_url") or ""
         webhooks.check(shared.config, callback)
         job = submit(replace(params, callback=callback), detached=True)
-    return jsonify(job_body(shared, job)), 202, {"Location": f"/v1/jobs/{job.id}"}
+    response = jsonify(job_body(shared, job))
+    response.status_code, response.headers["Location"] = 202, f"/v1/jobs/{job.id}"
+    return name_ignored(response, params)
 
 
 @blueprint.get("")
@@ -76,7 +76,7 @@ def result(job_id: str) -> Response:
     """The finished job's text in any format."""
     shared, job = context(), owned(job_id)
     default = job.request.get("response_format", "json")
-    response_format = FORMATS.get(request.args.get("format") or default)
+    response_format = FORMATS.get((request.args.get("format") or default).strip().lower())
     if response_format is None:
         raise bad_request(f"format must be one of {', '.join(FORMATS)}.", "format", "invalid_value")
     done = raise_if_failed(job)

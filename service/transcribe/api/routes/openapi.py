@@ -51,13 +51,12 @@ COMMON: dict[str, Schema] = {
     "language": {**STRING, "description": "The spoken language: sv, Swedish or sv-SE; auto to detect it."},
     "prompt": {
         **STRING,
-        "maxLength": params.LONGEST_PROMPT,
-        "description": "Text that went before, for style and names.",
+        "description": "Text that went before, for style and names. Its last 223 tokens count.",
     },
     "response_format": {"type": "string", "enum": list(params.FORMATS), "default": "json"},
     "temperature": {**NUMBER, "minimum": 0, "maximum": 1, "default": 0},
     "keywords[]": array({**STRING, "maxLength": params.LONGEST_KEYWORD}, maxItems=params.MOST_KEYWORDS),
-    "hotwords": {**STRING, "maxLength": params.LONGEST_KEYWORD, "description": "The same as keywords, on one line."},
+    "hotwords": {**STRING, "description": "The same as keywords, on one line, with commas between them."},
     "chunking_strategy": {"type": "string", "enum": ["auto"]},
 }
 TIMED: dict[str, Schema] = {

@@ -8,8 +8,9 @@ from flask import Blueprint, Response, request
 
 from transcribe.api.context import AppContext, context
 from transcribe.api.errors import busy
-from transcribe.api.params import Params, parse, parse_translation
-from transcribe.api.responses import events, result_of, write_result
+from transcribe.api.fields import Fields
+from transcribe.api.params import Params, parse_request, parse_translation, read
+from transcribe.api.responses import events, name_ignored, result_of, write_result
 from transcribe.api.submission import submit
 from transcribe.api.upload import form
 from transcribe.api.waiting import changes, disconnection_check, follow_job, raise_if_failed, wait_for_result
@@ -23,28 +24,29 @@ FIRST_SECONDS = 10.0  # how long a stream holds its headers back, so that a bad 
 @blueprint.post("/transcriptions")
 def transcriptions() -> Response:
     """The recording's words."""
-    return _answer(lambda shared: parse(form(request), shared.config, models=shared.models, task="transcribe"))
+    return _answer(lambda fields, shared: parse_request(fields, shared.config, models=shared.models, task="transcribe"))
 
 
 @blueprint.post("/translations")
 def translations() -> Response:
     """The recording's words, in English."""
-    return _answer(lambda shared: parse_translation(form(request), shared.config, models=shared.models))
+    return _answer(lambda fields, shared: parse_translation(fields, shared.config, models=shared.models))
 
 
-def _answer(read: Callable[[AppContext], Params]) -> Response:
+def _answer(parse: Callable[[Fields, AppContext], Params]) -> Response:
     shared = context()
     shared.refuse_while_draining()
     with ExitStack() as stack:
         stack.enter_context(shared.waiting_slot())
-        params = read(shared)
+        params = parse(read(form(request)), shared)
         refuse_without_worker(shared)
         job = submit(params, detached=False)
         stack.enter_context(follow_job(shared, job))
         if not params.stream:
             done = wait_for_result(shared, job)
-            return write_result(result_of(shared, done, params), params.response_format)
-        response = _streamed(shared, job, params)
+            response = write_result(result_of(shared, done, params), params.response_format)
+            return name_ignored(response, params)
+        response = name_ignored(_streamed(shared, job, params), params)
         response.call_on_close(stack.pop_all().close)  # the place is held until the stream ends
         return response
 

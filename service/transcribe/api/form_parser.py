@@ -1,0 +1,142 @@
+"""Reads a multipart form: its fields, and its file straight to the disk. A form that cannot be read is refused with the
+reason, where werkzeug would take it for an empty one."""
+
+from typing import IO, Any
+
+from werkzeug.datastructures import FileStorage, Headers, MultiDict
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.formparser import FormDataParser
+from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData, State
+
+from transcribe.api.errors import ApiError, bad_request
+
+READ_BYTES = 64 * 1024
+PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")
+FILE_NAMES = ("file", "file[]", "file[0]")
+BY_HAND = "Let your HTTP library write the Content-Type header."
+UNREADABLE = {
+    State.PREAMBLE: f"the body does not have the boundary that the Content-Type header names. {BY_HAND}",
+    State.PART: "the body ends before its closing boundary; was the upload cut off?",
+    State.DATA_START: "the body ends before its closing boundary; was the upload cut off?",
+    State.DATA: "the body ends before its closing boundary; was the upload cut off?",
+}
+
+
+def unreadable(why: str) -> ApiError:
+    """The error for a form that cannot be read."""
+    return bad_request(f"The form cannot be read: {why}", code="invalid_form")
+
+
+class Decoder(MultipartDecoder):
+    """werkzeug's, for the part headers that clients really send."""
+
+    def _parse_headers(self, data: bytes | bytearray) -> Headers:
+        try:
+            data.decode()
+        except UnicodeDecodeError:  # a file name in the encoding of an older system
+            data = data.decode("cp1252", "replace").encode()
+        return super()._parse_headers(data)
+
+
+class FormParser(FormDataParser):
+    """Parses multipart forms. Raises ApiError 400 for one that cannot be read, or RequestEntityTooLarge."""
+
+    def _parse_multipart(
+        self, stream: IO[bytes], mimetype: str, content_length: int | None, options: dict[str, str]
+    ) -> tuple[IO[bytes], MultiDict[str, str], MultiDict[str, FileStorage]]:
+        boundary = options.get("boundary", "")
+        if not boundary:
+            raise unreadable(f"the Content-Type header has no boundary. {BY_HAND}")
+        if not boundary.isascii():
+            raise unreadable("the boundary in the Content-Type header is not ASCII.")
+        if not content_length:
+            raise unreadable("the body is empty.")
+        decoder = Decoder(
+            boundary.encode(), max_form_memory_size=self.max_form_memory_size, max_parts=self.max_form_parts
+        )
+        fields: MultiDict[str, str] = MultiDict()
+        files: MultiDict[str, FileStorage] = MultiDict()
+        part: _Part | None = None
+        for event in _events(decoder, stream):
+            if isinstance(event, Field | File):
+                part = self._begin(event, content_length)
+            elif isinstance(event, Data) and part is not None:
+                part.write(event.data)
+                if not event.more_data:
+                    part.end(fields, files)
+        return stream, fields, files
+
+    def _begin(self, event: Field | File, content_length: int) -> "_Part":
+        if not event.name:
+            raise unreadable("a part has no name.")
+        encoding = event.headers.get("Content-Transfer-Encoding", "").strip().lower()
+        if encoding not in PLAIN_ENCODINGS:
+            message = f"Send the part {event.name} as it is, without Content-Transfer-Encoding: {encoding}."
+            raise bad_request(message, event.name, "unsupported_encoding")
+        if event.name in FILE_NAMES:  # also without a file name, which some clients leave out
+            filename = event.filename if isinstance(event, File) else ""
+            storage: Any = self.stream_factory(content_length, event.headers.get("Content-Type"), filename, None)
+            return _FilePart("file", filename, storage)
+        return _FieldPart(event.name, self.max_form_memory_size or 0)
+
+
+class _Part:
+    """A part while it is read."""
+
+    def write(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def end(self, fields: MultiDict[str, str], files: MultiDict[str, FileStorage]) -> None:
+        raise NotImplementedError
+
+
+class _FieldPart(_Part):
+    def __init__(self, name: str, limit: int) -> None:
+        self._name, self._limit, self._content = name, limit, bytearray()
+
+    def write(self, data: bytes) -> None:
+        self._content += data
+        if len(self._content) > self._limit:
+            message = f"The field {self._name} is larger than {self._limit} bytes; a recording goes into the part file."
+            raise ApiError(413, message, self._name, "request_too_large")
+
+    def end(self, fields: MultiDict[str, str], files: MultiDict[str, FileStorage]) -> None:
+        fields.add(self._name, self._content.decode(errors="replace"))
+
+
+class _FilePart(_Part):
+    def __init__(self, name: str, filename: str, storage: IO[bytes]) -> None:
+        self._name, self._filename, self._storage = name, filename, storage
+
+    def write(self, data: bytes) -> None:
+        self._storage.write(data)
+
+    def end(self, fields: MultiDict[str, str], files: MultiDict[str, FileStorage]) -> None:
+        self._storage.seek(0)
+        files.add(self._name, FileStorage(self._storage, self._filename, self._name))
+
+
+def _events(decoder: MultipartDecoder, stream: IO[bytes]) -> Any:
+    """The parts of the form as they are read. Raises ApiError 400 when there is no sense in it."""
+    data: bytes | None = b"-"
+    while data is not None:
+        data = stream.read(READ_BYTES) or None
+        event: Event = _checked(decoder, data)
+        while not isinstance(event, NeedData | Epilogue):
+            yield event
+            event = _checked(decoder)
+
+
+def _checked(decoder: MultipartDecoder, data: bytes | None = b"") -> Event:
+    """Takes in data, if there is any, or its end (None); the next event."""
+    try:
+        if data != b"":
+            decoder.receive_data(data)
+        return decoder.next_event()
+    except RequestEntityTooLarge:
+        if decoder.state not in (State.PREAMBLE, State.PART) or decoder._parts_decoded > (decoder.max_parts or 0):
+            raise
+    except ValueError as error:
+        if not decoder.complete or "beyond" not in str(error):
+            raise unreadable("a part has no Content-Disposition header.") from None
+    raise unreadable(UNREADABLE.get(decoder.state, "it has no end."))
