@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Puts the configured model into the cache, warms it and describes it in cache_info.json.
 
-    advanced_cache.py           make it right; nothing is written if it is right already
-    advanced_cache.py --check   say whether it is right, without the network (exit 0 or 1)
+    advanced_cache.py           bring the cache up to date; writes nothing if it already is
+    advanced_cache.py --check   check the cache without using the network (exit 0 or 1)
 
-Exit codes: 0 right, 1 the download failed or the check found something, 2 usage, 78 a bad configuration.
+Exit codes: 0 up to date, 1 the download failed or the check found a problem, 2 usage, 78 a bad configuration.
 """
 
 import argparse
@@ -13,27 +13,29 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE / "scripts"), str(HERE)]  # installed, the package lies in scripts/; in a checkout beside us
+sys.path[:0] = [
+    str(HERE / "scripts"),
+    str(HERE),
+]  # the package is in scripts/ when installed, beside this file in a checkout
 
 import msgspec  # noqa: E402
-from transcribe.config import ConfigError, ServiceConfig, default_path, load  # noqa: E402
+from transcribe.config import ServiceConfig, load_or_exit  # noqa: E402
 from transcribe.model_cache import cache_info, fetch  # noqa: E402
 
 EXIT_WRONG = 1
-EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h, as the services use it
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Download, warm and describe the configured model.")
-    parser.add_argument("--check", action="store_true", help="only say whether the cache is right; no network")
+    parser.add_argument("--check", action="store_true", help="only check the cache, without the network")
     parser.add_argument("--quick", action="store_true", help="with --check: compare sizes, not digests")
     parser.add_argument("--json", action="store_true", help="print the update as one JSON object")
     return parser.parse_args(arguments)
 
 
 def check(config: ServiceConfig, options: argparse.Namespace) -> int:
-    """Prints one line: what is cached, or what is wrong with it and how to fix it."""
+    """Prints one line: what is cached, or what is wrong and how to fix it."""
     wrong = fetch.find_problem(config, hashes=not options.quick)
     if options.json:
         print(json.dumps({"ok": not wrong, "reason": wrong}))
@@ -45,7 +47,7 @@ def check(config: ServiceConfig, options: argparse.Namespace) -> int:
 
 
 def ensure(config: ServiceConfig, options: argparse.Namespace) -> int:
-    """Makes the cache right and says what it did."""
+    """Brings the cache up to date and prints what was done."""
     try:
         update = fetch.ensure(config)
     except (fetch.DownloadError, OSError) as error:
@@ -62,7 +64,7 @@ def ensure(config: ServiceConfig, options: argparse.Namespace) -> int:
 
 
 def summary(info: cache_info.CacheInfo) -> str:
-    """One line about a cache that is right."""
+    """One line about a usable cache."""
     size = sum(file.bytes for file in info.files.values())
     kernels = "kernels stored" if info.kernels_compiled else "no kernels stored"
     return (
@@ -74,11 +76,7 @@ def summary(info: cache_info.CacheInfo) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """The program; returns its exit code."""
     options = parse(arguments)
-    try:
-        config = load(default_path())
-    except ConfigError as error:
-        print(f"advanced_cache: {error}", file=sys.stderr)
-        return EXIT_CONFIG
+    config = load_or_exit("advanced_cache")
     return check(config, options) if options.check else ensure(config, options)
 
 

@@ -9,15 +9,12 @@ configuration or model.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from transcribe.config import ConfigError, default_path, load
+from transcribe.config import load_or_exit
 from transcribe.worker import main as startup
 
 FORMATS = ("txt", "json", "verbose_json", "srt", "vtt", "tsv")
-EXIT_RECORDING = 1
-EXIT_USAGE = 2
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -43,11 +40,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """The program; returns its exit code."""
     options = parse(arguments)
-    try:
-        config = load(default_path())
-    except ConfigError as error:
-        print(f"transcribe_optimized: {error}", file=sys.stderr)
-        return startup.EXIT_CONFIG
+    config = load_or_exit("transcribe_optimized")
     if options.worker:
         return startup.work(config)
     from transcribe import cli

@@ -1,6 +1,7 @@
 """config/transcribe.json as typed values. It is the pillar's `transcribe`, and every key of it is required."""
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +12,7 @@ from transcribe.documents import decode
 
 CONFIG_VARIABLE = "TRANSCRIBE_CONFIG"
 DEFAULT_PATH = Path("/opt/transcribe/config/transcribe.json")
-
+EXIT_CONFIG = 78  # EX_CONFIG: trying again does not help (RestartPreventExitStatus of the unit)
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -171,7 +172,7 @@ class ServiceConfig(Section, frozen=True):
 
 
 def default_path() -> Path:
-    """$TRANSCRIBE_CONFIG, or the machine's place."""
+    """$TRANSCRIBE_CONFIG, or the path on a baked machine."""
     return Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_PATH)
 
 
@@ -190,3 +191,12 @@ def load(path: Path) -> ServiceConfig:
         raise ConfigError(f"{path} is not valid JSON ({error})") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def load_or_exit(program: str) -> ServiceConfig:
+    """The configuration at the default path. If it cannot be used, prints why and exits with EXIT_CONFIG."""
+    try:
+        return load(default_path())
+    except ConfigError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_CONFIG) from None

@@ -16,7 +16,7 @@ ARROW = re.compile(r"-{2,}>")
 
 @dataclass(frozen=True)
 class TranscriptionResult:
-    """A transcript with what else an answer tells: the task, whether words were asked for, and the coverage report."""
+    """A transcript with what the response formats also need: task, granularities, and the coverage report."""
 
     transcript: Transcript
     task: str = "transcribe"
@@ -83,15 +83,15 @@ def verbose_json(answer: TranscriptionResult) -> dict[str, Any]:
 
 
 def warnings(answer: TranscriptionResult) -> list[str]:
-    """What the client should know of the text, a sentence each: what the recording lacks, and what was left out."""
+    """Warnings for the client, one sentence each: what the recording lacks, and what was left out."""
     coverage = answer.coverage
     found = [*coverage.get("warnings", ())]
     dropped = [entry for entry in coverage.get("dropped", ()) if entry["reason"] != "no_text"]
     if dropped:
         reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(one["reason"] for one in dropped).items())
-        found.append(f"What the model wrote without anybody saying it was left out: {reasons}.")
+        found.append(f"Text that the model made up was left out: {reasons}.")
     if silent := sum(one["end"] - one["start"] for one in coverage.get("dropped", ()) if one["reason"] == "no_text"):
-        found.append(f"The model found no words in {silent:.1f} s of what sounds like speech.")
+        found.append(f"No words were found in {silent:.1f} s that sound like speech.")
     if "word" in answer.granularities and any(segment.words is None for segment in answer.transcript.segments):
         found.append("This model cannot give the times of some or all words.")
     return found

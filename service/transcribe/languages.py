@@ -52,7 +52,7 @@ _BY_NAME = {**{name: code for code, name in LANGUAGES.items()}, **OTHER_NAMES}
 
 def to_code(text: str) -> str | None:
     """The code for a code, an English name or a locale (`sv`, `swe`, `Swedish`, `sv-SE`, `sv_SE.UTF-8`), or None if it
-    is none of ours."""
+    is unknown."""
     wanted = " ".join(text.casefold().partition(".")[0].split())
     if (name := wanted.replace("_", " ")) in _BY_NAME:
         return _BY_NAME[name]

@@ -1,11 +1,11 @@
-"""Tells systemd how a service is (man sd_notify); does nothing when systemd did not start it."""
+"""Reports the service's state to systemd (man sd_notify); does nothing when systemd did not start it."""
 
 import os
 import socket
 
 
 def notify(state: str) -> bool:
-    """Sends lines such as READY=1, WATCHDOG=1, STOPPING=1 or STATUS=...; False if nobody listens."""
+    """Sends lines such as READY=1, WATCHDOG=1, STOPPING=1 or STATUS=...; returns False if systemd is not listening."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
@@ -16,7 +16,7 @@ def notify(state: str) -> bool:
 
 
 def watchdog_seconds() -> float | None:
-    """How often systemd wants to hear WATCHDOG=1 from this process, at least; None if it does not."""
+    """The interval within which systemd expects WATCHDOG=1 from this process; None if it does not."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     microseconds = os.environ.get("WATCHDOG_USEC", "")

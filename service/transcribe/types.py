@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-SAMPLE_RATE = 16_000  # Hz, mono, float32 in [-1, 1]: what Whisper hears
+SAMPLE_RATE = 16_000  # Hz, mono, float32 in [-1, 1]: what Whisper expects
 MAX_CHUNK_SECONDS = 30.0  # Whisper's window
 
 
@@ -18,9 +18,9 @@ class Word:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of text as Whisper cuts it, with the figures that OpenAI's verbose_json reports.
+    """A piece of text as Whisper divides it, with the figures that OpenAI's verbose_json reports.
 
-    `seek` is the start of the 30 s window it was heard in, in frames of 10 ms; `compression_ratio` is
+    `seek` is the start of its 30 s window, in frames of 10 ms; `compression_ratio` is
     the text's UTF-8 length over its zlib length; `avg_logprob` is the mean natural-log probability of its tokens.
     """
 
@@ -39,7 +39,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """What a client asks of the model. `language` is an ISO 639-1 code, or None to detect it, among `candidates` if
+    """How to decode a recording. `language` is an ISO 639-1 code, or None to detect it, among `candidates` if
     there are any that the model knows."""
 
     language: str | None

@@ -285,6 +285,6 @@ def test_a_worker_that_never_gets_ready_is_broken(tmp_path: Path) -> None:
         reporter.close()
         states.append((store.worker() or {})["state"])
     assert states == ["loading", "loading", "broken", "broken"]
-    assert "in vain: it ends while" in (store.worker() or {})["reason"]
+    assert "keeps failing to start: it ends while" in (store.worker() or {})["reason"]
     reporter.set_state("ready")
     assert StatusReporter(store)._facts["state"] == "loading"

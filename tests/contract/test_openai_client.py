@@ -12,7 +12,6 @@ from support.fake_worker import COVERAGE, FACTS, canned
 
 TEXT = "Hej och välkomna. Nu ska vi tala om Ärendet. Tack --> slut & adjö."
 CLIP = ("tal.wav", b"RIFF....WAVEsound")
-VERBOSE: dict[str, Any] = {"response_format": "verbose_json"}
 
 
 @pytest.fixture(scope="module")

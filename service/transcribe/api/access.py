@@ -1,4 +1,4 @@
-"""Who may use the server. Decided from a request's head, so that the body of a stranger is never taken in."""
+"""Who may use the server. Decided from the headers, so that the body of an unauthorized request is never read."""
 
 import ipaddress
 import re
@@ -22,7 +22,7 @@ class Access:
     def check(self, path: str, *, host: str | None, origin: str | None, authorization: str | None) -> str:
         """The name of the client's key; '' where none is asked for. Raises ApiError 401 or 403."""
         if not self.keys.on:
-            self._refuse_strangers(host, origin)
+            self._check_without_keys(host, origin)
         if not path.startswith("/v1/"):
             return ""
         found = self.keys.identify(authorization)
@@ -46,9 +46,9 @@ class Access:
             "Access-Control-Max-Age": "600",
         }
 
-    def _refuse_strangers(self, host: str | None, origin: str | None) -> None:
-        """Without keys the service is for this machine's own user. A web page that the user visits must not use it:
-        neither from its own origin, nor by giving its name our address (DNS rebinding). A browser always sends Host."""
+    def _check_without_keys(self, host: str | None, origin: str | None) -> None:
+        """Without keys the service is for users of this machine. A web page that such a user visits must not reach it,
+        neither from its own origin nor by DNS rebinding. A browser always sends Host."""
         if host is not None and not _is_local_name(host):
             message = "Without API keys this server only answers to localhost or an IP address; set auth.keys_file."
             raise ApiError(403, message, code="host_not_allowed")

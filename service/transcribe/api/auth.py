@@ -28,13 +28,13 @@ class Keys:
 
     @property
     def on(self) -> bool:
-        """A key is asked for."""
+        """Whether a key is required."""
         return self.path is not None
 
     def identify(self, authorization: str | None) -> str | None:
-        """The id of the key in an Authorization header, '' if none are used, None if it is not one of ours.
+        """The id of the key in an Authorization header, '' if none are used, None if it is unknown.
 
-        It is made of the key's name and digest: a new key of an old name must not find the old one's jobs.
+        The id combines name and digest, so that a new key with an old name cannot see the old key's jobs.
         """
         if self.path is None:
             return ""
@@ -65,7 +65,7 @@ class Keys:
         except (OSError, UnicodeError) as error:
             if self._mark is not None or self._digests:
                 logs.failure("keys_unreadable", error)
-            self._digests, self._mark = {}, None  # nobody may come in on keys that may have been withdrawn
+            self._digests, self._mark = {}, None  # fail closed: the keys may have been revoked
 
 
 def read(path: Path) -> dict[str, bytes]:

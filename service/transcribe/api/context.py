@@ -36,18 +36,18 @@ class AppContext:
     waiting_slots: FairSemaphore
     storing_slots: FairSemaphore
     started: float = field(default_factory=time.time)
-    draining: threading.Event = field(default_factory=threading.Event)  # no new work
-    closing: threading.Event = field(default_factory=threading.Event)  # nor waiting for old work
+    draining: threading.Event = field(default_factory=threading.Event)  # no new jobs or requests
+    closing: threading.Event = field(default_factory=threading.Event)  # no more waiting either
 
     @property
     def bounds(self) -> Bounds:
-        """The queue's."""
+        """The queue's limits."""
         limits = self.config.limits
         return Bounds(limits.queue_jobs, limits.queue_audio_seconds, limits.key_jobs)
 
     @property
     def revision(self) -> str:
-        """The model's: as the worker runs it, or as configured."""
+        """The model's revision: as the worker reports it, or as configured."""
         return str(self.watcher.snapshot.worker.get("revision") or self.config.model.revision)
 
     @property
@@ -95,7 +95,7 @@ class AppContext:
 
 
 def context() -> AppContext:
-    """The running application's."""
+    """The context of the running application."""
     found: AppContext = current_app.extensions[EXTENSION]
     return found
 

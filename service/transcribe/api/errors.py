@@ -11,7 +11,7 @@ from typing import Any
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
-from transcribe.jobs.database import is_passing
+from transcribe.jobs.database import is_transient
 from transcribe.jobs.models import JobError
 
 from .. import logs
@@ -90,7 +90,7 @@ def from_exception(error: Exception) -> ApiError:
         return disk_full()
     if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
         return disk_full()
-    if is_passing(error):
+    if is_transient(error):
         logs.failure("store_busy", error)
         return busy(503, "The job store is busy; try again soon.", "store_busy", seconds=5)
     logs.failure("request_failed", error)

@@ -13,13 +13,13 @@ from transcribe.jobs.models import Job, QueueStats
 from transcribe.jobs.store import Store
 
 POLL_SECONDS = 0.02
-STALE_SECONDS = 20.0  # a worker that has not reported for so long is gone
-GRACE_SECONDS = 15.0  # how long a request's job outlives its client, who may be about to try again
+STALE_SECONDS = 20.0  # a worker that has not reported for this long counts as absent
+GRACE_SECONDS = 15.0  # how long a request's job outlives its client, which may be about to retry
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the store said last: the unfinished jobs, the queue and the worker's facts."""
+    """The latest state of the store: the unfinished jobs, the queue and the worker's facts."""
 
     jobs: dict[str, Job] = field(default_factory=dict)
     queue: QueueStats = field(default_factory=lambda: QueueStats(0, 0, 0.0))
@@ -40,7 +40,7 @@ class Snapshot:
 
 
 class JobWatcher:
-    """Wakes whoever waits when a job changed, and ends the jobs of clients that have gone."""
+    """Wakes waiting requests when a job changed, and cancels the jobs of clients that disconnected."""
 
     def __init__(self, store: Store, *, grace: float = GRACE_SECONDS) -> None:
         self._store = store
@@ -82,13 +82,13 @@ class JobWatcher:
             return self._snapshot
 
     def follow(self, job_id: str) -> None:
-        """A client waits for this job."""
+        """Registers a client that waits for this job."""
         with self._changed:
             self._followers[job_id] = self._followers.get(job_id, 0) + 1
             self._leaving.pop(job_id, None)
 
     def leave(self, job_id: str) -> None:
-        """It waits no longer. When the last one has left and none comes back, the job ends, unless it is detached."""
+        """Removes the client. When the last one has left and none returns, the job is cancelled unless detached."""
         with self._changed:
             self._followers[job_id] -= 1
             if not self._followers[job_id]:

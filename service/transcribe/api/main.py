@@ -1,4 +1,4 @@
-"""Runs the server from READY to a graceful stop, and keeps systemd informed."""
+"""Runs the server until a graceful stop, and reports its state to systemd."""
 
 import contextlib
 import http
@@ -21,17 +21,16 @@ from transcribe.api.context import AppContext
 from transcribe.api.retention import RetentionThread
 from transcribe.api.webhooks import WebhookSender, read_secret
 from transcribe.api.wsgi import Server, create_server
-from transcribe.config import ConfigError, ServiceConfig, default_path, load
+from transcribe.config import EXIT_CONFIG, ConfigError, ServiceConfig, default_path, load
 from transcribe.jobs.store import Store, StoreError
 from transcribe.sdnotify import notify, watchdog_seconds
 
 EXIT_FAILURE = 1
-EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
 DRAIN_SECONDS = 20.0  # how long running requests may take when the server is asked to stop
-LAST_SECONDS = 2.0  # and how long the others have to be told to come back
+LAST_SECONDS = 2.0  # how long the remaining requests then have to receive a 503
 CHECK_SECONDS = 10.0  # an answer that takes longer is a hang
 OPEN_FILES = 8192
-STORE_SECONDS = 4.0  # how long a request waits for the job store; then its client is told to come back
+STORE_SECONDS = 4.0  # how long a request waits for the job store; then its client gets a 503
 
 
 def run() -> int:
@@ -54,7 +53,7 @@ def run() -> int:
 
 
 def check(config: ServiceConfig) -> None:
-    """Refuses to be open to a network. Raises ConfigError."""
+    """Checks that the configuration is safe to serve with. Raises ConfigError."""
     if not config.auth.keys_file and not is_loopback(config.host):
         raise ConfigError(f"host {config.host} can be reached from a network: set auth.keys_file, or host to 127.0.0.1")
     for name in (config.auth.keys_file, config.callbacks.secret_file if config.callbacks.enabled else ""):
@@ -70,7 +69,7 @@ def check(config: ServiceConfig) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Only this machine can reach the address."""
+    """Whether only this machine can reach the address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -134,7 +133,7 @@ def _busy(server: Server) -> int:
 
 
 def _watchdog(server: Server, app: Flask) -> None:
-    """Reports to systemd as long as the server's loop turns and one of its threads gets an answer from the application.
+    """Notifies systemd while the server's loop runs and one of its threads gets an answer from the application.
 
     Not through the port, which clients can keep busy; nor by a timer alone, which would hide a hang.
     """
@@ -150,19 +149,19 @@ def _watchdog(server: Server, app: Flask) -> None:
 
 
 class Probe:
-    """A task for the server's threads, in waitress's form: asks the application whether it lives."""
+    """A task for waitress's threads that requests /health from the application."""
 
     def __init__(self, app: Flask) -> None:
         self.answered = threading.Event()
         self._client = app.test_client()
 
     def service(self) -> None:
-        """Asks, in a thread of the server."""
+        """Sends the request; called by a thread of the server."""
         if self._client.get("/health").status_code == http.HTTPStatus.OK:
             self.answered.set()
 
     def cancel(self) -> None:
-        """The server stops before it asked."""
+        """Called when the server stops first."""
 
 
 def _raise_file_limit() -> None:

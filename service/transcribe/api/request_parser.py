@@ -1,4 +1,4 @@
-"""waitress's parser of requests, with bounds on what it keeps, and with a say before a body is taken in."""
+"""waitress's request parser, with limits on what it keeps, and a check of the headers before the body is read."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ Admit = Callable[["RequestParser"], str]
 
 
 class RefusedError(Error):  # type: ignore[misc]
-    """A request that the server refuses by its head."""
+    """A request that is refused because of its headers."""
 
     def __init__(self, reason: ApiError) -> None:
         super().__init__(reason.message)
@@ -29,7 +29,7 @@ class RefusedError(Error):  # type: ignore[misc]
 
 
 class RequestParser(HTTPRequestParser):  # type: ignore[misc]
-    """One request as it comes in. `key_id` names its client once its head is here; see Access."""
+    """One request as it arrives. `key_id` identifies the client once the headers are complete; see Access."""
 
     key_id: str | None = None
 
@@ -38,7 +38,7 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
         self._admit = admit
 
     def received(self, data: bytes) -> int:
-        """Takes in bytes and returns how many; `error` and `completed` are set for a request that is refused."""
+        """Parses bytes and returns how many it used; `error` and `completed` are set for a request that is refused."""
         taken: int = super().received(data)
         if self.headers_finished and self.body_rcv is None and self.error is None and self._lacks_length():
             self._decide()

@@ -55,7 +55,7 @@ def submit(params: Params, *, detached: bool) -> Job:
 
 
 def _fingerprint(digest: str, params: Params) -> str:
-    """The same for the same audio and the same work; the format of the answer does not matter."""
+    """Equal for the same audio and the same options; the format of the answer does not matter."""
     work = [digest, asdict(params.options), params.chunking, params.callback]
     return hashlib.sha256(json.dumps(work).encode()).hexdigest()
 
@@ -66,7 +66,7 @@ def _reuse_since() -> float | None:
 
 
 def _full(shared: AppContext, error: QueueFullError) -> ApiError:
-    """Comes with the time until there is room: the audio before that, at the speed the worker has."""
+    """A 429 whose Retry-After is the time until there is room, at the worker's present speed."""
     seconds = error.excess / shared.watcher.snapshot.speed
     code = "rate_limit_exceeded" if error.bound.startswith("key_") else "queue_full"
     return busy(429, MESSAGES[error.bound], code, seconds=seconds)

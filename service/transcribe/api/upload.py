@@ -1,4 +1,4 @@
-"""Uploads go straight to their spool file while they are read, and are hashed on the way: no copy in memory."""
+"""Uploads are written to a spool file and hashed while they are read: no copy in memory."""
 
 import hashlib
 import io
@@ -48,7 +48,7 @@ class Spool(io.FileIO):
     def estimate(self) -> float:
         """A guess of the audio's seconds, for the queue; only a WAV header says more than the size does.
 
-        Its byte rate is not believed: it decides over nothing, so that a forged one goes unnoticed.
+        The header's byte rate is not used: no decoder depends on it, so a forged one would go unnoticed.
         """
         self.seek(0)
         head = self.read(RIFF_HEADER.size) or b""
@@ -113,7 +113,7 @@ class SpoolingRequest(Request):
         )
 
     def discard_spools(self) -> None:
-        """Removes what no job took."""
+        """Removes uploads that no job owns."""
         for spool in self.spools:
             spool.discard()
 

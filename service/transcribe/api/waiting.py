@@ -1,4 +1,4 @@
-"""A client waits for its job: until the job is over, the client is gone, or the server stops."""
+"""Waits for a job on behalf of a client: until the job is over, the client disconnects, or the server stops."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -10,11 +10,11 @@ from transcribe.api.context import AppContext
 from transcribe.api.errors import ApiError, busy, from_job
 from transcribe.jobs.models import Job
 
-LOOK_SECONDS = 0.25  # how often a waiting request sees whether its client is still there
+LOOK_SECONDS = 0.25  # how often a waiting request checks that its client is still connected
 
 
 def disconnection_check() -> Callable[[], bool]:
-    """Tells whether the present request's client has closed the connection, as far as the server can know."""
+    """A function that tells whether the current request's client has closed the connection, if the server can know."""
     found: Callable[[], bool] = request.environ.get("waitress.client_disconnected", lambda: False)
     return found
 

@@ -1,4 +1,4 @@
-"""waitress, tuned and fenced: enough threads that /health never waits, OpenAI's errors also from the server itself,
+"""waitress with limits: enough threads that /health never waits, OpenAI's errors also from the server itself,
 deadlines for clients that trickle their bytes, and a stop that lets running requests finish."""
 
 import json
@@ -26,7 +26,7 @@ from transcribe.api.upload import ROOM_FOR_FIELDS
 from transcribe.config import ServiceConfig
 
 SPARE_THREADS = 16  # for short requests, besides those that wait for transcripts
-CONNECTIONS = 1000  # at once; a further one takes the place of one that has not asked for anything
+CONNECTIONS = 1000  # at once; a further one replaces an idle one
 CONNECTIONS_OF_ADDRESS = 400
 HEADER_BYTES = 32 * 1024
 FIRST_BYTE_SECONDS = 5.0  # a new connection must have begun its request by then
@@ -40,7 +40,7 @@ CODES = {400: "bad_request", 413: "request_too_large", 431: "headers_too_large",
 
 
 class JsonErrorTask(ErrorTask):  # type: ignore[misc]
-    """Answers what never reached the application, such as a body that is too large, as the application would."""
+    """Answers requests that never reach the application, such as one with too large a body, as it would."""
 
     def execute(self) -> None:
         """Writes the error and closes the connection."""
@@ -75,7 +75,7 @@ class InsufficientStorageError(Error):  # type: ignore[misc]
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]
-    """A connection that knows since when its present request has been coming in.
+    """A connection that records when its current request began to arrive.
 
     After a refusal it stays half open for a while and reads on: closed at once, the client that is still sending would
     see a broken connection instead of the reason (https://www.rfc-editor.org/rfc/rfc9112#section-9.6).
@@ -98,7 +98,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         super().__init__(*arguments, **options)
 
     def received(self, data: bytes) -> bool:
-        """Takes in bytes; a full disk is answered like any other error."""
+        """Parses bytes; a full disk is answered like any other error."""
         self.silent = False
         try:
             taken = bool(super().received(data))
@@ -115,7 +115,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         return taken
 
     def handle_read(self) -> None:
-        """Takes in bytes, or ignores them after a refusal."""
+        """Reads bytes, or discards them after a refusal."""
         if self.lingering is None:
             super().handle_read()
             return
@@ -147,7 +147,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self.abandon()
 
     def abandon(self) -> None:
-        """Closes the connection without ceremony."""
+        """Closes the connection at once, without lingering."""
         self.refused = False
         try:
             self.handle_close()
@@ -162,7 +162,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         return not self.requests and (self.request is None or not self.request.headers_finished)
 
     def late(self, now: float) -> bool:
-        """The client takes longer than any honest line would."""
+        """Whether the client is slower than any real connection."""
         if self.lingering is not None:
             return now - self.lingering > LINGER_SECONDS
         if self.request is None:
@@ -200,19 +200,19 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             self.task_dispatcher.shutdown()
 
     def readable(self) -> bool:
-        """Asked in every round of the loop, which the watchdog wants to see turning."""
+        """Called in every round of the loop; the watchdog checks that it is."""
         self.polled = time.monotonic()
         return bool(super().readable())
 
     def handle_accept(self) -> None:
-        """Lets a connection in; where there are too many, the one that has been idle for longest makes room."""
+        """Accepts a connection; when there are too many, closes the one that has been idle for longest."""
         known = set(self.active_channels)
         super().handle_accept()
         for number in set(self.active_channels) - known:
             self._make_room(self.active_channels[number])
 
     def admit(self, request: RequestParser) -> str:
-        """The name of the client's key, before its body is taken in. Raises ApiError."""
+        """The id of the client's key, checked before the body is read. Raises ApiError."""
         path = "/" + request.path.lstrip("/")
         if not path.startswith("/v1/") and (request.chunked or request.content_length > HEADER_BYTES):
             raise ApiError(413, "Nothing at this URL takes a body.", code=CODES[413])
@@ -241,7 +241,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         (min(idle, key=lambda channel: channel.last_activity) if idle else newcomer).abandon()
 
     def _drop_broken(self) -> None:
-        """Closes the connections that cannot say what they wait for, which would stop the loop again."""
+        """Closes the connections that raise when they are polled, which would stop the loop again."""
         for channel in list(self.active_channels.values()):
             try:
                 channel.readable(), channel.writable(), channel.socket.fileno()

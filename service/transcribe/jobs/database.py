@@ -1,4 +1,4 @@
-"""SQLite as the job store needs it: a commit that returned is on the disk, whoever dies, and two processes share it.
+"""SQLite for the job store: a commit that returned is on the disk, whichever process dies, and two processes share it.
 
 Rollback journal, not WAL: SQLite before 3.51.3 can lose WAL commits when several connections reset it
 (https://sqlite.org/wal.html#walresetbug). TRUNCATE with synchronous=FULL also syncs the end of the journal, so a commit
@@ -14,7 +14,13 @@ from pathlib import Path
 
 SCHEMA_VERSION = 2
 BUSY_SECONDS = 20.0  # how long to wait for the other process's commit
-PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM}
+TRANSIENT = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_NOMEM,
+}
 SCHEMA = """
 CREATE TABLE jobs (
   id TEXT PRIMARY KEY,
@@ -61,11 +67,11 @@ ALTER TABLE jobs ADD COLUMN resume TEXT;
 
 
 class StoreError(Exception):
-    """The store's file cannot be used. The message is one line that names it; `passing` if it may be usable later."""
+    """The store's file cannot be used. The message is one line that names it; `transient` if trying again may help."""
 
-    def __init__(self, message: str, *, passing: bool = False) -> None:
+    def __init__(self, message: str, *, transient: bool = False) -> None:
         super().__init__(message)
-        self.passing = passing
+        self.transient = transient
 
 
 class StoreBusyError(sqlite3.OperationalError):
@@ -74,10 +80,10 @@ class StoreBusyError(sqlite3.OperationalError):
     sqlite_errorcode = sqlite3.SQLITE_BUSY
 
 
-def is_passing(error: Exception) -> bool:
-    """Whether the same may succeed later: the store is locked, the disk is full or does not answer, memory is short."""
+def is_transient(error: Exception) -> bool:
+    """Whether trying again may succeed: the store is locked, the disk is full or does not answer, memory is short."""
     code = getattr(error, "sqlite_errorcode", None)
-    return isinstance(error, sqlite3.Error) and code is not None and code & 0xFF in PASSING
+    return isinstance(error, sqlite3.Error) and code is not None and code & 0xFF in TRANSIENT
 
 
 class Database:
@@ -96,8 +102,8 @@ class Database:
             self._watcher = self._connect()
             self._migrate()
         except (sqlite3.Error, OSError) as error:
-            passing = is_passing(error) or isinstance(error, OSError)
-            raise StoreError(f"{path} cannot be used as the job store ({error})", passing=passing) from None
+            transient = is_transient(error) or isinstance(error, OSError)
+            raise StoreError(f"{path} cannot be used as the job store ({error})", transient=transient) from None
 
     def reader(self) -> sqlite3.Connection:
         """This thread's connection, for single SELECTs."""
@@ -125,8 +131,8 @@ class Database:
             self._writing.release()
 
     def version(self) -> int:
-        """Changes whenever any process or thread has committed; nothing else about it means anything."""
-        with self._watching:  # data_version only tells of other connections, so this one never writes
+        """A number that changes with every commit of any process or thread."""
+        with self._watching:  # data_version ignores a connection's own commits, so this one never writes
             found: int = self._watcher.execute("PRAGMA data_version").fetchone()[0]
         return found
 

@@ -51,7 +51,7 @@ class NewJob:
 
 @dataclass(frozen=True)
 class Job:
-    """A job as stored. Moments are Unix times, lengths seconds; `attempts` tells one worker's try from the next."""
+    """A job as stored. Moments are Unix times, lengths seconds; `attempts` identifies the current attempt."""
 
     id: str
     key_id: str
@@ -62,8 +62,8 @@ class Job:
     started: float | None
     finished: float | None
     attempts: int
-    releases: int  # attempts that were given back for no fault of the recording
-    setbacks: int  # how many of those met an error that passes
+    releases: int  # attempts that do not count, because the recording was not the cause of their end
+    setbacks: int  # how many of those met a transient error
     duration: float | None
     estimate: float
     progress: float
@@ -74,16 +74,16 @@ class Job:
     request: Mapping[str, Any]
     fingerprint: str
     detached: bool
-    callback: str  # '' once it was called
+    callback: str  # '' once it has been called
 
     @property
     def over(self) -> bool:
-        """Nothing about the job will change any more."""
+        """Whether the job has reached its final state."""
         return self.status not in UNFINISHED
 
     @property
     def tries(self) -> int:
-        """Attempts that count: those that were not given back."""
+        """Attempts that count: all but the releases."""
         return self.attempts - self.releases
 
     @property

@@ -1,7 +1,7 @@
 """The durable job store, shared by the API and the worker. What a method returned from is on the disk.
 
-A worker's try at a job is named by `attempt` (Job.attempts as claimed): what an earlier try sends late is ignored, so
-that every job ends exactly once.
+A worker's attempt at a job is identified by `attempt` (Job.attempts as claimed). Writes of an earlier attempt are
+ignored, so that every job ends exactly once.
 """
 
 # ruff: noqa: S608 - statements are put together from constants; every value is bound
@@ -62,10 +62,10 @@ class Store:
         return self._database.version()
 
     def close(self) -> None:
-        """Ends every connection."""
+        """Closes every connection."""
         self._database.close()
 
-    # What the API does
+    # Used by the API
 
     def create(self, new: NewJob, *, bounds: Bounds | None = None, reuse_since: float | None = None) -> Job:
         """Stores the job, or returns the one it repeats (created at or after `reuse_since` with the same key and
@@ -128,26 +128,26 @@ class Store:
         return {row[0]: row[1] for row in rows}
 
     def pending_webhooks(self) -> list[Job]:
-        """The jobs that are over and whose client has not been called yet."""
+        """The jobs that are over and whose callback has not been made yet."""
         rows = self._database.reader().execute(
             "SELECT * FROM jobs WHERE callback != '' AND status NOT IN ('queued', 'running') ORDER BY finished"
         )
         return [job_from(row) for row in rows]
 
     def webhook_done(self, job_id: str) -> None:
-        """The client was called, or never will be."""
+        """Marks the callback as made, or given up."""
         self._changes("UPDATE jobs SET callback = '' WHERE id = :id", {"id": job_id})
 
     def queue_stats(self, key_id: str | None = None) -> QueueStats:
-        """How much waits and runs, of all keys or of one."""
+        """The unfinished jobs of all keys, or of one."""
         return _queue_stats(self._database.reader(), key_id)
 
     def ahead(self, job: Job) -> QueueStats:
-        """What is worked on before this job: all that runs, and what is queued in front of it."""
+        """The jobs that are worked on before this one: those running, and those queued ahead of it."""
         mine = job.created + min(job.length, LONGEST_HANDICAP)
         return _queue_stats(self._database.reader(), None, before=mine)
 
-    # What the worker does
+    # Used by the worker
 
     def claim(
         self,
@@ -156,10 +156,10 @@ class Store:
         lengths: Sequence[tuple[float, float]] = (),
         keys: Collection[str] = (),
     ) -> Job | None:
-        """Takes the next queued job whose time has come: now it is running, with one attempt more. None if nothing
+        """Starts an attempt at the next queued job whose time has come; None if nothing
         waits. Left out are jobs of the `keys`, and those whose seconds of audio are in one of the `lengths` (from, to).
 
-        The key with the fewest running jobs comes first, so that nobody waits for another's queue.
+        The key with the fewest running jobs comes first, so that no key waits for another's queue.
         """
         values = {"now": self._clock(), "most": max_attempts, "keys": to_json([*keys])}
         values |= {f"from{n}": low for n, (low, _) in enumerate(lengths)}
@@ -189,7 +189,7 @@ class Store:
         return {row[0]: row[1] for row in rows}
 
     def set_duration(self, job_id: str, attempt: int, duration: float) -> bool:
-        """Notes the true length of the audio; False, as below, if the attempt is stale."""
+        """Records the true length of the audio; returns False, as all below do, if the attempt is stale."""
         return self._changes(
             f"UPDATE jobs SET duration = :duration WHERE {CURRENT}", _try(job_id, attempt), duration=duration
         )
@@ -203,8 +203,8 @@ class Store:
         progress: float,
         resume: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Adds text (ids continue over the whole job) and notes how many seconds of audio are done. With `resume` (JSON
-        values) a later attempt goes on from here; without, it begins again."""
+        """Adds text (ids continue over the whole job) and records the seconds of audio done so far. With `resume` (JSON
+        values) a later attempt continues from here; without, it starts over."""
         values = {**_try(job_id, attempt), "progress": progress, "resume": to_json(resume) if resume else None}
         update = f"UPDATE jobs SET progress = :progress, resume = :resume WHERE {CURRENT}"
         with self._database.transaction() as connection:
@@ -215,7 +215,7 @@ class Store:
         return True
 
     def finish(self, job_id: str, attempt: int, *, language: str, coverage: Mapping[str, Any]) -> bool:
-        """Ends the job well."""
+        """Marks the job as done."""
         return self._changes(
             "UPDATE jobs SET status = 'done', finished = :now, language = :language, coverage = :coverage,"
             f" resume = NULL, progress = coalesce(duration, progress) WHERE {CURRENT}",
@@ -225,7 +225,7 @@ class Store:
         )
 
     def fail(self, job_id: str, attempt: int, error: JobError) -> bool:
-        """Ends the job with the reason; text that it had is removed."""
+        """Marks the job as failed with `error`, and removes its text."""
         values = {**_try(job_id, attempt), "error": to_json(error), "now": self._clock()}
         with self._database.transaction() as connection:
             changed = connection.execute(f"{FAIL} WHERE {CURRENT}", values).rowcount
@@ -235,7 +235,7 @@ class Store:
 
     def release(self, job_id: str, attempt: int, *, delay: float | None = None) -> bool:
         """Puts a running job back without counting the attempt: a draining worker's unfinished work or, with a `delay`
-        in seconds before the next attempt, after an error that passes."""
+        in seconds before the next attempt, after a transient error."""
         values = {**_try(job_id, attempt), "later": self._clock() + (delay or 0.0), "setback": int(delay is not None)}
         more = "releases = releases + 1, setbacks = setbacks + :setback, not_before = :later"
         with self._database.transaction() as connection:
@@ -243,7 +243,7 @@ class Store:
             return bool(connection.execute(f"{REQUEUE}, {more} WHERE {CURRENT}", values).rowcount)
 
     def restart(self, job_id: str, attempt: int) -> bool:
-        """Forgets the text of earlier attempts: this one cannot go on from it."""
+        """Removes the text of earlier attempts: this one cannot continue from it."""
         values = _try(job_id, attempt)
         with self._database.transaction() as connection:
             changed = connection.execute(
@@ -253,8 +253,8 @@ class Store:
         return bool(changed)
 
     def requeue_running(self, max_attempts: int = MAX_ATTEMPTS) -> tuple[list[str], list[str]]:
-        """For a worker that starts: what an earlier one left running is queued again, or failed if it has been tried
-        `max_attempts` times. Returns the ids of both."""
+        """Called when a worker starts: jobs that an earlier one left running are queued again, or failed after
+        `max_attempts` attempts. Returns the ids of both."""
         error = JobError(
             f"The transcription process stopped {max_attempts} times while working on this recording.",
             code="worker_died",
@@ -272,7 +272,7 @@ class Store:
     # The worker's facts
 
     def set_worker(self, facts: Mapping[str, Any]) -> None:
-        """Publishes what the worker is: state (loading | ready | broken | draining), device, dtype, cuda, torch, model,
+        """Publishes the worker's facts: state (loading | ready | broken | draining), device, dtype, cuda, torch, model,
         revision, speed (audio seconds per second), pid; `reason` if broken; `metrics` as name → number, and
         `batch_sizes` as size → count. `updated` is set here; call it at least every 5 s."""
         body = to_json({**facts, "updated": self._clock()})
@@ -286,7 +286,7 @@ class Store:
         return facts
 
     def _changes(self, statement: str, keys: Mapping[str, Any], **values: Any) -> bool:
-        """Runs one writing statement; True if it changed a row. `:now` is at hand in it."""
+        """Runs one writing statement; True if it changed a row. It may use `:now`."""
         with self._database.transaction() as connection:
             return bool(connection.execute(statement, {**keys, **values, "now": self._clock()}).rowcount)
 
@@ -296,7 +296,7 @@ def _try(job_id: str, attempt: int) -> dict[str, Any]:
 
 
 def _find_repeat(connection: sqlite3.Connection, new: NewJob, since: float) -> Job | None:
-    """The job that `new` repeats; it outlives its first client if this one asks for that."""
+    """The job that `new` repeats; it becomes detached if `new` is."""
     row = connection.execute(
         "SELECT * FROM jobs WHERE key_id = ? AND fingerprint = ? AND created >= ?"
         " AND status IN ('queued', 'running', 'done') ORDER BY created DESC LIMIT 1",

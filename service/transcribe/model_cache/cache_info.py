@@ -68,7 +68,7 @@ class CacheInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
 
 
 def now() -> str:
-    """The present moment as cache_info.json wants it, to the second, in UTC."""
+    """The current time in the form of cache_info.json: to the second, in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -97,8 +97,8 @@ def read(path: Path) -> CacheInfo:
 
 
 def write(path: Path, info: CacheInfo) -> None:
-    """Replaces the file at once: whoever reads it sees the old one or the new one, through a power cut as well."""
-    decode(msgspec.to_builtins(info), CacheInfo)  # what we would refuse to read must never be written
+    """Replaces the file atomically: a reader sees the old or the new one, even after a power cut."""
+    decode(msgspec.to_builtins(info), CacheInfo)  # never write what `read` would refuse
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

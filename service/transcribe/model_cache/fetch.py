@@ -1,4 +1,4 @@
-"""Brings the pinned model onto this machine: download, digests, warm-up, cache_info.json. Imports no torch itself."""
+"""Puts the pinned model into the cache: download, digests, warm-up, cache_info.json. Imports no torch itself."""
 
 import contextlib
 import importlib.metadata
@@ -19,7 +19,9 @@ from transcribe.config import ServiceConfig
 from transcribe.model_cache import cache_info
 from transcribe.model_cache.cache_info import COMMIT, SHA256, CacheError, CacheInfo
 
-PROVENANCE = "provenance.json"  # {"source": …}, where the weights do not come from the hub that is asked
+PROVENANCE = (
+    "provenance.json"  # {"source": …}, in a snapshot whose weights come from somewhere other than the configured hub
+)
 # What Whisper needs in safetensors form: no pickles, no code, no second copy of the weights in another format.
 WANTED = (
     *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
@@ -46,18 +48,24 @@ class CacheUpdate:
 
 
 def find_problem(config: ServiceConfig, *, hashes: bool) -> str:
-    """Why the cache on disk is not what the configuration wants; '' if all is right. Never asks the network."""
+    """Why the cache on disk is not what the configuration wants, or ''. Does not use the network."""
     try:
-        info = cache_info.read(config.cache_info)
-        if wrong := mismatch(config, info):
-            raise CacheError(config.cache_info, wrong)
-        cache_info.verify(info, hashes=hashes)
+        verified_cache(config, hashes=hashes)
     except CacheError as error:
         return str(error)
     return ""
 
 
-def mismatch(config: ServiceConfig, info: CacheInfo) -> str:
+def verified_cache(config: ServiceConfig, *, hashes: bool) -> CacheInfo:
+    """The cache's description, compared with the configuration and the files on disk. Raises CacheError."""
+    info = cache_info.read(config.cache_info)
+    if wrong := _mismatch(config, info):
+        raise CacheError(config.cache_info, wrong)
+    cache_info.verify(info, hashes=hashes)
+    return info
+
+
+def _mismatch(config: ServiceConfig, info: CacheInfo) -> str:
     """How the cached model differs from the configured one; '' if it does not."""
     wanted = {
         "model_id": config.model.id,
@@ -74,7 +82,7 @@ def mismatch(config: ServiceConfig, info: CacheInfo) -> str:
 def ensure(
     config: ServiceConfig, *, warm: Callable[[ServiceConfig, Path], dict[str, Any]] | None = None
 ) -> CacheUpdate:
-    """Makes the cache right, writing nothing if it is.
+    """Brings the cache up to date; writes nothing if it already is.
 
     Raises DownloadError; a warm-up that fails is recorded, not raised.
     """
@@ -93,7 +101,7 @@ def ensure(
         return CacheUpdate(info=old, changed=False, reason="")  # the warm-up failed as it did before
     cache_info.write(config.cache_info, info)
     remove_other_models(config)
-    return CacheUpdate(info=info, changed=True, reason=reason or "the warm-up was due again")
+    return CacheUpdate(info=info, changed=True, reason=reason or "the warm-up had to run again")
 
 
 def snapshot_dir(config: ServiceConfig) -> Path:
@@ -130,7 +138,7 @@ def download(config: ServiceConfig) -> Path:
                 allow_patterns=list(WANTED),
             )
             break
-        except Exception as error:  # the client raises a dozen kinds; each means: no model
+        except Exception as error:  # the client raises a dozen types, and each means that there is no model
             if attempt == TRIES or not isinstance(error, OSError):
                 raise DownloadError(_line(config, error)) from None
             time.sleep(2**attempt)
@@ -152,10 +160,10 @@ def _line(config: ServiceConfig, error: Exception) -> str:
 
 
 def drop_corrupt(config: ServiceConfig) -> list[str]:
-    """Removes files whose content does not match the digest the hub named them by; their names, in order.
+    """Removes files whose content does not match the digest the hub named them by; returns their names, in order.
 
     The hub's client stores each file under its ETag: the sha256 of large files, git's blob id of small ones. So damage
-    shows without asking anyone, and the next download fetches just that file.
+    is found without the network, and the next download fetches only that file.
     """
     dropped = []
     folder = snapshot_dir(config)
@@ -173,7 +181,7 @@ def _blob_intact(blob: Path) -> bool:
         return cache_info.sha256(blob) == blob.name
     if COMMIT.fullmatch(blob.name):
         return cache_info.git_blob_id(blob) == blob.name
-    return True  # a hub with ETags of its own kind: only the digests we record ourselves protect this file
+    return True  # the hub uses other ETags: only the digests in cache_info.json protect this file
 
 
 def _described(
@@ -199,7 +207,7 @@ def _described(
 
 
 def warm_up(config: ServiceConfig, folder: Path) -> dict[str, Any]:
-    """Loads and runs the model in a child process, so that not even a crash or a hang of it loses the cache.
+    """Loads and runs the model in a child process, so that a crash or a hang cannot lose the cache.
 
     Returns device, torch_dtype, kernels_compiled and, if it failed, warmup_error.
     """
@@ -224,8 +232,8 @@ def warm_up(config: ServiceConfig, folder: Path) -> dict[str, Any]:
 
 
 def _service_user(folder: Path) -> dict[str, Any]:
-    """Arguments of a process that runs as the owner of `folder`, if this one is root's: it loads machine code from
-    there, which root must not."""
+    """Arguments that make a process run as the owner of `folder` if this one runs as root: it loads machine code
+    from there, which root must not do."""
     owner = folder.stat() if folder.exists() else None
     if os.geteuid() != 0 or owner is None or owner.st_uid == 0:
         return {}

@@ -1,7 +1,7 @@
-"""What Whisper invents is taken out again, and everything taken out is written down with its reason.
+"""Removes text that Whisper made up, and reports everything removed with the reason.
 
 The thresholds for compression, probability and silence, and the second tries they lead to, are the engine's. Here are
-the checks that need the recording around a segment: text that goes round in circles, and the credit lines that the
+the checks that need the recording around a segment: text that repeats itself, and the credit lines that the
 model learned from subtitles and says over silence.
 """
 

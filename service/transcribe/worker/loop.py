@@ -14,7 +14,7 @@ from transcribe import logs
 from transcribe.audio.vad import Vad
 from transcribe.config import ServiceConfig
 from transcribe.engine import Chunk, ChunkResult, Engine, EngineError
-from transcribe.jobs.database import is_passing
+from transcribe.jobs.database import is_transient
 from transcribe.jobs.models import JobError
 from transcribe.jobs.store import Store
 from transcribe.types import Segment
@@ -194,7 +194,7 @@ class Worker:
             try:
                 return write()
             except sqlite3.Error as error:
-                if not is_passing(error) or (self._deadline and time.monotonic() > self._deadline):
+                if not is_transient(error) or (self._deadline and time.monotonic() > self._deadline):
                     raise
                 logs.failure("store_not_writable", error)
             self._reporter.heartbeat()  # it is no fault of this process

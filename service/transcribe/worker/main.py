@@ -1,4 +1,4 @@
-"""Loads what inference needs, checks it against cache_info.json, and runs the worker with honest exit codes."""
+"""Loads the model, checks it against cache_info.json, and runs the worker; exit codes tell systemd what to do."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from transcribe import logs
 from transcribe.audio.chunking import VadError
-from transcribe.config import ServiceConfig
+from transcribe.config import EXIT_CONFIG, ServiceConfig
 from transcribe.engine import Engine, EngineError
 from transcribe.jobs.store import Store, StoreError
 from transcribe.model_cache import cache_info, fetch
@@ -30,7 +30,6 @@ __all__ = ["EXIT_BROKEN", "EXIT_CONFIG", "VadError", "load", "work"]
 EXIT_OK = 0
 EXIT_BROKEN = 70  # EX_SOFTWARE: the engine or the store failed; a new process may do better
 EXIT_BUSY = 75  # EX_TEMPFAIL: another worker runs
-EXIT_CONFIG = 78  # EX_CONFIG: trying again does not help (RestartPreventExitStatus of the unit)
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,7 @@ def load(config: ServiceConfig) -> LoadedModel:
 
     The digests of the model's files are computed while it loads.
     """
-    info = cache_info.read(config.cache_info)
-    if wrong := fetch.mismatch(config, info):
-        raise CacheError(config.cache_info, wrong)
-    cache_info.verify(info, hashes=False)
+    info = fetch.verified_cache(config, hashes=False)
     with ThreadPoolExecutor(1) as pool:
         verified = pool.submit(cache_info.verify, info, hashes=True)
         try:
@@ -106,7 +102,7 @@ def work(config: ServiceConfig) -> int:
         with exclusive_lock(config.temp / "worker.lock"):
             return _work(config, Store(config.database))
     except StoreError as error:
-        return _refuse(str(error), EXIT_BROKEN if error.passing else EXIT_CONFIG)
+        return _refuse(str(error), EXIT_BROKEN if error.transient else EXIT_CONFIG)
     except sqlite3.Error as error:
         return _refuse(f"{config.database} cannot be used now ({error})", EXIT_BROKEN)
     except BlockingIOError:
@@ -142,7 +138,7 @@ def _run(config: ServiceConfig, store: Store, loaded: LoadedModel, reporter: Sta
     logs.event("ready", device=loaded.engine.device, dtype=loaded.engine.torch_dtype)
     try:
         worker.run()
-    except Exception as error:  # a broken device context, a full disk: a new process is the mend
+    except Exception as error:  # a broken device context, a full disk: a new process may recover
         logs.failure("worker_failed", error)
         reporter.set_state("broken", reason=f"the worker failed ({type(error).__name__}) and starts again")
         return EXIT_BROKEN

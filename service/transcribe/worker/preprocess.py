@@ -1,7 +1,7 @@
 """Claims jobs, decodes them, detects the speech and cuts it into chunks, ahead of the model.
 
 Memory stays flat: of each job a few chunks lie ready, then its thread and its decoder wait. Few long recordings
-are open at once, so that there is always a place for a short one.
+are open at once, so that a short one can always start.
 """
 
 import os
@@ -18,7 +18,7 @@ from transcribe.audio.recording import Recording
 from transcribe.audio.vad import Vad
 from transcribe.config import ServiceConfig
 from transcribe.engine import limit_threads
-from transcribe.jobs.database import is_passing
+from transcribe.jobs.database import is_transient
 from transcribe.jobs.models import Job, JobError
 from transcribe.jobs.store import Store
 from transcribe.worker.assembly import Assembly
@@ -30,11 +30,11 @@ POLL_SECONDS = 0.01
 # of the length of another are not kept waiting by them.
 LONG_CLASSES = ((60.0, 600.0), (600.0, 3600.0), (3600.0, float("inf")))
 LONG_JOBS = 4
-PLACES_FOR_OTHERS = 2  # that one key may not take while other keys come as well
+RESERVED_FOR_OTHERS = 2  # that one key may not take while other keys are active
 SPARE_JOBS = 8  # jobs beyond what fills the model's batch
 LAST_TRY = 3  # a job that two workers died with is worked on alone, so that it takes no other job along
 ALONE_AFTER = 5  # setbacks; one of them may be the cause
-LOOK_SECONDS = 1.0  # how often jobs whose time has come are looked for
+CLAIM_SECONDS = 1.0  # how often delayed jobs are looked for
 
 
 class Preprocessor:
@@ -50,10 +50,10 @@ class Preprocessor:
         self._processors = threading.BoundedSemaphore(max(1, os.cpu_count() or 1))
         self._pool = ThreadPoolExecutor(self._most, thread_name_prefix="preprocess", initializer=one_thread)
         self._thread = threading.Thread(target=self._run, name="preprocess")
-        self._suspect: Job | None = None  # claimed for its last try, and waiting for the others to end
-        self._alone: ActiveJob | None = None  # the same, being worked on
+        self._suspect: Job | None = None  # claimed for its last attempt, and waiting for the others to end
+        self._isolated: ActiveJob | None = None  # the same, being worked on
         self._seen: tuple[int, int] | None = None  # the store's version, and how many jobs were in progress
-        self._next_look = 0.0
+        self._next_claim = 0.0
         self.failure: BaseException | None = None  # what ended the thread; the process must end as well
 
     def start(self) -> None:
@@ -61,7 +61,7 @@ class Preprocessor:
         self._thread.start()
 
     def stop_claiming(self) -> None:
-        """What is claimed is still heard to its end."""
+        """Claims no further jobs; those already claimed are finished."""
         self._closing.set()
 
     def close(self) -> None:
@@ -77,26 +77,26 @@ class Preprocessor:
         try:
             while not self._closing.wait(POLL_SECONDS):
                 try:
-                    self._look()
+                    self._claim_if_changed()
                 except sqlite3.Error as error:
-                    if not is_passing(error):
+                    if not is_transient(error):
                         raise
                     logs.failure("store_not_usable", error)
-                    self._closing.wait(LOOK_SECONDS)
+                    self._closing.wait(CLAIM_SECONDS)
         except BaseException as error:
             self.failure = error
             logs.failure("preprocess_failed", error)
             self._scheduler.wake()
 
-    def _look(self) -> None:
-        """Claims when somebody committed, a place became free, or a job's time may have come."""
+    def _claim_if_changed(self) -> None:
+        """Claims jobs when the store changed, a job ended, or a delayed job may be due."""
         now = (self._store.version(), len(self._scheduler))
-        if now == self._seen and time.monotonic() < self._next_look:
+        if now == self._seen and time.monotonic() < self._next_claim:
             return
         self._remove_cancelled()
         self._claim()
         self._seen = now[0], len(self._scheduler)
-        self._next_look = time.monotonic() + LOOK_SECONDS
+        self._next_claim = time.monotonic() + CLAIM_SECONDS
 
     def _remove_cancelled(self) -> None:
         running = self._store.running()
@@ -110,7 +110,7 @@ class Preprocessor:
             lengths = [max(found.job.length, found.seconds) for found in active]
             full = [(a, b) for a, b in LONG_CLASSES if sum(a <= length < b for length in lengths) >= LONG_JOBS]
             keys = Counter(found.job.key_id for found in active)
-            most = self._most - PLACES_FOR_OTHERS if self._scheduler.shared() else self._most
+            most = self._most - RESERVED_FOR_OTHERS if self._scheduler.shared() else self._most
             job = self._store.claim(lengths=full, keys=[key for key, jobs in keys.items() if jobs >= most])
             if job is None:
                 return
@@ -120,12 +120,12 @@ class Preprocessor:
                 self._open(job)
 
     def _isolating(self) -> bool:
-        """Whether a job that may have killed workers keeps others from being claimed; begins with it when it can."""
-        if self._alone and self._alone.discarded:
-            self._alone = None
+        """Whether a suspect job (one that may have killed workers) blocks other claims; starts it once it is alone."""
+        if self._isolated and self._isolated.discarded:
+            self._isolated = None
         if self._suspect and not len(self._scheduler):
-            self._alone, self._suspect = self._open(self._suspect), None
-        return bool(self._suspect or self._alone)
+            self._isolated, self._suspect = self._open(self._suspect), None
+        return bool(self._suspect or self._isolated)
 
     def _open(self, job: Job) -> ActiveJob:
         logs.event("job_started", job=job.id, attempt=job.attempts)
@@ -159,7 +159,7 @@ class Preprocessor:
         with Recording(self._config.temp / active.job.id, self._config.limits, self._vad, options) as recording:
             steps, promised = iter(recording), None
             while not active.discarded:
-                with self._processors:  # not while `put` waits: a long file must not keep short ones from being heard
+                with self._processors:  # not while `put` waits: a long file must not block short ones
                     chunks = next(steps, None)
                 active.seconds = recording.seconds
                 if chunks is None:
@@ -180,5 +180,5 @@ class Preprocessor:
 
 
 def one_thread() -> None:
-    """The calling thread's work stays in it: the detector's small steps lose more by waiting for a second."""
+    """Limits the calling thread to one core: the detector's small steps lose more by waiting for a second thread."""
     limit_threads(1)

@@ -1,7 +1,7 @@
-"""Going on with a recording where an earlier attempt stopped.
+"""Continues a recording where an earlier attempt stopped.
 
-A recording is cut into the same chunks every time, so the chunks that are done already can be skipped. What the
-assembly of the text must know to go on is stored with each commit of segments.
+A recording is cut into the same chunks every time, so the chunks that are done already can be skipped. The
+assembly's state is stored with each commit of segments.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ SAME_CUT_SECONDS = 0.01
 
 
 class ChunksChangedError(Exception):
-    """The recording is not cut as it was, for instance by an older version: its text must begin again."""
+    """The chunks differ from those of the earlier attempt, for instance after an upgrade: the job must start over."""
 
 
 class DoneChunks:

@@ -2,7 +2,7 @@
 
 Preprocessing threads add chunks; the engine's loop takes them. The API keys share the model by seconds of audio, and
 the jobs of a key share what their key gets, regardless of arrival order. A short clip does not wait for a long file, a
-long file does not wait for an endless stream of clips, and nobody waits for another's queue.
+long file does not wait for an endless stream of clips, and no key waits for another's queue.
 """
 
 import threading
@@ -15,7 +15,7 @@ from transcribe.jobs.models import Job, JobError
 from transcribe.worker.assembly import Assembly
 
 READY_CHUNKS = 3  # chunks of one job that may wait for the engine: bounds memory
-REMEMBERED_SECONDS = 600.0  # how long a key that was here counts as one that may come back
+REMEMBERED_SECONDS = 600.0  # how long a key without jobs still counts as active
 
 
 @dataclass(eq=False)
@@ -30,7 +30,7 @@ class ActiveJob:
     seconds: float = 0.0  # of the recording, as far as it is decoded
     complete: bool = False  # the whole recording is cut into chunks
     error: JobError | None = None  # what is wrong with the recording
-    setback: str = ""  # what went wrong for other reasons; another attempt may go well
+    setback: str = ""  # a transient error; another attempt may succeed
     discarded: bool = False  # cancelled, failed or released: its results are no longer wanted
     in_flight: dict[int, AudioChunk] = field(default_factory=dict)  # chunks in the engine, by number
     assembly: Assembly = field(default_factory=Assembly)
@@ -94,25 +94,25 @@ class ChunkScheduler:
             return True
 
     def mark_complete(self, active: ActiveJob, seconds: float) -> None:
-        """Notes that the job has no further chunks, and the length of its recording."""
+        """Records that the job has no further chunks, and the length of its recording."""
         with self._changed:
             active.seconds, active.complete = seconds, True
             self._changed.notify_all()
 
     def fail(self, active: ActiveJob, error: JobError) -> None:
-        """Notes why the recording cannot be used."""
+        """Records why the recording cannot be used."""
         with self._changed:
             active.error = error
             self._changed.notify_all()
 
     def set_back(self, active: ActiveJob, reason: str) -> None:
-        """Notes that the job cannot go on now, for no fault of the recording."""
+        """Records a transient error: the job needs another attempt."""
         with self._changed:
             active.setback = reason
             self._changed.notify_all()
 
     def restart(self, active: ActiveJob) -> None:
-        """Forgets what earlier attempts did."""
+        """Discards the results of earlier attempts."""
         with self._changed:
             active.assembly, active.chunk_count = Assembly(), 0
 
@@ -137,7 +137,7 @@ class ChunkScheduler:
             return active, number, chunk
 
     def shared(self) -> bool:
-        """Whether several keys have jobs here, or had some a while ago: then none may take every place."""
+        """Whether several keys have jobs, or had some recently: then none may take the whole batch."""
         with self._changed:
             return self._shared()
 

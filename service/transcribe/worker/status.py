@@ -14,14 +14,14 @@ from transcribe.jobs.store import Store
 
 REPORT_SECONDS = 3.0
 STUCK_SECONDS = 90.0  # without a sign of life from the engine's loop the worker is reported as broken
-BROKEN_AFTER = 2  # starts in a row that ended before the worker was ready
-START_FAILED = "started again and again in vain: "
+BROKEN_AFTER = 2  # failed starts in a row
+START_FAILED = "keeps failing to start: "
 SPEED_SECONDS = 5.0  # of work between two measurements of the speed
 SPEED_WEIGHT = 0.3  # of the newest measurement in the average
 
 
 class Meter:
-    """Counts what the engine's loop did. `speed` is seconds of audio in a second of work, a moving average."""
+    """Counts the work of the engine's loop. `speed` is seconds of audio in a second of work, a moving average."""
 
     def __init__(self) -> None:
         self.totals: Counter[str] = Counter()
@@ -115,7 +115,7 @@ class StatusReporter:
 
 
 def _first_state(before: Mapping[str, Any]) -> dict[str, Any]:
-    """The state to begin with, after what an earlier process said last. One that never gets ready is not loading."""
+    """The first state, given the last report of the previous process: broken after BROKEN_AFTER failed starts."""
     failed = int(before.get("failed_starts", 0)) + 1 if before.get("state") in ("loading", "broken") else 0
     if failed < BROKEN_AFTER:
         return {"state": "loading", "failed_starts": failed}

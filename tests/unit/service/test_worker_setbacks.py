@@ -218,7 +218,7 @@ def test_a_store_whose_tables_are_not_its_versions_is_refused_in_one_line(tmp_pa
         connection.execute("ALTER TABLE jobs RENAME COLUMN suffix TO ending")
     with pytest.raises(StoreError, match=rf"table jobs is not as version {SCHEMA_VERSION} has it: ending, suffix") as e:
         Store(path)
-    assert not e.value.passing
+    assert not e.value.transient
 
 
 def test_a_locked_store_at_the_start_is_no_reason_to_stay_down(tmp_path: Path) -> None:
@@ -228,4 +228,4 @@ def test_a_locked_store_at_the_start_is_no_reason_to_stay_down(tmp_path: Path) -
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StoreError, match="locked") as caught:
             Store(path, busy_seconds=0.1)
-    assert caught.value.passing
+    assert caught.value.transient

@@ -1,4 +1,4 @@
-"""/health, /ready and /metrics. They read figures in memory, so that no disk or model can delay them."""
+"""/health, /ready and /metrics. They read values in memory, so that neither disk nor model can delay them."""
 
 import time
 from typing import Any
@@ -21,7 +21,7 @@ NEARLY_FULL = 0.9
 
 @blueprint.get("/health")
 def health() -> Response:
-    """This process lives; the rest says how the worker and the queue are."""
+    """Always 200 while this process runs; the body describes the worker and the queue."""
     return jsonify(health_body(context()))
 
 
@@ -39,7 +39,7 @@ def metrics() -> Response:
 
 
 def not_ready(shared: AppContext) -> str:
-    """Why no request should be sent here, or ''."""
+    """Why a request would not be worked on now, or ''."""
     snapshot = shared.watcher.snapshot
     if shared.draining.is_set():
         return "the server is draining"

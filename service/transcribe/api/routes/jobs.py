@@ -57,7 +57,7 @@ def listing() -> Response:
 
 @blueprint.get("/<job_id>")
 def show(job_id: str) -> Response:
-    """How far the job is."""
+    """The job's state and progress."""
     return jsonify(job_body(context(), owned(job_id)))
 
 
@@ -87,7 +87,7 @@ def result(job_id: str) -> Response:
 
 @blueprint.post("/<job_id>/cancel")
 def cancel(job_id: str) -> Response:
-    """Ends the job if it is not over yet."""
+    """Cancels the job if it is not over yet."""
     shared, job = context(), owned(job_id)
     if not shared.store.cancel(job.id):
         raise ApiError(409, "The job is already over.", code="job_over")
@@ -105,7 +105,7 @@ def delete(job_id: str) -> Response:
 
 
 def owned(job_id: str) -> Job:
-    """The job if it is the client's own. Raises ApiError 404 otherwise: nobody learns of another key's jobs."""
+    """The job if it is the client's own. Raises ApiError 404 otherwise: other keys' jobs are not revealed."""
     job = context().store.get(job_id) if JOB_ID.fullmatch(job_id) else None
     if job is None or job.key_id != key_id():
         raise ApiError(404, "There is no such job.", "id", "job_not_found")
@@ -143,7 +143,7 @@ def job_body(shared: AppContext, job: Job) -> dict[str, Any]:
 
 
 def _queue(shared: AppContext, job: Job) -> dict[str, Any]:
-    """The job's place among those that wait (0 when it runs), and the seconds until it is done at this speed."""
+    """The job's position in the queue (0 when it runs), and the estimated seconds until it is done."""
     speed = shared.watcher.snapshot.speed
     left = max(job.length - job.progress, 0.0)
     if job.status == "running":
@@ -155,7 +155,7 @@ def _queue(shared: AppContext, job: Job) -> dict[str, Any]:
 
 
 def _whole(name: str, default: int, low: int, high: int) -> int:
-    text = ",".join(request.args.getlist(name)) or str(default)  # given twice, it is no number
+    text = ",".join(request.args.getlist(name)) or str(default)  # given twice, it is not a number
     value = int(text) if re.fullmatch(r"-?[0-9]{1,10}", text) else low - 1
     if not low <= value <= high:
         raise bad_request(f"{name} must be a whole number from {low} to {high}.", name, "invalid_value")

@@ -141,7 +141,10 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "Segment": SEGMENT,
     "Word": WORD,
-    "Coverage": {"type": "object", "description": "What was heard as speech, what has text, what was dropped and why."},
+    "Coverage": {
+        "type": "object",
+        "description": "Detected speech, how much of it has text, and what was dropped and why.",
+    },
     "Job": JOB,
     "JobList": record({"object": {"const": "list"}, "data": array(ref("Job")), "has_more": BOOLEAN}),
     "SegmentList": record(
@@ -174,7 +177,7 @@ JOB_PATH = "/v1/jobs/{job_id}"
 ERRORS = {
     "400": "A field cannot be used",
     "401": "No valid API key",
-    "403": "Not from there",
+    "403": "Not allowed from this host or origin",
     "404": "Not found",
     "409": "Not in the job's present state",
     "413": "Too large",
@@ -274,12 +277,12 @@ def _jobs() -> dict[str, Any]:
         },
         JOB_PATH: {
             "parameters": [JOB_ID],
-            "get": _operation("getJob", "How far it is", _content(ref("Job")), about),
+            "get": _operation("getJob", "State and progress", _content(ref("Job")), about),
             "delete": _operation("deleteJob", "Removes audio, text and job", _content(ref("DeletedJob")), about),
         },
         f"{JOB_PATH}/cancel": {
             "parameters": [JOB_ID],
-            "post": _operation("cancelJob", "Ends it", _content(ref("Job")), f"409 {about}"),
+            "post": _operation("cancelJob", "Cancels the job", _content(ref("Job")), f"409 {about}"),
         },
         f"{JOB_PATH}/segments": {
             "parameters": [JOB_ID, after],
@@ -298,9 +301,11 @@ def _machine() -> dict[str, Any]:
     health, ready = _content(ref("Health")), _content(ref("Ready"))
     metrics = {"text/plain": {"schema": STRING}}
     operations = {
-        "/health": _operation("health", "The process lives; how worker and queue are", health, "403", **open_to_all),
-        "/ready": _operation("ready", "Whether work would be done now", ready, "403", **open_to_all),
-        "/metrics": _operation("metrics", "Prometheus's figures", metrics, "403", **open_to_all),
+        "/health": _operation("health", "Liveness, and the state of worker and queue", health, "403", **open_to_all),
+        "/ready": _operation(
+            "ready", "Readiness: whether a request would be worked on now", ready, "403", **open_to_all
+        ),
+        "/metrics": _operation("metrics", "Metrics for Prometheus", metrics, "403", **open_to_all),
     }
     operations["/ready"]["responses"]["503"] = {"description": "Not now, and why", "content": ready}
     return {path: {"get": operation} for path, operation in operations.items()}

@@ -47,7 +47,7 @@ def _answer(parse: Callable[[Fields, AppContext], Params]) -> Response:
             response = write_result(result_of(shared, done, params), params.response_format)
             return name_ignored(response, params)
         response = name_ignored(_streamed(shared, job, params), params)
-        response.call_on_close(stack.pop_all().close)  # the place is held until the stream ends
+        response.call_on_close(stack.pop_all().close)  # the slot is held until the stream ends
         return response
 
 
