@@ -1,4 +1,4 @@
-"""Decoding with the real ffmpeg: what people send is heard, what is no recording is refused with its reason."""
+"""Decoding with the real ffmpeg: what people send is decoded, what is no recording is refused with its reason."""
 
 import resource
 import subprocess
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support import bad_files
 from support.bad_files import CLIP, ffmpeg
-from support.transcribing import SECONDS, DecodeLimits, heard, refused
+from support.decoding import SECONDS, DecodeLimits, decoded, refused
 from transcribe.audio import ffmpeg as ffmpeg_process
 from transcribe.audio.decoder import Decoder, decode
 from transcribe.types import SAMPLE_RATE
@@ -58,11 +58,11 @@ def test_what_people_send_is_heard(folder: Path, clip: Path, name: str, argument
         encoder = subprocess.run(["ffmpeg", "-v", "error", "-encoders"], capture_output=True, text=True, check=True)
         if "amr" not in encoder.stdout:  # Debian's ffmpeg reads AMR but does not write it
             path.write_bytes(b"#!AMR\n" + (b"\x3c" + bytes(31)) * 350)
-            assert len(heard(path)) / SAMPLE_RATE == pytest.approx(7.0, abs=0.1)
+            assert len(decoded(path)) / SAMPLE_RATE == pytest.approx(7.0, abs=0.1)
             return
     if path != clip:
         ffmpeg("-i", CLIP, *arguments, path)
-    found, reference = heard(path), heard(clip)
+    found, reference = decoded(path), decoded(clip)
     assert found.dtype == np.float32
     assert len(found) == pytest.approx(len(reference), abs=0.2 * SAMPLE_RATE)
     assert np.abs(found).max() <= 1.0
@@ -77,15 +77,15 @@ def test_what_may_not_be_read_is_refused_in_one_line(folder: Path) -> None:
 def test_the_name_does_not_matter(folder: Path) -> None:
     path = folder / "0123456789abcdef"
     path.write_bytes(CLIP.read_bytes())
-    assert len(heard(path)) > SECONDS * SAMPLE_RATE
+    assert len(decoded(path)) > SECONDS * SAMPLE_RATE
     odd = folder / "-i file:%d'\n.wav"
     odd.write_bytes(CLIP.read_bytes())
-    assert len(heard(odd)) > SECONDS * SAMPLE_RATE
+    assert len(decoded(odd)) > SECONDS * SAMPLE_RATE
 
 
 def test_a_video_gives_its_sound(folder: Path) -> None:
     ffmpeg("-f", "lavfi", "-i", "testsrc=d=3", "-i", CLIP, "-shortest", folder / "video.mp4")
-    assert len(heard(folder / "video.mp4")) == pytest.approx(3 * SAMPLE_RATE, rel=0.05)
+    assert len(decoded(folder / "video.mp4")) == pytest.approx(3 * SAMPLE_RATE, rel=0.05)
 
 
 def test_a_wav_from_a_recorder_that_cannot_seek_is_whole(folder: Path, clip: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_wav_from_a_recorder_that_cannot_seek_is_whole(folder: Path, clip: Pat
         content[at : at + 4] = size
         path = folder / "streamed.wav"
         path.write_bytes(content)
-        assert len(heard(path)) == len(heard(clip))
+        assert len(decoded(path)) == len(decoded(clip))
 
 
 def test_not_a_number_does_not_reach_the_model(folder: Path) -> None:
@@ -103,7 +103,7 @@ def test_not_a_number_does_not_reach_the_model(folder: Path) -> None:
     signal[::2], signal[1000] = np.nan, np.inf
     (folder / "raw").write_bytes(signal.tobytes())
     ffmpeg("-f", "f32le", "-ar", str(SAMPLE_RATE), "-ac", "1", "-i", folder / "raw", "-c", "copy", folder / "n.wav")
-    found = heard(folder / "n.wav")
+    found = decoded(folder / "n.wav")
     assert np.isfinite(found).all()
     assert np.abs(found).max() <= 1.0
 

@@ -5,7 +5,6 @@ import contextlib
 import os
 import random
 import re
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from support import bad_files
 from support.api_process import ApiProcess, started
 from support.api_server_fixture import free_port, settings
 from support.bad_files import CLIP, LONGEST, ffmpeg
+from support.waiting import repeating
 from support.worker_fixture import FakeEngine, running_worker, service_fixture
 from transcribe.audio.vad import Vad
 
@@ -32,8 +32,8 @@ SLOWEST = 60.0  # seconds that an answer may take: a hang takes longer
 def server(root: Path) -> Iterator[ApiProcess]:
     """The API as a process, and the real worker here, so that its decoders are our children; only the engine is not
     real."""
-    changes = {"port": free_port(), "limits.audio_seconds": LONGEST}
-    service = service_fixture(root, **{key.replace(".", "__"): value for key, value in changes.items()})
+    changes = {"port": free_port(), "limits__audio_seconds": LONGEST}
+    service = service_fixture(root, **changes)
     with (
         running_worker(service, FakeEngine(capacity=16), vad=Vad.load()) as running,
         started(root, settings(root, changes)) as process,
@@ -53,21 +53,15 @@ def server(root: Path) -> Iterator[ApiProcess]:
 def watched() -> Iterator[list[int]]:
     """The resident peaks in MiB of the decoders that are our children, as far as looking every few milliseconds tells.
     Not `RUSAGE_CHILDREN`: until its exec a child counts with our own memory."""
-    peaks, over = [0], threading.Event()
+    peaks = [0]
 
     def look() -> None:
-        while not over.wait(0.005):
-            for task in Path("/proc/self/task").iterdir():
-                with contextlib.suppress(OSError):
-                    peaks.extend(map(decoder_mib, (task / "children").read_text().split()))
+        for task in Path("/proc/self/task").iterdir():
+            with contextlib.suppress(OSError):
+                peaks.extend(map(decoder_mib, (task / "children").read_text().split()))
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
+    with repeating(look, 0.005):
         yield peaks
-    finally:
-        over.set()
-        thread.join()
 
 
 def decoder_mib(pid: str) -> int:
@@ -78,12 +72,12 @@ def decoder_mib(pid: str) -> int:
 
 
 def refusal(process: ApiProcess, content: bytes, seconds: list[float]) -> str:
-    """The code of the refusal; `heard` when there is none. Fails for what is neither."""
+    """The error code, or `transcribed` for a 200. Fails for anything else."""
     began = time.monotonic()
     reply = process.upload("/v1/audio/transcriptions", content)
     seconds.append(time.monotonic() - began)
     if reply.status == 200:
-        return "heard"
+        return "transcribed"
     assert 400 <= reply.status < 500, reply.body
     assert reply.json["error"]["message"]
     return str(reply.code)
@@ -100,12 +94,12 @@ def test_bad_recordings_made_by_hand_are_refused_with_a_reason(tmp_path: Path) -
     expected = {name: code or found[name] for name, (_, code) in files.items()}
     assert len(files) >= 60
     assert found == {**expected, "empty": "empty_file"}  # that one never reaches the decoder
-    assert "heard" not in found.values()
+    assert "transcribed" not in found.values()
     assert 0 < max(peaks) <= DECODER_MIB
     assert max(seconds) < SLOWEST
 
 
-def test_mutated_recordings_are_heard_or_refused_and_nothing_else(tmp_path: Path) -> None:
+def test_mutated_recordings_are_transcribed_or_refused_and_nothing_else(tmp_path: Path) -> None:
     chance = random.Random(2026)
     sources = [CLIP.read_bytes()]
     for name in ("a.wav", "a.mp3", "a.m4a", "a.ogg", "a.opus", "a.webm", "a.mp4", "a.aac"):
@@ -117,7 +111,7 @@ def test_mutated_recordings_are_heard_or_refused_and_nothing_else(tmp_path: Path
         ends = Counter(clients.map(lambda content: refusal(process, content, seconds), files))
         assert process.request("GET", "/ready").status == 200
     print(f"{MUTATED} mutated: {dict(ends)}, the slowest {max(seconds):.1f} s, a decoder {max(peaks)} MiB at most")
-    assert ends["heard"] < MUTATED
+    assert ends["transcribed"] < MUTATED
     assert 0 < max(peaks) <= DECODER_MIB
     assert max(seconds) < SLOWEST
 

@@ -35,7 +35,7 @@ def config(tmp_path: Path) -> dict[str, Any]:
 
 
 class Crowd:
-    """Clients that come back when they are told to."""
+    """Clients that obey Retry-After."""
 
     def __init__(self, process: ApiProcess) -> None:
         self.process = process
@@ -53,7 +53,7 @@ class Crowd:
                     self.texts.append(reply.json["text"])
                     return
                 self.waits.append(int(reply.headers["Retry-After"]))
-            time.sleep(random.uniform(0.2, 1.0))  # not as long as it was told, or the drill takes minutes
+            time.sleep(random.uniform(0.2, 1.0))  # not as long as Retry-After says, or the drill takes minutes
 
 
 def test_two_hundred_clients_at_once(tmp_path: Path, config: dict[str, Any]) -> None:
@@ -72,8 +72,8 @@ def test_two_hundred_clients_at_once(tmp_path: Path, config: dict[str, Any]) -> 
             time.sleep(0.02)
     worker.stop()
     slowest = sorted(times)[int(len(times) * 0.99) - 1]
-    told = f"Retry-After {min(crowd.waits)} to {max(crowd.waits)} s"
-    print(f"{CLIENTS} clients: {dict(crowd.statuses)}, {told}, /health p99 {slowest * 1000:.0f} ms of {len(times)}")
+    waits = f"Retry-After {min(crowd.waits)} to {max(crowd.waits)} s"
+    print(f"{CLIENTS} clients: {dict(crowd.statuses)}, {waits}, /health p99 {slowest * 1000:.0f} ms of {len(times)}")
     assert len(crowd.texts) == CLIENTS
     assert set(crowd.statuses) == {200, 429}
     assert all(1 <= wait <= 120 for wait in crowd.waits)

@@ -239,7 +239,7 @@ def test_a_health_check_needs_no_host(tmp_path: Path) -> None:
         assert answer(connection).startswith(b"HTTP/1.0 200")
 
 
-def test_a_key_leaves_places_to_others() -> None:
+def test_a_key_leaves_slots_to_others() -> None:
     semaphore = FairSemaphore(8)
     assert [semaphore.acquire("a") for _ in range(6)] == [True] * 4 + [False] * 2
     assert [semaphore.acquire("b") for _ in range(3)] == [True, True, False]

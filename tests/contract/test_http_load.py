@@ -24,7 +24,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
         yield found
 
 
-def test_health_has_the_seeds_figures(api: Api) -> None:
+def test_health_reports_device_model_and_queue(api: Api) -> None:
     found = api.get("/health").json
     assert (found["device"], found["cuda_available"], found["torch_version"]) == ("cpu", False, "2.13.0")
     assert (found["model"], found["status"], found["ready"]) == ("KBLab/kb-whisper-small", "healthy", True)
@@ -69,7 +69,7 @@ def test_metrics_are_prometheus(api: Api) -> None:
         assert line in text.splitlines()
 
 
-def test_health_is_fast_while_all_places_are_taken(held: Api) -> None:
+def test_health_is_fast_while_all_slots_are_taken(held: Api) -> None:
     replies: list[int] = []
     threads = [
         threading.Thread(target=lambda n=n: replies.append(held.upload(TRANSCRIBE, b"wait %d" % n).status))
@@ -104,7 +104,7 @@ def test_a_full_queue_says_when_to_come_back(held: Api) -> None:
     assert len(list(held.config.temp.iterdir())) == 8
 
 
-def test_a_client_that_leaves_frees_its_place(held: Api) -> None:
+def test_a_client_that_leaves_frees_its_slot(held: Api) -> None:
     body, content_type = multipart({"model": "whisper-1"}, b"gone")
     connection = http.client.HTTPConnection("127.0.0.1", int(held.server.effective_port))
     connection.request("POST", TRANSCRIBE, body, {"Content-Type": content_type})
@@ -122,7 +122,7 @@ def test_a_client_that_leaves_frees_its_place(held: Api) -> None:
     assert held.shared.metrics.waiting._value.get() == 0
 
 
-def test_a_stream_that_its_client_leaves_frees_its_place(api: Api) -> None:
+def test_a_stream_that_its_client_leaves_frees_its_slot(api: Api) -> None:
     body, content_type = multipart({"model": "whisper-1", "stream": "true"}, b"streamed and gone")
     api.worker.delay = 0.3
     try:

@@ -1,4 +1,4 @@
-"""advanced_cache.py against a hub that speaks the real client's language: what it brings, checks, mends and refuses."""
+"""advanced_cache.py and a hub that the real client talks to: what it downloads, checks, repairs and refuses."""
 
 import hashlib
 import json
@@ -66,7 +66,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     served.close()
 
 
-def test_it_brings_safetensors_and_nothing_that_could_be_run(site: Site) -> None:
+def test_it_downloads_safetensors_and_nothing_that_could_be_run(site: Site) -> None:
     outcome = site.ensure()
     assert outcome.changed
     names = {"config.json", "preprocessor_config.json", "tokenizer.json", "model.safetensors"}
@@ -89,7 +89,7 @@ def test_nothing_is_written_when_all_is_right(site: Site) -> None:
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 @pytest.mark.parametrize("damage", ["altered", "truncated", "missing"])
-def test_a_damaged_model_is_named_and_mended(site: Site, name: str, damage: str) -> None:
+def test_a_damaged_model_is_named_and_repaired(site: Site, name: str, damage: str) -> None:
     site.ensure()
     content = site.file(name).read_bytes()
     if damage == "missing":
@@ -190,7 +190,7 @@ def test_the_program_writes_the_fallback_when_the_model_cannot_run(site: Site) -
     assert json.loads(check.stdout) == {"ok": True, "reason": ""}
 
 
-def test_the_check_names_the_file_and_the_mend(site: Site) -> None:
+def test_the_check_names_the_file_and_the_fix(site: Site) -> None:
     site.ensure()
     site.file("config.json").resolve().unlink()
     done = run(site, "--check")

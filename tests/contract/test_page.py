@@ -178,4 +178,4 @@ def test_a_key_is_asked_for_when_keys_are_on(driver: Any, tmp_path: Path) -> Non
         page.send(CLIP)
         page.done()
         assert keyed.worker.seen[-1].key_id == "anna"
-        driver.get_log("browser")  # the 401 that told that a key is needed
+        driver.get_log("browser")  # the 401 that asked for a key

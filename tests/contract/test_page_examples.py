@@ -42,8 +42,8 @@ def test_there_are_examples_for_curl_python_and_javascript() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_answers(api: Api, tmp_path: Path, command: str) -> None:
-    heard = output(api, tmp_path, ["bash", "-c", command.replace(HERE, api.url)])
-    assert TEXTS[0].split()[0] in heard
+    printed = output(api, tmp_path, ["bash", "-c", command.replace(HERE, api.url)])
+    assert TEXTS[0].split()[0] in printed
 
 
 @pytest.mark.parametrize(("kind", "program"), PROGRAMS)
@@ -52,5 +52,5 @@ def test_a_program_answers(api: Api, tmp_path: Path, kind: str, program: str) ->
     if shutil.which(interpreter[0]) is None:
         assert os.environ.get("CI") != "true", "CI may skip nothing: node is not installed"
         pytest.skip("node is not installed")
-    heard = output(api, tmp_path, interpreter, program.replace(HERE, api.url))
-    assert TEXTS[0].split()[0] in heard
+    printed = output(api, tmp_path, interpreter, program.replace(HERE, api.url))
+    assert TEXTS[0].split()[0] in printed

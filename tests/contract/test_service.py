@@ -30,9 +30,9 @@ def sentences() -> dict[str, str]:
     return {row[0]: row[-1] for row in rows if (AUDIO / row[0]).is_file()}
 
 
-def alike(heard: str, said: str) -> float:
-    """How much of the words is the same, from 0 to 1."""
-    plain = ["".join(c for c in text.lower() if c.isalnum() or c == " ").split() for text in (heard, said)]
+def similarity(transcript: str, said: str) -> float:
+    """How similar the words are, from 0 to 1."""
+    plain = ["".join(c for c in text.lower() if c.isalnum() or c == " ").split() for text in (transcript, said)]
     return difflib.SequenceMatcher(None, plain[0], plain[1]).ratio()
 
 
@@ -45,7 +45,7 @@ def test_human_speech_is_understood(service: Service) -> None:
             response_format="verbose_json",
             timestamp_granularities=["word", "segment"],
         )
-    assert alike(found.text, said) > 0.7, (found.text, said)
+    assert similarity(found.text, said) > 0.7, (found.text, said)
     assert found.language == "english"
     times = [moment for word in found.words for moment in (word.start, word.end)]
     assert times == sorted(times)
@@ -59,7 +59,7 @@ def test_a_stream_ends_with_the_whole(service: Service) -> None:
         events = list(client.audio.transcriptions.create(file=AUDIO / name, model="whisper-1", stream=True))
     *deltas, done = events
     assert "".join(event.delta for event in deltas) == done.text  # type: ignore[union-attr]
-    assert alike(done.text, said) > 0.7  # type: ignore[union-attr]
+    assert similarity(done.text, said) > 0.7  # type: ignore[union-attr]
 
 
 def test_what_is_no_audio_is_a_400(service: Service) -> None:
@@ -72,11 +72,11 @@ def test_what_is_no_audio_is_a_400(service: Service) -> None:
 
 def test_a_killed_worker_costs_nobody_their_answer(service: Service) -> None:
     name, said = list(sentences().items())[2]
-    heard: list[str] = []
+    transcripts: list[str] = []
 
     def ask() -> None:
         with service.client() as client:
-            heard.append(client.audio.transcriptions.create(file=AUDIO / name, model="whisper-1").text)
+            transcripts.append(client.audio.transcriptions.create(file=AUDIO / name, model="whisper-1").text)
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -87,6 +87,6 @@ def test_a_killed_worker_costs_nobody_their_answer(service: Service) -> None:
     assert service.get("/health")["queue"]["jobs_running"] == 1
     service.start("worker")
     thread.join(READY_SECONDS)
-    assert heard
-    assert alike(heard[0], said) > 0.7
+    assert transcripts
+    assert similarity(transcripts[0], said) > 0.7
     assert service.get("/v1/jobs?limit=1")["data"][0]["attempts"] == 2

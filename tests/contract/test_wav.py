@@ -1,4 +1,4 @@
-"""Plain WAV is heard without ffmpeg, and as ffmpeg hears it; every other file is ffmpeg's."""
+"""Plain WAV is decoded without ffmpeg, and exactly as ffmpeg does; every other file is ffmpeg's."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support import bad_files
 from support.bad_files import CLIP, ffmpeg
-from support.transcribing import SECONDS, DecodeLimits, heard, refused
+from support.decoding import SECONDS, DecodeLimits, decoded, refused
 from transcribe.audio import wav
 from transcribe.audio.decoder import Decoder
 from transcribe.types import SAMPLE_RATE
@@ -27,7 +27,7 @@ def test_plain_wav_is_what_ffmpeg_makes_of_it(folder: Path, rate: int, monkeypat
         assert decoder.promised == pytest.approx(len(ours) / SAMPLE_RATE, abs=1e-3)
         assert decoder._ffmpeg is None
     monkeypatch.setattr(wav, "plain", lambda _path: None)
-    theirs = heard(path)
+    theirs = decoded(path)
     assert len(ours) == pytest.approx(len(theirs), abs=SAMPLE_RATE // 100)
     both = min(len(ours), len(theirs))
     difference = ours[:both] - theirs[:both]
@@ -41,7 +41,7 @@ def test_other_wavs_are_ffmpegs(folder: Path, arguments: list[str]) -> None:
     path = folder / "other.wav"
     ffmpeg("-i", CLIP, *arguments, path)
     assert wav.plain(path) is None
-    assert len(heard(path)) > SECONDS * SAMPLE_RATE
+    assert len(decoded(path)) > SECONDS * SAMPLE_RATE
 
 
 FORM = (1, 1, SAMPLE_RATE, 2 * SAMPLE_RATE, 2, 16)
@@ -67,9 +67,9 @@ def test_odd_headers_give_what_ffmpeg_gives(folder: Path, name: str, monkeypatch
     content, plain = ODD_WAVS[name]
     path.write_bytes(content)
     assert (wav.plain(path) is not None) is plain
-    ours = heard(path) if plain else np.zeros(0, np.float32)
+    ours = decoded(path) if plain else np.zeros(0, np.float32)
     monkeypatch.setattr(wav, "plain", lambda _path: None)
-    assert not plain or np.array_equal(ours, heard(path))
+    assert not plain or np.array_equal(ours, decoded(path))
 
 
 def test_sound_too_short_for_a_sample_is_refused(folder: Path) -> None:

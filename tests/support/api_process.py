@@ -1,6 +1,5 @@
 """api_server.py as a process of its own."""
 
-import http.client
 import json
 import os
 import socket
@@ -12,33 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support.api_server_fixture import Reply, multipart
+from support.api_server_fixture import HttpRequests
 
 PROGRAM = Path(__file__).resolve().parents[2] / "service" / "api_server.py"
 
 
 @dataclass
-class ApiProcess:
+class ApiProcess(HttpRequests):
     """A started api_server.py."""
 
     popen: "subprocess.Popen[bytes]"
     log: Path
     port: int
     notified: socket.socket
-
-    def request(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> Reply:
-        """One request. Raises OSError or http.client.HTTPException when the server goes away."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request(method, path, body, {"Content-Type": kind} if kind else {})
-            answer = connection.getresponse()
-            return Reply(answer.status, answer.read(), dict(answer.headers))
-        finally:
-            connection.close()
-
-    def upload(self, path: str, content: bytes, **fields: str) -> Reply:
-        """A multipart POST."""
-        return self.request("POST", path, *multipart({"model": "whisper-1", **fields}, content))
 
     def stop(self, number: int) -> list[dict[str, Any]]:
         """Sends the signal, waits for the end, returns what was logged."""

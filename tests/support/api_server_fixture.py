@@ -1,5 +1,6 @@
 """The real HTTP server on a free port, with a worker that needs no model."""
 
+import http.client
 import json
 import socket
 import threading
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import openai
 import yaml
@@ -28,10 +29,10 @@ PILLAR = Path(__file__).resolve().parents[2] / "salt" / "pillar" / "transcribe.s
 
 
 def settings(root: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The pillar's configuration below `root`, with `changes` by dotted key."""
+    """The pillar's configuration below `root`, with `changes` by dotted key; `__` stands for the dot in keywords."""
     mapping: dict[str, Any] = deepcopy(yaml.safe_load(PILLAR.read_text())["transcribe"])
     for key, value in {"root": str(root), **changes}.items():
-        *parents, last = key.split(".")
+        *parents, last = key.replace("__", ".").split(".")
         section = mapping
         for parent in parents:
             section = section[parent]
@@ -69,7 +70,7 @@ class Api:
         return f"http://127.0.0.1:{self.server.effective_port}"
 
     def client(self, key: str = "unused", **options: Any) -> openai.OpenAI:
-        """The official client for it, which does not retry unless told to."""
+        """The official client for it, which does not retry unless `options` say so."""
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, **{"max_retries": 0, **options})
 
     def get(self, path: str, **headers: str) -> "Reply":
@@ -117,6 +118,27 @@ class Reply:
         return code
 
 
+class HttpRequests:
+    """Requests to a server process on this host's `port`, each with the class's `headers`."""
+
+    port: int
+    headers: ClassVar[Mapping[str, str]] = {}
+
+    def request(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> Reply:
+        """One request. Raises OSError or http.client.HTTPException when the server goes away."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
+        try:
+            connection.request(method, path, body, {**self.headers, "Content-Type": kind} if kind else {**self.headers})
+            answer = connection.getresponse()
+            return Reply(answer.status, answer.read(), dict(answer.headers))
+        finally:
+            connection.close()
+
+    def upload(self, path: str, content: bytes, **fields: Any) -> Reply:
+        """A multipart POST."""
+        return self.request("POST", path, *multipart({"model": "whisper-1", **fields}, content))
+
+
 def multipart(fields: Mapping[str, Any], content: bytes | None) -> tuple[bytes, str]:
     """A body and its content type. None as a field's value leaves it out."""
     filename = fields.get("filename", "clip.wav")
@@ -135,9 +157,7 @@ def multipart(fields: Mapping[str, Any], content: bytes | None) -> tuple[bytes, 
 @contextmanager
 def running(root: Path, *, delay: float = 0.0, grace: float = 0.3, **changes: Any) -> Iterator[Api]:
     """The service below `root`; keyword names are configuration keys with `__` for the dot."""
-    config = ServiceConfig.from_mapping(
-        settings(root, {key.replace("__", "."): value for key, value in changes.items()})
-    )
+    config = ServiceConfig.from_mapping(settings(root, changes))
     store = Store(config.database)
     worker = FakeWorker(store, config.temp, delay=delay).start()
     app = create_app(config, store, grace=grace)
@@ -156,5 +176,5 @@ def running(root: Path, *, delay: float = 0.0, grace: float = 0.3, **changes: An
 
 
 def run_retention(api: Api, now: float) -> None:
-    """One round of the janitor."""
+    """One round of the retention thread, at the Unix time `now`."""
     RetentionThread(api.config, api.store).once(now)

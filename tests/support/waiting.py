@@ -1,7 +1,9 @@
-"""The one loop that waits for something to become true."""
+"""Waiting for a condition, and doing something meanwhile."""
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 Found = TypeVar("Found")
@@ -16,3 +18,21 @@ def until(
         assert time.monotonic() < end, f"not within {seconds} s: {problem()}"
         time.sleep(0.02)
     return found
+
+
+@contextmanager
+def repeating(action: Callable[[], object], seconds: float) -> Iterator[None]:
+    """Call `action` in a thread of its own during the block, with pauses of `seconds`."""
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(seconds):
+            action()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

@@ -1,6 +1,5 @@
 """Both programs of the service as processes, on a real small model: what a client on a machine meets."""
 
-import http.client
 import json
 import os
 import signal
@@ -11,22 +10,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import openai
 from localcloud.hub import models
 from serving.run import SERVICE, ServedModel, environment, fill_cache, lay_out
 
-from support.api_server_fixture import Reply, free_port, multipart, settings
+from support.api_server_fixture import HttpRequests, free_port, settings
 
 PROGRAMS = {"api": ["api_server.py"], "worker": ["transcribe_optimized.py", "--worker"]}
 READY_SECONDS = 300.0
 
 
 @dataclass
-class Service:
+class Service(HttpRequests):
     """A folder like the machine's, and the processes that run on it."""
 
+    headers: ClassVar = {"Cache-Control": "no-cache"}  # the same clip again is transcribed again
     config: Path
     port: int
     processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
@@ -48,21 +48,6 @@ class Service:
         process = self.processes.pop(name)
         process.send_signal(number)
         return process.wait(60)
-
-    def request(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> Reply:
-        """One request. Raises OSError or http.client.HTTPException when the server goes away."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
-        try:
-            fresh = {"Cache-Control": "no-cache"}  # the same clip again is to be worked on again
-            connection.request(method, path, body, {**fresh, "Content-Type": kind} if kind else fresh)
-            answer = connection.getresponse()
-            return Reply(answer.status, answer.read(), dict(answer.headers))
-        finally:
-            connection.close()
-
-    def upload(self, path: str, content: bytes, **fields: Any) -> Reply:
-        """A multipart POST."""
-        return self.request("POST", path, *multipart({"model": "whisper-1", **fields}, content))
 
     def get(self, path: str) -> Any:
         """A JSON answer, whatever its status."""
@@ -93,8 +78,7 @@ def serving(root: Path, name: str = "whisper-tiny.en", **changes: Any) -> Iterat
     model = ServedModel(models.SOURCES[name].id, models.commit_of(folder), folder)
     lay_out(model, root / "models" / f"models--{model.id.replace('/', '--')}" / "snapshots" / model.commit)
     port = free_port()
-    about = {"model.id": model.id, "model.revision": model.commit, "model.language": "en", "port": port}
-    about |= {key.replace("__", "."): value for key, value in changes.items()}
+    about = {"model.id": model.id, "model.revision": model.commit, "model.language": "en", "port": port, **changes}
     config = root / "transcribe.json"
     config.write_text(json.dumps(settings(root, about)))
     os.environ.setdefault("OMP_NUM_THREADS", "2")

@@ -138,9 +138,7 @@ class ServiceFixture:
 
 def service_fixture(root: Path, **changes: Any) -> ServiceFixture:
     """A root without a model; keyword names are configuration keys with `__` for the dot. Close its store."""
-    config = ServiceConfig.from_mapping(
-        settings(root, {key.replace("__", "."): value for key, value in changes.items()})
-    )
+    config = ServiceConfig.from_mapping(settings(root, changes))
     return ServiceFixture(config, Store(config.database))
 
 
@@ -181,7 +179,7 @@ def service_fixture_with_model(root: Path, name: str = "whisper-tiny.en", **chan
     """A root with a real small model in its cache, as advanced_cache.py would leave it."""
     folder = model_dir(name)
     wanted = {"model.id": SOURCES[name].id, "model.revision": commit_of(folder), "model.language": "en"}
-    mapping = settings(root, {**wanted, **{key.replace("__", "."): value for key, value in changes.items()}})
+    mapping = settings(root, {**wanted, **changes})
     config = ServiceConfig.from_mapping(mapping)
     snapshot = fetch.snapshot_dir(config)
     snapshot.mkdir(parents=True)

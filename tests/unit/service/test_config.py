@@ -107,7 +107,7 @@ def test_a_broken_file_is_named_in_one_line(tmp_path: Path, content: str, proble
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_says_the_mend(tmp_path: Path) -> None:
+def test_a_missing_file_says_the_fix(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is missing; run salt-call"):
         load(tmp_path / "none.json")
 

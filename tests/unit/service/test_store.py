@@ -12,12 +12,11 @@ from transcribe.jobs.models import Bounds, JobError, NewJob, QueueFullError, Que
 from transcribe.jobs.store import LONGEST_HANDICAP, Store, StoreError
 from transcribe.types import DecodeOptions, Segment, Word
 
-SERVICE = Path(__file__).resolve().parents[3] / "service"
 OPTIONS = DecodeOptions(language="sv", prompt="Ärendet", words=True)
 
 
 class Clock:
-    """Time that only moves when told."""
+    """Time that moves only when a test sets it."""
 
     now = 1000.0
 
@@ -286,7 +285,7 @@ def test_a_key_leaves_room_to_others_once_there_are_others(store: Store) -> None
     for _ in range(5):
         store.create(new("a", estimate=1.0), bounds=bounds)
     store.create(new("b", estimate=1.0), bounds=bounds)
-    for _ in range(5):  # what they are in truth is found out by the worker
+    for _ in range(5):  # the worker measures their true length
         job = store.claim(keys=["b"])
         assert job is not None
         assert store.set_duration(job.id, 1, 120.0)

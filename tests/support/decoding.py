@@ -1,4 +1,4 @@
-"""What the service's decoder makes of a file."""
+"""The service's decoder, applied to a file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,13 @@ class DecodeLimits:
     decode_bytes: int = 512 * (1 << 20)
 
 
-def heard(path: Path, limits: DecodeLimits | None = None) -> NDArray[np.float32]:
+def decoded(path: Path, limits: DecodeLimits | None = None) -> NDArray[np.float32]:
     return np.concatenate([*decode(path, limits or DecodeLimits()), np.zeros(0, np.float32)])
 
 
 def refused(path: Path, limits: DecodeLimits | None = None) -> AudioError:
     with pytest.raises(AudioError) as caught:
-        heard(path, limits)
+        decoded(path, limits)
     assert 400 <= caught.value.status < 500
     assert "\n" not in caught.value.message
     assert str(path.parent) not in caught.value.message  # nothing of the server's own places
