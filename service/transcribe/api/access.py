@@ -9,6 +9,7 @@ from transcribe.api.errors import ApiError
 
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 DEFAULT_CORS_REQUEST = "Authorization, Content-Type"
+EXPOSED = "X-Request-Id, Retry-After, X-Should-Retry, X-Transcribe-Warnings, OpenAI-Processing-Ms, Location"
 HEADER_NAMES = re.compile(r"[A-Za-z0-9_-]+(\s*,\s*[A-Za-z0-9_-]+)*")
 
 
@@ -17,7 +18,7 @@ class Access:
 
     def __init__(self, keys: Keys, origins: tuple[str, ...]) -> None:
         self.keys = keys
-        self.origins = origins
+        self.origins = {origin.lower().rstrip("/") for origin in origins}
 
     def check(self, path: str, *, host: str | None, origin: str | None, authorization: str | None) -> str:
         """The name of the client's key; '' where none is asked for. Raises ApiError 401 or 403."""
@@ -35,15 +36,17 @@ class Access:
     def cors_headers(self, origin: str | None, requested: str | None) -> dict[str, str]:
         """What lets a page of `origin` read an answer; nothing for other origins. `requested` are the header names that
         a browser asks for before it sends them."""
-        if not origin or origin not in self.origins:
+        if not origin or origin.lower() not in self.origins:
             return {}
         allowed = requested if requested and HEADER_NAMES.fullmatch(requested) else DEFAULT_CORS_REQUEST
         return {
             "Access-Control-Allow-Origin": origin,
             "Access-Control-Allow-Methods": "GET, POST, DELETE, OPTIONS",
             "Access-Control-Allow-Headers": allowed,
-            "Access-Control-Expose-Headers": "X-Request-Id, Retry-After, X-Transcribe-Warnings",
+            "Access-Control-Expose-Headers": EXPOSED,
             "Access-Control-Max-Age": "600",
+            "Access-Control-Allow-Private-Network": "true",
+            "Vary": "Origin",
         }
 
     def _check_without_keys(self, host: str | None, origin: str | None) -> None:
@@ -52,7 +55,7 @@ class Access:
         if host is not None and not _is_local_name(host):
             message = "Without API keys this server only answers to localhost or an IP address; set auth.keys_file."
             raise ApiError(403, message, code="host_not_allowed")
-        if origin and origin not in self.origins and _network_location(origin) != host:
+        if origin and origin.lower() not in self.origins and _network_location(origin) != host:
             message = "Pages of other origins may not use this server; see cors.origins."
             raise ApiError(403, message, code="origin_not_allowed")
 

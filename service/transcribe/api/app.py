@@ -8,6 +8,7 @@ from transcribe.api import errors, middleware
 from transcribe.api.auth import Keys
 from transcribe.api.fair_semaphore import FairSemaphore
 from transcribe.api.job_watcher import GRACE_SECONDS, JobWatcher
+from transcribe.api.paths import CleanPaths
 from transcribe.api.routes import health, jobs, models, openapi, page, transcriptions
 from transcribe.jobs.store import Store
 
@@ -42,6 +43,7 @@ def create_app(config: ServiceConfig, store: Store, *, grace: float = GRACE_SECO
     )
     metrics.watch(lambda: watcher.snapshot, store.counts)
     app.extensions[EXTENSION] = shared
+    app.wsgi_app = CleanPaths(app.wsgi_app)  # type: ignore[method-assign]
     errors.register(app)
     middleware.register(app, shared)
     for part in (transcriptions, jobs, models, health, openapi, page):

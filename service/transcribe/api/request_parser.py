@@ -1,5 +1,6 @@
 """waitress's request parser, with limits on what it keeps, and a check of the headers before the body is read."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,8 @@ TRAILER_BYTES = 8192
 NO_LENGTH = ApiError(
     411, "Send Content-Length, or with HTTP/1.1 Transfer-Encoding: chunked; this request has neither.", code="no_length"
 )
+
+ORIGIN = re.compile(rb"\nOrigin:[ \t]*([^\r\n]+)", re.IGNORECASE)
 
 Admit = Callable[["RequestParser"], str]
 
@@ -39,7 +42,10 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
 
     def received(self, data: bytes) -> int:
         """Parses bytes and returns how many it used; `error` and `completed` are set for a request that is refused."""
+        head = self.header_plus
         taken: int = super().received(data)
+        if self.error is not None and (origin := ORIGIN.search(head + data)):
+            self.headers.setdefault("ORIGIN", origin[1].decode("latin-1").strip())
         if self.headers_finished and self.body_rcv is None and self.error is None and self._lacks_length():
             self._decide()
             if self.error is None:

@@ -1,6 +1,8 @@
 """waitress with limits: enough threads that /health never waits, OpenAI's errors also from the server itself,
 deadlines for clients that trickle their bytes, and a stop that lets running requests finish."""
 
+import contextlib
+import http
 import json
 import socket
 import sys
@@ -21,6 +23,7 @@ from transcribe import logs
 from transcribe.api.access import Access
 from transcribe.api.app import context_of
 from transcribe.api.errors import FULL, ApiError, busy, disk_full
+from transcribe.api.paths import clean_path, clean_prefix
 from transcribe.api.request_parser import RefusedError, RequestParser
 from transcribe.api.upload import ROOM_FOR_FIELDS
 from transcribe.config import ServiceConfig
@@ -33,6 +36,9 @@ FIRST_BYTE_SECONDS = 5.0  # a new connection must have begun its request by then
 HEADER_SECONDS = 20.0  # and the request's headers must be here by then
 BODY_SECONDS = 60.0  # and its body too, plus a second for each SLOWEST_RATE bytes of it
 SLOWEST_RATE = 4096  # bytes a second
+LIVE_RATE = (
+    1000  # bytes a second; so slowly a body may come for as long as a recording may be: speech while it is spoken
+)
 UPLOADS_OF_KEY = 4  # unfinished uploads of a key may hold so many times the largest upload on disk
 LINGER_SECONDS = 10.0  # how long a refused client may go on sending
 LINGER_BYTES = 64 * 1024 * 1024  # and how much
@@ -47,14 +53,17 @@ class JsonErrorTask(ErrorTask):  # type: ignore[misc]
         error = _api_error(self.request.error)
         body = json.dumps(error.body()).encode()
         self.status = f"{error.status} {self.request.error.reason}"
-        headers = {"Content-Type": "application/json", "X-Request-Id": f"req_{uuid4().hex}", **error.headers}
-        origin = self.request.headers.get("ORIGIN")
-        headers |= self.channel.server.access.cors_headers(origin, None)
-        self.response_headers.extend(headers.items())
+        self.response_headers.extend(_headers(self.channel.server.access, self.request, error).items())
         self.set_close_on_finish()
         self.channel.refused = True
         self.content_length = len(body)
         self.write(body)
+
+
+def _headers(access: Access, request: Any, error: ApiError) -> dict[str, str]:
+    """Those of an error that never reached the application."""
+    headers = {"Content-Type": "application/json", "X-Request-Id": f"req_{uuid4().hex}", **error.headers}
+    return headers | access.cors_headers(request.headers.get("ORIGIN"), None)
 
 
 def _api_error(found: Error) -> ApiError:
@@ -86,6 +95,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     began: float | None = None
     silent = True  # nothing has come in on it yet
     refused = False
+    too_late = False  # it is closed for being so
     lingering: float | None = None  # since when
     ignored = 0  # bytes read since then
 
@@ -138,8 +148,22 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             return
         unfinished, self.request = self.request, None
         if unfinished is not None:
+            if unfinished.headers_finished and not self.requests:
+                self._tell_cut_off(unfinished)
             unfinished.close()  # the file that holds its body
         super().handle_close()
+
+    def _tell_cut_off(self, request: RequestParser) -> None:
+        """Answers a request whose body has no end, for a client that still listens: at once, since it may not."""
+        status, why = (408, "too little of it came for too long") if self.too_late else (400, "its end did not come")
+        error = ApiError(status, f"The upload was cut off: {why}.", code="upload_cut_off")
+        body = json.dumps(error.body()).encode()
+        headers = _headers(self.server.access, request, error)
+        headers |= {"Content-Length": str(len(body)), "Connection": "close"}
+        lines = [f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}", *(": ".join(pair) for pair in headers.items())]
+        with contextlib.suppress(OSError):
+            self.socket.send("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+        logs.event("upload_cut_off", bytes_in=request.body_bytes_received, status=status)
 
     def handle_error(self) -> None:
         """Closes the connection whose handling raised the exception at hand; never raises one itself."""
@@ -171,8 +195,9 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             return False
         if not self.request.headers_finished:
             return now - self.began > HEADER_SECONDS
-        allowed: float = BODY_SECONDS + self.request.body_bytes_received / SLOWEST_RATE
-        return now - self.began > allowed
+        received: int = self.request.body_bytes_received
+        live = min(received / LIVE_RATE, self.server.audio_seconds + received / SLOWEST_RATE)
+        return bool(now - self.began > BODY_SECONDS + live)
 
 
 class Server(TcpWSGIServer):  # type: ignore[misc]
@@ -184,6 +209,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         shared = context_of(app)
         self.access = Access(shared.keys, config.cors.origins)
         self.upload_bytes = config.limits.upload_bytes
+        self.audio_seconds = config.limits.audio_seconds
         self.polled = time.monotonic()
         super().__init__(app, adj=adjustments)
 
@@ -213,7 +239,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
 
     def admit(self, request: RequestParser) -> str:
         """The id of the client's key, checked before the body is read. Raises ApiError."""
-        path = "/" + request.path.lstrip("/")
+        path = clean_path(request.path, clean_prefix(request.header("X-Forwarded-Prefix")))
         if not path.startswith("/v1/") and (request.chunked or request.content_length > HEADER_BYTES):
             raise ApiError(413, "Nothing at this URL takes a body.", code=CODES[413])
         found = self.access.check(
@@ -254,7 +280,9 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         moment = time.monotonic()
         late = [channel for channel in list(self.active_channels.values()) if channel.late(moment)]
         for channel in late:
-            channel.will_close = True  # closed now, its number could be a new connection's before this round is over
+            channel.too_late = channel.will_close = (
+                True  # closed now, its number could be a new connection's before this round is over
+            )
         if late:
             logs.warning("slow_clients_dropped", connections=len(late))
 

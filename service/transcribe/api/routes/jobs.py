@@ -39,7 +39,7 @@ def create() -> Response:
         webhooks.check(shared.config, callback)
         job = submit(replace(params, callback=callback), detached=True)
     response = jsonify(job_body(shared, job))
-    response.status_code, response.headers["Location"] = 202, f"/v1/jobs/{job.id}"
+    response.status_code, response.headers["Location"] = 202, f"{request.script_root}/v1/jobs/{job.id}"
     return name_ignored(response, params)
 
 

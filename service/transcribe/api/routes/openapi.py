@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, jsonify, request
 
 from transcribe.api import params
 from transcribe.formats import JSON_WRITERS, TEXT_WRITERS
@@ -329,4 +329,5 @@ def document() -> dict[str, Any]:
 @blueprint.get("/openapi.json")
 def openapi() -> Response:
     """The description of this API."""
-    return jsonify(document())
+    below = {"servers": [{"url": request.script_root}]} if request.script_root else {}
+    return jsonify(document() | below)
