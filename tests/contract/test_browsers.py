@@ -26,7 +26,11 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory, key: tuple[str, Path]) -> Iterator[Api]:
-    changes: dict[str, Any] = {"auth__keys_file": str(key[1]), "cors__origins": [ORIGIN], "limits__upload_bytes": 100_000}
+    changes: dict[str, Any] = {
+        "auth__keys_file": str(key[1]),
+        "cors__origins": [ORIGIN],
+        "limits__upload_bytes": 100_000,
+    }
     with running(tmp_path_factory.mktemp("api"), **changes) as found:
         yield found
 
