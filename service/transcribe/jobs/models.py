@@ -127,7 +127,7 @@ JSON_COLUMNS: dict[str, Any] = {
     "coverage": msgspec.json.Decoder(dict[str, Any]),
     "resume": msgspec.json.Decoder(dict[str, Any]),
 }
-SEGMENT = msgspec.json.Decoder(Segment)
+SEGMENT_DECODER = msgspec.json.Decoder(Segment)
 
 
 def job_from(row: sqlite3.Row) -> Job:
@@ -162,8 +162,3 @@ def to_json(value: object) -> str:
 def _plain(value: Any) -> object:
     """What msgspec encodes in place of `value`; torch's version, for one, is a str of a class of its own."""
     return str(value) if isinstance(value, str) else value.item()
-
-
-def segment_from_json(text: str) -> Segment:
-    """A segment as it was stored."""
-    return SEGMENT.decode(text)

@@ -16,6 +16,7 @@ import msgspec
 
 from transcribe.jobs.database import BUSY_SECONDS, Database, StoreError
 from transcribe.jobs.models import (
+    SEGMENT_DECODER,
     Bounds,
     Job,
     JobError,
@@ -24,7 +25,6 @@ from transcribe.jobs.models import (
     QueueStats,
     job_from,
     row_from,
-    segment_from_json,
     to_json,
 )
 from transcribe.types import Segment
@@ -96,7 +96,7 @@ class Store:
     def segments(self, job_id: str, after: int = -1) -> list[Segment]:
         """The job's segments so far, those with an id above `after`."""
         query = "SELECT body FROM segments WHERE job = ? AND id > ? ORDER BY id"
-        return [segment_from_json(row[0]) for row in self._database.reader().execute(query, (job_id, after))]
+        return [SEGMENT_DECODER.decode(row[0]) for row in self._database.reader().execute(query, (job_id, after))]
 
     def cancel(self, job_id: str, *, unless_detached: bool = False) -> bool:
         """Ends an unfinished job; True if it was this call that ended it."""

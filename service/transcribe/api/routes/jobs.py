@@ -8,7 +8,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from transcribe.api import webhooks
 from transcribe.api.context import AppContext, context, key_id
-from transcribe.api.errors import ApiError, bad_request
+from transcribe.api.errors import ApiError, bad_request, from_job
 from transcribe.api.params import LARGEST_PAGE, TASKS, Params, parse, read
 from transcribe.api.responses import name_ignored, result_of, write_result
 from transcribe.api.submission import submit
@@ -131,14 +131,7 @@ def job_body(shared: AppContext, job: Job) -> dict[str, Any]:
         "progress": {"audio_seconds_done": job.progress, "audio_seconds_total": job.duration},
         "queue": None if job.over else _queue(shared, job),
         "coverage": job.coverage,
-        "error": {
-            "message": job.error.message,
-            "type": job.error.type,
-            "param": job.error.param,
-            "code": job.error.code,
-        }
-        if job.error
-        else None,
+        "error": from_job(job.error).body()["error"] if job.error else None,
     }
 
 
