@@ -83,7 +83,7 @@ def transcribe(engine: Engine, recording: Recording, options: DecodeOptions) -> 
                 continue  # nothing else waits for the engine: fill it
         for result in engine.step():
             assert isinstance(result.key, int)
-            segments += assembly.add(result.key, flying.pop(result.key), result)
+            segments += assembly.add(result.key, flying.pop(result.key), result, options.prompt)
     language = options.language or assembly.language or "en"
     transcript = Transcript(language, round(recording.seconds, 3), tuple(segments))
     assembly.coverage.note(recording.missing, recording.warnings)

@@ -13,12 +13,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from transcribe.audio.level import Leveller
 from transcribe.types import MAX_CHUNK_SECONDS, SAMPLE_RATE
 
 FRAME = 512  # samples that the detector judges at a time
 FRAME_SECONDS = FRAME / SAMPLE_RATE
 ENTER, LEAVE = 0.5, 0.35  # speech begins above the one and ends below the other: Silero's own choice
-BLOCK_SAMPLES = 8 * SAMPLE_RATE  # the detector is called for this much at a time
 
 
 def _frames(seconds: float) -> int:
@@ -104,7 +104,7 @@ class Chunker:
         self._detector = detector
         self._options = options or VadOptions()
         self._window = _frames(longest)
-        self._waiting: list[NDArray[np.float32]] = []  # pushed, but not shown to the detector yet
+        self._leveller = Leveller()
         self._audio = np.zeros(0, np.float32)
         self._speech = np.zeros(0, np.bool_)  # a label for each complete frame of _audio
         self._base = 0  # the frame of the recording that both begin with
@@ -119,22 +119,20 @@ class Chunker:
     def push(self, block: NDArray[np.float32]) -> Iterator[AudioChunk]:
         """Takes the recording's next samples."""
         self._samples += len(block)
-        self._waiting.append(block)
-        if sum(map(len, self._waiting)) >= BLOCK_SAMPLES:
-            self._hear()
+        for levelled in self._leveller.push(block):
+            self._take(levelled)
             yield from self._ready(last=False)
 
     def flush(self) -> Iterator[AudioChunk]:
         """What is left at the end of the recording."""
-        self._hear()
+        for levelled in self._leveller.flush():
+            self._take(levelled)
         self._label(self._detector.flush())
         yield from self._ready(last=True)
 
-    def _hear(self) -> None:
-        block = np.concatenate(self._waiting) if self._waiting else np.zeros(0, np.float32)
-        self._waiting = []
-        self._audio = np.concatenate([self._audio, block])
-        self._label(self._detector.push(block))
+    def _take(self, levelled: NDArray[np.float32]) -> None:
+        self._audio = np.concatenate([self._audio, levelled])
+        self._label(self._detector.push(levelled))
 
     def _label(self, scores: NDArray[np.float32]) -> None:
         labels = []

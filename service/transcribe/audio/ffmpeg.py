@@ -39,7 +39,7 @@ BLOCK_SECONDS = 2.0  # frames are handed on in blocks of about this length
 STALL_SECONDS = 30.0  # the longest that we wait for a decoder that gives nothing
 MIN_SPEED = 10.0  # decoding must be faster than this many seconds of sound a second, once STALL_SECONDS are over
 DAMAGE = re.compile(
-    rb"(?i)corrupt|prematurely|incomplete|partial file|truncated|mismatch|error while decoding|lost sync"
+    rb"(?i)packet corrupt|ended prematurely|incomplete frame|partial file|exhausted before|lost sync|Packet mismatch"
 )
 LOG_BYTES = 16_384  # of messages that are kept from either end
 HARMLESS = re.compile(rb"[^\n]*(Guessed Channel Layout|Multiple frames in a packet|Estimating duration)[^\n]*\n?")
@@ -98,7 +98,7 @@ class Ffmpeg:
     @property
     def tracks(self) -> int:
         """How many sound tracks the file has, once frames have come."""
-        return self._list.count(b"#media_type")
+        return len(re.findall(rb"(?m)^#media_type \d+: audio$", self._list))
 
     @property
     def complained(self) -> bool:
@@ -220,8 +220,26 @@ def _command(path: Path, track: int, clock: int, tracks: int) -> list[str]:
         *("-copyts", "-start_at_zero", *_input(path), "-filter_threads", "1", "-filter_complex", graph),
         *("-map", "[samples]", "-c:a", "pcm_f32le", "-f", "f32le", "pipe:1"),
         *("-map", "[clock]", "-c:a", "pcm_f32le", "-flush_packets", "1", "-f", "framecrc", f"pipe:{clock}"),
-        *("-map", "0:a", "-c", "copy", "-t", "0", "-f", "framecrc", f"pipe:{tracks}"),  # nothing but its head
+        *(
+            "-map",
+            "0:a",
+            *_clock_streams(path),
+            "-c",
+            "copy",
+            "-t",
+            "0",
+            "-f",
+            "framecrc",
+            f"pipe:{tracks}",
+        ),  # its head
     ]
+
+
+def _clock_streams(path: Path) -> tuple[str, ...]:
+    """In transport and program streams ffmpeg takes the first of the streams that it uses for the container's start."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    return ("-map", "0:v?") if head[:1] == b"G" or head == b"\0\0\1\xba" else ()
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:

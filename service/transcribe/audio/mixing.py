@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 STEP_SECONDS = 0.5  # of sound that is judged and mixed at a time
-MEMORY = 0.7  # the weight of the past in the correlation, per step
+MEMORY = 0.8  # the weight of the past in the correlation, per step
 OPPOSED, ALIGNED = -0.5, 0.2  # correlation at which a channel is turned over, and at which it is turned back
 ALLOWED_PEAK = 1.0
 SILENT = 1e-4  # of the loudest channel's power
@@ -59,8 +59,8 @@ class Mixer:
 
     def _judged(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
         """The weights from here on: a channel that is silent does not make the others softer."""
-        # The difference of neighbouring samples weighs speech against hum and offset, which both channels may share.
-        slopes = np.diff(part, axis=0)
+        # The second difference weighs speech against hum and offset, which both channels may share.
+        slopes = np.diff(part, 2, axis=0)
         self._products = MEMORY * self._products + (slopes.T @ slopes)
         power = np.diag(self._products)
         loudest = int(power.argmax())

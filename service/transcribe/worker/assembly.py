@@ -71,6 +71,7 @@ class Assembly:
         self._next_id = 0
         self._end = 0.0  # of the last segment
         self._texts: list[str] = []
+        self._prompt = ""
 
     @classmethod
     def resumed(cls, state: Mapping[str, Any], texts: Sequence[str]) -> "Assembly":
@@ -93,8 +94,10 @@ class Assembly:
             "coverage": asdict(self.coverage),
         }
 
-    def add(self, number: int, chunk: AudioChunk, result: ChunkResult) -> list[Segment]:
-        """Takes a chunk's result; returns the segments that are next, with the recording's times and ids running on."""
+    def add(self, number: int, chunk: AudioChunk, result: ChunkResult, prompt: str = "") -> list[Segment]:
+        """Takes a chunk's result; returns the segments that are next, with the recording's times and ids running on.
+        `prompt` is what the model was given to read first: words of it are not text."""
+        self._prompt = prompt
         self._waiting[number] = chunk, result
         ready: list[Segment] = []
         while self.done in self._waiting:
@@ -106,7 +109,7 @@ class Assembly:
     def _settle(self, chunk: AudioChunk, result: ChunkResult) -> list[Segment]:
         self.language = self.language or result.language
         placed = [place(segment, chunk) for segment in result.segments]
-        kept, dropped = remove_hallucinations(placed, chunk, self._texts)
+        kept, dropped = remove_hallucinations(placed, chunk, self._texts, self._prompt)
         settled = []
         for segment in kept:
             start = max(segment.start, self._end)

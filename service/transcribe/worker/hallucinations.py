@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from transcribe.audio.chunking import AudioChunk
 from transcribe.types import Segment, Word
 
-REPEATS = 4  # a phrase this often in a row is a loop, unless it is one word
+REPEATS = 4  # a phrase this often in a row is a loop, unless it is one word or there is time to say it
 WORD_REPEATS = 8  # people do say "no no no no"
+SPOKEN_PACE = 20.0  # characters a second of speech: what is said again takes its time
 LONGEST_PHRASE = 12  # words
-SAME_SEGMENTS = 3  # the same segment this often in a row: a chorus repeats less
+SAME_SEGMENTS = 3  # the same segment this often in a row is a loop, unless each has speech of its own
 NO_SPEECH = 0.6  # Whisper's own threshold for "nothing is said here"
 UNSURE = -1.0  # mean log-probability, likewise
 LITTLE_SPEECH = 0.35  # of a segment's time: below it a credit line is an invention
@@ -48,23 +49,24 @@ class Dropped:
 
     start: float
     end: float
-    reason: str  # repetition | no_speech | credit_line | too_fast | no_text
+    reason: str  # repetition | no_speech | credit_line | prompt | too_fast | no_text
     text: str = ""
 
 
 def remove_hallucinations(
-    segments: Sequence[Segment], chunk: AudioChunk, previous: Sequence[str]
+    segments: Sequence[Segment], chunk: AudioChunk, previous: Sequence[str], prompt: str = ""
 ) -> tuple[list[Segment], list[Dropped]]:
-    """The segments that stay, some of them shortened, and what went. `previous` holds the last kept texts."""
+    """The segments that stay, some of them shortened, and what went. `previous` holds the last kept texts, `prompt` is
+    what the model was given to read before."""
     kept: list[Segment] = []
     dropped: list[Dropped] = []
     recent = [plain(text) for text in previous]
     for segment in segments:
-        reason = rejection(segment, chunk) or repeated(segment, recent)
+        reason = rejection(segment, chunk, prompt) or repeated(segment, recent, chunk, kept[-1:])
         if reason:
             dropped.append(Dropped(segment.start, segment.end, reason, segment.text.strip()))
             continue
-        shorter = without_loop(segment)
+        shorter = segment if has_time(segment, chunk) else without_loop(segment)
         if shorter is not segment:
             gone = segment.text.strip()[len(shorter.text.strip()) :].strip()
             dropped.append(Dropped(shorter.end, segment.end, "repetition", gone))
@@ -73,7 +75,7 @@ def remove_hallucinations(
     return kept, dropped
 
 
-def rejection(segment: Segment, chunk: AudioChunk) -> str:
+def rejection(segment: Segment, chunk: AudioChunk, prompt: str = "") -> str:
     """Why the segment cannot have been said, or ''."""
     text = plain(segment.text)
     if not text:
@@ -86,16 +88,32 @@ def rejection(segment: Segment, chunk: AudioChunk) -> str:
         return "credit_line"
     if POLITE.fullmatch(text) and (share == 0 or pace > HASTE or (share < LITTLE_SPEECH and doubtful)):
         return "credit_line"
+    if f" {text} " in f" {plain(prompt)} " and (share == 0 or pace > HASTE or doubtful):
+        return "prompt"
     if share and pace > IMPOSSIBLE:
         return "too_fast"
     return "no_speech" if share == 0 and doubtful else ""
 
 
-def repeated(segment: Segment, recent: Sequence[str]) -> str:
-    """'repetition' if the segment only says again what those before it said, or ''."""
+def repeated(segment: Segment, recent: Sequence[str], chunk: AudioChunk, before: Sequence[Segment] = ()) -> str:
+    """'repetition' if the segment only says again what those before it said, without speech of its own; or ''.
+
+    `before` is the segment before it in the chunk, if there is one. A speaker who says a sentence again pauses first,
+    so that speech begins anew between the middle of the one and the middle of the other.
+    """
     last = list(recent[-(SAME_SEGMENTS - 1) :])
-    text = plain(segment.text)
-    return "repetition" if len(last) == SAME_SEGMENTS - 1 and set(last) == {text} else ""
+    if len(last) < SAME_SEGMENTS - 1 or set(last) != {plain(segment.text)}:
+        return ""
+    middle = (segment.start + segment.end) / 2
+    earliest = (before[-1].start + before[-1].end) / 2 if before else chunk.start
+    begins = any(earliest <= start <= middle for start, _ in chunk.speech)
+    return "" if begins and has_time(segment, chunk) else "repetition"
+
+
+def has_time(segment: Segment, chunk: AudioChunk) -> bool:
+    """Whether the speech that the segment covers is long enough to say all of its text."""
+    spoken = overlap(chunk.speech, segment.start, segment.end)
+    return len(plain(segment.text)) <= SPOKEN_PACE * spoken
 
 
 def without_loop(segment: Segment) -> Segment:

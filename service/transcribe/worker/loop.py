@@ -129,7 +129,7 @@ class Worker:
         self._reporter.meter.wrote(chunk.end - chunk.start)
         self._count(result, active)
         done = active.assembly.done
-        segments = active.assembly.add(number, chunk, result)
+        segments = active.assembly.add(number, chunk, result, active.job.options.prompt)
         if active.assembly.done > done:
             self._save(active, segments, active.assembly)
 

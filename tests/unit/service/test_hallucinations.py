@@ -127,12 +127,60 @@ def test_a_loop_is_found_in_the_middle() -> None:
     assert find_loop([]) is None
 
 
+def said_again(count: int, pause: float) -> tuple[list[Segment], tuple[tuple[float, float], ...]]:
+    """A sentence of 2 s so many times, and where there is speech, with pauses between or without."""
+    step = 2.0 + pause
+    segments = [replace(SURE, text=" We went home.", start=i * step, end=i * step + 2.0) for i in range(count)]
+    spans = tuple((segment.start, segment.end) for segment in segments)
+    return segments, spans if pause else ((0.0, count * step),)
+
+
+@pytest.mark.parametrize(("count", "pause"), [(5, 0.3), (12, 0.1), (3, 1.5)])
+def test_a_sentence_that_is_said_again_after_a_pause_stays(count: int, pause: float) -> None:
+    segments, speech = said_again(count, pause)
+    kept, dropped = remove_hallucinations(segments, chunk(speech, seconds=40.0), [])
+    assert (len(kept), dropped) == (count, [])
+    in_pieces = [remove_hallucinations([one], chunk(speech), [" We went home."] * 3)[0] for one in segments]
+    assert all(in_pieces), "each in a chunk of its own"
+
+
+def test_a_sentence_that_the_model_repeats_over_one_stretch_of_sound_goes() -> None:
+    segments, speech = said_again(5, 0.0)
+    kept, dropped = remove_hallucinations(segments, chunk(speech), [])
+    assert (len(kept), {entry.reason for entry in dropped}) == (2, {"repetition"})
+    hasty = [replace(one, start=0.2 * i, end=0.2 * i + 0.2) for i, one in enumerate(segments)]
+    kept, _ = remove_hallucinations(hasty, chunk(tuple((one.start, one.end - 0.05) for one in hasty)), [])
+    assert len(kept) <= 2, "there is no time to say it"
+
+
+def test_phrases_that_there_was_time_to_say_stay_in_their_segment() -> None:
+    text = " again and again" * 5
+    spoken = replace(SURE, text=text, start=0.0, end=6.0)
+    assert remove_hallucinations([spoken], chunk(((0.0, 6.0),)), [])[0] == [spoken]
+    ((shorter,), (gone,)) = remove_hallucinations([replace(spoken, end=2.5)], chunk(((0.0, 2.5),)), [])
+    assert (shorter.text, gone.reason) == (" again and again", "repetition")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "reason"),
+    [
+        (" Kubernetes, Ansible.", 0.4, "prompt"),
+        (" Ansible, Terraform.", 0.3, "prompt"),
+        (" Kubernetes, Ansible.", 1.5, ""),
+        (" Yes.", 0.3, ""),
+    ],
+)
+def test_words_of_the_prompt_that_nobody_had_time_to_say_go(text: str, seconds: float, reason: str) -> None:
+    spoken = replace(SURE, text=text, start=0.0, end=seconds)
+    assert rejection(spoken, chunk(((0.0, seconds),)), "Kubernetes, Ansible, Terraform") == reason
+
+
 def test_the_same_segment_again_and_again_goes_from_the_third_on() -> None:
     kept, dropped = remove_hallucinations([SURE, SURE, SURE, SURE], chunk(SPEECH), [])
     assert len(kept) == 2
     assert [entry.reason for entry in dropped] == ["repetition", "repetition"]
-    kept, _ = remove_hallucinations([SURE], chunk(SPEECH), [" hej", " Hej!"])  # over the border between two chunks
-    assert kept == []
+    nothing = chunk(((0.0, 0.5),))
+    assert remove_hallucinations([SURE], nothing, [" hej", " Hej!"])[0] == [], "over the border between two chunks"
 
 
 def test_speech_without_text_is_reported() -> None:
