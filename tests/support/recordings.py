@@ -249,12 +249,15 @@ def noisy(decibels: float, noise: Change) -> Change:
 
 
 def hiss(clip: Samples) -> Samples:
-    return np.asarray(np.random.default_rng(7).normal(size=len(clip)))
+    noise: Samples = np.random.default_rng(7).normal(size=len(clip))
+    return noise
 
 
 def hum(clip: Samples) -> Samples:
     moments = np.arange(len(clip)) / SAMPLE_RATE
-    return np.asarray(sum(np.sin(2 * np.pi * 50 * number * moments) / number for number in range(1, 8)))
+    harmonics = np.arange(1, 8)[:, None]
+    tones: Samples = (np.sin(2 * np.pi * 50 * harmonics * moments) / harmonics).sum(0)
+    return tones
 
 
 def channels(*gains: float) -> Change:

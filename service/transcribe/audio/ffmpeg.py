@@ -39,7 +39,7 @@ BLOCK_SECONDS = 2.0  # frames are handed on in blocks of about this length
 STALL_SECONDS = 30.0  # the longest that we wait for a decoder that gives nothing
 MIN_SPEED = 10.0  # decoding must be faster than this many seconds of sound a second, once STALL_SECONDS are over
 DAMAGE = re.compile(
-    rb"(?i)packet corrupt|ended prematurely|incomplete frame|partial file|exhausted before|lost sync|Packet mismatch"
+    rb"(?i)packet corrupt|ended prematurely|incomplete frame|partial file|exhausted before|lost sync|size too small"
 )
 LOG_BYTES = 16_384  # of messages that are kept from either end
 HARMLESS = re.compile(rb"[^\n]*(Guessed Channel Layout|Multiple frames in a packet|Estimating duration)[^\n]*\n?")

@@ -19,6 +19,8 @@ LONGEST_PHRASE = 12  # words
 SAME_SEGMENTS = 3  # the same segment this often in a row is a loop, unless each has speech of its own
 NO_SPEECH = 0.6  # Whisper's own threshold for "nothing is said here"
 UNSURE = -1.0  # mean log-probability, likewise
+GUESSED = -1.2  # the model has tried every temperature and still guesses: many voices at once, or no language
+BRIEF_SECONDS = 1.0  # of speech in all: a word over such a sound is a guess sooner
 LITTLE_SPEECH = 0.35  # of a segment's time: below it a credit line is an invention
 HASTE = 25.0  # characters a second: nobody is so polite so quickly
 IMPOSSIBLE = 45.0  # nobody says anything so quickly
@@ -49,7 +51,7 @@ class Dropped:
 
     start: float
     end: float
-    reason: str  # repetition | no_speech | credit_line | prompt | too_fast | no_text
+    reason: str  # repetition | no_speech | credit_line | prompt | too_fast | unintelligible | no_text
     text: str = ""
 
 
@@ -92,6 +94,8 @@ def rejection(segment: Segment, chunk: AudioChunk, prompt: str = "") -> str:
         return "prompt"
     if share and pace > IMPOSSIBLE:
         return "too_fast"
+    if segment.avg_logprob < (UNSURE if chunk.speech_seconds < BRIEF_SECONDS else GUESSED):
+        return "unintelligible"
     return "no_speech" if share == 0 and doubtful else ""
 
 

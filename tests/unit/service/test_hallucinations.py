@@ -17,7 +17,7 @@ from transcribe.worker.hallucinations import (
 )
 
 SURE = Segment(0, 0, 1.0, 3.0, " Hej.", (1,), 0.0, -0.2, 1.0, 0.05)
-UNSURE = replace(SURE, avg_logprob=-1.4, no_speech_prob=0.9)
+UNSURE = replace(SURE, avg_logprob=-1.1, no_speech_prob=0.9)
 SILENCE: tuple[tuple[float, float], ...] = ()
 SPEECH = ((0.0, 10.0),)
 
@@ -125,6 +125,13 @@ def test_a_cut_loop_keeps_its_words_times() -> None:
 def test_a_loop_is_found_in_the_middle() -> None:
     assert find_loop(["i", "går", "x", "y", "z", "x", "y", "z", "x", "y", "z", "x", "y", "z", "slut"]) == (2, 3, 4)
     assert find_loop([]) is None
+
+
+def test_what_the_model_only_guesses_goes() -> None:
+    guessed = replace(SURE, avg_logprob=-1.3)
+    assert rejection(guessed, chunk(SPEECH)) == "unintelligible"
+    assert rejection(replace(SURE, avg_logprob=-1.1), chunk(((1.0, 1.5),))) == "unintelligible"
+    assert rejection(replace(SURE, avg_logprob=-0.9), chunk(((1.0, 1.5),))) == ""
 
 
 def said_again(count: int, pause: float) -> tuple[list[Segment], tuple[tuple[float, float], ...]]:
