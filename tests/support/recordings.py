@@ -242,8 +242,7 @@ def noisy(decibels: float, noise: Change) -> Change:
     """The clip, 10 dB above a noise."""
 
     def change(clip: Samples) -> Samples:
-        added = noise(clip)
-        return loud(decibels)(clip) + added * (10 ** ((decibels - 10) / 20) / np.sqrt(np.square(added).mean()))
+        return loud(decibels)(clip) + loud(decibels - 10)(noise(clip))
 
     return change
 

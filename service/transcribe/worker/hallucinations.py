@@ -80,23 +80,22 @@ def remove_hallucinations(
 def rejection(segment: Segment, chunk: AudioChunk, prompt: str = "") -> str:
     """Why the segment cannot have been said, or ''."""
     text = plain(segment.text)
-    if not text:
-        return "no_speech"
     length = max(segment.end - segment.start, 0.1)
     share = overlap(chunk.speech, segment.start, segment.end) / length
     pace = len(text) / (chunk.speech_seconds + ONSET_SECONDS)  # if all that is spoken around it were this text
     doubtful = segment.no_speech_prob > NO_SPEECH or segment.avg_logprob < UNSURE
-    if CREDITS.fullmatch(text) and (share < LITTLE_SPEECH or doubtful):
-        return "credit_line"
-    if POLITE.fullmatch(text) and (share == 0 or pace > HASTE or (share < LITTLE_SPEECH and doubtful)):
-        return "credit_line"
-    if f" {text} " in f" {plain(prompt)} " and (share == 0 or pace > HASTE or doubtful):
-        return "prompt"
-    if share and pace > IMPOSSIBLE:
-        return "too_fast"
-    if segment.avg_logprob < (UNSURE if chunk.speech_seconds < BRIEF_SECONDS else GUESSED):
-        return "unintelligible"
-    return "no_speech" if share == 0 and doubtful else ""
+    echoes = share == 0 or pace > HASTE
+    credit = CREDITS.fullmatch(text) and (share < LITTLE_SPEECH or doubtful)
+    polite = POLITE.fullmatch(text) and (echoes or (share < LITTLE_SPEECH and doubtful))
+    reasons = (
+        ("no_speech", not text),
+        ("credit_line", credit or polite),
+        ("prompt", f" {text} " in f" {plain(prompt)} " and (echoes or doubtful)),
+        ("too_fast", share > 0 and pace > IMPOSSIBLE),
+        ("no_speech", share == 0 and doubtful),
+        ("unintelligible", segment.avg_logprob < (UNSURE if chunk.speech_seconds < BRIEF_SECONDS else GUESSED)),
+    )
+    return next((reason for reason, holds in reasons if holds), "")
 
 
 def repeated(segment: Segment, recent: Sequence[str], chunk: AudioChunk, before: Sequence[Segment] = ()) -> str:
