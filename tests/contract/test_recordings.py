@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from support import recordings
 from support.bad_files import CLIP
+from support.decoding import DecodeLimits, decoded
 from support.recordings import Case, places
-from support.transcribing import DecodeLimits, heard
 from transcribe.audio.recording import Recording
 from transcribe.audio.vad import Vad
 from transcribe.types import SAMPLE_RATE
@@ -34,7 +34,7 @@ def check(case: Case, folder: Path, vad: Vad) -> None:
     for chunk in chunks:
         at = round(chunk.start * SAMPLE_RATE)
         spoken[at : at + len(chunk.audio)] = chunk.audio
-    assert places(spoken, heard(CLIP)) == pytest.approx(list(case.starts), abs=LATE)
+    assert places(spoken, decoded(CLIP)) == pytest.approx(list(case.starts), abs=LATE)
     assert chunks[0].speech[0][0] == pytest.approx(case.starts[0] + 0.25, abs=0.3)
     assert case.warning in " ".join(recording.warnings)
     assert bool(case.warning) == bool(recording.warnings)
