@@ -3,6 +3,7 @@ base:
   '*':
     - transcribe.layout
     - transcribe.packages
+    - transcribe.gpu
     - transcribe.venv
     - transcribe.code
     - transcribe.config

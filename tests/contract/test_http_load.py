@@ -5,6 +5,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support.api_server_fixture import Api, multipart, run_retention, running
@@ -31,6 +33,13 @@ def test_health_reports_device_model_and_queue(api: Api) -> None:
     assert set(found["queue"]) == {"jobs_queued", "jobs_running", "audio_seconds"}
 
 
+def test_health_has_the_workers_own_words_of_gpu_and_engine(api: Api) -> None:
+    found = api.get("/health").json
+    assert (found["nvidia_devices"], found["gpu"]) == ([], None)
+    assert found["engine"]["rows"] == 16
+    assert found["engine"]["steps"] == {"wanted": True, "recorded": 9, "plain": 1, "failed_captures": 1, "failure": "x"}
+
+
 @pytest.mark.parametrize(
     ("facts", "status", "word"),
     [
@@ -38,9 +47,11 @@ def test_health_reports_device_model_and_queue(api: Api) -> None:
         ({"state": "broken", "reason": "no model"}, 503, "no model"),
         ({"state": "draining"}, 503, "draining"),
         ({"state": "ready"}, 200, "null"),
+        ({"state": "ready", "nvidia_devices": ["0000:00:1e.0"]}, 503, "(0000:00:1e.0) but the worker runs on cpu"),
+        ({"state": "ready", "nvidia_devices": ["0000:00:1e.0"], "device": "cuda"}, 200, "null"),
     ],
 )
-def test_ready_follows_the_worker(api: Api, facts: dict[str, str], status: int, word: str) -> None:
+def test_ready_follows_the_worker(api: Api, facts: dict[str, Any], status: int, word: str) -> None:
     before = dict(api.worker.facts)
     api.worker.facts.update(facts)
     api.store.set_worker(api.worker.facts)
@@ -58,12 +69,21 @@ def test_ready_follows_the_worker(api: Api, facts: dict[str, str], status: int, 
         until(lambda: api.get("/ready").status == 200)
 
 
+def test_who_wants_the_processor_is_ready_beside_a_gpu(tmp_path: Path) -> None:
+    with running(tmp_path, device="cpu") as other:
+        other.worker.facts["nvidia_devices"] = ["0000:00:1e.0"]
+        other.store.set_worker(other.worker.facts)
+        until(lambda: other.get("/health").json["nvidia_devices"] == ["0000:00:1e.0"])
+        assert other.get("/ready").status == 200
+
+
 def test_metrics_are_prometheus(api: Api) -> None:
     text = api.get("/metrics").body.decode()
     for line in (
         'transcribe_worker_state{state="ready"} 1.0',
         "transcribe_real_time_factor 0.1",
         "transcribe_worker_fallbacks_total 3.0",
+        "transcribe_worker_recorded_steps_total 9.0",
         'transcribe_worker_batch_size_bucket{le="8.0"} 6.0',
     ):
         assert line in text.splitlines()

@@ -23,7 +23,11 @@ FACTS: dict[str, Any] = {
     "revision": "0123456789abcdef0123456789abcdef01234567",
     "speed": 10.0,
     "pid": 1,
-    "metrics": {"fallbacks_total": 3, "memory_bytes": 1e9},
+    "nvidia_devices": [],
+    "gpu": None,
+    "engine": {"precision": {"encoder": "float32", "decoder": "float32"}, "rows": 16},
+    "steps": {"wanted": True, "recorded": 9, "plain": 1, "failed_captures": 1, "failure": "x"},
+    "metrics": {"fallbacks_total": 3, "memory_bytes": 1e9, "recorded_steps_total": 9},
     "batch_sizes": {"1": 4, "8": 2},
 }
 COVERAGE = {"speech_seconds": 6.0, "text_seconds": 6.0, "dropped": []}

@@ -16,12 +16,11 @@ PILLAR: dict[str, Any] = yaml.safe_load((ROOT / "salt/pillar/transcribe.sls").re
 Salt = dict[str, Callable[..., Any]]
 
 
-def machine(*, gpu: bool = False, lock: str = "cpu.lock", drivers: tuple[str, ...] = (), uid: int = 999) -> Salt:
+def machine(*, lock: str = "cpu.lock", drivers: tuple[str, ...] = (), uid: int = 999) -> Salt:
     """What the states ask of a machine."""
     return {
-        "transcribe.gpu": lambda: gpu,
         "transcribe.lock": lambda: lock,
-        "transcribe.drivers": lambda: list(drivers),
+        "transcribe_gpu.drivers": lambda: list(drivers),
         "user.info": lambda name: {"name": name, "uid": uid},
     }
 

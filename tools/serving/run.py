@@ -3,6 +3,7 @@
 import argparse
 import getpass
 import http.client
+import importlib.metadata
 import json
 import os
 import re
@@ -93,6 +94,8 @@ def machine_folder(options: argparse.Namespace, declared: Mapping[str, Any], mod
         "group": getpass.getuser(),
         "host": options.host,
         "port": options.port,
+        # A GPU that torch was built without is left alone; the service would otherwise never be ready beside it.
+        **({"device": "cpu"} if importlib.metadata.version("torch").endswith("+cpu") else {}),
         "model": {"id": model.id, "revision": model.commit, "language": options.language},
     }
     path = root / "config/transcribe.json"

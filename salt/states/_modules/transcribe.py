@@ -13,9 +13,8 @@ from stat import S_IMODE
 from typing import Any
 
 SERVICE = Path(__file__).parents[3] / "service"
-GPU = Path("/dev/nvidia0")
-DRIVERS = ("linux-image-", "linux-headers-", "linux-modules-", "linux-aws", "nvidia-", "libnvidia-", "cuda-drivers")
 UNITS = ("transcribe-api.service", "transcribe-worker.service")
+GPU_CHECKS = {"gpu driver": "driver", "gpu": "worker", "recorded steps": "steps"}  # name: function of transcribe_gpu
 CACHE_INFO_KEYS = ("model_id", "cache_dir", "device", "torch_dtype", "kernels_compiled", "timestamp")
 Check = dict[str, str]
 
@@ -27,15 +26,10 @@ class CheckError(Exception):
     """A check did not pass; the message is its detail."""
 
 
-def gpu() -> bool:
-    """Whether an NVIDIA GPU is here and its driver is loaded."""
-    return GPU.exists()
-
-
 def lock() -> str:
     """The lock that the virtual environment follows.
 
-    `auto` is decided once, by the GPU, and then kept: an image baked for CUDA stays so on a machine without a GPU.
+    `auto` is decided once, by the PCI bus, and then kept: an image baked for CUDA stays so on a machine without a GPU.
     """
     pillar = __pillar__["transcribe"]
     chosen: str = pillar["install"]["lock"]
@@ -45,12 +39,8 @@ def lock() -> str:
         noted: list[str] = json.loads(Path(pillar["root"], "venv/locks.json").read_text())
     except (OSError, ValueError):
         noted = []
-    return next((name for name in noted if name in ("cpu.lock", "cuda.lock")), "cuda.lock" if gpu() else "cpu.lock")
-
-
-def drivers() -> list[str]:
-    """The installed kernel and NVIDIA driver packages, held because they only work together in these versions."""
-    return sorted(name for name in __salt__["pkg.list_pkgs"]() if name.startswith(DRIVERS))
+    decided = next((name for name in noted if name in ("cpu.lock", "cuda.lock")), "")
+    return decided or ("cuda.lock" if __salt__["transcribe_gpu.wanted"]() else "cpu.lock")
 
 
 def verify(*, clip: bool = True) -> dict[str, Any]:
@@ -64,6 +54,7 @@ def verify(*, clip: bool = True) -> dict[str, Any]:
         *((f"component {path}", lambda owned=owned: _owned(*owned)) for path, owned in _components(pillar).items()),
         *((f"folder {path}", lambda owned=owned: _owned(*owned)) for path, owned in _folders(pillar).items()),
         *((f"unit {unit}", lambda unit=unit: _unit(unit)) for unit in UNITS),
+        *((name, lambda what=what: _gpu(what)) for name, what in GPU_CHECKS.items()),
         ("cache", lambda: _cache(pillar["root"], full=clip)),
         ("cache_info.json", lambda: _cache_info(pillar)),
         ("health", lambda: _responds("/health")),
@@ -160,6 +151,13 @@ def _responds(path: str) -> str:
     return " ".join(answer["body"].split())[:300]
 
 
+def _gpu(what: str) -> str:
+    answer: dict[str, str] = __salt__[f"transcribe_gpu.{what}"]()
+    if answer["problem"]:
+        raise CheckError(answer["problem"])
+    return answer["detail"]
+
+
 def _clip(pillar: dict[str, Any], transcript: dict[str, Any]) -> str:
     """Transcribe the clip into `transcript` and count the reference's words that are missing from it.
 
@@ -193,7 +191,7 @@ def _facts(pillar: dict[str, Any]) -> dict[str, Any]:
     return {
         "model_id": info.get("model_id"),
         "model_revision": info.get("model_revision"),
-        "device": info.get("device"),
+        **__salt__["transcribe_gpu.facts"](),
         "torch": versions.get("torch"),
         "transformers": versions.get("transformers"),
         "salt": __salt__["test.version"](),

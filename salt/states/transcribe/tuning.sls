@@ -1,33 +1,29 @@
-# Tuning: model read-ahead at boot, no background apt, bounded logs, and the GPU where there is one.
+# Tuning: model read-ahead at boot, no background apt, bounded logs.
 {%- set it = pillar['transcribe'] %}
-{%- set units = ['transcribe-warm'] + (['transcribe-gpu'] if salt['transcribe.gpu']() else []) %}
 
 include:
   - transcribe.layout
 
-{%- for unit in units %}
-
-tuning-{{ unit }}-unit:
+tuning-transcribe-warm-unit:
   file.managed:
-    - name: /etc/systemd/system/{{ unit }}.service
-    - source: salt://transcribe/files/{{ unit }}.service
+    - name: /etc/systemd/system/transcribe-warm.service
+    - source: salt://transcribe/files/transcribe-warm.service
     - template: jinja
     - user: root
     - group: root
     - mode: '0644'
 
-tuning-{{ unit }}-enabled:
+tuning-transcribe-warm-enabled:
   service.enabled:
-    - name: {{ unit }}
+    - name: transcribe-warm
     - require:
-      - file: tuning-{{ unit }}-unit
+      - file: tuning-transcribe-warm-unit
 
-tuning-{{ unit }}-started:
+tuning-transcribe-warm-started:
   cmd.run:
-    - name: systemctl daemon-reload && systemctl restart --no-block {{ unit }}
+    - name: systemctl daemon-reload && systemctl restart --no-block transcribe-warm
     - onchanges:
-      - file: tuning-{{ unit }}-unit
-{%- endfor %}
+      - file: tuning-transcribe-warm-unit
 
 tuning-journal:
   file.managed:
@@ -68,10 +64,3 @@ tuning-apt-stopped:
     - onchanges:
       - file: tuning-apt-daily-masked
       - file: tuning-apt-daily-upgrade-masked
-
-{%- for package in salt['transcribe.drivers']() %}
-
-tuning-{{ package }}-held:
-  pkg.held:
-    - name: {{ package }}
-{%- endfor %}

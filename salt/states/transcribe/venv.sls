@@ -3,6 +3,7 @@
 
 include:
   - transcribe.layout
+  - transcribe.gpu
   - transcribe.packages
 
 venv-synced:
@@ -12,4 +13,5 @@ venv-synced:
     - python: {{ it.install.python }}
     - require:
       - sls: transcribe.layout
+      - sls: transcribe.gpu  # gigabytes are not downloaded for a GPU that cannot be used
       - pkg: packages-python

@@ -3,6 +3,7 @@
 include:
   - transcribe.layout
   - transcribe.packages
+  - transcribe.gpu
   - transcribe.venv
   - transcribe.code
   - transcribe.config
@@ -16,6 +17,7 @@ verify-machine:
     - watch:
       - sls: transcribe.layout
       - sls: transcribe.packages
+      - sls: transcribe.gpu
       - sls: transcribe.venv
       - sls: transcribe.code
       - sls: transcribe.config

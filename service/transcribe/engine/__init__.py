@@ -46,6 +46,15 @@ class Engine:
         scheduler, torch_dtype, facts = load_scheduler(model_dir, options)
         return cls(scheduler, device=facts["device"], torch_dtype=torch_dtype, facts=facts)
 
+    @property
+    def steps(self) -> dict[str, Any]:
+        """How the decoder's steps were done since the model was loaded; any thread may ask.
+
+        "wanted" is whether the trial chose recorded steps, "failure" why the last recording failed, or ''. Counts:
+        "recorded", "plain" (greedy, but not recorded), "sampled" (these are never recorded) and "failed_captures".
+        """
+        return {"wanted": bool(self.facts.get("steps", {}).get("recorded")), **self._scheduler.steps}
+
     def room(self) -> int:
         """How many chunks can be added now."""
         return self._scheduler.room()

@@ -58,15 +58,16 @@ def load_scheduler(model_dir: Path, options: EngineOptions) -> tuple[Scheduler, 
     with torch.inference_mode():
         loaded, chosen = whisper.load(model_dir, device=device, dtype=options.dtype, folder=folder)
         scheduler = Scheduler(loaded, options.max_chunks)
-        steps = trial.verdict(loaded, chosen, folder, graphs.cuda_graph) if device == "cuda" else {"recorded": False}
+        steps = trial.verdict(loaded, chosen, folder, graphs.CudaGraphs()) if device == "cuda" else {"recorded": False}
         if steps["recorded"]:
-            graphs.record(scheduler.batch, graphs.cuda_graph)
+            graphs.record(scheduler.batch, graphs.CudaGraphs())
     facts = {
         "device": device,
         "precision": chosen["precision"],
         "measured_ms": chosen["measured_ms"],
         "prepared": chosen["prepared"],
         "steps": steps,
+        "rows": options.max_chunks,
         "kernels_compiled": compile_cache.stored(options.cache_dir),
         "word_times": loaded.special.word_times(loaded.dims),
         "load_seconds": round(time.monotonic() - begin, 3),

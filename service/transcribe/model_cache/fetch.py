@@ -15,6 +15,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from transcribe import gpu
 from transcribe.config import ServiceConfig
 from transcribe.model_cache import cache_info
 from transcribe.model_cache.cache_info import COMMIT, SHA256, CacheError, CacheInfo
@@ -243,7 +244,7 @@ def _service_user(folder: Path) -> dict[str, Any]:
 def _not_warm(config: ServiceConfig, reason: str) -> dict[str, Any]:
     device = config.device
     if device == "auto":
-        device = "cuda" if Path("/dev/nvidia0").exists() else "cpu"
+        device = "cuda" if gpu.devices() else "cpu"
     dtype = "torch.float16" if device == "cuda" else "torch.float32"
     reason = " ".join(reason.split())[:400]
     return {"device": device, "torch_dtype": dtype, "kernels_compiled": False, "warmup_error": reason}

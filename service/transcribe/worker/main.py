@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transcribe import logs
+from transcribe import gpu, logs
 from transcribe.audio.chunking import VadError
 from transcribe.config import EXIT_CONFIG, ServiceConfig
 from transcribe.engine import Engine, EngineError
@@ -92,6 +92,21 @@ def facts(loaded: LoadedModel) -> dict[str, Any]:
         "model": loaded.info.model_id,
         "revision": loaded.info.model_revision,
         "engine": loaded.engine.facts,
+        "nvidia_devices": gpu.devices(),
+        "gpu": _card() if loaded.engine.device == "cuda" else None,
+    }
+
+
+def _card() -> dict[str, Any]:
+    """The GPU that the engine uses."""
+    import torch
+
+    card = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return {
+        "name": card.name,
+        "driver": gpu.driver_version(),
+        "compute_capability": f"{card.major}.{card.minor}",
+        "memory_bytes": card.total_memory,
     }
 
 
@@ -117,6 +132,7 @@ def _work(config: ServiceConfig, store: Store) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_OK))  # nothing is under way yet
     try:
         loaded = load(config)
+        reporter.meter.steps = lambda: loaded.engine.steps
         reporter.meter.speed = warm_up(loaded)
     except (CacheError, EngineError, VadError) as error:
         reporter.set_state("broken", reason=str(error))
@@ -136,6 +152,8 @@ def _run(config: ServiceConfig, store: Store, loaded: LoadedModel, reporter: Sta
         signal.signal(number, lambda *_: worker.stop())
     reporter.set_state("ready", **facts(loaded))
     logs.event("ready", device=loaded.engine.device, dtype=loaded.engine.torch_dtype)
+    if idle := gpu.unused(gpu.devices(), wanted=config.device, used=loaded.engine.device):
+        logs.warning("gpu_unused", reason=idle)
     try:
         worker.run()
     except Exception as error:  # a broken device context, a full disk: a new process may recover

@@ -5,7 +5,7 @@ import resource
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,12 @@ STUCK_SECONDS = 90.0  # without a sign of life from the engine's loop the worker
 BROKEN_AFTER = 2  # failed starts in a row
 START_FAILED = "keeps failing to start: "
 SPEED_SECONDS = 5.0  # of work between two measurements of the speed
+STEP_COUNTS = {  # of the decoder: by their names in the engine, and here
+    "recorded": "recorded_steps_total",
+    "plain": "plain_steps_total",
+    "sampled": "sampled_steps_total",
+    "failed_captures": "failed_captures_total",
+}
 SPEED_WEIGHT = 0.3  # of the newest measurement in the average
 
 
@@ -27,6 +33,7 @@ class Meter:
         self.totals: Counter[str] = Counter()
         self.batch_sizes: Counter[int] = Counter()
         self.speed: float | None = None
+        self.steps: Callable[[], dict[str, Any]] = dict  # of the engine
         self._busy = 0.0
         self._audio = 0.0
 
@@ -52,7 +59,9 @@ class Meter:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         memory = {"memory_bytes": pages * resource.getpagesize(), "memory_peak_bytes": peak}
-        return {name: round(value, 3) for name, value in {**self.totals, **memory}.items()}
+        steps = self.steps()
+        counts = {name: steps[key] for key, name in STEP_COUNTS.items() if key in steps}
+        return {name: round(value, 3) for name, value in {**self.totals, **counts, **memory}.items()}
 
 
 class StatusReporter:
@@ -103,7 +112,7 @@ class StatusReporter:
             self._publish()
 
     def _publish(self) -> None:
-        facts = {**self._facts, "speed": self.meter.speed, "metrics": self.meter.figures()}
+        facts = {**self._facts, "speed": self.meter.speed, "metrics": self.meter.figures(), "steps": self.meter.steps()}
         facts["batch_sizes"] = {str(size): count for size, count in list(self.meter.batch_sizes.items())}
         silent = time.monotonic() - self._last_heartbeat
         if facts["state"] == "ready" and silent > STUCK_SECONDS:

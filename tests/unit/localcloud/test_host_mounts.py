@@ -25,6 +25,15 @@ def made_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
     return Folders.of(tmp_path / "cloud")
 
 
+@pytest.fixture
+def pci(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This host's PCI bus."""
+    path = tmp_path / "pci"
+    path.mkdir()
+    monkeypatch.setattr(host_mounts, "PCI", str(path))
+    return path
+
+
 def test_the_environment_wins_over_pips_files() -> None:
     settings = host_mounts.pip_settings(LISTING)
     assert settings["find-links"] == "/env/wheels"
@@ -62,11 +71,18 @@ def test_colons_in_a_path_do_not_end_it() -> None:
     assert Bind(Path("/a"), "/c", writable=True).option() == "--bind=/a:/c"
 
 
-def test_what_is_handed_over_is_read_only_but_for_the_caches(folders: Folders, tmp_path: Path) -> None:
+def test_what_is_handed_over_is_read_only_but_for_the_caches(folders: Folders, tmp_path: Path, pci: Path) -> None:
     (tmp_path / "machine").mkdir()
     binds = host_mounts.binds(tmp_path / "machine", folders)
     assert {bind.target for bind in binds if bind.writable} == {"/run/local-cloud/pip-cache", "/var/cache/apt/archives"}
-    assert {bind.target for bind in binds if not bind.writable} == {"/etc/resolv.conf", "/etc/pip.conf"}
+    assert {bind.target for bind in binds if not bind.writable} == {"/etc/resolv.conf", "/etc/pip.conf", str(pci)}
+
+
+def test_a_machine_has_no_gpu_of_this_host(folders: Folders, tmp_path: Path, pci: Path) -> None:
+    (pci / "0000:01:00.0").mkdir()
+    (tmp_path / "machine").mkdir()
+    [shown] = [bind for bind in host_mounts.binds(tmp_path / "machine", folders) if bind.target == str(pci)]
+    assert list(shown.source.iterdir()) == []
 
 
 def test_a_machine_that_cleans_its_apt_archives_leaves_the_cache_full(folders: Folders, tmp_path: Path) -> None:

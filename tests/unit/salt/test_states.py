@@ -11,9 +11,9 @@ import yaml
 from support import salt_states
 from support.salt_states import PILLAR, ROOT, STATES, arguments, machine, states
 
-ROLES = ("layout", "packages", "venv", "code", "config", "model", "service", "tuning", "verify")
+ROLES = ("layout", "packages", "gpu", "venv", "code", "config", "model", "service", "tuning", "verify")
 IT = PILLAR["transcribe"]
-GPU = machine(gpu=True, lock="cuda.lock", drivers=("linux-image-6.1", "nvidia-driver-535"))
+GPU = machine(lock="cuda.lock", drivers=("linux-image-6.1", "nvidia-driver-535"))
 
 
 def test_top_holds_the_roles_in_order_and_never_the_seal() -> None:
@@ -53,7 +53,9 @@ def test_files_are_for_everyone_to_read_and_programs_to_run_but_for_those_named_
             function, given = arguments(state)
             if function in ("file.managed", "file.serialize", "file.recurse") and "name" in given:
                 modes[name] = given.get("mode") or given.get("file_mode")
-    programs = dict.fromkeys(("code-api-server", "code-transcribe-optimized", "code-advanced-cache"), "0755")
+    programs = dict.fromkeys(
+        ("code-api-server", "code-transcribe-optimized", "code-advanced-cache", "gpu-program"), "0755"
+    )
     assert {name: mode for name, mode in modes.items() if mode != "0644"} == {**programs, "config-written": "0640"}
 
 
@@ -102,10 +104,18 @@ def test_units_restart_when_what_they_run_on_changes() -> None:
         assert [item["sls"] for item in given["watch"] if "sls" in item] == [f"transcribe.{role}" for role in wanted]
 
 
-def test_gpu_states_only_where_there_is_a_gpu() -> None:
-    plain, gpu = states("tuning"), states("tuning", salt=GPU)
-    assert not [name for name in plain if "gpu" in name or "held" in name]
-    assert {"tuning-transcribe-gpu-unit", "tuning-linux-image-6.1-held", "tuning-nvidia-driver-535-held"} <= set(gpu)
+def test_the_states_are_the_same_whether_or_not_the_gpu_is_there_yet() -> None:
+    plain, gpu = states("gpu"), states("gpu", salt=GPU)
+    assert set(gpu) - set(plain) == {"gpu-linux-image-6.1-held", "gpu-nvidia-driver-535-held"}
+    assert set(plain) == {"gpu-program", "gpu-unit", "gpu-enabled", "gpu-prepared"}
+
+
+def test_the_gpu_is_prepared_before_anything_runs_on_it() -> None:
+    assert {"sls": "transcribe.gpu"} in arguments(states("venv")["venv-synced"])[1]["require"]
+    assert "transcribe-gpu.service" in unit("transcribe-worker.service")["After"][0]
+    text = salt_states.render(STATES / "transcribe/files/transcribe-gpu.service")
+    assert "\nBefore=transcribe-worker.service\n" in text
+    assert "\nExecStart=/opt/transcribe/scripts/prepare-gpu.sh auto /sys/bus/pci/devices /dev\n" in text
 
 
 def unit(name: str, **pillar: Any) -> dict[str, list[str]]:

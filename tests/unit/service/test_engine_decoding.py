@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -107,7 +108,7 @@ def test_equals_generate(
 
 def test_what_cannot_be_recorded_is_decoded_as_ever() -> None:
     """Also when it fails only after some steps, and when it has left its traces in the buffers that it must restore."""
-    captures = iter([by_repeating, by_repeating, failing])
+    captures = chain([by_repeating, by_repeating], repeat(failing))
 
     def capture(step: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], None]:
         return next(captures)(step, changed)

@@ -26,6 +26,7 @@ HANDED_ON = (
     "trusted-host",
 )
 LOCAL = ("extra-index-url", "find-links", "index-url")
+PCI = "/sys/bus/pci/devices"
 RESOLVER = "nameserver 10.0.2.3\n"  # slirp4netns' own, which asks the host's
 
 
@@ -115,6 +116,9 @@ def binds(folder: Path, folders: Folders) -> list[Bind]:
         Bind(folders.pip_cache, f"{RUN}/pip-cache", writable=True),
         Bind(folder / "apt", "/var/cache/apt/archives", writable=True),
     ]
+    if Path(PCI).is_dir():  # a GPU of this host is not the machine's, whose /dev has none of its nodes
+        (folder / "pci").mkdir(exist_ok=True)
+        found.append(Bind(folder / "pci", PCI))
     if settings.get("cert"):
         found.append(Bind(Path(settings["cert"]).resolve(), f"{RUN}/ca.crt"))
     apt = apt_conf()

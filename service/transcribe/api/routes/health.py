@@ -5,6 +5,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
+from transcribe import gpu
 from transcribe.api.context import AppContext, context
 
 blueprint = Blueprint("health", __name__)
@@ -48,7 +49,16 @@ def not_ready(shared: AppContext) -> str:
     if snapshot.worker_state != "ready":
         detail = snapshot.worker.get("reason")
         return f"the worker is {snapshot.worker_state}" + (f": {detail}" if detail else "")
-    return ""
+    present, used = snapshot.worker.get("nvidia_devices", []), snapshot.worker.get("device")
+    return gpu.unused(present, wanted=shared.config.device, used=used)
+
+
+def _engine(worker: dict[str, Any]) -> dict[str, Any] | None:
+    """What the engine chose when it was loaded, and how its steps were done since: see Engine.steps."""
+    facts = worker.get("engine")
+    if not facts:
+        return None
+    return {"precision": facts["precision"], "rows": facts["rows"], "steps": worker.get("steps", {})}
 
 
 def health_body(shared: AppContext) -> dict[str, Any]:
@@ -66,6 +76,9 @@ def health_body(shared: AppContext) -> dict[str, Any]:
         "dtype": worker.get("dtype"),
         "cuda_available": worker.get("cuda"),
         "torch_version": worker.get("torch"),
+        "nvidia_devices": worker.get("nvidia_devices"),
+        "gpu": worker.get("gpu"),
+        "engine": _engine(worker),
         "model": worker.get("model") or shared.config.model.id,
         "model_revision": shared.revision,
         "queue": {"jobs_queued": queue.queued, "jobs_running": queue.running, "audio_seconds": round(queue.seconds, 1)},

@@ -167,7 +167,18 @@ SCHEMAS: dict[str, Schema] = {
         }
     ),
     "ModelList": record({"object": {"const": "list"}, "data": array(ref("Model"))}),
-    "Health": {"type": "object", "properties": {"status": STRING, "ready": BOOLEAN}, "required": ["status", "ready"]},
+    "Health": {
+        "type": "object",
+        "properties": {
+            "status": STRING,
+            "ready": BOOLEAN,
+            "device": nullable(STRING),
+            "nvidia_devices": nullable(array(STRING)),
+            "gpu": nullable({"type": "object"}),
+            "engine": nullable({"type": "object"}),
+        },
+        "required": ["status", "ready"],
+    },
     "Ready": record({"ready": BOOLEAN, "reason": nullable(STRING)}),
     "Error": record({"error": ERROR}),
 }

@@ -3,7 +3,8 @@
 The plain step starts hundreds of small kernels from Python for every token, which on a GPU takes longer than they run.
 Here buffers stay where they are and sizes are rounded up to a few, so that a step can be recorded for each of them.
 Rows that are not in use are computed too; nothing reads them. Only what the warm-up found to be faster and to choose
-the same tokens is used (trial.py), and when a recording fails, the plain step goes on.
+the same tokens is used (trial.py). When a recording fails, the plain step goes on, and the next step of that size tries
+again, a few times; all of it is counted.
 
 Graphs hold addresses and cannot be stored: each process records them anew. Compiling the step instead (torch.compile,
 whose cache can be stored) was tried on a processor with Whisper-base: the same tokens, but 123 s to compile, 59 s more
@@ -12,6 +13,7 @@ Python's headers on the machine.
 """
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +28,7 @@ from transcribe.engine.model.network import attend_text
 # Takes a step and the tensors that it changes, and returns what repeats the step; the tensors are as before.
 Capture = Callable[[Callable[[], None], Sequence[Tensor]], Callable[[], object]]
 WARM_STEPS = 2  # before a capture: libraries allocate their workspaces
+CAPTURES = 3  # tries to record a step of one size
 TEXT_SIZES = (64, 128, 256)  # tokens that are attended to; beyond them it is the decoder's whole context
 AUDIO_SHARES = 2  # the audio is attended to up to its half, or whole
 
@@ -75,39 +78,73 @@ class StaticStep:
 
 
 class Replay:
-    """The recorded steps of a batch. `failure` is why it records no more, or empty."""
+    """The recorded steps of a batch.
+
+    `failed_captures` counts the recordings that failed, and `failure` is why the last one did, or empty.
+    """
 
     def __init__(self, batch: Batch, capture: Capture) -> None:
         self._step = StaticStep(batch)
         self._changed = batch.cursor.tensors
         self._capture = capture
         self._recorded: dict[tuple[int, int, int], Callable[[], object]] = {}
+        self._failed: Counter[tuple[int, int, int]] = Counter()
+        self.failed_captures = 0
         self.failure = ""
 
     def __call__(self, rows: int, text: int) -> bool:
         """Moves the first `rows` on by one token, none with more than `text`; False if that could not be recorded."""
-        if self.failure:
-            return False
         sizes = self._step.sizes(rows, text)
-        if sizes not in self._recorded:
-            try:
-                self._recorded[sizes] = self._capture(functools.partial(self._step, *sizes), self._changed)
-            except Exception as error:  # whatever it is, the plain step can go on
-                self.failure = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-                logs.warning("steps_not_recorded", reason=self.failure)
-                return False
+        if sizes not in self._recorded and not self._record(sizes):
+            return False
         self._recorded[sizes]()
+        return True
+
+    def _record(self, sizes: tuple[int, int, int]) -> bool:
+        """Whether a step of these sizes could be recorded; what failed CAPTURES times is not tried again."""
+        if self._failed[sizes] >= CAPTURES:
+            return False
+        try:
+            self._recorded[sizes] = self._capture(functools.partial(self._step, *sizes), self._changed)
+        except Exception as error:  # whatever it is, the plain step can go on
+            self._failed[sizes] += 1
+            self.failed_captures += 1
+            self.failure = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            left = CAPTURES - self._failed[sizes]
+            logs.warning("step_not_recorded", sizes=list(sizes), tries_left=left, reason=self.failure)
+            return False
         return True
 
 
 def record(batch: Batch, capture: Capture) -> Replay:
-    """From now on the batch's greedy steps are recorded by `capture` and replayed, until that fails."""
+    """From now on the batch's greedy steps are recorded by `capture` and replayed, where that succeeds."""
     batch.greedy_step = replay = Replay(batch, capture)
     return replay
 
 
-def cuda_graph(step: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], object]:
-    """Records `step` as a CUDA graph; a Capture."""
+class CudaGraphs:
+    """A Capture that makes CUDA graphs. All of one object's share memory: they never run at the same time, and leave
+    nothing in it.
+
+    torch frees that memory with the last graph in it, and no later capture can use it: it fails with "INTERNAL ASSERT
+    FAILED at CUDACachingAllocator.cpp". So every batch has an object of its own, which lives as long as its graphs, and
+    after a capture that failed, which may have been the memory's only one, the next begins with fresh memory.
+    """
+
+    def __init__(self) -> None:
+        self._pool: Any = None
+
+    def __call__(self, step: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], object]:
+        warm(step, changed)
+        pool = torch.cuda.graph_pool_handle() if self._pool is None else self._pool
+        self._pool = None
+        replay = cuda_graph(step, pool)
+        self._pool = pool
+        return replay
+
+
+def warm(step: Callable[[], None], changed: Sequence[Tensor]) -> None:
+    """Runs `step` as a capture demands it, on a stream of its own; the tensors are as before."""
     before = [tensor.clone() for tensor in changed]
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
@@ -119,13 +156,11 @@ def cuda_graph(step: Callable[[], None], changed: Sequence[Tensor]) -> Callable[
         torch.cuda.current_stream().wait_stream(side)
         for tensor, value in zip(changed, before, strict=True):
             tensor.copy_(value)
+
+
+def cuda_graph(step: Callable[[], None], pool: Any) -> Callable[[], object]:
+    """Records `step` as a CUDA graph with its memory in `pool`."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=_pool()):
+    with torch.cuda.graph(graph, pool=pool):
         step()
     return graph.replay
-
-
-@functools.cache
-def _pool() -> Any:
-    """Memory that all graphs share: they never run at the same time, and leave nothing in it."""
-    return torch.cuda.graph_pool_handle()

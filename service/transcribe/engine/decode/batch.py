@@ -1,6 +1,8 @@
 """The batched decode loop: finished rows leave, new ones join, each with its own prompt, language and temperature."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,11 +14,24 @@ from transcribe.engine.model.cross_attention_cache import CrossAttentionCache, P
 from transcribe.engine.model.network import Cache, Decoder
 
 
+class GreedyStep(Protocol):
+    """A step where no row draws its token, done in another way (cuda/graphs.py).
+
+    Takes the number of rows and the tokens of the longest; returns whether it did the step. It counts its failures, and
+    says why it failed last.
+    """
+
+    failed_captures: int
+    failure: str
+
+    def __call__(self, rows: int, text: int, /) -> bool: ...
+
+
 class Batch:
     """Rows 0..n-1 of a cache that are being decoded together.
 
-    `greedy_step` may do a step where no row draws its token (cuda/graphs.py): it takes the number of rows and the
-    tokens of the longest, and returns whether it did.
+    `greedy_step` may do a step where no row draws its token. `steps` counts the steps: "recorded" are those that it
+    did, "plain" the other greedy ones, "sampled" those where a row drew its token.
     """
 
     def __init__(
@@ -31,7 +46,8 @@ class Batch:
         self.cache = Cache(decoder.dims, rows, like.to(decoder.cache_dtype), cross)
         self.sampler = Sampler(special, decoder.dims.vocabulary, self._device, decoder.library)
         self.cursor = Cursor.of(rows, self._device)
-        self.greedy_step: Callable[[int, int], bool] | None = None
+        self.greedy_step: GreedyStep | None = None
+        self.steps: Counter[str] = Counter()
         self._generator = torch.Generator(self._device).manual_seed(0)
         self.rows: list[DecodeSequence] = []
 
@@ -87,8 +103,10 @@ class Batch:
         count, cursor = len(self.rows), self.cursor
         length = max(row.length for row in self.rows)
         drawn = any(row.temperature > 0 for row in self.rows)
-        if drawn or self.greedy_step is None or not self.greedy_step(count, length):
+        recorded = not drawn and self.greedy_step is not None and self.greedy_step(count, length)
+        if not recorded:
             self.plain_step(count, length)
+        self.steps["recorded" if recorded else "sampled" if drawn else "plain"] += 1
         return self._take(self.rows, cursor.tokens[:count], cursor.logprobs[:count])
 
     def plain_step(self, count: int, length: int) -> None:

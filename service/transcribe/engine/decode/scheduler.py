@@ -1,6 +1,7 @@
 """Takes chunks, keeps the decoder's batch full, returns results. One thread may use it."""
 
 from collections import deque
+from typing import Any
 
 import torch
 
@@ -30,6 +31,17 @@ class Scheduler:
         )
         self._waiting: deque[DecodeRequest] = deque()
         self._throttle = ThreadThrottle() if model.device == "cpu" else None
+
+    @property
+    def steps(self) -> dict[str, Any]:
+        batch = self.batch
+        counts = {name: batch.steps[name] for name in ("recorded", "plain", "sampled")}
+        replay = batch.greedy_step
+        return {
+            **counts,
+            "failed_captures": replay.failed_captures if replay else 0,
+            "failure": replay.failure if replay else "",
+        }
 
     def room(self) -> int:
         return max(0, self.batch.room - len(self._waiting))
