@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from localcloud import LocalCloud
+from support import gpu_shape
 from support.baked_machine import ROOT, ec2
 from support.waiting import until
 
@@ -107,6 +108,14 @@ def test_corrupted_payload(tree: Path) -> None:
     spoil = "  printf x | dd of=$RUN/payload.tar bs=1 seek=99 conv=notrunc status=none\n" + CORRUPT
     change(tree / "cloud-init/bootstrap.sh", lambda text: text.replace(CORRUPT, spoil))
     assert "digest of the payload" in refused(tree)
+
+
+def test_gpu_that_the_worker_does_not_use(tree: Path) -> None:
+    """The machine has the shape of one with a T4, and packages that cannot use it."""
+    change(tree / "cloud-init/bootstrap.sh", lambda text: text.replace("\n", f"\n{gpu_shape.WHOLE}", 1))
+    (tree / "processor.toml").write_text('[pillar.install]\nlock = "cpu"\n')
+    reason = refused(tree, "--config", str(tree / "processor.toml"))
+    assert f"an NVIDIA device is present ({gpu_shape.ADDRESS}) but the worker runs on cpu" in reason
 
 
 def test_signal_with_a_wrong_nonce(tree: Path) -> None:

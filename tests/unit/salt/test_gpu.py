@@ -263,3 +263,17 @@ def test_the_state_prepares_what_is_not_prepared(active: bool, problem: str, res
     assert state.mod_watch("x", sfun="prepared")["result"] is not bool(problem)
     dry = load("_states/transcribe_gpu.py", salt=salt, test=True).prepared("x")
     assert dry["result"] is (True if active else None)
+
+
+def test_what_the_unit_said_last_is_why_it_failed(bus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fails = 'case "$*" in *restart*) exit 1 ;; esac'
+    said = "echo systemd: starting; echo transcribe-gpu: one; echo transcribe-gpu: there is no /dev/nvidia0; echo end"
+    monkeypatch.setenv("PATH", tools(tmp_path / "bin", systemctl=fails, journalctl=said))
+    assert gpu(bus, monkeypatch).prepare() == "there is no /dev/nvidia0"
+    monkeypatch.setenv("PATH", tools(tmp_path / "bin", systemctl=fails, journalctl=""))
+    assert (
+        gpu(bus, monkeypatch).prepare() == "transcribe-gpu.service failed; see journalctl --unit transcribe-gpu.service"
+    )
+    monkeypatch.setenv("PATH", tools(tmp_path / "bin", systemctl=""))
+    assert gpu(bus, monkeypatch).prepare() == ""
+    assert (tmp_path / "bin/log").read_text().count("systemctl daemon-reload\n") == 3
