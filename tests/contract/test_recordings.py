@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from support import recordings
 from support.bad_files import CLIP
-from support.decoding import DecodeLimits, decoded
+from support.decoding import DecodeLimits, decoded, refused
 from support.recordings import Case, places
 from transcribe.audio.recording import Recording
 from transcribe.audio.vad import Vad
 from transcribe.types import SAMPLE_RATE
 
+BLIP = 0.25  # seconds that the detector may err by in a minute: it takes the beginning of a hum for a sound of speech
 LATE = 0.1  # seconds that a time may be off
 
 
@@ -69,3 +70,62 @@ def test_channels_of_opposite_polarity_do_not_cancel(case: Case, folder: Path, v
 @pytest.mark.parametrize("case", recordings.TRACKS, ids=lambda case: case.name)
 def test_the_track_that_speaks_is_used_and_the_others_are_named(case: Case, folder: Path, vad: Vad) -> None:
     check(case, folder, vad)
+
+
+@pytest.mark.parametrize("form", ["wav", "mp3", "flac", "ogg", "opus", "m4a", "webm"])
+def test_a_twentieth_of_a_second_is_a_recording_in_every_format(form: str, folder: Path, vad: Vad) -> None:
+    path = recordings.made(folder, f"brief.{form}", "-ss", "1", "-t", "0.05", "-i", CLIP).rename(folder / "upload")
+    with Recording(path, DecodeLimits(), vad) as recording:
+        list(recording)
+    assert 0.04 < recording.seconds < 0.2
+    assert recording.warnings == []
+
+
+PICTURES = {"png": "picture", "jpg": "picture", "gif": "picture", "webp": "picture", "bmp": "picture"}
+PLAYLISTS = {
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\na.ts\n#EXT-X-ENDLIST\n",
+    "m3u": "#EXTM3U\nhttp://127.0.0.1:9/a.mp3\n",
+    "pls": "[playlist]\nFile1=a.mp3\n",
+    "dash": '<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><BaseURL>a.mp4</BaseURL></MPD>',
+    "ffconcat": "ffconcat version 1.0\nfile 'a.wav'\n",
+    "asx": "<asx version='3.0'><entry><ref href='a.wma'/></entry></asx>",
+}
+
+
+@pytest.mark.parametrize("form", PICTURES)
+def test_a_picture_is_named_as_one(form: str, folder: Path) -> None:
+    shown = ("-f", "lavfi", "-i", "testsrc=s=64x48", "-frames:v", "1")
+    error = refused(recordings.made(folder, f"shown.{form}", *shown).rename(folder / "upload"))
+    assert (error.code, error.message) == ("unsupported_format", "the file is a picture")
+
+
+@pytest.mark.parametrize("form", PLAYLISTS)
+def test_a_playlist_is_named_as_one(form: str, folder: Path) -> None:
+    error = refused(recordings.written(folder, "upload", PLAYLISTS[form].encode()))
+    assert (error.code, error.message) == (
+        "unsupported_format",
+        "the file is a playlist: send the recording that it names",
+    )
+
+
+NOISES: dict[str, recordings.Change] = {
+    "silence": lambda clip: 0 * clip,
+    "hiss": recordings.hiss,
+    "hum": recordings.hum,
+    "hum and hiss": lambda clip: recordings.hum(clip) + 0.05 * recordings.hiss(clip),
+    "swelling hiss": lambda clip: recordings.hiss(clip) * (1 + np.sin(np.arange(len(clip)) / 640)),
+    "music": recordings.music,
+}
+
+
+@pytest.mark.parametrize("level", [-65, -20])
+@pytest.mark.parametrize("noise", NOISES)
+def test_noise_is_not_made_speech_of_whatever_its_level(noise: str, level: float, folder: Path, vad: Vad) -> None:
+    def change(clip: recordings.Samples) -> recordings.Samples:
+        made = NOISES[noise](np.tile(clip, 10))
+        return recordings.loud(level)(made) if made.any() else made
+
+    path = recordings.waved(folder, "noise.wav", change)
+    with Recording(path, DecodeLimits(), vad) as recording:
+        taken = sum(chunk.speech_seconds for step in recording for chunk in step)
+    assert taken < BLIP

@@ -259,6 +259,20 @@ def hum(clip: Samples) -> Samples:
     return tones
 
 
+def music(clip: Samples) -> Samples:
+    """Chords of tones that die away, four a second."""
+    chance, length = np.random.default_rng(3), int(0.6 * SAMPLE_RATE)
+    moments = np.arange(length) / SAMPLE_RATE
+    found = np.zeros(len(clip) + length)
+    for at in range(0, len(clip), SAMPLE_RATE // 4):
+        for step in chance.choice([0, 2, 4, 5, 7, 9, 11, 12, 14, 16], 3):
+            pitch = 220 * 2 ** (step / 12)
+            for number in range(1, 7):
+                tone = np.sin(2 * np.pi * pitch * number * moments) / number
+                found[at : at + length] += tone * np.exp(-3 * moments)
+    return found[: len(clip)]
+
+
 def channels(*gains: float) -> Change:
     """A channel for each gain."""
     return lambda clip: clip[:, None] * np.array(gains)

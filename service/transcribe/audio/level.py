@@ -23,6 +23,7 @@ MOST = 10 ** (50 / 20)  # gain
 BLOCK = 160 * HOP  # samples that are given at a time, whatever the blocks that come
 RUMBLE = scipy.signal.butter(4, 100, "highpass", fs=SAMPLE_RATE, output="sos")  # hum and offset are not speech
 SILENCE = 1e-9
+SETTLING = SAMPLE_RATE // 4
 
 
 class Leveller:
@@ -59,6 +60,8 @@ class Leveller:
     def _take(self, block: NDArray[np.float32]) -> None:
         clean = block
         if block.any():
+            if not self._filter.any():  # as if the sound had been there before: what it begins with is no click
+                _, self._filter = scipy.signal.sosfilt(RUMBLE, block[:SETTLING][::-1], zi=self._filter)
             clean, self._filter = scipy.signal.sosfilt(RUMBLE, block, zi=self._filter)
         else:  # the filter would grow slow on numbers next to nothing
             self._filter = np.zeros_like(self._filter)

@@ -20,6 +20,7 @@ SAME_SEGMENTS = 3  # the same segment this often in a row is a loop, unless each
 NO_SPEECH = 0.6  # Whisper's own threshold for "nothing is said here"
 UNSURE = -1.0  # mean log-probability, likewise
 GUESSED = -1.2  # the model has tried every temperature and still guesses: many voices at once, or no language
+UNKNOWN = -100.0  # a figure below it is none: the model's numbers were not finite
 BRIEF_SECONDS = 1.0  # of speech in all: a word over such a sound is a guess sooner
 LITTLE_SPEECH = 0.35  # of a segment's time: below it a credit line is an invention
 HASTE = 25.0  # characters a second: nobody is so polite so quickly
@@ -87,13 +88,14 @@ def rejection(segment: Segment, chunk: AudioChunk, prompt: str = "") -> str:
     echoes = share == 0 or pace > HASTE
     credit = CREDITS.fullmatch(text) and (share < LITTLE_SPEECH or doubtful)
     polite = POLITE.fullmatch(text) and (echoes or (share < LITTLE_SPEECH and doubtful))
+    guessed = UNSURE if chunk.speech_seconds < BRIEF_SECONDS else GUESSED
     reasons = (
         ("no_speech", not text),
         ("credit_line", credit or polite),
         ("prompt", f" {text} " in f" {plain(prompt)} " and (echoes or doubtful)),
         ("too_fast", share > 0 and pace > IMPOSSIBLE),
         ("no_speech", share == 0 and doubtful),
-        ("unintelligible", segment.avg_logprob < (UNSURE if chunk.speech_seconds < BRIEF_SECONDS else GUESSED)),
+        ("unintelligible", UNKNOWN < segment.avg_logprob < guessed),
     )
     return next((reason for reason, holds in reasons if holds), "")
 

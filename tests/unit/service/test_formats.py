@@ -47,6 +47,30 @@ def test_nothing_was_said() -> None:
     assert formats.verbose_json(EMPTY)["segments"] == []
 
 
+LOSSY = replace(
+    ANSWER,
+    coverage={
+        "warnings": ["The file is cut off."],
+        "dropped": [
+            {"start": 1.0, "end": 2.0, "reason": "repetition", "text": "x --> y"},
+            {"start": 3.0, "end": 5.5, "reason": "no_text", "text": ""},
+        ],
+    },
+)
+
+
+def test_what_is_not_in_the_text_is_said_where_a_format_has_room() -> None:
+    found = formats.warnings(LOSSY)
+    assert [("cut off" in one, "1 repetition" in one, "2.5 s" in one) for one in found] == [
+        (True, False, False),
+        (False, True, False),
+        (False, False, True),
+    ]
+    assert formats.json(LOSSY)["warnings"] == formats.verbose_json(LOSSY)["warnings"] == found
+    assert formats.vtt(LOSSY).startswith(f"WEBVTT\n\nNOTE {found[0]}\n\nNOTE ")
+    assert "warnings" not in formats.json(ANSWER)
+
+
 def test_json_rounds_the_seconds_up() -> None:
     assert formats.json(ANSWER)["usage"] == {"type": "duration", "seconds": 363_603}
 
