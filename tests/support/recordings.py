@@ -4,7 +4,7 @@ The tables say what each must give: where the clip begins (seconds from the cont
 what is said of it. Every file is made here, by ffmpeg or by hand.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -321,6 +321,10 @@ def loudness(samples: NDArray[np.float32]) -> NDArray[np.float64]:
     whole = len(samples) // COARSE * COARSE
     found: NDArray[np.float64] = np.sqrt(np.square(samples[:whole].astype(np.float64)).reshape(-1, COARSE).mean(1))
     return found
+
+
+def joined_blocks(blocks: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return np.concatenate([*blocks, np.zeros(0, np.float32)])
 
 
 def places(samples: NDArray[np.float32], clip: NDArray[np.float32], seconds: float = 2.0) -> list[float]:
