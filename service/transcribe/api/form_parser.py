@@ -1,7 +1,7 @@
 """Reads a multipart form: its fields, and its file straight to the disk. A form that cannot be read is refused with the
 reason, where werkzeug would take it for an empty one."""
 
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from werkzeug.datastructures import FileStorage, Headers, MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -80,17 +80,15 @@ class FormParser(FormDataParser):
         return _FieldPart(event.name, self.max_form_memory_size or 0)
 
 
-class _Part:
+class _Part(Protocol):
     """A part while it is read."""
 
-    def write(self, data: bytes) -> None:
-        raise NotImplementedError
+    def write(self, data: bytes) -> None: ...
 
-    def end(self, fields: MultiDict[str, str], files: MultiDict[str, FileStorage]) -> None:
-        raise NotImplementedError
+    def end(self, fields: MultiDict[str, str], files: MultiDict[str, FileStorage]) -> None: ...
 
 
-class _FieldPart(_Part):
+class _FieldPart:
     def __init__(self, name: str, limit: int) -> None:
         self._name, self._limit, self._content = name, limit, bytearray()
 
@@ -104,7 +102,7 @@ class _FieldPart(_Part):
         fields.add(self._name, self._content.decode(errors="replace"))
 
 
-class _FilePart(_Part):
+class _FilePart:
     def __init__(self, name: str, filename: str, storage: IO[bytes]) -> None:
         self._name, self._filename, self._storage = name, filename, storage
 
