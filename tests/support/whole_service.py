@@ -30,6 +30,7 @@ class Service(HttpRequests):
     config: Path
     port: int
     processes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+    began: dict[str, int] = field(default_factory=dict)  # where the log of each process begins, in bytes
 
     def log(self, name: str) -> Path:
         """What `api` or `worker` wrote."""
@@ -40,6 +41,7 @@ class Service(HttpRequests):
         program, *arguments = PROGRAMS[name]
         command = [sys.executable, str(SERVICE / program), *arguments]
         with self.log(name).open("ab") as log:
+            self.began[name] = log.tell()
             environ = environment(self.config, offline=True)
             self.processes[name] = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
 
@@ -54,16 +56,23 @@ class Service(HttpRequests):
         return self.request("GET", path).json
 
     def wait_ready(self) -> None:
-        """Until the model is loaded."""
+        """Until the model is loaded, by the worker that was started last: just after a kill, `/ready` still goes by
+        the heartbeat of the one before, and a stop would meet a process that has not set its signals yet."""
         end = time.monotonic() + READY_SECONDS
         while True:
             try:
-                if self.get("/ready")["ready"]:
+                if self.get("/ready")["ready"] and self.loaded():
                     return
             except OSError:
                 pass
             assert time.monotonic() < end, self.log("worker").read_text()[-2000:]
             time.sleep(0.2)
+
+    def loaded(self) -> bool:
+        """The running worker, if there is one, has said that it is ready."""
+        if "worker" not in self.processes:
+            return True
+        return b'"event": "ready"' in self.log("worker").read_bytes()[self.began["worker"] :]
 
     def client(self) -> openai.OpenAI:
         """The official one."""
