@@ -30,6 +30,7 @@ transcribe:
     results_hours: 24
   auth:
     keys_file: ''
+    temporary_keys: /run/transcribe-keys  # a folder of root's: keys by which the machine checks itself, for minutes
   cors:
     origins: []  # none, or the origins of pages on other hosts
   callbacks:

@@ -63,9 +63,11 @@ class RetentionConfig(Section, frozen=True):
 
 
 class AuthConfig(Section, frozen=True):
-    """The file of hashed API keys; '' leaves the service open, which only loopback may be."""
+    """The file of hashed API keys; '' leaves the service open, which only loopback may be. `temporary_keys` is a folder
+    where root puts keys that expire."""
 
     keys_file: str
+    temporary_keys: Text
 
 
 class CorsConfig(Section, frozen=True):

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -14,9 +15,11 @@ import requests
 SHORT = 10  # seconds for a response that needs no model
 LONG = 3600  # seconds for a transcript
 OWN_KEY = "this-machine"  # the name of the key that exists only while the machine checks itself
+VALID = 300  # seconds after which that key ends by itself; it is asked for when the request begins
 REREAD = 1.2  # seconds after which the service has surely read the keys again
 
 __pillar__: dict[str, Any]
+__salt__: dict[str, Any]
 
 
 def get(path: str) -> dict[str, Any]:
@@ -49,22 +52,53 @@ def _address() -> str:
 
 @contextlib.contextmanager
 def _authorized() -> Iterator[dict[str, str]]:
-    """The headers that authorize this machine. Where keys are required, a random one exists while this is open.
+    """The headers that authorize this machine. Where keys are required, a random one is valid while this is open.
 
-    If this process is killed, the key's digest stays in the file until the next check; nobody knows the key itself.
+    It lies in a file of its own, which ends by itself: the keys file is the operator's, and is not touched.
     """
-    name = __pillar__["transcribe"]["auth"]["keys_file"]
-    if not name:
+    pillar = __pillar__["transcribe"]
+    if not pillar["auth"]["keys_file"]:
         yield {}
         return
-    path, key = Path(name), secrets.token_urlsafe(32)
-    others = [line for line in path.read_text().splitlines() if not line.startswith(f"{OWN_KEY} ")]
+    name, key = secrets.token_hex(8), secrets.token_urlsafe(32)
+    line = f"{OWN_KEY} {hashlib.sha256(key.encode()).hexdigest()} {time.time() + VALID:.0f}\n"
+    group = __salt__["file.group_to_gid"](pillar["group"])
+    with _private_folder(pillar["auth"]["temporary_keys"], group) as folder:
+        _remove_ended(folder)
+        try:
+            file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640, dir_fd=folder)
+            with os.fdopen(file, "w") as opened:
+                os.fchown(file, -1, group)
+                opened.write(line)
+            time.sleep(REREAD)
+            yield {"Authorization": f"Bearer {key}"}
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+
+
+@contextlib.contextmanager
+def _private_folder(path: str, group: int) -> Iterator[int]:
+    """The descriptor of a folder that only this user may write and `group` may read. Raises OSError."""
+    with contextlib.suppress(FileExistsError):
+        Path(path).mkdir(mode=0o750)
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        path.write_text("\n".join([*others, f"{OWN_KEY} {hashlib.sha256(key.encode()).hexdigest()}"]) + "\n")
-        time.sleep(REREAD)
-        yield {"Authorization": f"Bearer {key}"}
+        if os.fstat(folder).st_uid != os.geteuid():
+            raise PermissionError(f"{path} belongs to another user: remove it")
+        os.fchown(folder, -1, group)
+        os.fchmod(folder, 0o750)
+        yield folder
     finally:
-        path.write_text("".join(f"{line}\n" for line in others))
+        os.close(folder)
+
+
+def _remove_ended(folder: int) -> None:
+    """Removes keys that a killed check left behind; nobody knows them, and they no longer count."""
+    for name in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime > VALID:
+                os.unlink(name, dir_fd=folder)
 
 
 def _send(method: str, path: str, seconds: int, **content: Any) -> dict[str, Any]:

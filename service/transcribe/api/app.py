@@ -1,7 +1,5 @@
 """Puts the application together."""
 
-from pathlib import Path
-
 from flask import Flask
 
 from transcribe.api import errors, middleware
@@ -36,7 +34,7 @@ def create_app(config: ServiceConfig, store: Store, *, grace: float = GRACE_SECO
         config=config,
         store=store,
         watcher=watcher,
-        keys=Keys(Path(config.auth.keys_file) if config.auth.keys_file else None),
+        keys=Keys.of(config.auth),
         metrics=metrics,
         waiting_slots=FairSemaphore(config.limits.waiting_requests),
         storing_slots=FairSemaphore(STORING_REQUESTS),

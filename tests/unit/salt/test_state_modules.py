@@ -4,12 +4,14 @@ import hashlib
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.salt_states import PILLAR, load
 from support.upload_server import UploadServer
+from transcribe.api.auth import Keys
 
 SAME = {"pinned": 3, "missing": [], "wrong": [], "damaged": [], "extra": []}
 OTHER = {**SAME, "missing": ["torch"], "extra": ["left-over"]}
@@ -172,20 +174,55 @@ def test_two_of_a_kind_never_run_at_once(tmp_path: Path) -> None:
     assert log.read_text().split() == ["begin", "end"] * 3
 
 
-def keyed(path: Path) -> dict[str, Any]:
-    return {"transcribe": {**PILLAR["transcribe"], "auth": {"keys_file": str(path)}}}
+def keyed(folder: Path) -> dict[str, Any]:
+    auth = {"keys_file": str(folder / "keys"), "temporary_keys": str(folder / "temporary")}
+    return {"transcribe": {**PILLAR["transcribe"], "auth": auth}}
 
 
-def test_machine_lets_itself_in_and_takes_its_key_away(tmp_path: Path) -> None:
-    path = tmp_path / "keys"
-    path.write_text(f"alice {'0' * 64}\nthis-machine {'1' * 64}\n")
-    module = load("_modules/transcribe_http.py", pillar=keyed(path))
+def letting_itself_in(folder: Path) -> Any:
+    module = load("_modules/transcribe_http.py", pillar=keyed(folder), salt=Run().salt())
     module.__dict__["REREAD"] = 0
-    with module._authorized() as headers:
-        key = headers["Authorization"].removeprefix("Bearer ")
-        digest = hashlib.sha256(key.encode()).hexdigest()
-        assert path.read_text() == f"alice {'0' * 64}\nthis-machine {digest}\n"
-    assert path.read_text() == f"alice {'0' * 64}\n"
+    return module._authorized()
+
+
+def test_machine_lets_itself_in_and_leaves_the_keys_file_alone(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"alice {'0' * 64}\n")
+    keys = Keys(tmp_path / "keys", tmp_path / "temporary")
+    with letting_itself_in(tmp_path) as headers:
+        assert str(keys.identify(headers["Authorization"])).startswith("this-machine:")
+        (tmp_path / "keys").write_text(f"bob {'1' * 64}\n")  # the operator, meanwhile
+    assert (tmp_path / "keys").read_text() == f"bob {'1' * 64}\n"
+    assert list((tmp_path / "temporary").iterdir()) == []
+    assert Keys(tmp_path / "keys", tmp_path / "temporary").identify(headers["Authorization"]) is None
+
+
+def test_two_checks_at_once_have_a_key_each(tmp_path: Path) -> None:
+    with letting_itself_in(tmp_path) as first, letting_itself_in(tmp_path) as second:
+        keys = Keys(tmp_path / "keys", tmp_path / "temporary")
+        assert all(keys.identify(one["Authorization"]) for one in (first, second))
+
+
+@pytest.mark.parametrize(("seconds", "mode"), [(-1, 0o640), (100_000, 0o640), (60, 0o660), (60, 0o606)])
+def test_a_temporary_key_that_ended_never_ends_or_is_anyones_opens_nothing(
+    tmp_path: Path, seconds: float, mode: int
+) -> None:
+    """A killed check leaves its file behind, and the clock may be set back."""
+    (tmp_path / "temporary").mkdir()
+    file = tmp_path / "temporary/left"
+    file.write_text(f"this-machine {hashlib.sha256(b'key').hexdigest()} {time.time() + seconds:.0f}\n")
+    file.chmod(mode)
+    keys = Keys(tmp_path / "keys", tmp_path / "temporary")
+    assert keys.identify("Bearer key") is None
+    os.utime(file, (0, 0))
+    with letting_itself_in(tmp_path):
+        assert not file.exists()
+
+
+def test_a_link_in_place_of_the_folder_of_keys_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "temporary").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="temporary"), letting_itself_in(tmp_path):
+        pass
 
 
 def test_no_key_where_none_is_asked_for() -> None:
