@@ -57,3 +57,9 @@ def keys(under: str) -> list[str]:
     """Keys in the bucket below the launcher's prefix."""
     objects = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[BUCKET].keys
     return [key for key in objects if key.startswith(f"transcribe-bake/{under}")]
+
+
+def bucket_in(region: str) -> None:
+    """The bucket, but made in another region."""
+    s3_backends[DEFAULT_ACCOUNT_ID]["aws"].reset()
+    s3_backends[DEFAULT_ACCOUNT_ID]["aws"].create_bucket(BUCKET, region)

@@ -64,7 +64,7 @@ class Backend:
 
     def reboot(self, instance_ids: list[str]) -> None:
         for instance_id in instance_ids:
-            guest.signal_init(self.machines.get(instance_id).leader(), guest.REBOOT)
+            guest.reboot(self.machines.get(instance_id).leader())
 
     def terminate(self, instance_ids: list[str]) -> None:
         for instance_id in instance_ids:

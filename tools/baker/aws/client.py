@@ -41,6 +41,7 @@ LOGGED_OUT_CODES = frozenset({
     "AuthFailure", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidClientTokenId",
     "RequestExpired", "SignatureDoesNotMatch", "UnrecognizedClientException",
 })  # fmt: skip
+ENCODED = " Encoded authorization failure message:"  # a thousand characters that no person reads
 TRANSIENT_CODES = frozenset(
     {"RequestLimitExceeded", "Throttling", "ThrottlingException", "SlowDown", "TooManyRequests"}
 )
@@ -63,6 +64,7 @@ class Clients:
     autoscaling: "AutoScalingClient"
     elbv2: "ElasticLoadBalancingv2Client"
     pricing: Any
+    region: str = ""
     sleep: Callable[[float], None] = time.sleep
 
 
@@ -80,6 +82,7 @@ def connect(config: LauncherConfig, session: boto3.Session, *, sleep: Callable[[
             autoscaling=session.client("autoscaling", region_name=region, endpoint_url=endpoint, config=RETRIES),
             elbv2=session.client("elbv2", region_name=region, endpoint_url=endpoint, config=RETRIES),
             pricing=session.client("pricing", region_name=PRICE_LIST, endpoint_url=endpoint, config=RETRIES),
+            region=region,
             sleep=sleep,
         )
 
@@ -189,9 +192,9 @@ def aws_errors(doing: str) -> Iterator[None]:
         yield
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
-        message = " ".join(error.response.get("Error", {}).get("Message", "").split())
+        message = " ".join(error.response.get("Error", {}).get("Message", "").split()).partition(ENCODED)[0]
         if code in LOGGED_OUT_CODES:
-            message = f"{message or 'these keys are not valid'}; log in again, or replace the keys"
+            message = f"{message or 'these keys are not valid'}; log in again, replace the keys, or enable the region"
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         transient = status >= 500 or code in TRANSIENT_CODES
         raise AwsError(

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from baker.aws import requests
-from baker.aws.client import Clients, aws_errors
+from baker.aws.client import Clients, aws_errors, is_missing
 from baker.aws.images import Ami
+from baker.aws.placement import is_refusal
 from baker.aws.requests import Place
 from baker.config import LauncherConfig
 from baker.errors import AwsError, UsageError
 
-ALLOWED, DENIED, UNKNOWN = "allowed", "denied", "unknown"
+ALLOWED, DENIED, REFUSED, UNKNOWN = "allowed", "denied", "refused", "unknown"
+DRY = "DryRunOperation"  # the call would have succeeded
+DENIALS = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"})
 MADE_UP = "0" * 17  # of an id
 NO_INSTANCE, NO_IMAGE = f"i-{MADE_UP}", f"ami-{MADE_UP}"
 NO_SNAPSHOT, NO_VOLUME = f"snap-{MADE_UP}", f"vol-{MADE_UP}"
@@ -34,6 +37,7 @@ class DryRunResult:
 
     operation: str
     answer: str
+    words: str = ""  # AWS' own, unless it is allowed
 
 
 class DryRuns:
@@ -52,21 +56,36 @@ class DryRuns:
             with aws_errors(f"the dry run of {operation}"):
                 method(**request, DryRun=True)
         except AwsError as error:
-            if error.code == "DryRunOperation":
-                return DryRunResult(operation, ALLOWED)
-            # A policy with conditions on tags, as ours is, denies a call about something that does not exist.
-            return DryRunResult(operation, DENIED if error.code == "UnauthorizedOperation" and real else UNKNOWN)
+            return DryRunResult(operation, _answer(error, real), "" if error.code == DRY else str(error))
         return DryRunResult(operation, ALLOWED)
 
 
 def require(verdicts: list[DryRunResult]) -> None:
-    """Raise UsageError that names every operation that is denied."""
-    denied = [verdict.operation for verdict in verdicts if verdict.answer == DENIED]
+    """Raise UsageError that names every operation that is denied, or would fail for another reason, in AWS' words."""
+    denied = [verdict for verdict in verdicts if verdict.answer == DENIED]
     if denied:
         raise UsageError(
-            f"AWS denies you {', '.join(f'ec2:{operation}' for operation in denied)}; "
-            "`bake.py plan --policy` prints what the launcher needs"
+            f"AWS denies you {', '.join(f'ec2:{verdict.operation}' for verdict in denied)}; "
+            f"`bake.py plan --policy` prints what the launcher needs; {denied[0].words}"
         )
+    refused = [verdict.words for verdict in verdicts if verdict.answer == REFUSED]
+    if refused:
+        raise UsageError("; ".join(refused))
+
+
+def _answer(error: AwsError, real: bool) -> str:
+    """What the error of a dry run says about the call; `real`: all that the call names exists.
+
+    A policy with conditions on tags, as ours is, denies a call about something that does not exist. An outage says
+    nothing about the call.
+    """
+    if error.code == DRY:
+        return ALLOWED
+    if not real or error.transient or not error.code:
+        return UNKNOWN
+    if error.code in DENIALS:
+        return DENIED
+    return UNKNOWN if is_missing(error) or is_refusal(error) else REFUSED  # another place may have room
 
 
 def _questions(config: LauncherConfig, subject: Subject) -> Iterator[tuple[str, Mapping[str, Any], bool]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from baker.aws import requests
 from baker.aws.client import Clients, aws_errors, eventually, is_missing, tag_filters, unless_missing, wait_for
+from baker.aws.state_reason import StateReason
 from baker.errors import AwsError, BakeError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 INSTANCE_TIMEOUT = 600.0  # seconds for an instance to stop or to go
 ENDED = frozenset({"shutting-down", "terminated", "stopping", "stopped"})
 LIVING = ["pending", "running", "stopping", "stopped"]
+NO_LATEST = frozenset({"UnsupportedOperation", "IncorrectInstanceState", "IncorrectState"})
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,14 @@ class Instances:
         checks = [status.get("SystemStatus", {}).get("Status"), status.get("InstanceStatus", {}).get("Status")]
         return InstanceStatus(status["InstanceState"]["Name"], impaired="impaired" in checks)
 
-    def why_ended(self, instance_id: str) -> str:
-        """AWS' code for why an instance ended, such as Server.SpotInstanceTermination; empty when it does not say."""
+    def why_ended(self, instance_id: str) -> StateReason:
+        """What EC2 says about why an instance ended; empty when it does not say."""
         try:
             found = self._describe(instance_id)
         except AwsError:  # the reason is only for a message
-            return ""
-        return found.get("StateReason", {}).get("Code", "") if found else ""
+            return StateReason()
+        told = found.get("StateReason", {}) if found else {}
+        return StateReason(told.get("Code", ""), told.get("Message", ""))
 
     def ours(self, bake: str = "", role: str = "") -> list[Ec2Instance]:
         """The machines of every bake, or of one, that still exist."""
@@ -152,20 +155,30 @@ class Instances:
         def poll() -> bool | None:
             state = self.state(instance_id)
             if state == "terminated" != wanted:
-                raise BakeError(f"the instance {instance_id} is gone; it was to be {wanted}")
+                reason = self.why_ended(instance_id)
+                told = "; ".join(filter(None, (str(reason), reason.mend)))
+                raise BakeError(f"the instance {instance_id} is gone; it was to be {wanted}" + f": {told}" * bool(told))
             return state == wanted or None
 
         if wait_for(poll, INSTANCE_TIMEOUT, self._clients.sleep) is None:
             raise BakeError(f"the instance {instance_id} was not {wanted} after {INSTANCE_TIMEOUT:.0f} s")
 
     def console(self, instance_id: str) -> str:
-        """The last 64 KB of the console; empty when there is none (yet), or it cannot be had."""
-        try:
-            with aws_errors("GetConsoleOutput"):
-                answer = self._clients.ec2.get_console_output(InstanceId=instance_id, Latest=True)
-        except AwsError:  # some types have no latest output; and a missing log must not hide why a bake failed
-            return ""
-        return answer.get("Output", "")  # botocore has decoded it
+        """The last 64 KB of the console; empty when there is none (yet), or it cannot be had.
+
+        EC2 has the latest output only of a running instance of some types; else what it kept at the last change.
+        """
+        for latest in (True, False):
+            try:
+                with aws_errors("GetConsoleOutput"):
+                    answer = self._clients.ec2.get_console_output(InstanceId=instance_id, Latest=latest)
+            except AwsError as error:  # a missing log must not hide why a bake failed
+                if error.code not in NO_LATEST:
+                    return ""
+                continue
+            if answer.get("Output"):
+                return answer["Output"]  # botocore has decoded it
+        return ""
 
     def address(self, instance_id: str) -> str:
         """The address of an instance inside its VPC."""

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from botocore.exceptions import ClientError
+
 from baker.aws.client import Clients, aws_errors, is_missing, unless_missing
 from baker.errors import AwsError, UsageError
 
@@ -28,16 +30,35 @@ class Bucket:
         self.name = name
 
     def check(self) -> None:
-        """Raise UsageError when the bucket is not there or not ours to use."""
+        """Raise UsageError when the bucket is not there, not ours to use, or in another region than the machines.
+
+        botocore finds a bucket wherever it is; the signed addresses that machines are given do not.
+        """
         try:
             with aws_errors("HeadBucket"):
-                self._clients.s3.head_bucket(Bucket=self.name)
+                found = self._region()
+            if found and found != self._clients.region:
+                raise UsageError(
+                    f"[s3] the bucket {self.name!r} is in {found}, and machines run in {self._clients.region}: "
+                    "name a bucket of the same region"
+                )
         except AwsError as error:
             if is_missing(error):
                 raise UsageError(f"[s3] there is no bucket {self.name!r}; create it, or name another") from None
             if error.code == "403":
                 raise UsageError(f"[s3] the bucket {self.name!r} is not yours to use") from None
             raise
+
+    def _region(self) -> str:
+        """Where the bucket is, by the header that S3 sends with a refusal as well; empty: it does not say."""
+        try:
+            answer = self._clients.s3.head_bucket(Bucket=self.name)
+        except ClientError as error:
+            elsewhere = error.response["ResponseMetadata"].get("HTTPHeaders", {}).get("x-amz-bucket-region", "")
+            if not elsewhere or elsewhere == self._clients.region:
+                raise
+            return str(elsewhere)
+        return answer.get("BucketRegion", "")
 
     def put(self, key: str, data: bytes) -> None:
         """Store an object, encrypted at rest as the bucket says."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from baker.aws.client import TransientErrors
 from baker.aws.instances import ENDED
-from baker.bake import acceptance
+from baker.bake import acceptance, console
 from baker.bake import attempt as attempts
 from baker.bake.acceptance import AcceptedSignal, ExpectedSignal
 from baker.bake.attempt import MachineAttempt
@@ -30,11 +30,6 @@ POLL_SECONDS = 1.0  # between polls of the bucket
 STATUS_EVERY = 5  # polls of the bucket for each one of the instance
 LATE_SECONDS = 120.0  # a machine ends itself at its deadline; the launcher waits this much longer for its report
 IMPAIRED_POLLS = 3  # in a row: a status check that fails once may be a glitch
-RECLAIMED = frozenset({
-    "Server.SpotInstanceTermination", "Server.SpotInstanceShutdown", "Server.InsufficientInstanceCapacity",
-    "Server.InternalError", "Server.ScheduledStop",
-})  # fmt: skip
-MARKER = "TRANSCRIBE-BAKE"
 
 
 def run_until_signal(
@@ -166,14 +161,14 @@ def _accept_last_report(
     report = context.bucket.get(attempt.key("report.json"))
     if report is not None:
         return acceptance.accept(report, expected)
-    code = context.machines.why_ended(instance_id)
-    if code in RECLAIMED:
-        raise ReclaimedError(f"AWS took the machine {instance_id} away ({code})")
-    marker = [line for line in context.machines.console(instance_id).splitlines() if MARKER in line]
-    words = marker[-1].split(MARKER, 1)[1].split() if marker else []
-    if len(words) >= 3 and words[0] == attempt.id:
-        raise BakeError(f"the machine {instance_id} ended; its console says {words[2]}, but no report arrived")
-    raise BakeError(f"the machine {instance_id} ended without a signal")
+    reason = context.machines.why_ended(instance_id)
+    if reason.reclaimed:
+        raise ReclaimedError(f"AWS took the machine {instance_id} away ({reason})")
+    words = console.read(context.machines.console(instance_id), attempt)
+    if words.verdict:
+        raise BakeError(f"the machine {instance_id} ended; its console says {words}, but no report arrived")
+    told = "; ".join(filter(None, (str(reason), reason.mend, words.last)))
+    raise BakeError(f"the machine {instance_id} ended without a signal" + f" ({told})" * bool(told))
 
 
 def _emit_accepted(context: BakeContext, machine: RunningMachine, accepted: AcceptedSignal) -> None:

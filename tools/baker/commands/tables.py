@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from baker.aws.dry_run import ALLOWED, DENIED, UNKNOWN, DryRunResult
+from baker.aws.dry_run import ALLOWED, DENIED, REFUSED, UNKNOWN, DryRunResult
 from baker.aws.images import Ami
 from baker.bake.plan import BakePlan
 from baker.bake.timeline import check_rows
@@ -44,10 +44,10 @@ def print_plan(console: Console, plan: BakePlan, config_rows: Mapping[str, str])
 def print_permissions(console: Console, results: Sequence[DryRunResult]) -> None:
     """What AWS' dry runs said, by answer."""
     table = _facts()
-    for answer, style in ((ALLOWED, "green"), (UNKNOWN, "yellow"), (DENIED, "red")):
+    for answer, style in ((ALLOWED, "green"), (UNKNOWN, "yellow"), (DENIED, "red"), (REFUSED, "red")):
         named = [result.operation for result in results if result.answer == answer]
         if named:
-            why = "  [dim]nothing exists yet to ask about[/dim]" if answer == UNKNOWN else ""
+            why = "  [dim]nothing exists yet to ask about, or AWS does not say[/dim]" if answer == UNKNOWN else ""
             table.add_row(f"[{style}]{answer}[/{style}]", ", ".join(named) + why)
     console.print(table)
 

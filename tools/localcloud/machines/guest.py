@@ -9,9 +9,6 @@ from pathlib import Path
 
 from localcloud.common import LocalCloudError, wait_for
 
-# systemd's own signals to PID 1, see systemd(1)
-REBOOT = signal.SIGRTMIN + 5
-
 BOOTED = ("running", "degraded")
 
 
@@ -28,9 +25,9 @@ def find_leader(supervisor: int) -> int | None:
     return None
 
 
-def signal_init(leader: int, number: int) -> None:
-    """Send a signal to a machine's init."""
-    os.kill(leader, number)
+def reboot(leader: int) -> None:
+    """Tell a machine's init to reboot, by the signal that systemd(1) has for it; macOS has no such signals."""
+    os.kill(leader, signal.SIGRTMIN + 5)
 
 
 @contextmanager

@@ -1,0 +1,100 @@
+"""What AWS really answers where moto is kinder: each is told in AWS's own words, once, and leaves nothing."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+from faults import account
+from faults.conftest import Lab
+from faults.test_capacity import Desk
+from moto.ec2.models.instances import StateReason
+from support.fake_machine import FakeMachine, Script
+
+ENCODED = " Encoded authorization failure message: " + "x1Y" * 400
+BY_POLICY = (
+    "You are not authorized to perform this operation. User: arn:aws:iam::111122223333:user/baker is not authorized to "
+    "perform: ec2:RunInstances with an explicit deny in a service control policy."
+)
+REFUSALS = {
+    "PendingVerification": "Your account is currently being verified. Verification normally takes less than 2 hours.",
+    "OptInRequired": "You are not subscribed to this service. Please go to http://aws.amazon.com to subscribe.",
+    "Blocked": "This account is currently blocked and not recognized as a valid account.",
+}
+
+
+def ends(code: str, message: str) -> Script:
+    """A machine whose launch fails after RunInstances has succeeded."""
+
+    def run(machine: FakeMachine) -> None:
+        instance = account.backend().get_instance_by_id(machine.id)
+        instance.terminate()
+        instance.state_reason = StateReason(message, code)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "mend"),
+    [
+        ("Server.InternalError", "Client.VolumeLimitExceeded: Volume limit exceeded", "Service Quotas"),
+        ("Client.InternalError", "Client.InternalError: Client error on launch", "KMS key"),
+        ("Server.InternalError", "Client.InvalidSnapshot.NotFound: The snapshot does not exist", "[source]"),
+    ],
+)
+def test_a_launch_that_fails_for_the_client_is_told_and_not_tried_again(
+    lab: Lab, record_property: Callable[[str, object], None], code: str, message: str, mend: str
+) -> None:
+    record_property("fault", ("machine", "launch fails after RunInstances"))
+    lab.machines.scripts["bake"] = ends(code, message)
+    ended = lab.launch("bake")
+    assert ended.code == 1
+    [line] = ended.err.strip().splitlines()
+    assert message in line
+    assert mend in line
+    assert len(account.backend().all_instances()) == 1
+    lab.assert_left(images=0)
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+def test_an_account_that_may_not_launch_is_told_so_once(
+    lab: Lab, record_property: Callable[[str, object], None], code: str
+) -> None:
+    record_property("fault", ("account", "may not launch yet"))
+    desk = Desk(lab, lambda *place: None if lab.cloud.log[-1].endswith("dry") else (code, REFUSALS[code]))
+    ended = lab.launch("bake")
+    assert (ended.code, len(desk.asked)) == (1, 1)
+    assert f"{REFUSALS[code]} ({code})" in ended.err
+    lab.assert_left(images=0)
+
+
+@pytest.mark.parametrize("command", ["plan", "bake"])
+def test_a_dry_run_counts_and_its_words_are_told(
+    lab: Lab, record_property: Callable[[str, object], None], command: str
+) -> None:
+    record_property("fault", ("dry run", "refused"))
+    told = {
+        "UnauthorizedOperation": BY_POLICY + ENCODED,
+        "InvalidParameterCombination": "The parameter GroupName cannot be used with the parameter SubnetId",
+    }
+    for code, message in told.items():
+        lab.cloud.rewrites = lambda name, form, body, code=code, message=message: (
+            re.sub(b"<Code>.*</Message>", f"<Code>{code}</Code><Message>{message}</Message>".encode(), body)
+            if name == "RunInstances dry"
+            else body
+        )
+        ended = lab.launch(command)
+        [line] = ended.err.strip().splitlines()
+        assert ended.code == 2
+        assert message.partition(" Encoded")[0] in line
+        assert "x1Y" not in line
+        lab.assert_left(images=0)
+
+
+def test_a_bucket_of_another_region_is_refused(lab: Lab, record_property: Callable[[str, object], None]) -> None:
+    record_property("fault", ("bucket", "of another region"))
+    account.bucket_in("eu-west-1")
+    ended = lab.launch("plan")
+    assert ended.code == 2
+    assert "is in eu-west-1, and machines run in eu-north-1" in ended.err
+    assert lab.launch("bake").code == 2
+    lab.assert_left(images=0)
