@@ -6,7 +6,8 @@
 
 pip can install a lock, but cannot say whether an environment still is what its lock says; that question is
 what makes a Salt state idempotent. A package is right when its version is the pinned one and every file of
-its RECORD is there with its recorded size. `sync` changes only what differs.
+its RECORD is there with its recorded size and content; files that did not change since the last `sync` are not
+read again. `sync` changes only what differs.
 """
 
 import argparse

@@ -3,6 +3,7 @@
 
     advanced_cache.py           bring the cache up to date; writes nothing if it already is
     advanced_cache.py --check   check the cache without using the network (exit 0 or 1)
+    advanced_cache.py --anew    prepare weights and kernels again, for the processor or GPU that is here now
 
 Exit codes: 0 up to date, 1 the download failed or the check found a problem, 2 usage, 78 a bad configuration.
 """
@@ -30,6 +31,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Download, warm and describe the configured model.")
     parser.add_argument("--check", action="store_true", help="only check the cache, without the network")
     parser.add_argument("--quick", action="store_true", help="with --check: compare sizes, not digests")
+    parser.add_argument("--anew", action="store_true", help="prepare the model again, for this processor or GPU")
     parser.add_argument("--json", action="store_true", help="print the update as one JSON object")
     return parser.parse_args(arguments)
 
@@ -49,7 +51,7 @@ def check(config: ServiceConfig, options: argparse.Namespace) -> int:
 def ensure(config: ServiceConfig, options: argparse.Namespace) -> int:
     """Brings the cache up to date and prints what was done."""
     try:
-        update = fetch.ensure(config)
+        update = fetch.ensure(config, anew=options.anew)
     except (fetch.DownloadError, OSError) as error:
         print(f"advanced_cache: {error}", file=sys.stderr)
         return EXIT_WRONG

@@ -40,7 +40,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """The program; returns its exit code."""
     options = parse(arguments)
-    config = load_or_exit("transcribe_optimized")
+    config = load_or_exit("transcribe_optimized", working=True)
     if options.worker:
         return startup.work(config)
     from transcribe import cli

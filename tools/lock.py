@@ -72,6 +72,10 @@ def main() -> None:
         cuda = (ROOT / "service/cuda.lock").read_text()
         (ROOT / "service/cpu.lock").write_text(cpu_lock(cuda))
         (ROOT / "tests/requirements.lock").write_text(only_extra(everything.read_text(), cuda))
+    compile_lock("tests/bench/peers/requirements.in", "tests/bench/peers/cuda.lock")
+    peers = (ROOT / "tests/bench/peers/cuda.lock").read_text()
+    (ROOT / "tests/bench/peers/cpu.lock").write_text(cpu_lock(peers))
+    compile_lock("tests/bench/ansible.in", "tests/bench/ansible.lock")
     compile_lock("salt/requirements.in", "salt/requirements.lock", "--no-emit-package", "timelib")
 
 

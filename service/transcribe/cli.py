@@ -103,7 +103,8 @@ def write(answer: TranscriptionResult, folder: Path, wanted: list[str]) -> list[
             body = json.dumps(formats.JSON_WRITERS[name](answer), ensure_ascii=False, indent=2) + "\n"
         else:
             body = formats.TEXT_WRITERS["text" if name == "txt" else name][1](answer)
-        path.write_text(body, encoding="utf-8")
+        with path.open("x", encoding="utf-8") as file:  # a new file: no link that waits there is followed
+            file.write(body)
         written.append(path)
     return written
 

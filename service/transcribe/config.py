@@ -131,8 +131,13 @@ class ServiceConfig(Section, frozen=True):
 
     @property
     def cache(self) -> Path:
-        """cache_info.json and compiled kernels."""
+        """What the bake alone writes: cache_info.json, and what it prepared."""
         return self.root / "cache"
+
+    @property
+    def prepared(self) -> Path:
+        """Weights in this machine's precision, and compiled kernels."""
+        return self.cache / "kernels"
 
     @property
     def scripts(self) -> Path:
@@ -195,10 +200,22 @@ def load(path: Path) -> ServiceConfig:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def load_or_exit(program: str) -> ServiceConfig:
-    """The configuration at the default path. If it cannot be used, prints why and exits with EXIT_CONFIG."""
+def check_user(config: ServiceConfig) -> None:
+    """Raises ConfigError if this process is root's and the folders are not: their owner could place links there that
+    would lead root elsewhere."""
+    folders = [folder for folder in (config.temp, config.results) if folder.exists()]
+    if os.geteuid() == 0 and any(folder.stat().st_uid != 0 for folder in folders):
+        raise ConfigError(f"not as root, in folders of another user: runuser -u {config.user} -- COMMAND")
+
+
+def load_or_exit(program: str, *, working: bool = False) -> ServiceConfig:
+    """The configuration at the default path; `working` says that the program writes where the service does. If it
+    cannot be used, prints why and exits with EXIT_CONFIG."""
     try:
-        return load(default_path())
+        config = load(default_path())
+        if working:
+            check_user(config)
     except ConfigError as error:
         print(f"{program}: {error}", file=sys.stderr)
         raise SystemExit(EXIT_CONFIG) from None
+    return config

@@ -5,16 +5,19 @@ import os
 import platform
 import subprocess
 import sys
-import venv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "salt"))
+
+from lockedvenv import VenvError, sync  # noqa: E402 - found by the line above
+
 CACHE = ROOT / ".cache" / "bench"
 PEERS_VENV = ROOT / ".cache" / "venvs" / "peers"
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")
-PEERS = Path(__file__).with_name("peers.txt")
+PEERS = Path(__file__).with_name("peers") / "cpu.lock"
 
 
 def machine() -> dict[str, Any]:
@@ -55,15 +58,12 @@ def run_json(command: Sequence[str | Path], env: Mapping[str, str] | None = None
 
 
 def peers_python() -> Path:
-    """The interpreter of the peers' environment, which is made on first use from peers.txt."""
-    python = PEERS_VENV / "bin" / "python"
-    stamp = PEERS_VENV / "peers.txt"
-    if not stamp.exists() or stamp.read_text() != PEERS.read_text():
-        print(f"installing {PEERS.name} into {PEERS_VENV.relative_to(ROOT)}", file=sys.stderr)
-        venv.create(PEERS_VENV, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--requirement", PEERS], check=True)
-        stamp.write_text(PEERS.read_text())
-    return python
+    """The interpreter of the peers' environment, which is made on first use, from hashes as every other."""
+    try:
+        sync(PEERS_VENV, [PEERS], sys.executable, lambda message: print(message, file=sys.stderr))
+    except VenvError as error:
+        sys.exit(str(error))
+    return PEERS_VENV / "bin" / "python"
 
 
 def write(path: Path | None, figures: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from support.baked_machine import BakedMachine  # noqa: E402 - found by the line
 
 from bench import common  # noqa: E402
 
-PEER = Path(__file__).with_name("ansible.txt")
+PEER = Path(__file__).with_name("ansible.lock")
 PLAYBOOK = Path(__file__).with_name("reapply.yaml")
 FOLDER = "/root/bench"
 CONFIG = "/opt/transcribe/config/transcribe.json"  # the pillar as it is
@@ -42,7 +42,8 @@ INSTALL = f"""
 set -e
 apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-apt  # for Ansible's apt
 python3 -m venv {FOLDER}/venv
-{FOLDER}/venv/bin/pip install --quiet --no-index --find-links {FOLDER}/wheels --requirement {FOLDER}/{PEER.name}
+cd {FOLDER}
+venv/bin/pip install --quiet --no-index --find-links wheels --require-hashes --requirement {PEER.name}
 printf '{{"pillar": {{"transcribe": %s}}}}' "$(cat {CONFIG})" >{FOLDER}/pillar.json
 """
 
@@ -51,7 +52,7 @@ def install(machine: BakedMachine) -> None:
     """Ansible, its playbook and Salt's pillar on the machine."""
     with tempfile.TemporaryDirectory() as scratch:
         wheels = Path(scratch, "wheels")
-        wanted = ["--python-version", "3.11", "--only-binary", ":all:", "--requirement", str(PEER)]
+        wanted = ["--python-version", "3.11", "--only-binary", ":all:", "--require-hashes", "--requirement", str(PEER)]
         download = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(wheels)]
         subprocess.run([*download, *wanted], check=True)
         packed = io.BytesIO()

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,12 +102,81 @@ def test_a_damaged_model_is_named_and_repaired(site: Site, name: str, damage: st
     assert not site.ensure().changed
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-def test_root_warms_the_model_as_the_user_whose_cache_it_is(tmp_path: Path) -> None:
-    """Machine code is loaded from there: root must not run what another user can write."""
-    assert fetch._service_user(tmp_path) == {}
-    os.chown(tmp_path, 65534, 65533)
-    assert fetch._service_user(tmp_path) == {"user": 65534, "group": 65533, "extra_groups": []}
+def warm(config: ServiceConfig, _: Path) -> dict[str, Any]:
+    """A warm-up that prepares weights and a kernel."""
+    (config.prepared / "prepared").mkdir(parents=True)
+    (config.prepared / "prepared/engine-weights.safetensors").write_bytes(bytes(range(256)))
+    (config.prepared / "kernels-1.o").write_bytes(b"code")
+    return WARM
+
+
+def swap(path: Path) -> None:
+    """Another content, of the same size and time."""
+    times = path.stat()
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+TAMPERED: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "swapped weights": ("prepared/engine-weights.safetensors", swap),
+    "swapped kernels": ("kernels-1.o", swap),
+    "truncated": ("kernels-1.o", lambda path: os.truncate(path, 1)),
+    "missing": ("kernels-1.o", lambda path: path.unlink()),
+    "added": ("kernels-2.o", lambda path: path.write_bytes(b"code of someone else")),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_what_was_prepared_is_what_runs(site: Site, what: str) -> None:
+    name, tamper = TAMPERED[what]
+    fetch.ensure(site.config, warm=warm)
+    assert fetch.find_problem(site.config, hashes=True) == ""
+    tamper(site.config.prepared / name)
+    assert name in fetch.find_problem(site.config, hashes=True)
+    assert fetch.ensure(site.config, warm=warm).changed
+    assert {path.name for path in site.config.prepared.rglob("*.*")} == {"engine-weights.safetensors", "kernels-1.o"}
+    assert fetch.find_problem(site.config, hashes=True) == ""
+    assert not fetch.ensure(site.config, warm=warm).changed
+
+
+def test_it_is_prepared_anew_for_another_processor_when_asked(site: Site) -> None:
+    fetch.ensure(site.config, warm=warm)
+    before = (site.config.prepared / "kernels-1.o").stat()
+    assert fetch.ensure(site.config, anew=True, warm=warm).info.prepared.keys() == {
+        "prepared/engine-weights.safetensors",
+        "kernels-1.o",
+    }
+    assert (site.config.prepared / "kernels-1.o").stat().st_mtime_ns > before.st_mtime_ns
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_root_keeps_nothing_that_another_user_wrote_and_follows_no_link(site: Site, tmp_path: Path) -> None:
+    """Until 0.4 the cache was the service's. Its files go by their names; what they point at stays."""
+    fetch.ensure(site.config, warm=warm)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("x")
+    (site.config.cache / "link").symlink_to(outside)
+    (site.config.prepared / "link").symlink_to(outside)
+    for path in site.config.cache.rglob("*"):
+        os.chown(path, 65534, 65533, follow_symlinks=False)
+    assert fetch.ensure(site.config, warm=warm).changed
+    assert (outside / "file").read_text() == "x"
+    assert outside.stat().st_uid == (outside / "file").stat().st_uid == 0
+    assert {path.lstat().st_uid for path in site.config.cache.rglob("*")} == {0}
+    assert not (site.config.cache / "link").is_symlink()
+    os.chown(site.config.cache, 65534, 65533)
+    with pytest.raises(fetch.DownloadError, match="belongs to another user"):
+        fetch.ensure(site.config, warm=warm)
+
+
+def test_the_hubs_client_has_its_home_where_only_the_bake_writes(site: Site) -> None:
+    (site.config.temp / "hub").symlink_to(site.config.root / "elsewhere")
+    site.ensure()
+    assert not (site.config.root / "elsewhere").exists()
+    assert not (site.config.models / ".hub").exists()
+    source = Path(fetch.__file__).read_text()
+    assert "config.temp" not in source
 
 
 def test_a_lost_description_is_made_again_without_the_hub(site: Site) -> None:

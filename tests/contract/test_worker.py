@@ -13,6 +13,7 @@ from pathlib import Path
 import jiwer
 import pytest
 from support.worker_fixture import CLIPS, ServiceFixture, service_fixture_with_model, start_program
+from transcribe.api.job_watcher import Snapshot
 from transcribe.model_cache import fetch
 
 pytestmark = pytest.mark.model
@@ -110,6 +111,16 @@ def test_two_workers_do_not_share_a_store(service: ServiceFixture) -> None:
     assert "another worker" in errors
 
 
+def swap_tensors(service: ServiceFixture) -> None:
+    """The same tensors with other values, in a file of the same size and time."""
+    path = service.config.prepared / "prepared/engine-weights.safetensors"
+    times = path.stat()
+    with path.open("r+b") as file:
+        file.seek(-(1 << 20), os.SEEK_END)
+        file.write(b"\x01" * (1 << 20))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
 BREAKS: dict[str, Callable[[ServiceFixture], object]] = {
     "no description": lambda service: service.config.cache_info.unlink(),
     "truncated description": lambda service: service.config.cache_info.write_text('{"model_id"'),
@@ -118,6 +129,8 @@ BREAKS: dict[str, Callable[[ServiceFixture], object]] = {
     "no weights": lambda service: weights(service).unlink(),
     "truncated weights": lambda service: weights(service).write_bytes(weights(service).read_bytes()[:-10]),
     "altered weights": lambda service: weights(service).write_bytes(b"\x01" * weights(service).stat().st_size),
+    "swapped prepared tensors": swap_tensors,
+    "kernels from elsewhere": lambda service: (service.config.prepared / "prepared/kernels-0.o").write_bytes(b"code"),
 }
 
 
@@ -138,9 +151,13 @@ def test_a_broken_cache_is_refused_in_one_line_and_not_retried(service: ServiceF
     assert process.returncode == CONFIG
     assert len(errors.splitlines()) == 1
     named = "cache_info.json" if "description" in name or name.startswith(("a wrong", "another")) else "safetensors"
+    named = "kernels-0.o" if name.startswith("kernels") else named
     assert named in errors
     assert "advanced_cache.py" in errors
     assert state(service) == "broken"
+    later = Snapshot(worker={**(service.store.worker() or {}), "updated": 0.0})
+    assert later.worker_state == "broken"  # nobody comes after it
+    assert named in later.worker["reason"]
     assert "Traceback" not in output + errors
 
 

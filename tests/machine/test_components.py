@@ -17,7 +17,7 @@ COMPONENTS = {
     f"{HOME}/scripts/api_server.py": "755 root:root",
     f"{HOME}/advanced_cache.py": "755 root:root",
     f"{HOME}/config/transcribe.json": "640 root:transcribe",
-    f"{HOME}/cache/cache_info.json": "644 transcribe:transcribe",
+    f"{HOME}/cache/cache_info.json": "644 root:root",
     "/etc/systemd/system/transcribe-api.service": "644 root:root",
     "/etc/systemd/system/transcribe-worker.service": "644 root:root",
 }

@@ -61,6 +61,17 @@ DRIFTS = {
     "cache_info.json truncated": Drift(
         f"truncate --size=20 {ROOT}/cache/cache_info.json", {"model-cached", *WORKER}, (f"{ROOT}/cache",)
     ),
+    "prepared weights swapped": Drift(
+        f"f=$(echo {ROOT}/cache/kernels/prepared/*.safetensors); touch --reference=$f /run/time;"
+        " printf x | dd of=$f bs=1 seek=10000 conv=notrunc status=none; touch --reference=/run/time $f",
+        {"model-cached", *WORKER},
+        (f"{ROOT}/cache",),
+    ),
+    "a file in the cache is the service's": Drift(
+        f"ln --symbolic /etc/shadow {ROOT}/cache/link; chown --no-dereference transcribe {ROOT}/cache/link",
+        {"model-cached", *WORKER},
+        (f"{ROOT}/cache",),
+    ),
     "cache_info.json deleted": Drift(f"rm {ROOT}/cache/cache_info.json", {"model-cached", *WORKER}, (f"{ROOT}/cache",)),
     "tuning": Drift(
         "systemctl disable transcribe-warm; rm /etc/systemd/journald.conf.d/transcribe.conf;"

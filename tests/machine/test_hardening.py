@@ -22,7 +22,7 @@ def test_account_and_watchdog(machine: BakedMachine, unit: str) -> None:
 
 
 @pytest.mark.parametrize("unit", EXPOSURE)
-def test_only_four_folders_are_writable(machine: BakedMachine, unit: str) -> None:
+def test_only_three_folders_are_writable(machine: BakedMachine, unit: str) -> None:
     """As the service, in its own mount namespace: what can be written to of what it can reach."""
     pid = machine.property(unit, "MainPID")
     folders = " ".join(("", "/cache", "/temp", "/logs", "/results", "/venv", "/models", "/scripts", "/config"))
@@ -32,7 +32,7 @@ def test_only_four_folders_are_writable(machine: BakedMachine, unit: str) -> Non
         ' test -w "$f" && echo "$f"; done; true'
     )
     writable = set(machine.sh(script).split())
-    assert writable == {f"{ROOT}/{name}" for name in ("cache", "temp", "logs", "results")}
+    assert writable == {f"{ROOT}/{name}" for name in ("temp", "logs", "results")}
 
 
 def test_worker_has_no_network(machine: BakedMachine) -> None:

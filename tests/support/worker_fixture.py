@@ -1,10 +1,13 @@
 """A worker to test: with an engine that needs no model, in this process, or with a real one in a process of its own."""
 
+import atexit
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -175,6 +178,16 @@ def running_worker(service: ServiceFixture, engine: FakeEngine, *, vad: Vad | No
         thread.join()
 
 
+@functools.cache
+def prepared(name: str) -> Path:
+    """What the warm-up makes of a model, once for all tests."""
+    root = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, root)
+    config = ServiceConfig.from_mapping(settings(root, {}))
+    assert not fetch.warm_up(config, model_dir(name)).get("warmup_error")
+    return config.prepared
+
+
 def service_fixture_with_model(root: Path, name: str = "whisper-tiny.en", **changes: Any) -> ServiceFixture:
     """A root with a real small model in its cache, as advanced_cache.py would leave it."""
     folder = model_dir(name)
@@ -184,7 +197,8 @@ def service_fixture_with_model(root: Path, name: str = "whisper-tiny.en", **chan
     snapshot = fetch.snapshot_dir(config)
     snapshot.mkdir(parents=True)
     for path in folder.iterdir():
-        shutil.copy(path, snapshot)
+        shutil.copy2(path, snapshot)  # with its time, by which the engine knows what was prepared of it
+    shutil.copytree(prepared(name), config.prepared)
     info = cache_info.CacheInfo(
         model_id=config.model.id,
         cache_dir=str(config.models),
@@ -196,6 +210,7 @@ def service_fixture_with_model(root: Path, name: str = "whisper-tiny.en", **chan
         files=cache_info.describe(snapshot),
         versions=fetch.installed_versions(),
         warmup_seconds=1.0,
+        prepared=cache_info.describe(config.prepared),
     )
     cache_info.write(config.cache_info, info)
     (root / "transcribe.json").write_text(json.dumps(mapping))

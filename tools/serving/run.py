@@ -84,6 +84,7 @@ def machine_folder(options: argparse.Namespace, declared: Mapping[str, Any], mod
     shared = CACHE / "serve/models" / model.slug  # one download for every port
     for folder in (root, shared, *(root / name for name in ("cache", "config", "temp", "logs", "results"))):
         folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)  # recordings and their texts; an older version let everyone read them
     if not (root / "models").exists():
         (root / "models").symlink_to(shared)
     if model.folder is not None:
@@ -249,6 +250,7 @@ def _interrupt(number: int, frame: object) -> None:
 def main(arguments: list[str]) -> int:
     """The program; returns its exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    os.umask(0o077)  # recordings, texts and the job store are for this user alone
     try:
         serve(parse(arguments))
     except KeyboardInterrupt:

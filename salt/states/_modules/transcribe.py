@@ -83,7 +83,7 @@ def _components(pillar: dict[str, Any]) -> dict[str, tuple[Path, str, str, int]]
         **{name: (root / name, "root", "root", 0o755) for name in programs},
         "scripts/transcribe/__init__.py": (root / "scripts/transcribe/__init__.py", "root", "root", 0o644),
         "config/transcribe.json": (root / "config/transcribe.json", "root", group, 0o640),
-        "cache/cache_info.json": (root / "cache/cache_info.json", pillar["user"], group, 0o644),
+        "cache/cache_info.json": (root / "cache/cache_info.json", "root", "root", 0o644),
         **{unit: (Path("/etc/systemd/system", unit), "root", "root", 0o644) for unit in UNITS},
         "salt minion": (Path("/etc/salt/minion"), "root", "root", 0o644),
     }
@@ -93,9 +93,9 @@ def _folders(pillar: dict[str, Any]) -> dict[str, tuple[Path, str, str, int]]:
     """The folders below the root: what the service may write to is its own, the rest is root's."""
     root, user, group = Path(pillar["root"]), pillar["user"], pillar["group"]
     return {
-        "config": (root / "config", "root", group, 0o750),
+        **{name: (root / name, "root", group, 0o750) for name in ("config", "cache")},
         **{name: (root / name, "root", "root", 0o755) for name in ("venv", "models", "scripts")},
-        **{name: (root / name, user, group, 0o750) for name in ("cache", "temp", "logs", "results")},
+        **{name: (root / name, user, group, 0o750) for name in ("temp", "logs", "results")},
     }
 
 

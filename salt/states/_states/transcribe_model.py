@@ -1,8 +1,6 @@
 """The pinned model in the cache: downloaded at its commit, verified by digests, warmed up, and described."""
 
-import contextlib
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,11 @@ __salt__: dict[str, Any]
 __opts__: dict[str, Any]
 
 
-def cached(name: str, revision: str, root: str, user: str, group: str) -> Result:
-    """Make the cache below `root` hold model `name` at commit `revision`; only what differs is fetched again."""
+def cached(name: str, revision: str, root: str) -> Result:
+    """Make the cache below `root` hold model `name` at commit `revision`; only what differs is fetched again.
+
+    The cache is root's alone: the service runs what lies there.
+    """
     if not COMMIT.fullmatch(revision):
         comment = f"model.revision is {revision!r}, not a commit of 40 hex digits: pin it in overrides.sls"
         return {"name": name, "result": False, "changes": {}, "comment": comment}
@@ -25,9 +26,6 @@ def cached(name: str, revision: str, root: str, user: str, group: str) -> Result
     if "error" in answer:
         return {"name": name, "result": False, "changes": {}, "comment": answer["error"]}
     changes = {"cache_info.json": answer["reason"]} if answer["changed"] else {}
-    owned = _own(Path(root, "cache"), user, group)
-    if owned:
-        changes["owner"] = f"{user}:{group} on {', '.join(owned)}"
     comment = f"{len(answer['files'])} files of {name} at {revision} are intact"
     if answer.get("warmup_error"):
         comment += f"; the warm-up failed: {answer['warmup_error']}"
@@ -57,16 +55,3 @@ def _advanced_cache(root: str, *arguments: str) -> dict[str, Any]:
         last = (done["stderr"].splitlines() or [f"it ended with {done['code']} and said nothing"])[-1]
         return {"error": last}
     return answer
-
-
-def _own(folder: Path, user: str, group: str) -> list[str]:
-    """Make the service the owner of everything in its cache; returns the names whose owner was changed."""
-    wanted = __salt__["file.user_to_uid"](user), __salt__["file.group_to_gid"](group)
-    changed = []
-    for path in sorted(folder.rglob("*")):
-        with contextlib.suppress(FileNotFoundError):  # the worker may be tidying its own files
-            found = path.lstat()
-            if (found.st_uid, found.st_gid) != wanted:
-                os.lchown(path, *wanted)
-                changed.append(path.relative_to(folder).as_posix())
-    return changed

@@ -1,11 +1,13 @@
 """Removes from a machine what its image must not contain, and checks that nothing of it is left."""
 
+import contextlib
 import json
 import os
 import pwd
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from stat import S_ISLNK
 from typing import Any
 
 MOUNTS = Path("/proc/self/mountinfo")
@@ -36,7 +38,10 @@ def emptied(name: str, paths: list[str]) -> Result:
     full = [path for path in map(Path, paths) if path.is_file() and path.stat().st_size]
     if full and not __opts__["test"]:
         for path in full:
-            os.truncate(path, 0)
+            with _parent(path) as folder:
+                file = os.open(path.name, os.O_WRONLY | os.O_NOFOLLOW, dir_fd=folder)
+                os.ftruncate(file, 0)
+                os.close(file)
     return _result(name, full, None if full and __opts__["test"] else True)
 
 
@@ -78,16 +83,45 @@ def _only_mounts(path: Path, mounts: set[str]) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or a tree, but nothing that is mounted in it."""
-    mounts = _mounts()
-    if path.is_symlink() or not path.is_dir():
-        path.unlink(missing_ok=True)
-    elif any(mount.startswith(f"{path}/") for mount in mounts):
+    """Remove a file or a tree, but nothing that is mounted in it.
+
+    What cannot be removed is found by the check afterwards.
+    """
+    if any(mount.startswith(f"{path}/") for mount in _mounts()) and path.is_dir() and not path.is_symlink():
         for child in path.iterdir():
-            if not _only_mounts(child, mounts):
+            if not _only_mounts(child, _mounts()):
                 _remove(child)
-    else:
-        shutil.rmtree(path, ignore_errors=True)  # what cannot be removed is found by the check afterwards
+        return
+    with contextlib.suppress(OSError), _parent(path) as folder:
+        try:
+            os.unlink(path.name, dir_fd=folder)
+        except (IsADirectoryError, PermissionError):
+            shutil.rmtree(path.name, ignore_errors=True, dir_fd=folder)
+
+
+@contextlib.contextmanager
+def _parent(path: Path) -> Iterator[int]:
+    """The descriptor of the folder that `path` is in. Raises OSError where a link on the way is not root's own.
+
+    Homes and the service's folders belong to others, who could put a link in place of a folder while root is at work.
+    """
+    folder = os.open("/", os.O_PATH | os.O_DIRECTORY)
+    try:
+        for name in path.parts[1:-1]:
+            follow = _roots_link(folder, name)
+            inner = os.open(name, os.O_PATH | os.O_DIRECTORY | (0 if follow else os.O_NOFOLLOW), dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _roots_link(folder: int, name: str) -> bool:
+    """Whether `name` is a link that root alone can have put into `folder`."""
+    around, found = os.fstat(folder), os.stat(name, dir_fd=folder, follow_symlinks=False)
+    ours = {os.geteuid()}
+    return S_ISLNK(found.st_mode) and {around.st_uid, found.st_uid} == ours and not around.st_mode & 0o022
 
 
 def _secrets() -> list[bytes]:

@@ -1,4 +1,4 @@
-# The service's account and folders. It may write to four of them and to nothing else.
+# The service's account and folders. It may write to three of them and to nothing else.
 {%- set it = pillar['transcribe'] %}
 {%- set person = salt['user.info'](it.user).get('uid', 0) >= 1000 %}
 
@@ -41,17 +41,20 @@ layout-{{ folder }}:
       - file: layout-root
 {%- endfor %}
 
-layout-config:
+{%- for folder in ['config', 'cache'] %}
+
+layout-{{ folder }}:
   file.directory:
-    - name: {{ it.root }}/config
+    - name: {{ it.root }}/{{ folder }}
     - user: root
     - group: {{ it.group }}
     - mode: '0750'
     - require:
       - file: layout-root
       - group: layout-group
+{%- endfor %}
 
-{%- for folder in ['cache', 'temp', 'logs', 'results'] %}
+{%- for folder in ['temp', 'logs', 'results'] %}
 
 layout-{{ folder }}:
   file.directory:

@@ -11,8 +11,6 @@ model-cached:
     - name: {{ it.model.id }}
     - revision: {{ it.model.revision }}
     - root: {{ it.root }}
-    - user: {{ it.user }}
-    - group: {{ it.group }}
     - require:
       - sls: transcribe.venv
       - sls: transcribe.code

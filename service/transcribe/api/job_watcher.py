@@ -28,7 +28,9 @@ class Snapshot:
 
     @property
     def worker_state(self) -> str:
-        """loading | ready | draining | broken | absent."""
+        """loading | ready | draining | broken | absent. A worker that ended because it is broken stays so."""
+        if self.worker.get("state") == "broken":
+            return "broken"
         if not self.worker or time.time() - self.worker.get("updated", 0.0) > STALE_SECONDS:
             return "absent"
         return str(self.worker.get("state", "absent"))

@@ -21,7 +21,7 @@ from transcribe.api.context import AppContext
 from transcribe.api.retention import RetentionThread
 from transcribe.api.webhooks import WebhookSender, read_secret
 from transcribe.api.wsgi import Server, create_server
-from transcribe.config import EXIT_CONFIG, ConfigError, ServiceConfig, default_path, load
+from transcribe.config import EXIT_CONFIG, ConfigError, ServiceConfig, check_user, default_path, load
 from transcribe.jobs.store import Store, StoreError
 from transcribe.sdnotify import notify, watchdog_seconds
 
@@ -54,6 +54,7 @@ def run() -> int:
 
 def check(config: ServiceConfig) -> None:
     """Checks that the configuration is safe to serve with. Raises ConfigError."""
+    check_user(config)
     if not config.auth.keys_file and not is_loopback(config.host):
         raise ConfigError(f"host {config.host} can be reached from a network: set auth.keys_file, or host to 127.0.0.1")
     for name in (config.auth.keys_file, config.callbacks.secret_file if config.callbacks.enabled else ""):

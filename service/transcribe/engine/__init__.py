@@ -34,15 +34,25 @@ class Engine:
         self.word_times = bool(facts["word_times"])
 
     @classmethod
-    def load(cls, model_dir: Path, *, device: str, dtype: str, max_chunks: int, cache_dir: Path | None) -> "Engine":
+    def load(
+        cls,
+        model_dir: Path,
+        *,
+        device: str,
+        dtype: str,
+        max_chunks: int,
+        cache_dir: Path | None,
+        store: bool = True,
+    ) -> "Engine":
         """Loads a transformers model directory.
 
         `device` and `dtype` may be "auto"; `max_chunks` is the size of the decoder's batch; prepared weights and
-        kernels are kept under `cache_dir`. Raises EngineError with one line for the user.
+        kernels are under `cache_dir`, and only written there if `store` says so. Raises EngineError with one line for
+        the user.
         """
         from transcribe.engine.load import EngineOptions, load_scheduler
 
-        options = EngineOptions(device=device, dtype=dtype, max_chunks=max_chunks, cache_dir=cache_dir)
+        options = EngineOptions(device=device, dtype=dtype, max_chunks=max_chunks, cache_dir=cache_dir, store=store)
         scheduler, torch_dtype, facts = load_scheduler(model_dir, options)
         return cls(scheduler, device=facts["device"], torch_dtype=torch_dtype, facts=facts)
 

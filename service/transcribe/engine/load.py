@@ -26,6 +26,7 @@ class EngineOptions:
     dtype: str
     max_chunks: int
     cache_dir: Path | None
+    store: bool
 
 
 def _device(wanted: str) -> str:
@@ -50,15 +51,16 @@ def load_scheduler(model_dir: Path, options: EngineOptions) -> tuple[Scheduler, 
     """The scheduler, its precision in torch's spelling, and what was chosen."""
     begin = time.monotonic()
     if options.cache_dir is not None and options.device != "cpu":
-        compile_cache.keep(options.cache_dir)
+        compile_cache.keep(options.cache_dir, store=options.store)
     device = _device(options.device)
     if device == "cpu":
         _keep_memory()
     folder = options.cache_dir / "prepared" if options.cache_dir is not None else None
     with torch.inference_mode():
-        loaded, chosen = whisper.load(model_dir, device=device, dtype=options.dtype, folder=folder)
+        loaded, chosen = whisper.load(model_dir, device=device, dtype=options.dtype, folder=folder, store=options.store)
         scheduler = Scheduler(loaded, options.max_chunks)
-        steps = trial.verdict(loaded, chosen, folder, graphs.CudaGraphs()) if device == "cuda" else {"recorded": False}
+        kept = folder if options.store else None
+        steps = trial.verdict(loaded, chosen, kept, graphs.CudaGraphs()) if device == "cuda" else {"recorded": False}
         if steps["recorded"]:
             graphs.record(scheduler.batch, graphs.CudaGraphs())
     facts = {

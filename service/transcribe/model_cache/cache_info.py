@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
@@ -14,6 +15,7 @@ from transcribe.documents import decode
 
 REMEDY = "run advanced_cache.py again (on the machine: salt-call state.apply)"
 BLOCK = 4 * 1024 * 1024  # bytes hashed at a time
+HASHING_THREADS = 2
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -37,8 +39,9 @@ class FileInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class CacheInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What cache_info.json says.
 
-    `files` maps names relative to the snapshot; `warmup_error` is '' if the warm-up went well; `source` says who
-    published the weights.
+    `files` maps names relative to the snapshot, `prepared` those of what the warm-up made of it (weights in this
+    machine's precision, kernels); `warmup_error` is '' if the warm-up went well; `source` says who published the
+    weights.
     """
 
     model_id: Annotated[str, msgspec.Meta(pattern=r"^[\w.-]+(/[\w.-]+)?\Z")]
@@ -53,6 +56,7 @@ class CacheInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     warmup_seconds: float
     warmup_error: str = ""
     source: str = ""
+    prepared: dict[str, FileInfo] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         try:
@@ -61,7 +65,7 @@ class CacheInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
             raise ValueError(f"timestamp is {self.timestamp!r}, not a time") from None
         if moment.tzinfo is None:
             raise ValueError(f"timestamp is {self.timestamp!r}, without an offset")
-        for name in self.files:
+        for name in (*self.files, *self.prepared):
             parts = PurePosixPath(name).parts
             if not parts or parts[0] == "/" or ".." in parts:
                 raise ValueError(f"files names {name!r}, outside the model's folder")
@@ -106,7 +110,7 @@ def write(path: Path, info: CacheInfo) -> None:
             file.write(msgspec.json.format(msgspec.json.encode(info), indent=2) + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        Path(scratch).chmod(0o644)
+            os.fchmod(file.fileno(), 0o644)
         Path(scratch).replace(path)
     except BaseException:
         Path(scratch).unlink(missing_ok=True)
@@ -133,28 +137,44 @@ def git_blob_id(path: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
+def names_below(folder: Path) -> list[str]:
+    """Every file below `folder`, by its path from there (symbolic links of the hub's client are followed)."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
 def describe(folder: Path) -> dict[str, FileInfo]:
-    """Digest and size of every file below `folder` (symbolic links of the hub's client are followed)."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    """Digest and size of every file below `folder`."""
     return {
-        path.relative_to(folder).as_posix(): FileInfo(sha256=sha256(path), bytes=path.stat().st_size) for path in files
+        name: FileInfo(sha256=sha256(folder / name), bytes=(folder / name).stat().st_size)
+        for name in names_below(folder)
     }
 
 
-def verify(info: CacheInfo, *, hashes: bool) -> None:
-    """Raises CacheError naming the first file that is missing or altered. Without `hashes` only sizes are compared."""
+def verify(info: CacheInfo, prepared: Path, *, hashes: bool) -> None:
+    """Raises CacheError naming a file of the model, or of what is `prepared` of it, that is missing, altered or not
+    listed. Without `hashes` only sizes are compared."""
     folder = snapshot_dir(info)
     if not any(name.endswith(".safetensors") for name in info.files):
         raise CacheError(folder, "no safetensors weights are listed")
-    for name, expected in info.files.items():
-        path = folder / name
-        try:
-            size = path.stat().st_size
-            if size != expected.bytes:
-                raise CacheError(path, f"has {size} bytes instead of {expected.bytes}")
-            if hashes and sha256(path) != expected.sha256:
-                raise CacheError(path, "its content is not what was cached (sha256 differs)")
-        except FileNotFoundError:
-            raise CacheError(path, "is missing") from None
-        except OSError as error:
-            raise CacheError(path, f"cannot be read ({error.strerror})") from None
+    if unknown := set(names_below(prepared)) - set(info.prepared):
+        raise CacheError(prepared / min(unknown), "was not there when the cache was made")
+    listed = {folder / name: file for name, file in info.files.items()}
+    listed |= {prepared / name: file for name, file in info.prepared.items()}
+    for path, expected in listed.items():
+        _verify_file(path, expected, hashes=False)
+    if hashes:
+        with ThreadPoolExecutor(HASHING_THREADS) as pool:
+            list(pool.map(lambda path: _verify_file(path, listed[path], hashes=True), listed))
+
+
+def _verify_file(path: Path, expected: FileInfo, *, hashes: bool) -> None:
+    try:
+        size = path.stat().st_size
+        if size != expected.bytes:
+            raise CacheError(path, f"has {size} bytes instead of {expected.bytes}")
+        if hashes and sha256(path) != expected.sha256:
+            raise CacheError(path, "its content is not what was cached (sha256 differs)")
+    except FileNotFoundError:
+        raise CacheError(path, "is missing") from None
+    except OSError as error:
+        raise CacheError(path, f"cannot be read ({error.strerror})") from None

@@ -33,6 +33,7 @@ WANTED = (
 ESSENTIAL = ("config.json", "preprocessor_config.json")
 WARMUP_SECONDS = 1200  # the longest that loading and compiling may take
 TRIES = 3
+HUB_HOME = ".hub"  # below the models, while the hub's client runs: where others may write, a link could lead it astray
 
 
 class DownloadError(Exception):
@@ -62,7 +63,7 @@ def verified_cache(config: ServiceConfig, *, hashes: bool) -> CacheInfo:
     info = cache_info.read(config.cache_info)
     if wrong := _mismatch(config, info):
         raise CacheError(config.cache_info, wrong)
-    cache_info.verify(info, hashes=hashes)
+    cache_info.verify(info, config.prepared, hashes=hashes)
     return info
 
 
@@ -81,9 +82,9 @@ def _mismatch(config: ServiceConfig, info: CacheInfo) -> str:
 
 
 def ensure(
-    config: ServiceConfig, *, warm: Callable[[ServiceConfig, Path], dict[str, Any]] | None = None
+    config: ServiceConfig, *, anew: bool = False, warm: Callable[[ServiceConfig, Path], dict[str, Any]] | None = None
 ) -> CacheUpdate:
-    """Brings the cache up to date; writes nothing if it already is.
+    """Brings the cache up to date; writes nothing if it already is, unless the model is to be prepared `anew`.
 
     Raises DownloadError; a warm-up that fails is recorded, not raised.
     """
@@ -91,10 +92,12 @@ def ensure(
         raise DownloadError(
             f"model.revision is {config.model.revision!r}, not a commit of 40 hex digits: pin it (the launcher does)"
         )
+    _remove_what_others_wrote(config.cache)
     reason = find_problem(config, hashes=True)
     old = None if reason else cache_info.read(config.cache_info)
     versions = installed_versions()
-    if old and old.versions == versions and old.source == source_of(config) and not old.warmup_error:
+    current = old and old.versions == versions and old.source == source_of(config) and not old.warmup_error
+    if old and current and not anew:
         return CacheUpdate(info=old, changed=False, reason="")
     folder = snapshot_dir(config) if old else download(config)
     info = _described(config, folder, versions, warm or warm_up)
@@ -125,7 +128,8 @@ def installed_versions() -> dict[str, str]:
 def download(config: ServiceConfig) -> Path:
     """The snapshot of the pinned commit. What is on disk already is checked and kept. Raises DownloadError."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    os.environ.setdefault("HF_HOME", str(config.temp / "hub"))  # a service user has no home
+    home = config.models / HUB_HOME
+    os.environ.setdefault("HF_HOME", str(home))
     from huggingface_hub import snapshot_download
 
     drop_corrupt(config)
@@ -143,7 +147,7 @@ def download(config: ServiceConfig) -> Path:
             if attempt == TRIES or not isinstance(error, OSError):
                 raise DownloadError(_line(config, error)) from None
             time.sleep(2**attempt)
-    shutil.rmtree(config.temp / "hub", ignore_errors=True)
+    shutil.rmtree(home, ignore_errors=True)
     if corrupt := drop_corrupt(config):
         raise DownloadError(f"{config.model.id}: {', '.join(corrupt)} arrived damaged from {config.model.endpoint}")
     names = {path.name for path in Path(folder).iterdir()}
@@ -190,7 +194,10 @@ def _described(
 ) -> CacheInfo:
     files = cache_info.describe(folder)
     began = time.monotonic()
+    shutil.rmtree(config.prepared, ignore_errors=True)
     facts = warm(config, folder)
+    took = round(time.monotonic() - began, 3)
+    _let_the_service_read(config.prepared)
     return CacheInfo(
         model_id=config.model.id,
         cache_dir=str(config.models),
@@ -201,10 +208,34 @@ def _described(
         model_revision=config.model.revision,
         files=files,
         versions=versions,
-        warmup_seconds=round(time.monotonic() - began, 3),
+        warmup_seconds=took,
         warmup_error=facts.get("warmup_error", ""),
         source=source_of(config),
+        prepared=cache_info.describe(config.prepared),
     )
+
+
+def _let_the_service_read(folder: Path) -> None:
+    """Only who fills the cache may write it; the driver would let nobody else read its kernels either."""
+    for path in (folder, *folder.rglob("*")):
+        if path.exists():
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _remove_what_others_wrote(cache: Path) -> None:
+    """Root trusts nothing that another user could have put into the cache: it is made again. (Until 0.4 the cache
+    belonged to the service.) Raises DownloadError if that user still could."""
+    if os.geteuid() != 0 or not cache.is_dir():
+        return
+    if cache.stat().st_uid != 0:
+        raise DownloadError(f"{cache} belongs to another user than root: salt-call state.apply changes that")
+    if all(path.lstat().st_uid == 0 for path in cache.rglob("*")):
+        return
+    for path in cache.iterdir():  # in a folder of root's, so these names stay what they are
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)  # by descriptors: no link that appears meanwhile is followed
+        else:
+            path.unlink()
 
 
 def warm_up(config: ServiceConfig, folder: Path) -> dict[str, Any]:
@@ -213,13 +244,11 @@ def warm_up(config: ServiceConfig, folder: Path) -> dict[str, Any]:
     Returns device, torch_dtype, kernels_compiled and, if it failed, warmup_error.
     """
     command = [sys.executable, "-m", "transcribe.model_cache.warmup", str(folder), config.device, config.dtype]
-    command += [str(config.batch.max_chunks), str(config.cache / "kernels")]
-    user = _service_user(config.cache)
-    inherited = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"} if user else os.environ  # root's may hold secrets
-    environment = {**inherited, "PYTHONPATH": str(Path(__file__).parents[2]), "HF_HUB_OFFLINE": "1"}
+    command += [str(config.batch.max_chunks), str(config.prepared)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "HF_HUB_OFFLINE": "1"}
     try:
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=WARMUP_SECONDS, check=False, **user
+            command, env=environment, capture_output=True, text=True, timeout=WARMUP_SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
         return _not_warm(config, f"not finished after {WARMUP_SECONDS} s")
@@ -230,15 +259,6 @@ def warm_up(config: ServiceConfig, folder: Path) -> dict[str, Any]:
         return _not_warm(config, answer["error"]) if "error" in answer else answer
     lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
     return _not_warm(config, lines[-1])
-
-
-def _service_user(folder: Path) -> dict[str, Any]:
-    """Arguments that make a process run as the owner of `folder` if this one runs as root: it loads machine code
-    from there, which root must not do."""
-    owner = folder.stat() if folder.exists() else None
-    if os.geteuid() != 0 or owner is None or owner.st_uid == 0:
-        return {}
-    return {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
 
 
 def _not_warm(config: ServiceConfig, reason: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Loads the model and runs it once, then prints what it learned as one line of JSON. Started by fetch.warm_up."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ def run(folder: Path, device: str, dtype: str, max_chunks: int, cache: Path) -> 
 def main(arguments: list[str]) -> int:
     """Arguments: the model's folder, device, dtype, max_chunks, the engine's cache. A failure is printed as "error"."""
     folder, device, dtype, max_chunks, cache = arguments
+    os.umask(0o022)  # who warms the model writes what is prepared, the service's user reads it
     try:
         answer = run(Path(folder), device, dtype, int(max_chunks), Path(cache))
     except Exception as error:  # whatever went wrong is the reason that the cache's description must give

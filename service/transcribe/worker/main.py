@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXIT_BROKEN", "EXIT_CONFIG", "VadError", "load", "work"]
 
+NOT_PREPARED = "each start takes longer, since the cache is not for this processor: sudo advanced_cache.py --anew"
 EXIT_OK = 0
 EXIT_BROKEN = 70  # EX_SOFTWARE: the engine or the store failed; a new process may do better
 EXIT_BUSY = 75  # EX_TEMPFAIL: another worker runs
@@ -44,11 +45,11 @@ class LoadedModel:
 def load(config: ServiceConfig) -> LoadedModel:
     """The engine and the speech detector. Raises CacheError, EngineError or VadError, each one line.
 
-    The digests of the model's files are computed while it loads.
+    The digests of the model's files, and of what was prepared of them, are computed while it loads.
     """
     info = fetch.verified_cache(config, hashes=False)
     with ThreadPoolExecutor(1) as pool:
-        verified = pool.submit(cache_info.verify, info, hashes=True)
+        verified = pool.submit(cache_info.verify, info, config.prepared, hashes=True)
         try:
             loaded = _load(config, info)
         except Exception:
@@ -67,7 +68,8 @@ def _load(config: ServiceConfig, info: CacheInfo) -> LoadedModel:
         device=config.device,
         dtype=config.dtype,
         max_chunks=config.batch.max_chunks,
-        cache_dir=config.cache / "kernels",
+        cache_dir=config.prepared,
+        store=False,
     )
     return LoadedModel(engine, vad, info)
 
@@ -152,6 +154,8 @@ def _run(config: ServiceConfig, store: Store, loaded: LoadedModel, reporter: Sta
         signal.signal(number, lambda *_: worker.stop())
     reporter.set_state("ready", **facts(loaded))
     logs.event("ready", device=loaded.engine.device, dtype=loaded.engine.torch_dtype)
+    if not loaded.engine.facts["prepared"]:
+        logs.warning("model_not_prepared", reason=NOT_PREPARED)
     if idle := gpu.unused(gpu.devices(), wanted=config.device, used=loaded.engine.device):
         logs.warning("gpu_unused", reason=idle)
     try:
@@ -170,7 +174,8 @@ def _run(config: ServiceConfig, store: Store, loaded: LoadedModel, reporter: Sta
 def exclusive_lock(path: Path) -> Iterator[None]:
     """Holds the lock file. Raises BlockingIOError if another process does."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o640), "w")
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.write(f"{os.getpid()}\n")
         file.flush()

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,21 @@ def test_only_what_differs_is_repaired(venv: Made, wheels: Path) -> None:
     assert (site / "two.py").stat().st_mtime_ns == untouched
 
 
+@pytest.mark.parametrize("noted", [True, False])
+def test_another_content_of_the_same_size_and_time_is_damage(venv: Made, noted: bool) -> None:
+    folder, lock = venv
+    if noted:  # the copy is as the lock says, and that was noted
+        (folder / "locks.json").write_text('["cpu.lock"]')
+    module = next(folder.glob("lib/python*/site-packages")) / "one.py"
+    times = module.stat()
+    module.write_text("VERSION = '6.6'\n")
+    os.utime(module, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert check(folder, [lock]).damaged == ["one"]
+    sync(folder, [lock])
+    assert module.read_text() == "VERSION = '1.0'\n"
+    assert not check(folder, [lock])
+
+
 def test_version_and_extra_packages_follow_the_lock(venv: Made, wheels: Path) -> None:
     folder, lock = venv
     lock.write_text(make_wheel(wheels, "one", "2.0"))
@@ -148,3 +164,22 @@ def test_command_line(venv: Made) -> None:
     lock.write_text("")
     differs = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (differs.returncode, json.loads(differs.stdout)["extra"]) == (1, ["one", "two"])
+
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_every_installation_asks_for_hashes() -> None:
+    programs = [path for top in ("tools", "salt", "service", "tests/bench") for path in (ROOT / top).rglob("*.py")]
+    for path in [*programs, *(ROOT / "cloud-init").iterdir(), ROOT / "tests/run"]:
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            if re.search(r"pip[\"', ]+(install|download)\b", line) and not line.lstrip().startswith("#"):
+                around = path.read_text().splitlines()[number - 4 : number + 3]
+                assert "--require-hashes" in " ".join(around) or "`pip install" in line, f"{path}:{number}"
+    for asked in ROOT.glob("*/**/requirements.in"):
+        locks = list(asked.parent.glob("*.lock"))
+        assert locks, asked
+        for lock in locks:
+            pins = re.findall(r"^\S+==.*(?:\n[ \t]+.*)*", lock.read_text(), flags=re.MULTILINE)
+            assert pins, lock
+            assert all("--hash=sha256:" in pin for pin in pins), lock

@@ -103,6 +103,30 @@ def test_what_is_mounted_is_not_of_the_disk(tmp_path: Path, disk: Path) -> None:
     assert module.traces([f"{disk}/logs"], "") == []
 
 
+def test_a_link_in_place_of_a_folder_leads_root_nowhere(tmp_path: Path, disk: Path) -> None:
+    """The folder is another user's: between the look and the removal it becomes a link to what must stay."""
+    module = seal(tmp_path)
+    (disk / "system").mkdir()
+    (disk / "system/a").write_text("x")
+    (disk / "logs").rename(disk / "before")
+    (disk / "logs").symlink_to(disk / "system")
+    disk.chmod(0o777)
+    module._remove(disk / "logs/a")
+    assert (disk / "system/a").exists()
+    (disk / "before/a").unlink()
+    (disk / "before/a").symlink_to(disk / "stays")
+    with pytest.raises(OSError, match="a"):
+        module.emptied("x", [str(disk / "before/a")])
+    assert (disk / "stays").read_text() == "x"
+
+
+def test_links_of_roots_own_are_followed(tmp_path: Path, disk: Path) -> None:
+    disk.chmod(0o755)
+    (disk / "usual").symlink_to(disk / "logs")
+    assert seal(tmp_path).gone("logs", [f"{disk}/usual/*"])["result"] is True
+    assert list((disk / "logs").iterdir()) == []
+
+
 def test_what_withstands_is_a_failure(tmp_path: Path, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = seal(tmp_path)
     monkeypatch.setattr(module, "_remove", lambda path: None)

@@ -33,11 +33,7 @@ class Run:
         return {"code": int(isinstance(answer, str)), "stdout": "" if isinstance(answer, str) else text, "stderr": text}
 
     def salt(self) -> dict[str, Any]:
-        return {
-            "transcribe_run.locked": self,
-            "file.user_to_uid": lambda name: os.getuid(),
-            "file.group_to_gid": lambda name: os.getgid(),
-        }
+        return {"transcribe_run.locked": self, "file.group_to_gid": lambda name: os.getgid()}
 
 
 def test_venv_that_is_right_is_left_alone() -> None:
@@ -74,7 +70,7 @@ def test_venv_error_is_the_comment(answers: tuple[Any, ...]) -> None:
 def cached(tmp_path: Path, run: Run, *, test: bool = False, revision: str = COMMIT) -> dict[str, Any]:
     (tmp_path / "cache").mkdir(exist_ok=True)
     module = load("_states/transcribe_model.py", salt=run.salt(), test=test)
-    answer: dict[str, Any] = module.cached("org/name", revision, str(tmp_path), "u", "g")
+    answer: dict[str, Any] = module.cached("org/name", revision, str(tmp_path))
     return answer
 
 

@@ -59,16 +59,16 @@ def test_files_are_for_everyone_to_read_and_programs_to_run_but_for_those_named_
     assert {name: mode for name, mode in modes.items() if mode != "0644"} == {**programs, "config-written": "0640"}
 
 
-def test_service_may_write_to_four_folders() -> None:
+def test_service_may_write_to_three_folders() -> None:
     owners = {}
     for state in states("layout").values():
         function, given = arguments(state)
         if function == "file.directory":
             owners[Path(given["name"]).name] = (given["user"], given["group"], given["mode"])
     writable = {name for name, (user, _, _) in owners.items() if user == IT["user"]}
-    assert writable == {"cache", "temp", "logs", "results"}
-    assert set(owners) == {*writable, "transcribe", "venv", "models", "scripts", "config"}
-    assert owners["config"] == ("root", IT["group"], "0750")
+    assert writable == {"temp", "logs", "results"}  # not the cache: what lies there is run
+    assert set(owners) == {*writable, "transcribe", "venv", "models", "scripts", "config", "cache"}
+    assert owners["config"] == owners["cache"] == ("root", IT["group"], "0750")
     assert {owners[name][2] for name in ("venv", "models", "scripts", "transcribe")} == {"0755"}
 
 
@@ -146,7 +146,7 @@ def test_units_follow_the_pillar_and_are_hardened(name: str) -> None:
     assert "/opt/transcribe" not in json.dumps(settings)
     assert settings["User"] == ["ubuntu"]
     assert settings["Group"] == ["users"]
-    assert settings["ReadWritePaths"] == ["/srv/x/cache /srv/x/temp /srv/x/logs /srv/x/results"]
+    assert settings["ReadWritePaths"] == ["/srv/x/temp /srv/x/logs /srv/x/results"]
     assert settings["Type"] == ["notify"]
     assert settings["Restart"] == ["on-failure"]
     assert "WatchdogSec" in settings

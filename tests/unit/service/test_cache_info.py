@@ -14,6 +14,7 @@ from transcribe.model_cache import cache_info
 from transcribe.model_cache.cache_info import CacheError, CacheInfo
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
+PREPARED = Path("/nonexistent")
 FIRST_KEYS = ["model_id", "cache_dir", "device", "torch_dtype", "kernels_compiled", "timestamp"]
 
 
@@ -134,7 +135,7 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_sound_model_passes(info: CacheInfo) -> None:
-    cache_info.verify(info, hashes=True)
+    cache_info.verify(info, PREPARED, hashes=True)
 
 
 @pytest.mark.parametrize("hashes", [True, False])
@@ -142,26 +143,26 @@ def test_a_truncated_model_is_named(info: CacheInfo, hashes: bool) -> None:
     weights = cache_info.snapshot_dir(info) / "model.safetensors"
     weights.write_bytes(b"weights")
     with pytest.raises(CacheError, match=r"model\.safetensors: has 7 bytes instead of 7000"):
-        cache_info.verify(info, hashes=hashes)
+        cache_info.verify(info, PREPARED, hashes=hashes)
 
 
 def test_an_altered_byte_is_found_by_its_digest(info: CacheInfo) -> None:
     weights = cache_info.snapshot_dir(info) / "model.safetensors"
     weights.write_bytes(b"Weights" + b"weights" * 999)
-    cache_info.verify(info, hashes=False)  # the quick look cannot see it
+    cache_info.verify(info, PREPARED, hashes=False)  # the quick look cannot see it
     with pytest.raises(CacheError, match="sha256 differs"):
-        cache_info.verify(info, hashes=True)
+        cache_info.verify(info, PREPARED, hashes=True)
 
 
 def test_a_missing_file_of_the_model_is_named(info: CacheInfo) -> None:
     (cache_info.snapshot_dir(info) / "config.json").unlink()
     with pytest.raises(CacheError, match=r"config\.json: is missing"):
-        cache_info.verify(info, hashes=False)
+        cache_info.verify(info, PREPARED, hashes=False)
 
 
 def test_weights_must_be_safetensors(info: CacheInfo) -> None:
     with pytest.raises(CacheError, match="safetensors"):
-        cache_info.verify(replace(info, files={"pytorch_model.bin": info.files["config.json"]}), hashes=False)
+        cache_info.verify(replace(info, files={"pytorch_model.bin": info.files["config.json"]}), PREPARED, hashes=False)
 
 
 def test_a_write_that_fails_leaves_the_old_file(path: Path, info: CacheInfo, monkeypatch: pytest.MonkeyPatch) -> None:

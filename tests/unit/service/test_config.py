@@ -2,12 +2,13 @@
 
 import copy
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from transcribe.config import ConfigError, ServiceConfig, default_path, load
+from transcribe.config import ConfigError, ServiceConfig, check_user, default_path, load
 
 PILLAR = Path(__file__).resolve().parents[3] / "salt" / "pillar" / "transcribe.sls"
 
@@ -117,3 +118,13 @@ def test_the_path_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     assert default_path() == Path("/tmp/x.json")
     monkeypatch.delenv("TRANSCRIBE_CONFIG")
     assert default_path() == Path("/opt/transcribe/config/transcribe.json")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_root_does_not_work_in_folders_of_the_service(pillar: dict[str, Any], tmp_path: Path) -> None:
+    config = ServiceConfig.from_mapping({**pillar["transcribe"], "root": str(tmp_path)})
+    (tmp_path / "results").mkdir()
+    check_user(config)
+    os.chown(tmp_path / "results", 65534, 65533)
+    with pytest.raises(ConfigError, match="not as root, in folders of another user: runuser -u transcribe -- COMMAND"):
+        check_user(config)

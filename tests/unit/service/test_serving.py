@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,23 @@ def test_the_configuration_is_the_pillar_and_the_service_takes_it(cache: Path) -
     assert (made.port, made.model.id, made.model.revision, made.model.language) == (8123, "a/b", COMMIT, "sv")
     assert made.root == cache / "serve/a--b-8123"
     assert all((made.root / name).is_dir() for name in ("cache", "config", "temp", "logs", "results", "models"))
+
+
+def test_recordings_and_texts_are_for_the_user_alone(cache: Path) -> None:
+    (cache / "serve/a--b-8123/results").mkdir(parents=True, mode=0o755)  # of an older version
+    root = run.machine_folder(options(), pillar.load(run.ROOT), ServedModel("a/b", COMMIT)).parent.parent
+    folders = [root, *(root / name for name in ("cache", "config", "temp", "logs", "results"))]
+    assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
+
+
+def test_what_it_writes_is_for_the_user_alone(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "serve", lambda _: (cache / "text").write_text("x"))
+    before = os.umask(0o022)
+    try:
+        run.main([])
+    finally:
+        os.umask(before)
+    assert (cache / "text").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_folder_becomes_a_snapshot_of_the_hub_without_touching_the_original(cache: Path, tmp_path: Path) -> None:

@@ -110,9 +110,9 @@ def _key() -> str:
 
 
 @functools.cache
-def load(folder: Path | None) -> Library:
-    """The kernels that `folder` keeps; compiled when there are none for this processor, and kept there if it can be
-    written. The processor must have `instructions` for them: LLVM ends the process where it is not.
+def load(folder: Path | None, *, store: bool = True) -> Library:
+    """The kernels that `folder` keeps; compiled when there are none for this processor, and kept there if `store` says
+    so and it can be written. The processor must have `instructions` for them: LLVM ends the process where it is not.
 
     Root runs only what root alone can have written.
     """
@@ -122,7 +122,8 @@ def load(folder: Path | None) -> Library:
     code = _read(file)
     if code is None:
         code = _compiled()
-        _write(file, code)
+        if store:
+            _write(file, code)
     return Library(code)
 
 
@@ -164,7 +165,7 @@ def _write(file: Path | None, code: bytes) -> None:
             new.write(hashlib.sha256(code).digest() + code)
             new.flush()
             os.fsync(new.fileno())
-        Path(new.name).chmod(0o644)  # who warms the model writes it, the service's user reads it
+            os.fchmod(new.fileno(), 0o644)  # who warms the model writes it, the service's user reads it
         Path(new.name).replace(file)
         for old in set(file.parent.glob(OURS)) - {file}:
             old.unlink(missing_ok=True)

@@ -5,7 +5,10 @@ run time. Both would store the results in the user's home, but the service has n
 minutes. For a T4 the locked build has machine code. (The processor's kernels are stored by cpu/library.py.)
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 from transcribe.engine.cpu.library import PATTERN
@@ -14,8 +17,18 @@ from transcribe.engine.cpu.library import PATTERN
 FOLDERS = {"CUDA_CACHE_PATH": "driver", "PYTORCH_KERNEL_CACHE_PATH": "torch"}
 
 
-def keep(folder: Path) -> None:
-    """Sets the folders, unless the environment does. Call it before the GPU is used for the first time."""
+def keep(folder: Path, *, store: bool = True) -> None:
+    """Sets the folders, unless the environment does. Call it before the GPU is used for the first time.
+
+    torch uses its folder only where it can write: without `store` it gets a copy, which ends with the process.
+    """
+    if not store and folder.is_dir():
+        scratch = tempfile.mkdtemp(prefix="transcribe-kernels-")
+        atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+        for name in FOLDERS.values():
+            if (folder / name).is_dir():
+                shutil.copytree(folder / name, Path(scratch, name))
+        folder = Path(scratch)
     for variable, name in FOLDERS.items():
         os.environ.setdefault(variable, str(folder / name))
 

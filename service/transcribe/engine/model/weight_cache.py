@@ -71,7 +71,7 @@ def write(folder: Path | None, facts: Mapping[str, Any], tensors: Weights) -> bo
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / f"{NAME}.new")
         with (folder / f"{NAME}.new").open("rb") as file:
             os.fsync(file.fileno())
-        (folder / f"{NAME}.new").chmod(0o644)  # who warms the model writes it, the service's user reads it
+            os.fchmod(file.fileno(), 0o644)  # who warms the model writes it, the service's user reads it
         (folder / f"{NAME}.new").replace(folder / NAME)
         _write_facts(folder, facts)
     except (OSError, SafetensorError):

@@ -60,7 +60,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _weights(
-    model_dir: Path, dims: ModelDimensions, wanted: tuple[str, str], folder: Path | None
+    model_dir: Path, dims: ModelDimensions, wanted: tuple[str, str], folder: Path | None, *, store: bool
 ) -> tuple[Weights, dict[str, Any]]:
     """Weights for the wanted device and dtype, from the cache or converted now, and what was chosen."""
     device, dtype = wanted
@@ -70,20 +70,23 @@ def _weights(
     facts = weight_cache.read(folder, key)
     if facts is not None and folder is not None and (kept := weight_cache.weights(folder)) is not None:
         return kept, {**facts, "prepared": True}
-    load_library = functools.partial(library.load, folder)
+    load_library = functools.partial(library.load, folder, store=store)
     measured = precision.measure(dims, load_library) if (device, dtype) == ("cpu", "auto") else {}
     int8 = precision.int8_fits(dims)
     chosen = precision.of(dtype, device, precision.fastest(measured), int8=int8)
     tensors = quantize.convert(fuse(Checkpoint(model_dir), dims), chosen.kinds, quantize.DTYPES[chosen.compute_dtype])
     facts = {"key": key, "precision": vars(chosen), "measured_ms": measured}
-    stored = weight_cache.write(folder, facts, tensors)
+    stored = weight_cache.write(folder if store else None, facts, tensors)
     if stored and folder is not None and (kept := weight_cache.weights(folder)) is not None:
         tensors = kept  # mapped from the file: the converted copy can go
     return tensors, {**facts, "prepared": stored}
 
 
-def load(model_dir: Path, *, device: str, dtype: str, folder: Path | None = None) -> tuple[Model, dict[str, Any]]:
-    """Loads a transformers directory; `folder` keeps its prepared weights. Raises EngineError, one line.
+def load(
+    model_dir: Path, *, device: str, dtype: str, folder: Path | None = None, store: bool = True
+) -> tuple[Model, dict[str, Any]]:
+    """Loads a transformers directory; `folder` has its prepared weights, and keeps them if `store` says so. Raises
+    EngineError, one line.
 
     Returns the model and what was chosen: "precision", "measured_ms" of each kind, "prepared".
     """
@@ -95,10 +98,10 @@ def load(model_dir: Path, *, device: str, dtype: str, folder: Path | None = None
     dims = dimensions_of(config)
     fast = load_tokenizer(model_dir)
     special = special_tokens_of(config, generation, special_names(fast))
-    weights, facts = _weights(model_dir, dims, (device, dtype), folder)
+    weights, facts = _weights(model_dir, dims, (device, dtype), folder, store=store)
     chosen = Precision(**facts["precision"])
     weights = {name: tensor.to(device) for name, tensor in weights.items()}
-    compiled = library.load(folder) if chosen.compiled else None
+    compiled = library.load(folder, store=store) if chosen.compiled else None
     model = Model(
         dims=dims,
         special=special,
