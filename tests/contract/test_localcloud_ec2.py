@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import pytest
-import requests
 from localcloud.aws.moto_instances import SOURCE_OWNER
 from localcloud.common import Folders
 from localcloud.endpoint import BUCKET
@@ -133,7 +132,7 @@ def test_an_image_without_a_reboot_has_what_the_machine_had_written_until_then(r
 def test_a_machine_that_is_taken_away_says_so(running: RunningCloud) -> None:
     market = {"MarketType": "spot", "SpotOptions": {"SpotInstanceType": "one-time"}}
     instance_id = launch(running.ec2, InstanceMarketOptions=market)
-    requests.post(f"http://127.0.0.1:{running.served.port}/_cloud/machines/{instance_id}/interrupt-spot", timeout=10)
+    assert running.ask("POST", f"machines/{instance_id}/interrupt-spot").ok
     [reservation] = running.ec2.describe_instances(InstanceIds=[instance_id])["Reservations"]
     told = reservation["Instances"][0]
     assert (told["State"]["Name"], told["InstanceLifecycle"]) == ("terminated", "spot")

@@ -13,6 +13,7 @@ import pytest
 from localcloud import Endpoint, LocalCloud, LocalCloudError, host
 from localcloud.client import folders_of
 from localcloud.common import PROJECT, say_on_stderr
+from localcloud.endpoint import Secret
 from localcloud.machines import base_image
 from support.waiting import until
 
@@ -180,7 +181,11 @@ def test_a_power_off_from_inside_terminates_the_instance(site: OwnCloud) -> None
 def test_nothing_is_left_when_the_local_cloud_is_killed(site: OwnCloud, image: str) -> None:
     instance_id = site.launch("#cloud-config\n{}\n")
     LocalCloud.wait_booted(site.root, instance_id)
-    with urllib.request.urlopen(f"{site.endpoint.api_url}/_cloud/health", timeout=10) as answer:
+    token = Secret(json.loads(folders_of(site.root).secret.read_text())).control_token
+    asked = urllib.request.Request(
+        f"{site.endpoint.api_url}/_cloud/health", headers={"Authorization": f"Bearer {token}"}
+    )
+    with urllib.request.urlopen(asked, timeout=10) as answer:
         os.kill(json.load(answer)["pid"], 9)
     until(lambda: _processes(instance_id) == [], seconds=10)
     assert "local-cloud" not in Path("/proc/self/mounts").read_text()

@@ -5,13 +5,15 @@ from typing import Any
 
 import boto3
 import pytest
+import requests
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 from localcloud.aws import persistence
 from localcloud.aws.moto_images import ACCOUNT
 from localcloud.aws.moto_instances import MotoRegion
 from localcloud.cloud import Backend
 from localcloud.common import Folders
-from localcloud.endpoint import BUCKET, REGION
+from localcloud.endpoint import BUCKET, REGION, Secret
 from localcloud.machines import base_image
 from localcloud.server import Activity, LoopbackServer, aws_app, control_app
 from moto.ec2.models import ec2_backends
@@ -22,29 +24,53 @@ from support.waiting import until
 
 Ec2 = Any  # boto3's client is made at run time
 POWERS_OFF = ["head", "-n1"]
-SESSION = boto3.Session("local", "local")  # shared, since reading EC2's model takes longer than a test
+SECRET = Secret()
+KEYS = SECRET.credentials
+SESSION = boto3.Session(KEYS.access_key, KEYS.secret_key)  # shared, since reading EC2's model takes longer than a test
+
+
+def forget_everything() -> None:
+    """Empty moto's records, of which each process has one set."""
+    for backend in ec2_backends[ACCOUNT].values():
+        backend.reset()
+    s3_backends[ACCOUNT]["aws"].reset()
+    ssm_backends[ACCOUNT][REGION].reset()
 
 
 class RunningCloud:
     """A local cloud in this process, its client and its folders."""
 
     def __init__(self, folders: Folders) -> None:
-        for backend in ec2_backends[ACCOUNT].values():
-            backend.reset()
-        s3_backends[ACCOUNT]["aws"].reset()
-        ssm_backends[ACCOUNT][REGION].reset()
+        forget_everything()
         moto = MotoRegion(REGION)
         moto.create_bucket(BUCKET)
         persistence.restore(folders)
         self.folders = folders
         self.cloud = Backend(folders, moto)
-        control = control_app(self.cloud, stop=lambda: None, facts=dict)
-        self.served = LoopbackServer(aws_app(self.cloud, control, Activity()))
+        self.stopped = False
+        control = control_app(self.cloud, stop=self._stop, facts=dict)
+        self.activity = Activity()
+        self.served = LoopbackServer(aws_app(self.cloud, control, self.activity, SECRET))
+        self.address = f"127.0.0.1:{self.served.port}"
         self.ec2: Ec2 = self.client("ec2")
 
-    def client(self, service: str, region: str = REGION) -> Any:
-        url = f"http://127.0.0.1:{self.served.port}"
-        return SESSION.client(service, region_name=region, endpoint_url=url)  # type: ignore[call-overload]
+    def _stop(self) -> None:
+        self.stopped = True
+
+    def client(self, service: str, region: str = REGION, *, url: str = "", keys: Credentials = KEYS) -> Any:
+        """A client of a service, at `url` or where this host reaches it, that signs with `keys`."""
+        return SESSION.client(  # type: ignore[call-overload]
+            service,
+            region_name=region,
+            endpoint_url=url or f"http://{self.address}",
+            aws_access_key_id=keys.access_key,
+            aws_secret_access_key=keys.secret_key,
+        )
+
+    def ask(self, method: str, path: str, **headers: str) -> requests.Response:
+        """What the control API answers to the holder of the secret, or with other `headers`."""
+        headers = {"Authorization": f"Bearer {SECRET.control_token}", **headers}
+        return requests.request(method, f"http://{self.address}/_cloud/{path}", headers=headers, timeout=10)
 
     def close(self) -> None:
         self.cloud.close()

@@ -18,7 +18,7 @@ from localcloud.hub import models
 from localcloud.machines import base_image, guest, machines, supervisor
 
 from .common import Folders, LocalCloudError, Say, say_on_stderr, wait_for
-from .endpoint import MODEL, Endpoint
+from .endpoint import MODEL, Endpoint, Secret
 
 START_SECONDS = 60.0
 BOOT_SECONDS = 120.0
@@ -38,7 +38,7 @@ class LocalCloud:
         """Prepare this host, then start the local cloud or find it running. Needs root."""
         folders = folders_of(root)
         host.prepare(say)
-        folders.state.mkdir(parents=True, exist_ok=True)
+        folders.make_state()
         with (folders.state / "start.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             base_image.ensure(folders, say)
@@ -50,6 +50,7 @@ class LocalCloud:
     def planning(root: Path) -> Iterator[Endpoint]:
         """The running local cloud, or one inside this process that knows the images and boots nothing."""
         folders = folders_of(root)
+        folders.make_state()
         endpoint = _running(folders)
         if endpoint:
             yield endpoint
@@ -140,11 +141,19 @@ def _is_served(folders: Folders) -> bool:
     return False
 
 
+def _read_secret(folders: Folders) -> Secret:
+    return Secret(json.loads(folders.secret.read_text()))
+
+
 def _read(folders: Folders) -> Endpoint | None:
+    """The endpoint of the process that holds the lock. That of one which was killed may be anybody's by now."""
     try:
-        return Endpoint(**json.loads(folders.endpoint.read_text()))
+        ports = json.loads(folders.endpoint.read_text())
+        return Endpoint.on(_read_secret(folders), **ports) if _is_served(folders) else None
     except (FileNotFoundError, ValueError, TypeError):
         return None
+    except PermissionError:
+        raise LocalCloudError(f"{folders.state} belongs to root: run the same command with sudo") from None
 
 
 def _running(folders: Folders) -> Endpoint | None:
@@ -152,7 +161,7 @@ def _running(folders: Folders) -> Endpoint | None:
     from .daemon import code_version
 
     try:
-        endpoint = _read(folders) if _is_served(folders) else None
+        endpoint = _read(folders)
         if endpoint is None:
             return None
         health = _ask(folders, "GET", "health")
@@ -166,7 +175,7 @@ def _running(folders: Folders) -> Endpoint | None:
 
 
 def _start(folders: Folders) -> Endpoint:
-    folders.endpoint.unlink(missing_ok=True)
+    folders.forget_endpoint()  # of one that was killed
     tools = Path(__file__).resolve().parents[1]
     path = os.pathsep.join(filter(None, [str(tools), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path}
@@ -191,7 +200,8 @@ def _ask(folders: Folders, method: str, path: str, body: object = None) -> dict[
     if endpoint is None:
         raise LocalCloudError("the local cloud is not running")
     data = json.dumps(body).encode() if body is not None else None
-    request = Request(f"{endpoint.api_url}/_cloud/{path}", data, {"Content-Type": "application/json"}, method=method)
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {_read_secret(folders).control_token}"}
+    request = Request(f"{endpoint.api_url}/_cloud/{path}", data, headers, method=method)
     try:
         with urlopen(request, timeout=START_SECONDS) as response:
             answer: dict[str, Any] = json.load(response)

@@ -62,12 +62,29 @@ class Folders:
         return self.state / "endpoint.json"
 
     @property
+    def secret(self) -> Path:
+        return self.state / "secret.json"
+
+    @property
     def lock(self) -> Path:
         return self.state / "daemon.lock"
 
     @property
     def log(self) -> Path:
         return self.state / "daemon.log"
+
+    def make_state(self) -> None:
+        """Make the state folder, for its owner only. Raises LocalCloudError if it is somebody else's."""
+        self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self.state.chmod(0o700)
+        except PermissionError:
+            raise LocalCloudError(f"{self.state} belongs to root: run the same command with sudo") from None
+
+    def forget_endpoint(self) -> None:
+        """Delete what leads clients to a local cloud that has ended."""
+        self.endpoint.unlink(missing_ok=True)
+        self.secret.unlink(missing_ok=True)
 
     @property
     def pip_cache(self) -> Path:
@@ -117,9 +134,9 @@ def wait_for(attempt: Callable[[], Result], problem: str, *, seconds: float) -> 
         time.sleep(0.05)
 
 
-def write_json(path: Path, value: Any, *, mode: int = 0o644) -> None:
-    """Replace `path` by the JSON of `value` atomically: a reader sees the old file or the new one."""
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` by the JSON of `value` atomically: a reader sees the old file or the new one. Only its owner reads
+    it."""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
         json.dump(value, file, indent=1, sort_keys=True)
-    Path(file.name).chmod(mode)
     Path(file.name).replace(path)

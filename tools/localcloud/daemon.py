@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
@@ -18,7 +17,7 @@ from localcloud.aws.moto_instances import MotoRegion
 
 from .cloud import Backend
 from .common import Folders, LocalCloudError, write_json
-from .endpoint import BUCKET, REGION, Endpoint
+from .endpoint import BUCKET, REGION, Endpoint, Secret
 from .server import Activity, LoopbackServer, aws_app, control_app, hub_app
 
 IDLE_SECONDS = 4 * 3600.0
@@ -38,6 +37,7 @@ class Daemon:
 
     def __init__(self, folders: Folders) -> None:
         self.folders = folders
+        self.secret = Secret()
         self.activity = Activity()
         self.activity.touch()
         self._ended = threading.Event()
@@ -47,12 +47,21 @@ class Daemon:
         self.cloud = Backend(folders, moto)
         version = code_version()
         control = control_app(self.cloud, stop=self._ended.set, facts=lambda: {"version": version, "pid": os.getpid()})
-        self._api = LoopbackServer(aws_app(self.cloud, control, self.activity))
+        self._api = LoopbackServer(aws_app(self.cloud, control, self.activity, self.secret))
         self._hub = LoopbackServer(hub_app(folders))
 
     @property
+    def ports(self) -> dict[str, int]:
+        return {"api_port": self._api.port, "hub_port": self._hub.port}
+
+    @property
     def endpoint(self) -> Endpoint:
-        return Endpoint.on(api_port=self._api.port, hub_port=self._hub.port)
+        return Endpoint.on(self.secret, **self.ports)
+
+    def publish(self) -> None:
+        """Let the owner of the state folder, and nobody else, find and use this local cloud."""
+        write_json(self.folders.secret, self.secret.value)
+        write_json(self.folders.endpoint, self.ports)
 
     def end(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
         self._ended.set()
@@ -73,7 +82,7 @@ class Daemon:
 @contextmanager
 def exclusive(folders: Folders) -> Iterator[None]:
     """Hold the state folder's lock while this is open. Raises LocalCloudError if another process serves the folder."""
-    folders.state.mkdir(parents=True, exist_ok=True)
+    folders.make_state()
     with folders.lock.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -86,16 +95,17 @@ def main(folders: Folders) -> None:
     """Serve in the foreground."""
     try:
         with exclusive(folders):
+            folders.forget_endpoint()  # of one that was killed: its ports may be anybody's by now
             daemon = Daemon(folders)
             daemon.cloud.sweep()
             signal.signal(signal.SIGTERM, daemon.end)
             signal.signal(signal.SIGINT, daemon.end)
-            write_json(folders.endpoint, asdict(daemon.endpoint))
+            daemon.publish()
             print(f"local cloud: {daemon.endpoint.api_url}, state in {folders.state}", flush=True)
             try:
                 daemon.serve()
             finally:
-                folders.endpoint.unlink(missing_ok=True)
+                folders.forget_endpoint()
                 daemon.close()
     except LocalCloudError as error:
         sys.exit(f"error: {error}")

@@ -1,11 +1,37 @@
 """The addresses and identifiers of a running local cloud."""
 
-from dataclasses import dataclass
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass, field
+
+from botocore.credentials import Credentials
 
 REGION = "eu-north-1"
 BUCKET = "local-cloud"
 SEEN_BY_MACHINES = "10.0.2.2"  # this host's loopback, as slirp4netns maps it
 MODEL = "whisper-base"
+
+
+@dataclass(frozen=True)
+class Secret:
+    """256 random bits in hexadecimal, which only the owner of the state folder can read; all keys are made of them."""
+
+    value: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
+
+    @property
+    def credentials(self) -> Credentials:
+        """What requests to the AWS APIs are signed with."""
+        access_key_id = f"LOCAL{self._derived('access key id')[:15].upper()}"  # 20 characters, as AWS' own
+        return Credentials(access_key_id, self._derived("secret access key"))
+
+    @property
+    def control_token(self) -> str:
+        """What requests to the control API carry."""
+        return self._derived("control token")
+
+    def _derived(self, purpose: str) -> str:
+        return hmac.new(self.value.encode(), purpose.encode(), hashlib.sha256).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -19,15 +45,16 @@ class Endpoint:
     region: str
     bucket: str
     access_key_id: str
-    secret_access_key: str
+    secret_access_key: str = field(repr=False)
     source_ami: str
     model_id: str
 
     @classmethod
-    def on(cls, *, api_port: int, hub_port: int) -> "Endpoint":
+    def on(cls, secret: Secret, *, api_port: int, hub_port: int) -> "Endpoint":
         from localcloud.hub import models
         from localcloud.machines import base_image
 
+        keys = secret.credentials
         return cls(
             api_url=f"http://127.0.0.1:{api_port}",
             machine_url=f"http://{SEEN_BY_MACHINES}:{api_port}",
@@ -35,8 +62,8 @@ class Endpoint:
             machine_hub_url=f"http://{SEEN_BY_MACHINES}:{hub_port}",
             region=REGION,
             bucket=BUCKET,
-            access_key_id="local",
-            secret_access_key="local",  # noqa: S106 - signs nothing: the local cloud checks no signature
+            access_key_id=keys.access_key,
+            secret_access_key=keys.secret_key,
             source_ami=base_image.source_ami(),
             model_id=models.SOURCES[MODEL].id,
         )

@@ -23,8 +23,8 @@ from localcloud.hub.server import Repository, create_app
 
 from .cloud import Backend
 from .common import Folders, LocalCloudError
-
-CONTROL = "/_cloud/"
+from .endpoint import Secret
+from .guard import Guard, own_clients_only
 
 
 class Http11Handler(MotoRequestHandler):  # type: ignore[misc]
@@ -42,7 +42,7 @@ class LoopbackServer:
     def __init__(self, application: WSGIApplication, port: int = 0) -> None:
         self._server = make_server("127.0.0.1", port, application, threaded=True, request_handler=Http11Handler)
         self.port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -83,25 +83,26 @@ class Activity:
     def touch(self) -> None:
         self.last = time.monotonic()
 
+    def noticing(self, inner: WSGIApplication) -> WSGIApplication:
+        """`inner`, whose requests count as activity."""
 
-def aws_app(cloud: Backend, control: WSGIApplication, activity: Activity) -> WSGIApplication:
-    """The AWS API, with the control API below CONTROL."""
+        def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            self.touch()
+            return inner(environ, start_response)
+
+        return application
+
+
+def aws_app(cloud: Backend, control: WSGIApplication, activity: Activity, secret: Secret) -> WSGIApplication:
+    """The AWS API, and the control API beside it, for who has the secret."""
     moto = persistence.persistent(
         s3_conditions.atomic(DomainDispatcherApplication(create_backend_app)), cloud.images.folders
     )
-    layer = Ec2Layer(moto, cloud)
-
-    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        activity.touch()
-        inner = control if environ.get("PATH_INFO", "").startswith(CONTROL) else layer
-        return inner(environ, start_response)
-
-    return application
+    return Guard(activity.noticing(Ec2Layer(moto, cloud)), activity.noticing(control), secret)
 
 
 def hub_app(folders: Folders) -> WSGIApplication:
-    application: WSGIApplication = create_app(Repositories(folders))
-    return application
+    return own_clients_only(create_app(Repositories(folders)))
 
 
 def control_app(cloud: Backend, *, stop: Callable[[], None], facts: Callable[[], Mapping[str, object]]) -> Flask:
