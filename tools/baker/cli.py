@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
 from baker import interrupts, target
 from baker.commands import bake, images, keys, recover
+from baker.display.literal import literal
 from baker.display.progress import Event, events_to
 from baker.errors import BakeError, Interrupted, UsageError
 from baker.images import catalog
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
         code, reason = _run(options)
         if reason:
             errors = Console(stderr=True, highlight=False, soft_wrap=True)
-            errors.print(f"[bold red]bake:[/bold red] {escape(reason)}")
+            errors.print(literal("bake:", "bold red"), literal(reason))
         if options.events:
             events_to(sys.stdout)(Event.END, exit_code=code, reason=reason)
     except BrokenPipeError:

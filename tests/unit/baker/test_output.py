@@ -16,7 +16,9 @@ from baker.bake import report
 from baker.commands import recover, tables
 from baker.display.estimates import MachineStep
 from baker.display.progress import Display
-from baker.recovery import lease, records
+from baker.images.catalog import Retention
+from baker.images.diff import Change, ImageDifference
+from baker.recovery import cleanup, lease, records
 from rich.console import Console
 
 NOW = lambda: datetime(2026, 11, 25, 10, 5, tzinfo=UTC)  # noqa: E731
@@ -135,6 +137,76 @@ def test_a_failed_phase_says_where_it_was() -> None:
         assert "at venv-synced" in file.getvalue()
         assert "✗" in file.getvalue()
         assert display.phases == []
+
+
+HOSTILE = ("[/]", "[/dim]", "[bold", "[link=file:///x]y[/link]", "[red]x", "\\[/bold]", "x\\", ":bomb:", "[@click=x]y")
+ESCAPES = "\x1b]0;title\x07 \x1b[2J \x9b2J \r\x08"
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_a_machine_calls_things_is_shown_as_it_is(text: str, terminal: bool) -> None:
+    """A closing tag in a phase's name ended the launcher with a traceback, before it had stopped the machine."""
+    console, file = recorded(300, terminal=terminal)
+    display = Display(console)
+
+    def fail() -> None:
+        with display.phase(f"copy {text}"):
+            display.step(MachineStep(f"one {text}", f"state {text}", 1, 2))
+            display.step(MachineStep(f"two {text}", f"other {text}"))
+            display.note(f"note {text}", "yellow")
+            print(1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    told = file.getvalue()
+    for word in ("copy", "one", "two", "other", "note"):
+        assert f"{word} {text}" in told
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_others_name_is_shown_as_it_is_in_tables(text: str) -> None:
+    console, file = recorded(300)
+    machine = {**MACHINE, "phases": [{"name": f"phase {text}", "seconds": 1.0}], "clip": {"text": f"clip {text}"}}
+    machine |= {"checks": [{"name": f"check {text}", "verdict": "pass", "detail": f"detail {text}"}]}
+    image = {"id": f"ami {text}", "name": f"name {text}"}
+    phases = [{"name": "bake on the machine", "seconds": 1.0}, {"name": f"outer {text}", "seconds": 1.0}]
+    heard = {**machine, "audio": {"text": f"audio {text}"}}
+    tables.print_report(console, {**REPORT, "image": image, "phases": phases, "baked": machine, "verified": heard})
+    named = Ami(f"ami-0 {text}", f"catalog {text}", "available", "2026", "/dev/xvda", 40, (), {})
+    entry: Any = SimpleNamespace(id=named.id, image=named, home="here", replicas={}, needs=[f"needs {text}"])
+    tables.print_catalog(console, [entry])
+    tables.print_retention(console, [Retention(entry, (f"reason {text}",))])
+    tables.print_difference(console, [named, named], ImageDifference({"g": [Change(f"what {text}", "", "a")]}, {}))
+    words = ("phase", "clip", "check", "detail", "ami", "name", "outer", "audio", "catalog", "needs", "reason", "what")
+    for word in words:
+        assert f"{word} {text}" in file.getvalue()
+
+
+def test_what_would_be_removed_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    console, file = recorded(300)
+    machine = Ec2Instance("i-1", "running", "bake [/x]", "bake", "g4dn [/y]", "zone [/z]", None)
+    record = records.BakeRecord("name [/n]", "", "", "", "2026-11-25T10:03:51+00:00")
+    context: Any = SimpleNamespace(display=Display(console), now=NOW)
+    monkeypatch.setattr(recover, "_open", lambda root, options: context)
+    monkeypatch.setattr(records, "survey", lambda context: [records.BakeState(record, (machine,), ())])
+    monkeypatch.setattr(lease, "present", lambda context: None)
+    monkeypatch.setattr(cleanup, "of_bake", lambda context, name: cleanup.Leftovers([machine], [], [], []))
+    recover.status(cli.ROOT, argparse.Namespace(json=False))
+    recover.reap(cli.ROOT, argparse.Namespace(yes=False, bake="b"))
+    for words in ("name [/n]", "g4dn [/y] zone [/z], running, of bake [/x]"):
+        assert words in file.getvalue()
+
+
+def test_a_machine_cannot_move_the_cursor_or_name_the_window() -> None:
+    console, file = recorded(300)
+    display = Display(console)
+    with display.phase("bake"):
+        display.step(MachineStep(f"first {ESCAPES}", f"state {ESCAPES}", 1, 2))
+        display.note(ESCAPES)
+    machine = {**MACHINE, "clip": {"text": f"clip {ESCAPES}"}}
+    tables.print_report(console, {**REPORT, "verified": machine})
+    assert not [character for character in file.getvalue() if not character.isprintable() and character != "\n"]
 
 
 @pytest.mark.parametrize(

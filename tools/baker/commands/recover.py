@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from baker import target
 from baker.aws.client import read_only
 from baker.context import BakeContext, open_context
+from baker.display.literal import literal
 from baker.display.progress import Display, open_console
 from baker.errors import UsageError
 from baker.recovery import cleanup, lease, records
@@ -32,14 +32,15 @@ def status(root: Path, options: argparse.Namespace) -> int:
         print(json.dumps([_plain(context, one, holder) for one in found], indent=1))
         return 0
     if not found:
-        console.print(f"the bucket {context.bucket.name} knows of no bake", markup=False)
+        console.print(literal(f"the bucket {context.bucket.name} knows of no bake"))
         return 0
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("bake", "began (UTC)", "is", "exists"):  # names and ids are whole, since other commands take them
         table.add_column(column, no_wrap=column in ("bake", "exists"), overflow="fold")
     for one in found:
         began = one.record.began[:16].replace("T", " ")
-        table.add_row(one.record.name, began, escape(verdict(context, one, holder)), escape(_existing(one)))
+        facts = (one.record.name, began, verdict(context, one, holder), _existing(one))
+        table.add_row(*(literal(fact) for fact in facts))
     console.print(table)
     return 0
 
@@ -66,7 +67,7 @@ def _reap(context: BakeContext, options: argparse.Namespace, at_work: str = "") 
     console, now = context.display.console, context.now()
     left = cleanup.of_bake(context, options.bake) if options.bake else cleanup.overdue(context, now, at_work)
     if not len(left):
-        console.print(f"nothing {f'of {options.bake}' if options.bake else 'past its deadline'} is left", markup=False)
+        console.print(literal(f"nothing {f'of {options.bake}' if options.bake else 'past its deadline'} is left"))
         return
     _print(console, left, "removing" if options.yes else "would remove")
     if not options.yes:
@@ -133,9 +134,8 @@ def _plain(context: BakeContext, found: BakeState, holder: LeaseHolder | None) -
 
 
 def _print(console: Console, left: cleanup.Leftovers, doing: str) -> None:
-    for machine in left.machines:
-        console.print(f"{doing} {machine.id}  {machine.kind} {machine.zone}, {machine.state}, of {machine.bake}")
-    for image in left.images:
-        console.print(f"{doing} {image.id}  {image.name}, not verified, with {len(image.snapshots)} snapshots")
-    for volume in (*left.volumes, *left.snapshots):
-        console.print(f"{doing} {volume.id}  {volume.gb} GiB, of {volume.bake}")
+    lines = [f"{one.id}  {one.kind} {one.zone}, {one.state}, of {one.bake}" for one in left.machines]
+    lines += [f"{one.id}  {one.name}, not verified, with {len(one.snapshots)} snapshots" for one in left.images]
+    lines += [f"{one.id}  {one.gb} GiB, of {one.bake}" for one in (*left.volumes, *left.snapshots)]
+    for line in lines:
+        console.print(literal(f"{doing} {line}"))

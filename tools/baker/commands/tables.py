@@ -5,14 +5,15 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from baker.aws.dry_run import ALLOWED, DENIED, REFUSED, UNKNOWN, DryRunResult
 from baker.aws.images import Ami
 from baker.bake.plan import BakePlan
 from baker.bake.timeline import check_rows
 from baker.context import BakeContext
+from baker.display.literal import literal
 from baker.images.catalog import CatalogImage, Retention
 from baker.images.diff import ImageDifference
 
@@ -24,20 +25,20 @@ def print_plan(console: Console, plan: BakePlan, config_rows: Mapping[str, str])
     """What a bake would launch, from what, and whether it needs to."""
     table = _facts()
     for name, value in config_rows.items():
-        table.add_row(name, escape(value))
-    table.add_row("source image", f"{plan.source.id}  [dim]{escape(plan.source.name)}[/dim]")
+        table.add_row(name, literal(value))
+    table.add_row("source image", _with_aside(plan.source.id, plan.source.name))
     table.add_row("volume", f"{plan.volume_gb} GiB gp3, encrypted")
-    table.add_row("model", escape(f"{plan.model['id']} at {plan.model['revision']}"))
+    table.add_row("model", literal(f"{plan.model['id']} at {plan.model['revision']}"))
     table.add_row("payload", f"{len(plan.payload.data):,} bytes in {len(plan.payload.digests)} files")
     table.add_row("sha256", plan.payload.sha256)
     table.add_row("user-data", f"{plan.user_data_bytes:,} of 16,384 bytes")
     table.add_row("content hash", plan.content_hash)
-    table.add_row("", f"[dim]{escape(plan.inputs_tag)}[/dim]")
+    table.add_row("", literal(plan.inputs_tag, "dim"))
     for name in plan.untracked:
-        table.add_row("[yellow]left out[/yellow]", f"{escape(name)}  [dim]git does not track it[/dim]")
+        table.add_row("[yellow]left out[/yellow]", _with_aside(name, "git does not track it"))
     for name in plan.changed_files:
-        table.add_row("changed", escape(name))
-    table.add_row("so a bake", escape(outlook(plan)))
+        table.add_row("changed", literal(name))
+    table.add_row("so a bake", literal(outlook(plan)))
     console.print(table)
 
 
@@ -78,9 +79,9 @@ def _phases(report: Document) -> Table:
     table.add_column("seconds", justify="right")
     inside = {"bake on the machine": report.get("baked"), "verify on the image": report.get("verified")}
     for phase in report["phases"]:
-        table.add_row(escape(phase["name"]), f"{phase['seconds']:.1f}")
+        table.add_row(literal(phase["name"]), f"{phase['seconds']:.1f}")
         for inner in (inside.get(phase["name"]) or {}).get("phases", []):
-            table.add_row(f"[dim]  {escape(inner['name'])}[/dim]", f"[dim]{inner['seconds']:.1f}[/dim]")
+            table.add_row(literal(f"  {inner['name']}", "dim"), f"[dim]{inner['seconds']:.1f}[/dim]")
     table.add_section()
     table.add_row("[bold]in all[/bold]", f"[bold]{report['seconds']:.1f}[/bold]")
     return table
@@ -98,7 +99,7 @@ def _checks(baked: Document | None, verified: Document | None, width: int) -> Ta
     room = width - max((len(row.name) for row in rows), default=0) - sum(len(title) + 3 for title in columns) - 8
     for row in rows:  # the whole detail is in the report
         short = row.detail if len(row.detail) <= room else row.detail[: max(room, 10) - 1] + "…"
-        table.add_row(escape(row.name), *(MARKS[verdict] for verdict in row.verdicts), escape(short))
+        table.add_row(literal(row.name), *(MARKS[verdict] for verdict in row.verdicts), literal(short))
     return table
 
 
@@ -118,19 +119,24 @@ def _print_transcripts(console: Console, report: Document, machine: Document) ->
     """The clip's reference and transcript, and the transcript of the recording that --audio named."""
     clip, audio = machine["clip"], machine.get("audio")
     table = _facts(title="Transcript")
-    table.add_row("reference", escape(report["reference"]))
-    table.add_row("transcript", f"[bold]{escape(clip['text'].strip())}[/bold]")
+    table.add_row("reference", literal(report["reference"]))
+    table.add_row("transcript", literal(clip["text"].strip(), "bold"))
     table.add_row("word error rate", f"{machine['word_error_rate']:.1%}")
     if audio:
-        table.add_row("your recording", f"[bold]{escape(audio['text'].strip())}[/bold]")
+        table.add_row("your recording", literal(audio["text"].strip(), "bold"))
     console.print(table)
 
 
 def _print_image(console: Console, report: Document) -> None:
     image = report["image"]
     word = "reused" if report["reused"] else "baked and verified"
-    console.print(f"\n[bold green]{word}[/bold green]  [bold]{image['id']}[/bold]  {escape(image['name'])}")
-    console.print(f"  content hash {report['content_hash']}", style="dim")
+    found = (literal(f"\n{word}", "bold green"), "  ", literal(image["id"], "bold"), "  ", literal(image["name"]))
+    console.print(Text.assemble(*found))
+    console.print(literal(f"  content hash {report['content_hash']}", "dim"))
+
+
+def _with_aside(text: str, aside: str) -> Text:
+    return Text.assemble(literal(text), "  ", literal(aside, "dim"))
 
 
 def _facts(title: str = "") -> Table:
@@ -154,38 +160,38 @@ def print_catalog(console: Console, entries: Sequence[CatalogImage]) -> None:
         mark = "[green]yes[/green]" if image.verified else "[yellow]no[/yellow]"
         needs = "; ".join(entry.needs)
         bold = any(replica.published for replica in entry.replicas.values())
-        row = (entry.id, image.name, _time(image), mark, ", ".join(copies), escape(needs))
-        table.add_row(*row, style="bold" if bold else None)
+        facts = [literal(fact) for fact in (entry.id, image.name, _time(image), ", ".join(copies), needs)]
+        table.add_row(*facts[:3], mark, *facts[3:], style="bold" if bold else None)
     console.print(table)
 
 
 def print_published(context: BakeContext, image_id: str, replica: Mapping[str, str]) -> None:
     """What is launched from now on, and where that is written."""
     console, wanted = context.display.console, context.config.publish
-    console.print(f"\n[bold green]published[/bold green]  [bold]{image_id}[/bold]")
+    console.print("\n[bold green]published[/bold green] ", literal(image_id, "bold"))
     for region, found in replica.items():
-        console.print(f"  {region}  {escape(wanted.ssm_parameter)} = {found}", style="dim")
+        console.print(literal(f"  {region}  {wanted.ssm_parameter} = {found}", "dim"))
     shared = [*wanted.accounts, *wanted.organizations]
     if shared:
-        console.print(f"  shared with {escape(', '.join(shared))}", style="dim")
+        console.print(literal(f"  shared with {', '.join(shared)}", "dim"))
 
 
 def print_difference(console: Console, images: Sequence[Ami], found: ImageDifference) -> None:
     """What changes from the first image to the second, and how large each is."""
-    console.print(f"from [bold]{images[0].id}[/bold]  {escape(images[0].name)}")
-    console.print(f"to   [bold]{images[1].id}[/bold]  {escape(images[1].name)}")
+    for word, image in zip(("from ", "to   "), images, strict=True):
+        console.print(Text.assemble(word, literal(image.id, "bold"), "  ", literal(image.name)))
     if not found.groups:
         console.print("\nthey are made of the same things")
     for name, changes in found.groups.items():
-        table = Table(box=None, show_header=False, title=f"\n{name}", title_justify="left", title_style="bold")
+        table = Table(box=None, show_header=False, title=literal(f"\n{name}"), title_justify="left", title_style="bold")
         for change in changes:
             mark = "[green]+[/green]" if not change.before else "[red]-[/red]" if not change.after else "~"
             both = " → ".join(filter(None, (change.before, change.after)))
-            table.add_row(mark, escape(change.what), f"[dim]{escape(both)}[/dim]")
+            table.add_row(mark, literal(change.what), literal(both, "dim"))
         console.print(table)
     sizes = Table(box=None, show_header=False, title="\nMB", title_justify="left", title_style="bold")
     for name, (before, after) in found.bytes.items():
-        sizes.add_row(name, f"{before / 1e6:,.1f}", f"{after / 1e6:,.1f}", f"{(after - before) / 1e6:+,.1f}")
+        sizes.add_row(literal(name), f"{before / 1e6:,.1f}", f"{after / 1e6:,.1f}", f"{(after - before) / 1e6:+,.1f}")
     console.print(sizes)
 
 
@@ -195,9 +201,9 @@ def print_retention(console: Console, decisions: Sequence[Retention]) -> None:
         return
     table = _of_images("stays because")
     for decision in decisions:
-        why = escape("; ".join(decision.reasons)) or "[red]not needed[/red]"
+        why = literal("; ".join(decision.reasons)) if decision.reasons else literal("not needed", "red")
         image = decision.image.image
-        table.add_row(decision.image.id, image.name, _time(image), why)
+        table.add_row(*(literal(fact) for fact in (decision.image.id, image.name, _time(image))), why)
     console.print(table)
 
 

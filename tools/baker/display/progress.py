@@ -9,7 +9,6 @@ from enum import StrEnum
 from typing import TextIO
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -23,6 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 from baker.display.estimates import Estimate, MachineStep, Moment
+from baker.display.literal import literal, plain
 
 TITLE_WIDTH = 34
 DETAIL_WIDTH = 36  # at most: on 80 columns it makes room for the rest
@@ -132,10 +132,9 @@ class Display:
         if self._bar is not None and self._task is not None:
             count = f"{step.done}/{step.total}" if step.total else ""
             room = max(min(DETAIL_WIDTH, self.console.width - REST_WIDTH), 8)
-            description = f"{step.phase}  [dim]{escape(step.state[:room])}[/dim]"
-            self._bar.update(
-                self._task, description=description, completed=step.done, total=step.total or None, count=count
-            )
+            name, detail = plain(step.phase), plain(step.state[:room])
+            done, total = step.done, step.total or None
+            self._bar.update(self._task, description=name, detail=detail, completed=done, total=total, count=count)
         elif step.state:
             self._print_plainly(step, before)
 
@@ -149,9 +148,7 @@ class Display:
     def note(self, text: str, style: str = "") -> None:
         """A line that stays."""
         self.emit(Event.NOTE, text=text.strip())
-        (self._bar.console if self._bar else self.console).print(
-            text, style=style or None, markup=False, soft_wrap=True
-        )
+        (self._bar.console if self._bar else self.console).print(literal(text), style=style or None, soft_wrap=True)
 
     def _begin(self, title: str) -> None:
         self._step, self._title, self._began = None, title, self._clock()
@@ -161,7 +158,8 @@ class Display:
             return
         self._bar = Progress(
             SpinnerColumn(style="cyan"),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.fields[detail]}", style="dim", markup=False),
             BarColumn(bar_width=12),
             TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
@@ -169,7 +167,7 @@ class Display:
             console=self.console,
             transient=True,
         )
-        self._task = self._bar.add_task(title, total=None, count="")
+        self._task = self._bar.add_task(plain(title), total=None, detail="", count="")
         self._bar.start()
 
     def _end(self, title: str, seconds: float, *, ok: bool) -> None:
@@ -178,7 +176,7 @@ class Display:
             self._bar.stop()
             self._bar = self._task = None
         self._step = None
-        self.console.print(_mark(ok) + f" {title:<{TITLE_WIDTH}} [dim]{seconds:7.1f} s[/dim]")
+        self.console.print(_line_of(ok, f" {title:<{TITLE_WIDTH}} ", f"{seconds:7.1f} s"))
         status = "done" if ok else "failed"
         left = self.estimate.left(Moment(title, float("inf")))
         self.emit(Event.PHASE, phase=title, status=status, seconds=round(seconds, 3), seconds_left=left)
@@ -187,11 +185,11 @@ class Display:
         if step is None:
             return
         states = f"  {step.total} states" if step.total and ok else ""
-        where = f"  at {escape(step.state)}" if step.state and not ok else ""
+        where = f"  at {step.state}" if step.state and not ok else ""
         seconds = self._clock() - self._step_began
         out = self._bar.console if self._bar else self.console
         name = f"{step.phase:<{TITLE_WIDTH - 2}}"
-        out.print(f"  {_mark(ok)} {name} [dim]{seconds:7.1f} s{states}{where}[/dim]")
+        out.print("  ", _line_of(ok, f" {name} ", f"{seconds:7.1f} s{states}{where}"), sep="")
 
     def _left(self) -> float | None:
         """Seconds to the end, as the last bake took; None: not known."""
@@ -209,9 +207,10 @@ class Display:
         return f"  ({words})" if words else ""
 
     def _line(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(literal(text), soft_wrap=True)
         self.console.file.flush()
 
 
-def _mark(ok: bool) -> str:
-    return "[green]✓[/green]" if ok else "[red]✗[/red]"
+def _line_of(ok: bool, name: str, detail: str) -> Text:
+    """A phase that has ended."""
+    return Text.assemble(("✓", "green") if ok else ("✗", "red"), literal(name), literal(detail, "dim"))
