@@ -27,7 +27,7 @@ STARTED: list["subprocess.Popen[bytes]"] = []  # reaped if they end before this 
 
 def folders_of(root: Path) -> Folders:
     """The local cloud's folders in a checkout of the project."""
-    return Folders.of(root / ".cache" / "cloud")
+    return Folders.of(root / ".cache" / "local-cloud")
 
 
 class LocalCloud:
