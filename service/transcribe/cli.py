@@ -11,6 +11,7 @@ from pathlib import Path
 from transcribe import formats
 from transcribe.audio.chunking import AudioChunk
 from transcribe.audio.decoder import AudioError, Decoder
+from transcribe.audio.errors import DecoderError
 from transcribe.audio.recording import Recording
 from transcribe.config import ServiceConfig
 from transcribe.engine import Chunk, Engine, EngineError
@@ -44,6 +45,8 @@ def run(config: ServiceConfig, options: argparse.Namespace) -> int:
         return _fail(f"{options.file}: {error.message}", EXIT_RECORDING)
     except (CacheError, EngineError, main.VadError) as error:
         return _fail(str(error), main.EXIT_CONFIG)
+    except DecoderError as error:
+        return _fail(str(error), main.EXIT_BROKEN)
     except OSError as error:
         return _fail(f"cannot write the result: {error}", main.EXIT_BROKEN)
     print(answer.transcript.text)

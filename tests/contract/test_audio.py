@@ -12,6 +12,7 @@ from support.bad_files import CLIP, ffmpeg
 from support.decoding import SECONDS, DecodeLimits, decoded, refused
 from transcribe.audio import ffmpeg as ffmpeg_process
 from transcribe.audio.decoder import Decoder, decode
+from transcribe.audio.errors import DecoderError
 from transcribe.types import SAMPLE_RATE
 
 MIB = 1 << 20
@@ -163,8 +164,12 @@ def test_too_long_is_noticed_while_decoding_if_no_header_says_it(folder: Path, c
     assert refused(path, DecodeLimits(audio_seconds=2)).code == "audio_too_long"
 
 
-def test_memory_is_limited() -> None:
-    refused(CLIP, DecodeLimits(decode_bytes=200 * MIB))
+def test_memory_is_limited_and_too_low_a_limit_is_not_the_recordings_fault() -> None:
+    with (
+        pytest.raises(DecoderError, match="ffmpeg cannot be run"),
+        Decoder(CLIP, DecodeLimits(decode_bytes=200 * MIB)) as decoder,
+    ):
+        list(decoder)
 
 
 def test_a_decoder_that_hangs_is_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ class Decoder:
             self._shortfall = wav.shortfall(self._path)
             self._plain = wav.plain(self._path)
             self.promised = self._plain.seconds if self._plain else mp3.promised(self._path)
-        except OSError as caught:
+        except (FileNotFoundError, IsADirectoryError, PermissionError) as caught:  # others pass: the disk, memory
             raise AudioError(f"the recording cannot be read ({caught.strerror})") from None
         if size == 0:
             raise AudioError("the file is empty", code="empty_audio")

@@ -14,8 +14,9 @@ class AudioError(Exception):
         self.status = status
 
 
-class DecoderKilledError(Exception):
-    """Somebody ended the decoder, such as the kernel for want of memory: that says nothing of the recording."""
+class DecoderError(Exception):
+    """The decoder could not do its work: it is not installed, or somebody ended it, such as the kernel for want of
+    memory. That says nothing of the recording. The message is one line for the operator."""
 
 
 class Limits(Protocol):

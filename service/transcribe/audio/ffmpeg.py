@@ -11,6 +11,7 @@ import json
 import os
 import re
 import selectors
+import shutil
 import signal
 import subprocess
 import time
@@ -23,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transcribe.audio.errors import AudioError, DecoderKilledError, Limits, explained
+from transcribe.audio.errors import AudioError, DecoderError, Limits, explained
 from transcribe.types import SAMPLE_RATE
 
 # Every container and codec of one file that Debian's ffmpeg can recognise by its content and that may hold speech. Left
@@ -69,14 +70,8 @@ class Ffmpeg:
         self._pipes = [os.pipe() for _ in range(2)]  # of the clock and of the list of tracks
         writes = tuple(write for _, write in self._pipes)
         try:
-            self._process = subprocess.Popen(
-                [*held(limits), *_command(path, track, *writes)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=writes,
-                **CONTAINED,
-            )
+            command = [*held(limits), *_command(path, track, *writes)]
+            self._process = _started(command, stderr=subprocess.PIPE, pass_fds=writes)
         except BaseException:
             self._close_pipes()
             raise
@@ -122,7 +117,8 @@ class Ffmpeg:
         if status == -signal.SIGXCPU:
             raise AudioError(f"decoding took more than {self._limits.decode_seconds:.0f} s of processor time")
         if status == -signal.SIGKILL:
-            raise DecoderKilledError("the decoder was killed from outside")
+            raise DecoderError("the decoder was killed from outside")
+        _check_ran("ffmpeg", status)
         if not self._samples:
             raise explained(bytes(self.log))
 
@@ -192,6 +188,12 @@ class Ffmpeg:
         return run if least == 1 else []
 
 
+PROGRAMS = ("prlimit", "ffmpeg", "ffprobe")
+REMEDY = "nothing can be decoded without it: apt-get install ffmpeg util-linux"
+CANNOT_RUN = (
+    126,
+    127,
+)  # what prlimit, shells and the dynamic linker end with when a program, or a library of it, is not there
 JOINED = SAMPLE_RATE // 100  # frames whose timestamps are less apart than this follow each other
 CONTAINED: dict[str, Any] = {
     "env": {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
@@ -257,6 +259,7 @@ def probe(path: Path, limits: Limits, *entries: str) -> dict[str, Any]:
     with _ffprobe(path, limits, ":".join(entries), "json") as process:
         try:
             out, log = process.communicate(timeout=limits.decode_seconds)
+            _check_ran("ffprobe", process.returncode)
             found = json.loads(out or b"{}")
         except (subprocess.TimeoutExpired, ValueError):
             return {}
@@ -271,6 +274,7 @@ def probe_lines(path: Path, limits: Limits, entries: str) -> Iterator[bytes]:
         assert process.stdout is not None
         try:
             yield from io.BufferedReader(process.stdout)  # type: ignore[type-var]  # a raw file, as bufsize is 0
+            _check_ran("ffprobe", process.wait(STALL_SECONDS))
         finally:
             end(process)
 
@@ -280,4 +284,23 @@ def _ffprobe(
 ) -> "subprocess.Popen[bytes]":
     command = [*held(limits), "ffprobe", "-hide_banner", "-loglevel", "level+warning", "-of", form]
     command += ["-show_entries", entries, *_input(path)]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, **CONTAINED)
+    return _started(command, stderr=errors)
+
+
+def _started(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+    try:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, **options, **CONTAINED)
+    except FileNotFoundError:
+        raise DecoderError(f"{command[0]} cannot be run; {REMEDY}") from None
+
+
+def _check_ran(program: str, status: int) -> None:
+    """Raises DecoderError if it was the program that failed to start, and not the recording that it could not use."""
+    if status in CANNOT_RUN:
+        raise DecoderError(f"{program} cannot be run; {REMEDY}")
+
+
+def missing() -> str:
+    """Why nothing can be decoded on this machine, or ''."""
+    lacking = [name for name in PROGRAMS if shutil.which(name, path=CONTAINED["env"]["PATH"]) is None]
+    return f"{' and '.join(lacking)} cannot be run; {REMEDY}" if lacking else ""

@@ -1,7 +1,5 @@
 """Chooses device and precision, and loads the model in them."""
 
-import contextlib
-import ctypes
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +7,11 @@ from typing import Any
 
 import torch
 
+from transcribe import memory
 from transcribe.engine.chunks import EngineError
 from transcribe.engine.cuda import compile_cache, graphs, trial
 from transcribe.engine.decode.scheduler import Scheduler
 from transcribe.engine.model import whisper
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-LARGEST_BLOCK = 1 << 30  # bytes
 
 
 @dataclass(frozen=True)
@@ -39,14 +35,6 @@ def _device(wanted: str) -> str:
     return wanted
 
 
-def _keep_memory() -> None:
-    """Tells the C library to keep large blocks: asking the kernel for the encoder's again costs a third of its time."""
-    with contextlib.suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        library.mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK)
-        library.mallopt(M_TRIM_THRESHOLD, LARGEST_BLOCK)
-
-
 def load_scheduler(model_dir: Path, options: EngineOptions) -> tuple[Scheduler, str, dict[str, Any]]:
     """The scheduler, its precision in torch's spelling, and what was chosen."""
     begin = time.monotonic()
@@ -54,7 +42,7 @@ def load_scheduler(model_dir: Path, options: EngineOptions) -> tuple[Scheduler, 
         compile_cache.keep(options.cache_dir, store=options.store)
     device = _device(options.device)
     if device == "cpu":
-        _keep_memory()
+        memory.keep_large_blocks()
     folder = options.cache_dir / "prepared" if options.cache_dir is not None else None
     with torch.inference_mode():
         loaded, chosen = whisper.load(model_dir, device=device, dtype=options.dtype, folder=folder, store=options.store)

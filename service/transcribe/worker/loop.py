@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from transcribe import logs
+from transcribe import logs, memory
 from transcribe.audio.vad import Vad
 from transcribe.config import ServiceConfig
 from transcribe.engine import Chunk, ChunkResult, Engine, EngineError
@@ -25,6 +25,7 @@ from transcribe.worker.status import StatusReporter
 
 DRAIN_SECONDS = 25.0  # to finish what is under way after SIGTERM; the rest is given back
 IDLE_SECONDS = 0.5
+REST_SECONDS = 20.0  # without work
 PATIENCE = 20  # setbacks before a job fails: a quarter of an hour
 LONGEST_DELAY = 60.0  # seconds between two attempts after setbacks
 SERVER_ERROR = "The server could not work on this recording"
@@ -43,6 +44,7 @@ class Worker:
         self._scheduler = ChunkScheduler(max_in_flight=max(1, places - max(1, places // RESERVE_SHARE)))
         self._preprocessor = Preprocessor(config, store, self._scheduler, vad)
         self._in_flight: dict[tuple[str, int, int], ActiveJob] = {}  # by (job, attempt, chunk): the engine's keys
+        self._idle_since = float("inf")  # nothing to give back
         self._deadline: float | None = None
         self._stopping = False
 
@@ -64,13 +66,22 @@ class Worker:
                 if self._in_flight:
                     self._step()
                 else:
-                    self._scheduler.wait(IDLE_SECONDS if self._deadline is None else 0.05)
+                    self._rest()
         except BaseException as error:
             failure = error
             raise
         finally:
             self._give_back(failure)
             self._preprocessor.close()
+
+    def _rest(self) -> None:
+        """Waits for work. After a while without any, the memory of the busiest moment goes back to the machine."""
+        if len(self._scheduler):
+            self._idle_since = time.monotonic()
+        elif time.monotonic() - self._idle_since > REST_SECONDS:
+            memory.give_back()
+            self._idle_since = float("inf")
+        self._scheduler.wait(IDLE_SECONDS if self._deadline is None else 0.05)
 
     def _over(self) -> bool:
         if self._stopping and self._deadline is None:
@@ -115,7 +126,8 @@ class Worker:
         began = time.monotonic()
         chunks = len(self._in_flight)
         results = self._engine.step()
-        self._reporter.meter.worked(time.monotonic() - began, chunks)
+        self._idle_since = time.monotonic()
+        self._reporter.meter.worked(self._idle_since - began, chunks)
         for result in results:
             self._write(result)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transcribe import gpu, logs
+from transcribe import gpu, logs, memory
 from transcribe.audio.chunking import VadError
 from transcribe.config import EXIT_CONFIG, ServiceConfig
 from transcribe.engine import Engine, EngineError
@@ -115,6 +115,7 @@ def _card() -> dict[str, Any]:
 def work(config: ServiceConfig) -> int:
     """The worker, from start to end; returns the exit code."""
     logs.configure()
+    memory.share_arenas()
     try:
         with exclusive_lock(config.temp / "worker.lock"):
             return _work(config, Store(config.database))
@@ -136,6 +137,7 @@ def _work(config: ServiceConfig, store: Store) -> int:
         loaded = load(config)
         reporter.meter.steps = lambda: loaded.engine.steps
         reporter.meter.speed = warm_up(loaded)
+        memory.give_back()  # what loading needed, which is more than recordings do
     except (CacheError, EngineError, VadError) as error:
         reporter.set_state("broken", reason=str(error))
         return _refuse(str(error), EXIT_CONFIG)

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from transcribe import logs
 from transcribe.audio.chunking import VadOptions
-from transcribe.audio.decoder import AudioError
+from transcribe.audio.errors import AudioError, DecoderError
 from transcribe.audio.recording import Recording
 from transcribe.audio.vad import Vad
 from transcribe.config import ServiceConfig
@@ -149,7 +149,8 @@ class Preprocessor:
             self._scheduler.fail(active, JobError(error.message, "invalid_request_error", code, "file", status))
         except Exception as error:
             logs.failure("preprocessing_failed", error)
-            self._scheduler.set_back(active, type(error).__name__)
+            reason = str(error) if isinstance(error, DecoderError) else type(error).__name__
+            self._scheduler.set_back(active, reason)
         else:
             logs.event("job_preprocessed", job=active.job.id, seconds=round(time.monotonic() - began, 3))
 

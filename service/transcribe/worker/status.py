@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from transcribe import logs, sdnotify
+from transcribe.audio import ffmpeg
 from transcribe.jobs.store import Store
 
 REPORT_SECONDS = 3.0
@@ -117,6 +118,8 @@ class StatusReporter:
         silent = time.monotonic() - self._last_heartbeat
         if facts["state"] == "ready" and silent > STUCK_SECONDS:
             facts |= {"state": "broken", "reason": f"the model has not moved for {silent:.0f} s"}
+        if facts["state"] == "ready" and (lacking := ffmpeg.missing()):
+            facts |= {"state": "broken", "reason": lacking}
         try:
             self._store.set_worker(facts)
         except Exception as error:  # a full disk must not end a worker that is otherwise well

@@ -1,0 +1,128 @@
+"""ffmpeg that is not there, or cannot start, is the machine's fault: no recording fails for it, and /ready says so."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import transcribe_optimized
+from support.api_server_fixture import running
+from support.waiting import until
+from support.worker_fixture import CLIPS, FakeEngine, ServiceFixture, running_worker, service_fixture
+from transcribe.audio import ffmpeg
+from transcribe.audio.decoder import Decoder
+from transcribe.audio.errors import DecoderError
+from transcribe.worker import status
+
+BROKEN = "#!/bin/sh\necho 'error while loading shared libraries: libavcodec.so.59' >&2; exit 127\n"
+PRESENT = {
+    "nothing": (),
+    "no ffmpeg": ("prlimit", "ffprobe"),
+    "no ffprobe": ("prlimit", "ffmpeg"),
+    "no prlimit": ("ffmpeg", "ffprobe"),
+}
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder where decoding looks for its programs; at first all are there."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    install(folder, *ffmpeg.PROGRAMS)
+    monkeypatch.setitem(ffmpeg.CONTAINED["env"], "PATH", str(folder))
+    return folder
+
+
+def install(folder: Path, *names: str) -> None:
+    for name in ffmpeg.PROGRAMS:
+        (folder / name).unlink(missing_ok=True)
+        if name in names:
+            (folder / name).symlink_to(str(shutil.which(name)))
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[ServiceFixture]:
+    found = service_fixture(tmp_path / "root")
+    yield found
+    found.store.close()
+
+
+def long_flac(path: Path) -> Path:
+    """Large enough that ffprobe is asked first."""
+    path.write_bytes(CLIPS[0].read_bytes() + bytes(1 << 20))
+    return path
+
+
+@pytest.mark.parametrize("present", PRESENT)
+def test_a_recording_is_not_blamed(tmp_path: Path, programs: Path, service: ServiceFixture, present: str) -> None:
+    install(programs, *PRESENT[present])
+    path, said = long_flac(tmp_path / "long.flac"), "cannot be run; nothing can be decoded without it: apt-get install"
+    with pytest.raises(DecoderError, match=said), Decoder(path, service.config.limits) as decoder:
+        list(decoder)
+    assert "cannot be run" in ffmpeg.missing()
+
+
+def test_neither_is_it_for_a_library_that_is_missing(programs: Path, service: ServiceFixture) -> None:
+    (programs / "ffmpeg").unlink()
+    (programs / "ffmpeg").write_text(BROKEN)
+    (programs / "ffmpeg").chmod(0o755)
+    with pytest.raises(DecoderError, match="ffmpeg cannot be run"), Decoder(CLIPS[0], service.config.limits) as decoder:
+        list(decoder)
+
+
+def test_jobs_wait_until_it_is_back_and_health_says_why(
+    programs: Path, service: ServiceFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "REPORT_SECONDS", 0.05)
+    with running_worker(service, FakeEngine()) as worker:
+        worker.reporter.set_state("ready")
+        worker.reporter.start()
+        assert service.wait(service.submit(CLIPS[0])).status == "done"
+        install(programs, "prlimit")
+        job = service.submit(CLIPS[1])
+        until(lambda: (service.store.worker() or {})["state"] == "broken")
+        until(lambda: service.job(job).setbacks == 1)
+        assert (service.store.worker() or {})["reason"].startswith("ffmpeg and ffprobe cannot be run")
+        install(programs, *ffmpeg.PROGRAMS)
+        until(lambda: (service.store.worker() or {})["state"] == "ready")
+        assert service.wait(job).status == "done"
+        worker.reporter.close()
+
+
+def test_clients_are_told_that_it_is_the_service(tmp_path: Path) -> None:
+    with running(tmp_path / "root") as api:
+        api.worker.stop()
+        api.store.set_worker({"state": "broken", "reason": "ffmpeg cannot be run"})
+        until(lambda: api.get("/ready").status == 503)
+        assert "ffmpeg cannot be run" in api.get("/ready").json["reason"]
+        refused = api.upload("/v1/audio/transcriptions")
+        assert (refused.status, refused.code) == (503, "worker_unavailable")
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), OSError(5, "Input/output error"), MemoryError()])
+def test_what_passes_is_not_the_recordings_fault(
+    service: ServiceFixture, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A full table of open files, a disk that stalls, no memory: the job is worked on again."""
+    with running_worker(service, FakeEngine()):
+        with monkeypatch.context() as patch:
+            patch.setattr("transcribe.audio.wav.plain", raising(error))
+            job = service.submit(CLIPS[0])
+            until(lambda: service.job(job).setbacks == 1)
+        assert service.wait(job).status == "done"
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def call(*_: object) -> None:
+        raise error
+
+    return call
+
+
+def test_the_command_line_says_it_in_one_line(
+    programs: Path, service: ServiceFixture, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(programs, "prlimit")
+    monkeypatch.setattr(transcribe_optimized, "load_or_exit", lambda *_, **__: service.config)
+    assert transcribe_optimized.main([str(CLIPS[0])]) == 70
+    assert capsys.readouterr().err == f"transcribe_optimized: ffmpeg cannot be run; {ffmpeg.REMEDY}\n"
