@@ -24,7 +24,7 @@ from support.baked_machine import ROOT
 
 CLIP = ROOT / "service/clips/verify.flac"
 STATE = "salt/states/transcribe/tuning.sls"
-SHARED = ("apt", "models", "pip", "venvs")  # of the project's cache
+SHARED = ("apt", "machine-pip", "models", "pip", "venvs")  # of the project's cache
 COMMAND_SECONDS = 1200
 
 

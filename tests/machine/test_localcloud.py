@@ -2,7 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
+import sys
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +17,7 @@ from localcloud import Endpoint, LocalCloud, LocalCloudError, host
 from localcloud.client import folders_of
 from localcloud.common import PROJECT, say_on_stderr
 from localcloud.endpoint import Secret
-from localcloud.machines import base_image
+from localcloud.machines import base_image, supervisor
 from support.waiting import until
 
 pytestmark = [
@@ -119,6 +122,92 @@ def test_a_port_on_a_machines_loopback_is_reached_from_this_host(site: OwnCloud,
     until(lambda: LocalCloud.run(site.root, instance, ["python3", "-c", inside]) == 0, 60)
     with urllib.request.urlopen(LocalCloud.url_of(site.root, instance, 8123) + "/hostname", timeout=10) as answer:
         assert answer.read().decode().strip() == instance
+
+
+def test_a_machines_root_is_nobody_on_this_host(site: OwnCloud, instance: str) -> None:
+    """A set-uid shell that it leaves on its disk or in a folder of this host gives no rights here."""
+    shells = ("/root/shell", "/run/local-cloud/pip-cache/shell", "/var/cache/apt/archives/shell.deb")
+    for shell in shells:
+        site.output(instance, "install", "--mode=4755", "/bin/bash", shell)
+    machine = folders_of(site.root).machines / instance
+    kept = folders_of(site.root).apt_archives / "shell.deb"
+    until(kept.exists)
+    assert kept.stat().st_mode & 0o7111 == 0
+    for path in (machine / "upper/root/shell", folders_of(site.root).pip_cache / "shell", machine / "apt/shell.deb"):
+        facts = path.stat()
+        assert facts.st_mode & 0o4000
+        assert facts.st_uid == supervisor.USERS
+    for shell in shells:
+        site.output(instance, "rm", shell)
+
+
+def test_a_machine_cannot_change_this_hosts_kernel(site: OwnCloud, instance: str) -> None:
+    pattern = Path("/proc/sys/kernel/core_pattern")
+    before = pattern.read_text()
+    for attempt in (
+        f"mount -o remount,rw /proc/sys; echo '|/root/evil' >{pattern}",
+        f"mount -t proc proc /mnt && echo '|/root/evil' >/mnt{str(pattern).removeprefix('/proc')}",
+        "mknod /root/disk b 254 0",
+        "ip link set tap0 down",
+        "python3 -c 'import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW)'",
+    ):
+        assert LocalCloud.run(site.root, instance, ["sh", "-c", f"({attempt}) 2>/dev/null"]) != 0, attempt
+    assert pattern.read_text() == before
+
+
+def test_a_machine_reaches_its_doors_and_nothing_else_of_this_hosts_loopback(site: OwnCloud, instance: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mine:
+        port = mine.getsockname()[1]
+        for address in ("10.0.2.2", "10.0.2.4", "127.0.0.1", "0.0.0.0", "255.255.255.255"):
+            connect = f"import socket; socket.create_connection(('{address}', {port}), 5)"
+            assert LocalCloud.run(site.root, instance, ["python3", "-c", connect]) != 0, address
+        mine.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            mine.accept()
+    hub = f"{site.endpoint.machine_hub_url}/api/models/{site.endpoint.model_id}"
+    assert json.loads(site.output(instance, "curl", "--silent", "--fail", hub))["id"] == site.endpoint.model_id
+    control = f"{site.endpoint.machine_url}/_cloud/stop"
+    assert "403" in site.output(
+        instance, "curl", "--silent", "--request", "POST", "--write-out", "%{http_code}", control
+    )
+
+
+def test_another_user_of_this_host_gets_nothing(site: OwnCloud, instance: str) -> None:
+    """Neither the disks and the secret, nor an answer: not without a signature, and not with one of any other key."""
+    folders = folders_of(site.root)
+    script = """
+import os, sys, urllib.request, urllib.error
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+url, machine, *paths = sys.argv[1:]
+for path in paths:
+    try:
+        os.stat(path)
+        sys.exit(f"{path} is there to see")
+    except PermissionError:
+        pass
+scope = "Credential=local/20261126/eu-north-1/ec2/aws4_request"
+signed = {"Authorization": f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=" + "0" * 64}
+form = f"Action=TerminateInstances&Version=2016-11-15&InstanceId.1={machine}".encode()
+for path, headers in (("/", signed), ("/_cloud/stop", {}), (f"/_cloud/machines/{machine}", signed)):
+    try:
+        urllib.request.urlopen(urllib.request.Request(url + path, form, headers))
+        sys.exit(f"{path} was answered")
+    except urllib.error.HTTPError as error:
+        assert error.code == 403, error
+"""
+    private = (folders.secret, folders.endpoint, folders.images, folders.machines / instance / "upper", folders.layers)
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as open_to_all:
+        Path(open_to_all).chmod(0o755)
+        state = Path(open_to_all) / "state"  # the state folder's own mode, not that of a test's folder around it
+        state.mkdir()
+        subprocess.run(["mount", "--bind", folders.state, state], check=True)
+        try:
+            seen = [str(state / path.relative_to(folders.state)) for path in private]
+            command = [sys.executable, "-c", script, site.endpoint.api_url, instance, *seen]
+            assert subprocess.run(command, check=False).returncode == 0
+        finally:
+            subprocess.run(["umount", state], check=True)
+    assert site.state(instance) == "running"
 
 
 def test_an_image_is_the_machines_disk_without_what_this_host_lent(site: OwnCloud, image: str) -> None:

@@ -15,7 +15,7 @@ from localcloud.cloud import Backend
 from localcloud.common import Folders
 from localcloud.endpoint import BUCKET, REGION, Secret
 from localcloud.machines import base_image
-from localcloud.server import Activity, LoopbackServer, aws_app, control_app
+from localcloud.server import Activity, LoopbackServer, Process, aws_app, control_app
 from moto.ec2.models import ec2_backends
 from moto.s3.models import s3_backends
 from moto.ssm.models import ssm_backends
@@ -48,7 +48,7 @@ class RunningCloud:
         self.folders = folders
         self.cloud = Backend(folders, moto)
         self.stopped = False
-        control = control_app(self.cloud, stop=self._stop, facts=dict)
+        control = control_app(self.cloud, Process({}, stop=self._stop, add_user=lambda pid: None))
         self.activity = Activity()
         self.served = LoopbackServer(aws_app(self.cloud, control, self.activity, SECRET))
         self.address = f"127.0.0.1:{self.served.port}"

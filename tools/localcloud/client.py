@@ -35,7 +35,10 @@ class LocalCloud:
 
     @staticmethod
     def ensure(root: Path, *, say: Say = say_on_stderr) -> Endpoint:
-        """Prepare this host, then start the local cloud or find it running. Needs root."""
+        """Prepare this host, then start the local cloud or find it running; it stays while this process lives.
+
+        Needs root.
+        """
         folders = folders_of(root)
         host.prepare(say)
         folders.make_state()
@@ -43,7 +46,9 @@ class LocalCloud:
             fcntl.flock(lock, fcntl.LOCK_EX)
             base_image.ensure(folders, say)
             _ensure_model(folders, say)
-            return _running(folders) or _start(folders)
+            endpoint = _running(folders) or _start(folders)
+            _ask(folders, "POST", "users", {"pid": os.getpid()})  # it stays while this process lives
+            return endpoint
 
     @staticmethod
     @contextmanager

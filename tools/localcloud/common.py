@@ -88,7 +88,7 @@ class Folders:
 
     @property
     def pip_cache(self) -> Path:
-        return self.cache / "pip"
+        return self.cache / "machine-pip"  # machines write it; `pip` beside it is this host's own
 
     @property
     def apt_archives(self) -> Path:

@@ -1,4 +1,4 @@
-"""The local cloud's own process: it outlives the launcher and ends after hours without a request."""
+"""The local cloud's own process: it outlives the launcher, and ends soon after its last user and its last machine."""
 
 import fcntl
 import hashlib
@@ -18,9 +18,11 @@ from localcloud.aws.moto_instances import MotoRegion
 from .cloud import Backend
 from .common import Folders, LocalCloudError, write_json
 from .endpoint import BUCKET, REGION, Endpoint, Secret
-from .server import Activity, LoopbackServer, aws_app, control_app, hub_app
+from .server import Activity, LoopbackServer, Process, aws_app, control_app, hub_app
+from .users import Users
 
-IDLE_SECONDS = 4 * 3600.0
+QUIET_SECONDS = 120.0  # since the last request, once no machine runs and no process that started or found it lives
+KEPT_SECONDS = 3600.0  # the same while a machine is off: a launcher that died may be resumed, to image or to start it
 TICK_SECONDS = 5.0
 
 
@@ -40,15 +42,18 @@ class Daemon:
         self.secret = Secret()
         self.activity = Activity()
         self.activity.touch()
+        self.users = Users()
         self._ended = threading.Event()
         moto = MotoRegion(REGION)
         moto.create_bucket(BUCKET)
         persistence.restore(folders)
         self.cloud = Backend(folders, moto)
         version = code_version()
-        control = control_app(self.cloud, stop=self._ended.set, facts=lambda: {"version": version, "pid": os.getpid()})
+        process = Process({"version": version, "pid": os.getpid()}, stop=self._ended.set, add_user=self.users.add)
+        control = control_app(self.cloud, process)
         self._api = LoopbackServer(aws_app(self.cloud, control, self.activity, self.secret))
         self._hub = LoopbackServer(hub_app(folders))
+        self.cloud.machines.doors = (self._api.port, self._hub.port)
 
     @property
     def ports(self) -> dict[str, int]:
@@ -67,11 +72,16 @@ class Daemon:
         self._ended.set()
 
     def serve(self) -> None:
-        """Serve until `end` is called, or until there was no request for IDLE_SECONDS."""
-        while not self._ended.wait(TICK_SECONDS):
-            idle = time.monotonic() - self.activity.last > IDLE_SECONDS
-            if idle and not self.cloud.machines.running():
-                return
+        """Serve until `end` is called, or until nobody uses it any more."""
+        while not self._ended.wait(TICK_SECONDS) and not self.unused():
+            pass
+
+    def unused(self) -> bool:
+        """Whether no machine runs, no user lives, and there was no request for a while."""
+        if self.cloud.machines.running() or self.users.living():
+            return False
+        limit = KEPT_SECONDS if self.cloud.machines.off() else QUIET_SECONDS
+        return time.monotonic() - self.activity.last > limit
 
     def close(self) -> None:
         self.cloud.close()

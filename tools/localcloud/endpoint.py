@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 from botocore.credentials import Credentials
 
+from localcloud.machines.supervisor import DOOR
+
 REGION = "eu-north-1"
 BUCKET = "local-cloud"
-SEEN_BY_MACHINES = "10.0.2.2"  # this host's loopback, as slirp4netns maps it
+SEEN_BY_MACHINES = DOOR
 MODEL = "whisper-base"
 
 

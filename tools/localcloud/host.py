@@ -35,6 +35,7 @@ def prepare(say: Say) -> None:
     if missing:
         install(missing, say)
     _need_overlay()
+    _need_user_namespaces()
     if not Path("/dev/net/tun").exists():
         raise LocalCloudError("machines need /dev/net/tun for their network: run `modprobe tun`")
 
@@ -54,6 +55,14 @@ def install(packages: list[str], say: Say) -> None:
         )
     except LocalCloudError as error:
         raise LocalCloudError(f"{error}; run `{command}` by hand") from error
+
+
+def _need_user_namespaces() -> None:
+    limit = Path("/proc/sys/user/max_user_namespaces")
+    if not Path("/proc/self/ns/user").exists() or (limit.exists() and int(limit.read_text()) < 1):
+        raise LocalCloudError(
+            "machines need user namespaces, so that their root is not this host's: sysctl user.max_user_namespaces=1000"
+        )
 
 
 def _need_overlay() -> None:

@@ -105,18 +105,18 @@ def hub_app(folders: Folders) -> WSGIApplication:
     return own_clients_only(create_app(Repositories(folders)))
 
 
-def control_app(cloud: Backend, *, stop: Callable[[], None], facts: Callable[[], Mapping[str, object]]) -> Flask:
+@dataclass(frozen=True)
+class Process:
+    """What the control API says of the local cloud's own process, and does to it."""
+
+    facts: Mapping[str, object]
+    stop: Callable[[], None]
+    add_user: Callable[[int], None]
+
+
+def control_app(cloud: Backend, process: Process) -> Flask:
     """The control API beside the AWS APIs: machines from images, their init processes and their ports."""
     app = Flask(__name__)
-
-    @app.get("/_cloud/health")
-    def health() -> Response:
-        return jsonify({**facts(), "running": cloud.machines.running()})
-
-    @app.post("/_cloud/stop")
-    def end() -> Response:
-        stop()
-        return jsonify({})
 
     @app.post("/_cloud/machines")
     def boot() -> Response:
@@ -137,6 +137,7 @@ def control_app(cloud: Backend, *, stop: Callable[[], None], facts: Callable[[],
         cloud.interrupt_spot(machine_id)
         return jsonify({})
 
+    add_process_views(app, cloud, process)
     add_views(app, cloud)
 
     @app.errorhandler(LocalCloudError)
@@ -145,6 +146,24 @@ def control_app(cloud: Backend, *, stop: Callable[[], None], facts: Callable[[],
         return jsonify(error=str(error)), 400
 
     return app
+
+
+def add_process_views(app: Flask, cloud: Backend, process: Process) -> None:
+    """The routes of the local cloud's own process: how it is, who uses it, its end."""
+
+    @app.get("/_cloud/health")
+    def health() -> Response:
+        return jsonify({**process.facts, "running": cloud.machines.running()})
+
+    @app.post("/_cloud/users")
+    def use() -> Response:
+        process.add_user(int(request.get_json()["pid"]))
+        return jsonify({})
+
+    @app.post("/_cloud/stop")
+    def end() -> Response:
+        process.stop()
+        return jsonify({})
 
 
 def add_views(app: Flask, cloud: Backend) -> None:

@@ -1,5 +1,6 @@
 """What a machine of the local cloud is handed of this host's configuration."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,19 @@ def test_a_machine_that_cleans_its_apt_archives_leaves_the_cache_full(folders: F
     assert (folders.apt_archives / "one.deb").read_text() == "1"
     host_mounts.lend_archives(machine, folders)
     assert [path.name for path in (machine / "apt").iterdir()] == ["one.deb"]
+
+
+def test_what_a_machine_has_downloaded_is_copied_and_nothing_else(folders: Folders, tmp_path: Path) -> None:
+    """The machine's root writes there: links, pipes and what it changes later must not reach this host's cache."""
+    machine, secret = tmp_path / "machine", tmp_path / "secret"
+    (machine / "apt").mkdir(parents=True)
+    secret.write_text("of this host")
+    host_mounts.lend_archives(machine, folders)
+    (machine / "apt" / "link.deb").symlink_to(secret)
+    os.mkfifo(machine / "apt" / "pipe.deb")
+    (machine / "apt" / "one.deb").write_text("1")
+    host_mounts.keep_archives(machine, folders)
+    (machine / "apt" / "one.deb").write_text("changed")
+    (machine / "apt" / "one.deb").chmod(0o4755)
+    [kept] = folders.apt_archives.iterdir()
+    assert (kept.name, kept.read_text(), kept.stat().st_mode & 0o7111) == ("one.deb", "1", 0)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from localcloud.common import Folders, LocalCloudError, Say, run
+from localcloud.machines.supervisor import USER_COUNT, USERS
 
 SUITE = "bookworm"
 PACKAGES = (
@@ -33,10 +34,15 @@ FINISH = (
     r"printf 'datasource_list: [ NoCloud, None ]\nlocale: C.UTF-8\n' > $1/etc/cloud/cloud.cfg.d/90_image.cfg",
 )
 
+# systemd-nspawn changes owners by itself, with what belongs to that: set-uid bits and access control lists.
+OWN = ["unshare", "--mount", "systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network"]
+OWN += ["--console=pipe", "--as-pid2", f"--private-users={USERS}:{USER_COUNT}", "--private-users-ownership=chown"]
+OWNED = "owned-"  # before the name of a root whose owner is the machines', not this host's
+
 
 def key() -> str:
     """A digest of what the root file system is built from; the source image's id is derived from it."""
-    return hashlib.sha256(json.dumps([SUITE, PACKAGES, FINISH]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([SUITE, PACKAGES, FINISH, USERS]).encode()).hexdigest()
 
 
 def source_ami() -> str:
@@ -45,7 +51,7 @@ def source_ami() -> str:
 
 
 def folder(folders: Folders) -> Path:
-    return folders.roots / key()[:17]
+    return folders.roots / f"{OWNED}{key()[:17]}"
 
 
 def ensure(folders: Folders, say: Say) -> Path:
@@ -61,6 +67,7 @@ def ensure(folders: Folders, say: Say) -> Path:
     command += [f"--customize-hook={hook}" for hook in FINISH]
     try:
         run([*command, SUITE, scratch], why="make the source image", timeout=1800)
+        run([*OWN, f"--directory={scratch}", "--", "true"], why="give the source image to the machines' root")
     except LocalCloudError:
         shutil.rmtree(scratch, ignore_errors=True)
         raise

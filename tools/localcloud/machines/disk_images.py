@@ -34,7 +34,7 @@ class DiskImages:
         self._images: dict[str, DiskImage] = {}
         for entry in json.loads(folders.images.read_text()) if folders.images.exists() else []:
             image = DiskImage(**{**entry, "layers": tuple(entry["layers"])})
-            if all(path.is_dir() for path in self.disk(image)):
+            if image.root.startswith(base_image.OWNED) and all(path.is_dir() for path in self.disk(image)):
                 self._images[image.id] = image
 
     def all(self) -> list[DiskImage]:

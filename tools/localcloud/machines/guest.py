@@ -60,6 +60,7 @@ def enter(leader: int, argv: Sequence[str]) -> list[str]:
     inside = [
         "nsenter",
         f"--target={leader}",
+        "--user",
         "--mount",
         "--uts",
         "--ipc",

@@ -5,9 +5,13 @@ Nothing is copied, so that an image contains none of it.
 
 import ast
 import os
+import secrets
+import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -131,21 +135,24 @@ def binds(folder: Path, folders: Folders) -> list[Bind]:
 def lend_archives(folder: Path, folders: Folders) -> None:
     """Link the cached apt archives into a machine's own folder, so that `apt-get clean` does not empty the cache."""
     folders.apt_archives.mkdir(parents=True, exist_ok=True)
-    _link_all(folders.apt_archives, folder / "apt")
+    for path in folders.apt_archives.glob("*.deb"):
+        with suppress(FileExistsError):
+            os.link(path, folder / "apt" / path.name)
 
 
 def keep_archives(folder: Path, folders: Folders) -> None:
-    """Add to the cache what a machine has downloaded since."""
-    _link_all(folder / "apt", folders.apt_archives)
-
-
-def _link_all(source: Path, target: Path) -> None:
-    if not source.is_dir():
-        return
-    for path in source.glob("*.deb"):
-        kept = target / path.name
-        if not kept.exists():
-            try:
-                os.link(path, kept)
-            except (FileExistsError, FileNotFoundError):
-                continue  # another machine was quicker, or apt-get clean was
+    """Copy what a machine has downloaded since into the cache: as files of this host's own, which it cannot change."""
+    for path in (folder / "apt").glob("*.deb"):
+        kept = folders.apt_archives / path.name
+        if kept.exists():
+            continue
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            continue  # apt-get clean was quicker, or it is a link of the machine's
+        with os.fdopen(handle, "rb") as file:
+            if stat.S_ISREG(os.fstat(handle).st_mode):
+                making = kept.with_suffix(f".{secrets.token_hex(4)}")
+                with making.open("xb") as copy:
+                    shutil.copyfileobj(file, copy)
+                making.replace(kept)

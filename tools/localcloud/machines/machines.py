@@ -32,8 +32,9 @@ class LaunchRequest:
 class LocalMachine:
     """One machine, running or off."""
 
-    def __init__(self, launch: LaunchRequest, folders: Folders) -> None:
+    def __init__(self, launch: LaunchRequest, folders: Folders, doors: tuple[int, ...]) -> None:
         self.launch = launch
+        self.doors = doors
         self.disk = launch.disk
         self.folders = folders
         self.folder = folders.machines / launch.id
@@ -56,6 +57,7 @@ class LocalMachine:
         if self.launch.user_data is not None:
             binds.append(host_mounts.Bind(self._seed(self.launch.user_data), SEED))
             init = [f"ds=nocloud;s={SEED}", "network-config=disabled"]
+        given = [bind.source for bind in binds if bind.writable or bind.target == SEED]
         self._mount_targets = [bind.target for bind in binds if not self._on_disk(bind.target)]
         spec = supervisor.Spec(
             name=self.launch.id,
@@ -63,6 +65,8 @@ class LocalMachine:
             layers=tuple(str(path) for path in self.disk),
             binds=tuple(bind.option() for bind in binds),
             init=tuple(init),
+            given=tuple(str(path) for path in given),
+            doors=self.doors,
         )
         # A volatile overlay refuses to be mounted again with the work folder of the last time.
         shutil.rmtree(self.folder / "work")
@@ -93,6 +97,8 @@ class LocalMachine:
         """Remove the empty mount points that systemd-nspawn created for this host's bind mounts."""
         for target in self._mount_targets:
             path = upper / target.lstrip("/")
+            if not path.parent.resolve().is_relative_to(upper.resolve()):
+                continue  # by a link of the machine's: this host's own files may lie there
             if path.is_file() and path.stat().st_size == 0:
                 path.unlink()
             while path != upper and not any((layer / path.relative_to(upper)).exists() for layer in self.disk):
@@ -145,12 +151,13 @@ class LocalMachines:
 
     def __init__(self, folders: Folders, on_off: Callable[[str, bool], None]) -> None:
         self.folders = folders
+        self.doors: tuple[int, ...] = ()  # ports of this host's loopback that machines reach
         self._on_off = on_off
         self._machines: dict[str, LocalMachine] = {}
 
     def launch(self, launch: LaunchRequest) -> None:
         """Boot a new machine. Raises LocalCloudError."""
-        machine = self._machines[launch.id] = LocalMachine(launch, self.folders)
+        machine = self._machines[launch.id] = LocalMachine(launch, self.folders, self.doors)
         self._start(machine)
 
     def _start(self, machine: LocalMachine) -> None:
@@ -211,6 +218,12 @@ class LocalMachines:
 
     def running(self) -> list[str]:
         return [machine_id for machine_id, machine in list(self._machines.items()) if machine.running]
+
+    def off(self) -> list[str]:
+        """The ids of machines that are off and still have a disk."""
+        return [
+            machine_id for machine_id, machine in list(self._machines.items()) if machine.disk and not machine.running
+        ]
 
     def disks(self) -> set[Path]:
         """Every layer that a machine uses."""

@@ -1,24 +1,12 @@
 """Forwards a port of this host's loopback to a port of a machine's loopback."""
 
 import asyncio
-import ctypes
-import os
 import socket
 import threading
 from pathlib import Path
 
 from localcloud.common import LocalCloudError
-
-CLONE_NEWNET = 0x40000000
-CHUNK = 65_536  # bytes
-
-
-def _join(namespace: Path) -> None:
-    """Put the calling thread, and no other, into a network namespace."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    with namespace.open() as file:
-        if libc.setns(file.fileno(), CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+from localcloud.machines import relay
 
 
 class Forwarder:
@@ -44,7 +32,7 @@ class Forwarder:
 
     def _run(self) -> None:
         try:
-            _join(self._namespace)  # the listener was made before, and stays where it was made
+            relay.join(self._namespace)  # the listener was made before, and stays where it was made
         except OSError as error:
             self._error = error
             self._ready.set()
@@ -59,20 +47,4 @@ class Forwarder:
         self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self.port)
-        except OSError:
-            writer.close()  # as if nothing listened
-            return
-        await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(CHUNK):
-            writer.write(data)
-            await writer.drain()
-        if writer.can_write_eof():
-            writer.write_eof()
-    except (OSError, asyncio.CancelledError):
-        writer.close()
+        await relay.serve(reader, writer, self.port)

@@ -4,6 +4,8 @@ Run as a program by machines.py, with a spec in JSON as its argument. It mounts 
 and runs systemd-nspawn until the machine powers off. Every mount, the network namespace and every process live
 in namespaces that the kernel removes with this process, and this process ends when its standard input closes:
 nothing is left behind, however the local cloud dies. Standard library only.
+
+A machine has a user namespace: its root is USERS on this host, a user that owns the machine's disk and nothing else.
 """
 
 import json
@@ -17,11 +19,18 @@ from pathlib import Path
 
 POWER_OFF_SECONDS = 90  # systemd's own limit for stopping a service
 REBOOT = 133  # systemd-nspawn's status when its machine asks for a reboot
+USERS = 0x7000_0000  # this host's number of a machine's root, beyond the ranges of useradd, systemd and Podman
+USER_COUNT = 65_536
+DOOR = "10.0.2.4"  # in a machine's network, the address of what the local cloud serves on this host's loopback
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What to run. `layers` are read-only, top first; `binds` are nspawn options; a `command` runs instead of init."""
+    """What to run. `layers` are read-only, top first; `binds` are nspawn options; a `command` runs instead of init.
+
+    `given` are folders of this host that become the machine's own; `doors` are the ports of this host's loopback that
+    it reaches, at DOOR.
+    """
 
     name: str
     folder: str  # holds upper/, work/, root/ and console.log
@@ -29,6 +38,8 @@ class Spec:
     binds: Sequence[str] = ()
     init: Sequence[str] = ()  # kernel-command-line words for the machine's init
     command: Sequence[str] = ()
+    given: Sequence[str] = ()
+    doors: Sequence[int] = ()
 
 
 def mount_disk(spec: Spec) -> None:
@@ -37,6 +48,8 @@ def mount_disk(spec: Spec) -> None:
     `volatile` skips fsync, which matters only if the host crashes: disk_images.py syncs the layers that it keeps.
     """
     lower = ":".join(layer.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,") for layer in spec.layers)
+    for path in ("upper", *spec.given):
+        os.chown(path, USERS, USERS)
     options = f"lowerdir={lower},upperdir=upper,workdir=work,volatile,index=off"
     subprocess.run(["mount", "-t", "overlay", "local-cloud", "-o", options, "root"], check=True)
     # systemd-nspawn creates a folder per machine here, which would stay on the host.
@@ -44,15 +57,31 @@ def mount_disk(spec: Spec) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run/systemd/nspawn"], check=True)
 
 
-def make_network() -> None:
-    """A network namespace at ./netns; slirp4netns maps this host's loopback to 10.0.2.2 and its DNS to 10.0.2.3."""
+def make_network(doors: Sequence[int]) -> None:
+    """A network namespace at ./netns; slirp4netns gives it a way out, and this host's DNS as 10.0.2.3.
+
+    Its owner is this host's user namespace, so that a machine's root cannot change its addresses or send raw packets,
+    and slirp4netns does not let it reach this host's loopback; relay.py does, for `doors`.
+    """
     Path("netns").touch()
-    subprocess.run(["unshare", "--net=netns", "ip", "link", "set", "lo", "up"], check=True)
+    # A machine's root has no say in this namespace, so that ports below 1024 must be free to all for its sshd.
+    begin = "ip link set lo up && echo 0 >/proc/sys/net/ipv4/ip_unprivileged_port_start"
+    subprocess.run(["unshare", "--net=netns", "sh", "-c", begin], check=True)
+    if doors:
+        inside = ["nsenter", "--net=netns", "ip", "address", "add", f"{DOOR}/32", "dev", "lo"]
+        subprocess.run(inside, check=True)
+        relay = [sys.executable, str(Path(__file__).with_name("relay.py")), "netns", DOOR, *map(str, doors)]
+        with Path("relay.log").open("wb") as log:
+            opened = subprocess.Popen(relay, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL)
+        if opened.stdout is None or not opened.stdout.readline():
+            raise OSError(Path("relay.log").read_text().strip() or "relay.py does not listen")
     ready, done = os.pipe()
     slirp = [
         "slirp4netns",
         "--configure",
         "--mtu=65520",
+        "--disable-host-loopback",
+        "--enable-sandbox",
         f"--ready-fd={done}",
         "--netns-type=path",
         "netns",
@@ -95,9 +124,11 @@ def nspawn(spec: Spec) -> list[str]:
     """The command that boots the machine, or runs one program on its disk."""
     command = ["systemd-nspawn", "--quiet", "--directory=root", "--register=no", "--keep-unit"]
     command += ["--resolv-conf=off", "--timezone=off", "--link-journal=no", f"--machine={spec.name}"]
+    command += [f"--private-users={USERS}:{USER_COUNT}", "--private-users-ownership=off"]
     if spec.command:
         return [*command, "--as-pid2", "--private-network", "--console=pipe", "--", *spec.command]
-    command += ["--network-namespace-path=netns", "--capability=CAP_NET_ADMIN", "--kill-signal=SIGRTMIN+4"]
+    # Not --network-namespace-path, which nspawn joins only after it has given up its rights to this namespace.
+    command = ["nsenter", "--net=netns", *command, "--capability=CAP_NET_ADMIN", "--kill-signal=SIGRTMIN+4"]
     return [*command, *spec.binds, "--boot", "--console=read-only", "--", *spec.init]
 
 
@@ -135,7 +166,7 @@ class NspawnProcess:
 
 def boot(spec: Spec) -> int:
     """Run the machine until it powers off, and return nspawn's status."""
-    make_network()
+    make_network(spec.doors)
     machine = NspawnProcess(spec)
     threading.Thread(target=machine.obey, daemon=True).start()
     return machine.wait()

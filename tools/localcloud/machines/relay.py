@@ -1,0 +1,83 @@
+"""Forwards TCP connections from one network namespace into another.
+
+Also a program, for supervisor.py: `relay.py NAMESPACE ADDRESS PORT...` listens on ADDRESS in that network namespace,
+and forwards to the same ports of its own loopback. It prints a line once it listens. Standard library only.
+"""
+
+import asyncio
+import ctypes
+import os
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+CLONE_NEWNET = 0x40000000
+CHUNK = 65_536  # bytes
+
+
+def join(namespace: Path) -> None:
+    """Put the calling thread, and no other, into a network namespace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with namespace.open() as file:
+        if libc.setns(file.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
+    """Forward one connection to a port of the 127.0.0.1 that this thread sees."""
+    try:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        writer.close()  # as if nothing listened
+        return
+    await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(CHUNK):
+            writer.write(data)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+    except (OSError, asyncio.CancelledError):
+        writer.close()
+
+
+def listen_in(namespace: Path, address: str, ports: Sequence[int]) -> list[socket.socket]:
+    """Listeners in a network namespace, in which they stay; the caller stays in its own."""
+    found: list[socket.socket] = []
+    errors: list[OSError] = []
+
+    def listen() -> None:
+        try:
+            join(namespace)
+            found.extend(socket.create_server((address, port)) for port in ports)
+        except OSError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return found
+
+
+async def _forward(listeners: Sequence[socket.socket]) -> None:
+    for listener in listeners:
+        await asyncio.start_server(partial(serve, port=listener.getsockname()[1]), sock=listener)
+    print("listening", flush=True)
+    await asyncio.Event().wait()
+
+
+def main(arguments: Sequence[str]) -> None:
+    namespace, address, *ports = arguments
+    asyncio.run(_forward(listen_in(Path(namespace), address, [int(port) for port in ports])))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
