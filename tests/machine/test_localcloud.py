@@ -164,6 +164,7 @@ def test_a_machine_reaches_its_doors_and_nothing_else_of_this_hosts_loopback(sit
         mine.settimeout(0)
         with pytest.raises(BlockingIOError):
             mine.accept()
+    assert LocalCloud.run(site.root, instance, ["ip", "route", "get", "169.254.169.254"]) != 0
     hub = f"{site.endpoint.machine_hub_url}/api/models/{site.endpoint.model_id}"
     assert json.loads(site.output(instance, "curl", "--silent", "--fail", hub))["id"] == site.endpoint.model_id
     control = f"{site.endpoint.machine_url}/_cloud/stop"

@@ -56,7 +56,10 @@ def _signal(pid: int, number: int) -> None:
 
 
 def enter(leader: int, argv: Sequence[str]) -> list[str]:
-    """The command that runs `argv` in a machine, as root and with its own environment only."""
+    """The command that runs `argv` in a machine, as root and with its own environment only.
+
+    This host's environment, which may hold keys, ends before the machine is entered, whose root could read it.
+    """
     inside = [
         "nsenter",
         f"--target={leader}",
@@ -70,7 +73,7 @@ def enter(leader: int, argv: Sequence[str]) -> list[str]:
         "--wdns=/root",
     ]
     clean = ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"]
-    return [*inside, *clean, f"TERM={os.environ.get('TERM', 'dumb')}", "LANG=C.UTF-8", *argv]
+    return [*clean, f"TERM={os.environ.get('TERM', 'dumb')}", "LANG=C.UTF-8", *inside, "--", *argv]
 
 
 def wait_booted(leader: int, *, seconds: float) -> str:

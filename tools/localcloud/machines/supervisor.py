@@ -66,6 +66,8 @@ def make_network(doors: Sequence[int]) -> None:
     Path("netns").touch()
     # A machine's root has no say in this namespace, so that ports below 1024 must be free to all for its sshd.
     begin = "ip link set lo up && echo 0 >/proc/sys/net/ipv4/ip_unprivileged_port_start"
+    # Where this host is itself an instance of a cloud, its metadata service would hand out this host's role.
+    begin += " && ip route add unreachable 169.254.0.0/16"
     subprocess.run(["unshare", "--net=netns", "sh", "-c", begin], check=True)
     if doors:
         inside = ["nsenter", "--net=netns", "ip", "address", "add", f"{DOOR}/32", "dev", "lo"]
