@@ -1,5 +1,6 @@
 """The local cloud's EC2 API through boto3; a process that waits to be told to power off stands for each machine."""
 
+import json
 import os
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from localcloud.aws.moto_instances import SOURCE_OWNER
 from localcloud.common import Folders
 from localcloud.endpoint import BUCKET
 from localcloud.machines import base_image, host_mounts, machines
+from localcloud.machines.disk_images import DiskImages
 from support.running_cloud import RunningCloud, launch, refused, state, stopped
 from support.waiting import until
 
@@ -127,6 +129,29 @@ def test_an_image_without_a_reboot_has_what_the_machine_had_written_until_then(r
     assert (top / "written").read_text() == "before"
     assert running.cloud.machines.get(instance_id).process is process
     assert state(running.ec2, instance_id) == "running"
+
+
+def test_a_link_on_a_machines_disk_leads_to_no_file_of_this_host(running: RunningCloud, tmp_path: Path) -> None:
+    """Root of this host removes its mount points from the disk, which the machine's root has written."""
+    instance_id = launch(running.ec2)
+    here = tmp_path / "etc"
+    here.mkdir()
+    (here / "resolv.conf").touch()
+    (running.folders.machines / instance_id / "upper" / "etc").symlink_to(here)
+    running.ec2.create_image(InstanceId=instance_id, Name="one")
+    assert (here / "resolv.conf").exists()
+
+
+def test_an_image_whose_disk_is_of_this_hosts_root_is_not_used_again(folders: Folders) -> None:
+    """Machines had no user namespace when it was made: its files would be nobody's."""
+    for root in ("0123", base_image.folder(folders).name):
+        (folders.roots / root).mkdir(exist_ok=True)
+    entries = [
+        {"id": f"ami-{number}", "root": path.name} for number, path in enumerate(sorted(folders.roots.iterdir()))
+    ]
+    folders.images.write_text(json.dumps([{**entry, "layers": [], "facts": {}} for entry in entries]))
+    [kept] = DiskImages(folders).all()
+    assert kept.root == base_image.folder(folders).name
 
 
 def test_a_machine_that_is_taken_away_says_so(running: RunningCloud) -> None:
