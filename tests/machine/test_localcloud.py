@@ -137,6 +137,7 @@ def test_a_machines_root_is_nobody_on_this_host(site: OwnCloud, instance: str) -
         facts = path.stat()
         assert facts.st_mode & 0o4000
         assert facts.st_uid == supervisor.USERS
+    kept.unlink()
     for shell in shells:
         site.output(instance, "rm", shell)
 
@@ -177,7 +178,7 @@ def test_another_user_of_this_host_gets_nothing(site: OwnCloud, instance: str) -
     """Neither the disks and the secret, nor an answer: not without a signature, and not with one of any other key."""
     folders = folders_of(site.root)
     script = """
-import os, sys, urllib.request, urllib.error
+import encodings.idna, os, sys, urllib.request, urllib.error  # all now: it may not read this Python's folder later
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 url, machine, *paths = sys.argv[1:]
 for path in paths:
