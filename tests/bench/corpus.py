@@ -38,7 +38,8 @@ class Work:
         return round(100 * float(jiwer.wer(normal(self.reference), normal(" ".join(texts)))), 2)
 
 
-def _read(path: Path) -> NDArray[np.float32]:
+def read(path: Path) -> NDArray[np.float32]:
+    """A recording's samples: float32 of [time], 16 kHz, mono."""
     import librosa
 
     samples, _ = librosa.load(path, sr=RATE)
@@ -58,11 +59,11 @@ def prepare(audio: Path | None, reference: Path | None, seconds: float) -> Work:
     folder = audio or DEFAULT
     if folder.is_file():
         text = reference.read_text(encoding="utf-8") if reference else None
-        samples = _read(folder)
+        samples = read(folder)
         return _work(samples, samples[: WARM_SECONDS * RATE], text)
     pause = np.zeros(int(PAUSE_SECONDS * RATE), np.float32)
     parts, texts, length = [], [], 0
-    known = [(_read(path), text) for path, text in clips(folder)]
+    known = [(read(path), text) for path, text in clips(folder)]
     for samples, text in itertools.cycle(known):
         parts += [samples, pause]
         texts.append(text)

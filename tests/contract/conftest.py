@@ -22,6 +22,7 @@ from support.project_tree import REFERENCE, make_tree
 from support.recorder import Recorder
 from support.running_cloud import POWERS_OFF, RunningCloud
 from support.waiting import until
+from transcribe.keys import new_key
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,15 @@ def endpoint() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def session() -> boto3.Session:
     return client_session(REGION)  # shared, since reading EC2's model takes longer than a test
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A key of Anna's, and the keys file that knows it."""
+    value, line = new_key("anna")
+    file = tmp_path_factory.mktemp("keys") / "keys"
+    file.write_text(line)
+    return value, file
 
 
 @pytest.fixture

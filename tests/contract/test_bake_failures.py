@@ -15,6 +15,8 @@ from rich.console import Console
 from support.fake_cloud import Cloud
 from support.fake_machine import FakeMachine, manifest_of, succeed
 
+pytestmark = pytest.mark.slow
+
 
 def wrong(**changes: Any) -> Any:
     return lambda machine: machine.put("report", machine.report(**changes))

@@ -7,21 +7,12 @@ from typing import Any
 
 import pytest
 from support.api_server_fixture import Api, multipart, running
-from transcribe.keys import new_key
 
 TRANSCRIBE = "/v1/audio/transcriptions"
 ORIGIN = "https://app.example"
 STAINLESS = "authorization,x-stainless-arch,x-stainless-lang,x-stainless-os,x-stainless-runtime,x-stainless-timeout"
 HEAD = f"POST {TRANSCRIBE} HTTP/1.1\r\nHost: a.example\r\nOrigin: {ORIGIN}\r\n".encode()
 FORM = b"Content-Type: multipart/form-data; boundary=B\r\n"
-
-
-@pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    value, line = new_key("anna")
-    file = tmp_path_factory.mktemp("keys") / "keys"
-    file.write_text(line)
-    return value, file
 
 
 @pytest.fixture(scope="module")

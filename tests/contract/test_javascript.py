@@ -9,7 +9,6 @@ from support.api_server_fixture import Api, running
 from support.browser import chromium
 from support.javascript import installed, web_server
 from support.waiting import until
-from transcribe.keys import new_key
 
 pytestmark = pytest.mark.slow
 TEXT = "Hej och välkomna. Nu ska vi tala om Ärendet. Tack --> slut & adjö."
@@ -26,14 +25,6 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def origin() -> Iterator[str]:
     with web_server(installed()) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    value, line = new_key("anna")
-    file = tmp_path_factory.mktemp("keys") / "keys"
-    file.write_text(line)
-    return value, file
 
 
 @pytest.fixture(scope="module")

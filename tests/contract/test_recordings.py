@@ -13,6 +13,7 @@ from transcribe.audio.recording import Recording
 from transcribe.audio.vad import Vad
 from transcribe.types import SAMPLE_RATE
 
+pytestmark = pytest.mark.slow
 BLIP = 0.25  # seconds that the detector may err by in a minute: it takes the beginning of a hum for a sound of speech
 LATE = 0.1  # seconds that a time may be off
 

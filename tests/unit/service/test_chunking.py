@@ -43,6 +43,7 @@ PARTS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(parts=PARTS, block=st.integers(400, 200_000), longest=st.sampled_from([8.0, 20.0, MAX_CHUNK_SECONDS]))
 def test_no_speech_is_lost_and_no_chunk_is_too_long(

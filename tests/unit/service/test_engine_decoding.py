@@ -77,6 +77,7 @@ def row_of(tiny: Tiny, request: Request, temperature: float = 0.0) -> DecodeSequ
     return DecodeSequence(task, tiny.prefix(request.language, request.task, request.prompt), temperature)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=25,
     deadline=None,
