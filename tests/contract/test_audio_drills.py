@@ -21,7 +21,7 @@ from support.waiting import repeating
 from support.worker_fixture import FakeEngine, running_worker, service_fixture
 from transcribe.audio.vad import Vad
 
-pytestmark = pytest.mark.drill
+pytestmark = [pytest.mark.drill, pytest.mark.attack]
 LONG = os.environ.get("DRILLS") == "long"
 MUTATED = 2000 if LONG else 54
 DECODER_MIB = 512

@@ -14,6 +14,8 @@ from transcribe.audio.decoder import Decoder
 from transcribe.audio.errors import DecoderError
 from transcribe.worker import status
 
+pytestmark = pytest.mark.attack
+
 BROKEN = "#!/bin/sh\necho 'error while loading shared libraries: libavcodec.so.59' >&2; exit 127\n"
 PRESENT = {
     "nothing": (),

@@ -22,7 +22,7 @@ from transcribe.config import ServiceConfig
 from transcribe.jobs.store import Store
 from transcribe.keys import new_key
 
-pytestmark = pytest.mark.drill
+pytestmark = [pytest.mark.drill, pytest.mark.attack]
 LONG = os.environ.get("DRILLS") == "long"
 CLIENTS = 200
 KILLS = 30 if LONG else 4  # of each process

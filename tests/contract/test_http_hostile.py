@@ -22,6 +22,8 @@ from transcribe.jobs.store import Store
 from transcribe.keys import new_key
 from transcribe.worker.status import StatusReporter
 
+pytestmark = pytest.mark.attack
+
 LONG = os.environ.get("DRILLS") == "long"
 KEY, OTHER = "sk-hostile", "sk-other"
 POST = b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\n"

@@ -12,6 +12,8 @@ import pytest
 from support.api_server_fixture import Api, multipart, run_retention, running
 from support.waiting import until
 
+pytestmark = pytest.mark.attack
+
 TRANSCRIBE = "/v1/audio/transcriptions"
 UNFINISHED = (
     b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\n"

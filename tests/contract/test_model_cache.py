@@ -20,6 +20,8 @@ from support.api_server_fixture import settings
 from transcribe.config import ServiceConfig
 from transcribe.model_cache import cache_info, fetch
 
+pytestmark = pytest.mark.attack
+
 REPO = "openai/whisper-test"
 PROGRAM = Path(advanced_cache.__file__)
 WARM = {"device": "cpu", "torch_dtype": "torch.float32", "kernels_compiled": False}

@@ -143,6 +143,7 @@ def weights(service: ServiceFixture) -> Path:
     return fetch.snapshot_dir(service.config) / "model.safetensors"
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_broken_cache_is_refused_in_one_line_and_not_retried(service: ServiceFixture, name: str) -> None:
     BREAKS[name](service)

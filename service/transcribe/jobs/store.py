@@ -36,6 +36,8 @@ LENGTH = "coalesce(duration, estimate)"
 RANK = f"(created + min({LENGTH}, {LONGEST_HANDICAP}))"
 LEFT = f"max({LENGTH} - progress, 0)"  # seconds of audio that still wait
 BUSY_KEYS = "(SELECT key_id, count(*) AS running FROM jobs WHERE status = 'running' GROUP BY key_id) AS busy"
+DUE = "(not_before <= :now OR not_before > :now + :longest)"  # a later time is from before the clock was set back
+LONGEST_DELAY = 60.0  # seconds between two attempts after setbacks
 MAX_ATTEMPTS = 3
 TRIES = "(attempts - releases)"
 CURRENT = "id = :id AND status = 'running' AND attempts = :attempt"
@@ -162,12 +164,13 @@ class Store:
         The key with the fewest running jobs comes first, so that no key waits for another's queue.
         """
         values = {"now": self._clock(), "most": max_attempts, "keys": to_json([*keys])}
+        values["longest"] = LONGEST_DELAY
         values |= {f"from{n}": low for n, (low, _) in enumerate(lengths)}
         values |= {f"to{n}": high for n, (_, high) in enumerate(lengths)}
         left_out = "".join(f" AND NOT ({LENGTH} >= :from{n} AND {LENGTH} < :to{n})" for n in range(len(lengths)))
         chosen = (
             f"SELECT id FROM jobs LEFT JOIN {BUSY_KEYS} USING (key_id)"
-            f" WHERE status = 'queued' AND {TRIES} < :most AND not_before <= :now"
+            f" WHERE status = 'queued' AND {TRIES} < :most AND {DUE}"
             f" AND key_id NOT IN (SELECT value FROM json_each(:keys)){left_out}"
             f" ORDER BY coalesce(busy.running, 0), {RANK}, created, id LIMIT 1"
         )

@@ -16,7 +16,7 @@ from transcribe.config import ServiceConfig
 from transcribe.engine import Chunk, ChunkResult, Engine, EngineError
 from transcribe.jobs.database import is_transient
 from transcribe.jobs.models import JobError
-from transcribe.jobs.store import Store
+from transcribe.jobs.store import LONGEST_DELAY, Store
 from transcribe.types import Segment
 from transcribe.worker.assembly import Assembly
 from transcribe.worker.preprocess import Preprocessor
@@ -27,7 +27,6 @@ DRAIN_SECONDS = 25.0  # to finish what is under way after SIGTERM; the rest is g
 IDLE_SECONDS = 0.5
 REST_SECONDS = 20.0  # without work
 PATIENCE = 20  # setbacks before a job fails: a quarter of an hour
-LONGEST_DELAY = 60.0  # seconds between two attempts after setbacks
 SERVER_ERROR = "The server could not work on this recording"
 RESERVE_SHARE = 8  # one place in so many is kept from a single long recording, so that a short one finds it free
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from lockedvenv import LockDifference, VenvError, check, create, sync
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.attack]
 
 
 def make_wheel(folder: Path, name: str, version: str) -> str:

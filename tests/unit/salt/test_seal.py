@@ -8,6 +8,8 @@ import pytest
 import yaml
 from support.salt_states import STATES, arguments, load, states
 
+pytestmark = pytest.mark.attack
+
 SEAL: dict[str, Any] = yaml.safe_load((STATES / "transcribe/files/seal.yaml").read_text())
 # What the design names: each must be matched by some pattern of the list.
 MUST_GO = (

@@ -181,6 +181,7 @@ def letting_itself_in(folder: Path) -> Any:
     return module._authorized()
 
 
+@pytest.mark.attack
 def test_machine_lets_itself_in_and_leaves_the_keys_file_alone(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(f"alice {'0' * 64}\n")
     keys = Keys(tmp_path / "keys", tmp_path / "temporary")
@@ -192,12 +193,14 @@ def test_machine_lets_itself_in_and_leaves_the_keys_file_alone(tmp_path: Path) -
     assert Keys(tmp_path / "keys", tmp_path / "temporary").identify(headers["Authorization"]) is None
 
 
+@pytest.mark.attack
 def test_two_checks_at_once_have_a_key_each(tmp_path: Path) -> None:
     with letting_itself_in(tmp_path) as first, letting_itself_in(tmp_path) as second:
         keys = Keys(tmp_path / "keys", tmp_path / "temporary")
         assert all(keys.identify(one["Authorization"]) for one in (first, second))
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(("seconds", "mode"), [(-1, 0o640), (100_000, 0o640), (60, 0o660), (60, 0o606)])
 def test_a_temporary_key_that_ended_never_ends_or_is_anyones_opens_nothing(
     tmp_path: Path, seconds: float, mode: int
@@ -214,6 +217,7 @@ def test_a_temporary_key_that_ended_never_ends_or_is_anyones_opens_nothing(
         assert not file.exists()
 
 
+@pytest.mark.attack
 def test_a_link_in_place_of_the_folder_of_keys_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "temporary").symlink_to(tmp_path / "elsewhere")

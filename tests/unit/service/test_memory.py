@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from transcribe import memory
+
+pytestmark = pytest.mark.attack
 
 PROGRAM = """
 import threading

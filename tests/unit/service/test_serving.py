@@ -13,6 +13,8 @@ from serving import run
 from serving.run import ServedModel, ServeError
 from transcribe import config
 
+pytestmark = pytest.mark.attack
+
 COMMIT = "c" * 40
 
 

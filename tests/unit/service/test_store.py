@@ -314,3 +314,14 @@ def test_a_repeat_that_is_detached_detaches_the_job(store: Store) -> None:
     first = store.create(new(fingerprint="f"))
     assert store.create(new(fingerprint="f", detached=True), reuse_since=0.0).detached
     assert not store.cancel(first.id, unless_detached=True)
+
+
+def test_a_clock_that_is_set_back_keeps_no_job_waiting(store: Store, clock: Clock) -> None:
+    clock.now = 9000.0  # it went two hours ahead, and a job was set back
+    job = store.create(new())
+    claimed = store.claim()
+    assert claimed
+    assert store.release(job.id, claimed.attempts, delay=30.0)
+    assert store.claim() is None
+    clock.now = 1000.0
+    assert store.claim()

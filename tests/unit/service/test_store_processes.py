@@ -10,9 +10,12 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 from transcribe.jobs.models import NewJob
 from transcribe.jobs.store import Store
 from transcribe.types import DecodeOptions, Segment
+
+pytestmark = pytest.mark.attack
 
 SERVICE = Path(__file__).resolve().parents[3] / "service"
 

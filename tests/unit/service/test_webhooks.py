@@ -18,6 +18,8 @@ from transcribe.jobs.models import Job, NewJob
 from transcribe.jobs.store import Store
 from transcribe.types import DecodeOptions
 
+pytestmark = pytest.mark.attack
+
 SECRET = "a secret of enough bytes"
 
 

@@ -12,6 +12,8 @@ from transcribe.jobs.database import SCHEMA_VERSION
 from transcribe.jobs.store import Store, StoreError
 from transcribe.worker import loop, resume
 
+pytestmark = pytest.mark.attack
+
 
 @pytest.fixture(autouse=True)
 def short_retry_delays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,128 @@
+"""Drill: floods by one key, by many keys and by nobody, while a client of another key sends clips of three seconds.
+Short here; `./tests/run attack` makes it long, and then the client may wait twice as long as alone."""
+
+import contextlib
+import http.client
+import os
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+from support.api_server_fixture import multipart
+from support.attacked import Attacked, attacked
+from support.waiting import until
+from support.worker_fixture import wav
+from transcribe.keys import new_key
+
+pytestmark = [pytest.mark.drill, pytest.mark.attack]
+LONG = os.environ.get("DRILLS") == "long"
+CLIPS, FILES = (1000, 50) if LONG else (60, 4)  # of the flood
+ASKED = 40 if LONG else 6  # clips of the client beside it
+KEYS = 20
+CLIP = wav(3.0, speech=2.0)
+Work = Callable[[], object]
+
+
+class Client:
+    """Somebody with a key, or with none."""
+
+    def __init__(self, service: Attacked, key: str = "") -> None:
+        self.port = service.port
+        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.answers: Counter[int] = Counter()
+
+    def send(self, path: str, content: bytes) -> int:
+        """Status of an upload; 0 for none."""
+        body, kind = multipart({"model": "whisper-1"}, content)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        headers = {**self.headers, "Content-Type": kind, "Cache-Control": "no-cache"}
+        status = 0
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("POST", path, body, headers)
+            status = connection.getresponse().status
+        connection.close()
+        self.answers[status] += 1
+        return status
+
+    def wait(self) -> float:
+        """How long a clip takes, in seconds. Clients of OpenAI's library try again by themselves when told to."""
+        began = time.monotonic()
+        while (status := self.send("/v1/audio/transcriptions", CLIP)) in (429, 503):
+            time.sleep(0.2)
+        assert status == 200
+        return time.monotonic() - began
+
+
+def by_one(service: Attacked, keys: list[str]) -> list[Work]:
+    """One key sends a thousand clips and fifty long files, as jobs and as requests that wait."""
+    flooder, clip, file = Client(service, keys[0]), wav(3.0), wav(600.0 if LONG else 60.0)
+    jobs: list[Work] = [lambda: flooder.send("/v1/jobs", file)] * FILES
+    jobs += [lambda: flooder.send("/v1/jobs", clip)] * (CLIPS // 2)
+    return [*jobs, *[lambda: flooder.send("/v1/audio/transcriptions", clip)] * (CLIPS // 2)]
+
+
+def by_many(service: Attacked, keys: list[str]) -> list[Work]:
+    """Twenty keys share the thousand."""
+    flooders, clip = [Client(service, key) for key in keys[1:]], wav(3.0)
+    return [partial(one.send, "/v1/jobs", clip) for _ in range(CLIPS // KEYS) for one in flooders]
+
+
+def by_nobody(service: Attacked, keys: list[str]) -> list[Work]:
+    """Bodies without a key."""
+    stranger, body = Client(service), bytes(1_000_000)
+    return [lambda: stranger.send("/v1/jobs", body)] * CLIPS
+
+
+@contextmanager
+def flooded(work: list[Work]) -> Iterator[threading.Event]:
+    """Does the work in eight threads during the block; the event says that all of it is done."""
+    over, done, lock = threading.Event(), threading.Event(), threading.Lock()
+    waiting = list(work)
+
+    def run() -> None:
+        while not over.is_set():
+            with lock:
+                if not waiting:
+                    done.set()
+                    return
+                action = waiting.pop(0)
+            action()
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield done
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.parametrize("flood", [by_one, by_many, by_nobody])
+def test_a_client_of_another_key_is_served(tmp_path: Path, flood: Callable[[Attacked, list[str]], list[Work]]) -> None:
+    keys = [new_key(f"client{number}") for number in range(KEYS + 2)]
+    (tmp_path / "keys").write_text("".join(f"{line}\n" for _, line in keys))
+    limits = {"limits.key_jobs": 2000, "limits.queue_audio_seconds": 200_000}
+    with attacked(tmp_path, tmp_path, **{"auth.keys_file": str(tmp_path / "keys"), **limits}) as service:
+        client = Client(service, keys[-1][0])
+        alone = [client.wait() for _ in range(ASKED)]
+        with flooded(flood(service, [key for key, _ in keys[:-1]])):
+            time.sleep(2.0)
+            beside = [client.wait() for _ in range(ASKED)]
+        assert set(client.answers) <= {200, 429, 503}
+        until(service.ready, 60)
+        restarts = {name: count - 1 for name, count in service.starts.items()}
+    slow = [statistics.quantiles(times, n=20)[-1] for times in (alone, beside)]
+    print(
+        f"flood {flood.__name__}: a clip of 3 s alone {statistics.median(alone):.2f} s (p95 {slow[0]:.2f} s), beside it"
+        f" {statistics.median(beside):.2f} s (p95 {slow[1]:.2f} s), answers {dict(client.answers)}, restarts {restarts}"
+    )
+    assert not any(restarts.values())
+    assert slow[1] <= 2 * slow[0] or not LONG, "a figure, which other work on the computer would spoil"
