@@ -55,7 +55,16 @@ def rates(engine: str, options: argparse.Namespace, files: dict[str, list[Path]]
     """The word error rate of an engine in each condition, in percent; one process hears all of them."""
     python, model = compare.place(engine, options.model)
     every = [file for some in files.values() for file in some]
-    command: list[str | Path] = [python, Path(__file__).with_name("hear.py"), engine, model, "en", "1", every[0], *every]
+    command: list[str | Path] = [
+        python,
+        Path(__file__).with_name("hear.py"),
+        engine,
+        model,
+        "en",
+        "1",
+        every[0],
+        *every,
+    ]
     texts = iter(common.run_json(command)["texts"])
     found: dict[str, Any] = {}
     for name, some in files.items():

@@ -23,7 +23,9 @@ SPEECH = ((0.0, 10.0),)
 
 
 def chunk(speech: tuple[tuple[float, float], ...], start: float = 0.0, seconds: float = 10.0) -> AudioChunk:
-    return AudioChunk(start, np.zeros(int(seconds * SAMPLE_RATE), np.float32), speech)
+    """With the pauses of a voice."""
+    syllables = np.arange(int(seconds * SAMPLE_RATE)) // 1600 % 2
+    return AudioChunk(start, syllables.astype(np.float32), speech)
 
 
 CREDIT_LINES = [
@@ -132,6 +134,14 @@ def test_what_the_model_only_guesses_goes() -> None:
     assert rejection(guessed, chunk(SPEECH)) == "unintelligible"
     assert rejection(replace(SURE, avg_logprob=-1.1), chunk(((1.0, 1.5),))) == "unintelligible"
     assert rejection(replace(SURE, avg_logprob=-0.9), chunk(((1.0, 1.5),))) == ""
+
+
+@pytest.mark.parametrize(("decibels", "reason"), [(4.0, "unintelligible"), (11.0, "")])
+def test_what_is_guessed_over_a_sound_without_pauses_goes_sooner(decibels: float, reason: str) -> None:
+    voiced = chunk(SPEECH)
+    crowd = replace(voiced, audio=np.where(voiced.audio > 0, 10 ** (decibels / 20), 1.0).astype(np.float32))
+    assert rejection(replace(SURE, avg_logprob=-0.8), crowd) == reason
+    assert rejection(SURE, crowd) == "", "what the model is sure of was said"
 
 
 def said_again(count: int, pause: float) -> tuple[list[Segment], tuple[tuple[float, float], ...]]:
