@@ -18,11 +18,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 INSPECT = Path(__file__).resolve().with_name("venvinspect.py")
+# pip tries again to connect, but not when a download of half a gigabyte breaks off; what was complete is in its cache.
+CUT_OFF = ("ProtocolError", "IncompleteRead", "ReadTimeoutError", "ConnectionResetError", "incomplete-download")
+PAUSES = (5, 30)  # seconds
 BUILD_TOOLS = ("setuptools", "wheel")  # what a source archive needs before pip can build it
 # pip's two words for it: the second one is said where its configuration also constrains torch.
 CPU_BUILD_MISSING = re.compile(r"(?:No matching distribution found for|Cannot install) torch==\S*\+cpu")
@@ -134,7 +138,18 @@ def install(venv: Path, blocks: list[str], say: Callable[[str], None], *, force:
         requirements.flush()
         options = ["--no-deps", "--require-hashes", "--no-build-isolation", "--no-compile"]
         options += ["--force-reinstall"] if force else []
-        run_pip(venv, ["install", *options, "--requirement", requirements.name], progress)
+        arguments = ["install", *options, "--requirement", requirements.name]
+        for pause in PAUSES:
+            try:
+                run_pip(venv, arguments, progress)
+                return
+            except VenvError as error:
+                if not any(word in error.output for word in CUT_OFF):
+                    raise
+                say(f"a download was cut off; trying again in {pause} s")
+            done = 0
+            time.sleep(pause)
+        run_pip(venv, arguments, progress)
 
 
 def runs(*command: str) -> bool:

@@ -10,13 +10,11 @@ from driver.parameters import DriverError
 VENV = Path("/opt/salt/venv")
 LINK = Path("/usr/local/bin/salt-call")
 MINION = Path("/etc/salt/minion")
-APT_UNITS = ("apt-daily.timer", "apt-daily-upgrade.timer", "apt-daily.service", "apt-daily-upgrade.service")
 APT = ["apt-get", "--quiet", "--yes", "--option=DPkg::Lock::Timeout=300"]
 
 
 def install_salt(source: Path, say: Callable[[str], None]) -> None:
     """Make `salt-call state.apply` work, with Salt as its lock pins it. Raises DriverError."""
-    run(["systemctl", "stop", "--no-block", *APT_UNITS], check=False)  # they would hold apt's lock for minutes
     if run([_python(), "-c", "import ensurepip, venv"], check=False):
         say("python3-venv")
         run([*APT, "update"])

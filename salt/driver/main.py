@@ -10,17 +10,20 @@ import argparse
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from driver import phases, salt_call, upload
-from driver.parameters import BAKE, DriverError, Parameters, load, secrets
+from driver.parameters import BAKE, LOOK, VERIFY, DriverError, Parameters, load, secrets
 from driver.report import FAILURE, SUCCESS, Report, marker
 
 UNITS = ("transcribe-bake", "transcribe-api", "transcribe-worker", "cloud-final")
 LOG_LINES = 3000  # of the journal
+DEADLINE = Path("/run/transcribe-bake/deadline")  # is there once the deadline has passed
+HOLD_SECONDS = 30.0  # between tries to deliver the report of a success
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,12 +31,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parameters", type=Path, required=True)
     path = parser.parse_args(arguments).parameters
-    signal.signal(signal.SIGTERM, _deadline)
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         parameters = load(path, phases.SOURCE / "payload.sha256")
     except DriverError as error:
-        upload.console(f"transcribe-bake: {error}")
-        _power_off()
+        print(error, file=sys.stderr, flush=True)  # the bootstrap reports it
         return 1
     report = Report()
     reason = _run(parameters, report)
@@ -50,10 +52,7 @@ def _run(parameters: Parameters, report: Report) -> str:
     """Run all phases; returns why one failed, '' if none did."""
     runner = phases.PhaseRunner(parameters, report, upload.Progress(parameters))
     try:
-        if parameters.mode == BAKE:
-            runner.bake()
-        else:
-            runner.verify()
+        {BAKE: runner.bake, VERIFY: runner.verify, LOOK: runner.look}[parameters.mode]()
     except DriverError as error:
         return f"{runner.phase}: {error}"
     except Exception as error:  # a bug in the driver must be reported as well
@@ -65,12 +64,26 @@ def _deliver(parameters: Parameters, report: Report, verdict: str, reason: str) 
     """Upload the log, then the report, on which the launcher acts; then print the console line."""
     print(f"verdict: {verdict} {reason}", flush=True)
     document = report.document(parameters, verdict, reason)
-    for what, url, data in (("log", parameters.log_url, _log(parameters)), ("report", parameters.report_url, document)):
-        try:
-            upload.put(url, data)
-        except DriverError as error:
-            print(f"{what}: {error}", flush=True)
+    _put(parameters, "log", _log(parameters))
+    delivered = _put(parameters, "report", document)
+    parameters.addresses.with_name("told").touch()  # so the bootstrap need not tell that this program died
+    if reason:
+        upload.console(f"transcribe-bake: {reason}")
     upload.console(marker(parameters, verdict, document))
+    while verdict == SUCCESS and not delivered:  # until the deadline: the launcher may renew the addresses
+        time.sleep(HOLD_SECONDS)
+        upload.renew(parameters)
+        delivered = _put(parameters, "report", document)
+
+
+def _put(parameters: Parameters, what: str, data: bytes) -> bool:
+    """Upload to one of the addresses; returns whether that succeeded."""
+    try:
+        upload.put(parameters.address(what), data)
+    except DriverError as error:
+        print(f"{what}: {error}", flush=True)
+        return False
+    return True
 
 
 def _log(parameters: Parameters) -> bytes:
@@ -84,9 +97,11 @@ def _log(parameters: Parameters) -> bytes:
     return text.encode()[-upload.LOG_BYTES :]
 
 
-def _deadline(number: int, frame: FrameType | None) -> None:
+def _terminated(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise DriverError("the machine's deadline has passed")
+    if DEADLINE.exists():
+        raise DriverError("the machine's deadline has passed")
+    raise DriverError("somebody on the machine stopped the bake (SIGTERM)")
 
 
 def _power_off() -> None:

@@ -1,4 +1,4 @@
-"""parameters.json: which machine of which bake this is, and where its report, progress and log are uploaded to."""
+"""parameters.json: which machine of which bake this is; and addresses.json: where its report, progress and log go."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-BAKE, VERIFY = "bake", "verify"
+BAKE, VERIFY, LOOK = "bake", "verify", "look"
 
 
 class DriverError(Exception):
@@ -15,27 +15,31 @@ class DriverError(Exception):
 
 @dataclass(frozen=True)
 class SampleAudio:
-    """A recording to transcribe on the finished image."""
+    """A recording to transcribe on the finished image; the address `audio` leads to it."""
 
-    url: str = field(repr=False)
     language: str
     suffix: str
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """What the launcher wrote into this machine's user-data. The URLs are signed, so they are never printed."""
+    """What the launcher wrote into this machine's user-data."""
 
     build_id: str
     nonce: str = field(repr=False)
     mode: str
-    report_url: str = field(repr=False)
-    progress_url: str = field(repr=False)
-    log_url: str = field(repr=False)
+    addresses: Path  # the file of signed addresses, which the launcher renews; they are never printed
     payload_sha256: str
     audio: SampleAudio | None
     origin: Mapping[str, Any]  # for the image's manifest: where the image comes from
     keep: bool = False  # after a failure the machine stays up for inspection, until its deadline
+
+    def address(self, name: str) -> str:
+        """One of the addresses: report, progress, log, addresses, audio. Raises DriverError."""
+        try:
+            return str(_read(self.addresses)[f"{name}_url"])
+        except KeyError:
+            raise DriverError(f"{self.addresses.name} has no address {name}") from None
 
 
 def load(path: Path, payload_file: Path) -> Parameters:
@@ -43,35 +47,38 @@ def load(path: Path, payload_file: Path) -> Parameters:
 
     A bake gets the digest from the launcher, an image from `payload_file`. Raises DriverError.
     """
+    document = _read(path)
     try:
-        document = json.loads(path.read_text())
         mode = document["mode"]
-        if mode not in (BAKE, VERIFY):
-            raise DriverError(f"{path}: mode is {mode!r}, neither {BAKE} nor {VERIFY}")
+        if mode not in (BAKE, VERIFY, LOOK):
+            raise DriverError(f"{path}: mode is {mode!r}, none of {BAKE}, {VERIFY}, {LOOK}")
         audio = document.get("audio")
         return Parameters(
             build_id=document["build_id"],
             nonce=document["nonce"],
             mode=mode,
-            report_url=document["report_url"],
-            progress_url=document["progress_url"],
-            log_url=document["log_url"],
-            payload_sha256=document["payload"]["sha256"] if mode == BAKE else _digest(payload_file),
-            audio=SampleAudio(url=audio["url"], language=audio["language"], suffix=audio["suffix"]) if audio else None,
+            addresses=path.with_name("addresses.json"),
+            payload_sha256=_digest(payload_file) if mode == VERIFY else document["payload"]["sha256"],
+            audio=SampleAudio(language=audio["language"], suffix=audio["suffix"]) if audio else None,
             origin=document.get("origin", {}),
             keep=document.get("keep") is True,
         )
-    except OSError as error:
-        raise DriverError(f"{path}: {error.strerror}") from None
-    except ValueError:
-        raise DriverError(f"{path} is not valid JSON") from None
     except (KeyError, TypeError) as error:
         raise DriverError(f"{path} lacks {error}") from None
 
 
 def secrets(parameters: Parameters) -> list[str]:
     """What must not be on the disk when the machine becomes an image."""
-    return [parameters.nonce, parameters.report_url, parameters.progress_url, parameters.log_url]
+    return [parameters.nonce, *map(str, _read(parameters.addresses).values())]
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise DriverError(f"{path}: {error.strerror}") from None
+    except ValueError:
+        raise DriverError(f"{path} is not valid JSON") from None
 
 
 def _digest(path: Path) -> str:

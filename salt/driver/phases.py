@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from driver import install_salt, salt_call, salt_output, systemd, upload
+from driver import apt, disk, install_salt, look, salt_call, salt_output, systemd, upload
 from driver.parameters import DriverError, Parameters, SampleAudio
 from driver.report import Report
 
@@ -27,6 +27,9 @@ class PhaseRunner:
 
     def bake(self) -> None:
         """From a plain machine to a sealed one; raises DriverError at the first failure."""
+        with self._phase("look"):
+            disk.require_room()
+            apt.wait_until_quiet(self._say)
         with self._phase("install Salt"):
             install_salt.install_salt(SOURCE, self._say)
         with self._phase("compile states"):
@@ -43,6 +46,11 @@ class PhaseRunner:
         with self._phase("seal"):
             check(salt_call.apply(salt_output.HighstatePlan({}), self._show, SEAL), "the seal")
         os.sync()  # a spot machine cannot be stopped: its image is made while it runs
+
+    def look(self) -> None:
+        """Only look whether a bake could succeed here."""
+        with self._phase("look"):
+            self.report.facts = look.facts(self.parameters.origin.get("hub", ""))
 
     def verify(self) -> None:
         """Prove that a machine started from an image is what was baked; raises DriverError."""
@@ -94,7 +102,7 @@ class PhaseRunner:
 
     def _transcribe(self, audio: SampleAudio) -> None:
         path = AUDIO.with_suffix(audio.suffix)
-        upload.get(audio.url, path)
+        upload.get(self.parameters.address("audio"), path)
         arguments = (str(path), f"language={audio.language}")
         answer: dict[str, Any] = salt_call.call("transcribe_http.transcribe", *arguments)
         path.unlink()

@@ -12,6 +12,7 @@ from driver.parameters import DriverError, Parameters
 
 CONSOLE = Path("/dev/console")
 PROGRESS_SECONDS = 1.0  # between two progress messages
+RENEW_SECONDS = 60.0  # between two looks whether the launcher has renewed the addresses
 TRIES = 6  # for what must arrive
 LOG_BYTES = 4_000_000  # of a log's end
 
@@ -34,10 +35,10 @@ def put(url: str, data: bytes, *, tries: int = TRIES, timeout: float = 60) -> No
     raise DriverError(f"could not deliver: {reason}")
 
 
-def get(url: str, path: Path) -> None:
+def get(url: str, path: Path, *, timeout: float = 300) -> None:
     """Fetch a signed address into a file; raises DriverError, which does not name the address."""
     try:
-        with urllib.request.urlopen(url, timeout=300) as answer, path.open("wb") as file:
+        with urllib.request.urlopen(url, timeout=timeout) as answer, path.open("wb") as file:
             while block := answer.read(1 << 20):
                 file.write(block)
     except urllib.error.HTTPError as error:
@@ -45,6 +46,17 @@ def get(url: str, path: Path) -> None:
         raise DriverError(f"could not fetch: HTTP {error.code}") from None
     except OSError as error:
         raise DriverError(f"could not fetch: {getattr(error, 'reason', error)}") from None
+
+
+def renew(parameters: Parameters) -> None:
+    """Fetch the addresses again: the launcher replaces them before the credentials that signed them end."""
+    fresh = parameters.addresses.with_suffix(".new")
+    try:
+        get(parameters.address("addresses"), fresh, timeout=20)
+        if "report_url" in json.loads(fresh.read_text()):
+            fresh.replace(parameters.addresses)
+    except (DriverError, ValueError) as error:
+        print(f"addresses: {error}", flush=True)
 
 
 def console(line: str) -> None:
@@ -60,8 +72,7 @@ class Progress:
     """Sends progress to the launcher from its own thread, so that a slow network does not slow the bake."""
 
     def __init__(self, parameters: Parameters) -> None:
-        self._url = parameters.progress_url
-        self._build_id = parameters.build_id
+        self._parameters = parameters
         self._began = time.monotonic()
         self._latest: dict[str, Any] = {}
         self._changed = threading.Condition()
@@ -76,15 +87,23 @@ class Progress:
 
     def _run(self) -> None:
         sent: dict[str, Any] = {}
+        renewed = time.monotonic()
         while True:
             with self._changed:
-                while self._latest == sent:
-                    self._changed.wait()
-                sent = self._latest
-            seconds = round(time.monotonic() - self._began, 1)
-            message = {"build_id": self._build_id, **sent, "seconds": seconds}
-            try:
-                put(self._url, json.dumps(message).encode(), tries=1, timeout=5)
-            except DriverError as error:
-                print(f"progress: {error}", flush=True)
-            time.sleep(PROGRESS_SECONDS)
+                self._changed.wait_for(lambda: self._latest != sent, timeout=RENEW_SECONDS)  # noqa: B023
+                latest = self._latest
+            if time.monotonic() - renewed >= RENEW_SECONDS:
+                renew(self._parameters)
+                renewed = time.monotonic()
+            if latest != sent:
+                sent = latest
+                self._send(sent)
+                time.sleep(PROGRESS_SECONDS)
+
+    def _send(self, progress: dict[str, Any]) -> None:
+        seconds = round(time.monotonic() - self._began, 1)
+        message = {"build_id": self._parameters.build_id, **progress, "seconds": seconds}
+        try:
+            put(self._parameters.address("progress"), json.dumps(message).encode(), tries=1, timeout=5)
+        except DriverError as error:
+            print(f"progress: {error}", flush=True)

@@ -9,6 +9,8 @@ from moto.s3.models import s3_backends
 from moto.ssm.models import ssm_backends
 from support.fake_cloud import BUCKET, REGION
 
+CONSOLES: dict[str, str] = {}  # what machines have printed, by instance
+
 
 def backend() -> Any:
     return ec2_backends[DEFAULT_ACCOUNT_ID][REGION]

@@ -50,6 +50,10 @@ class Lab:
     def _born(self, pid: int) -> None:
         self.cloud.launcher = pid
 
+    def configure_deadline(self, minutes: int) -> None:
+        """A deadline that is further away."""
+        self.config.write_text(self.config.read_text().replace("deadline_minutes = 1", f"deadline_minutes = {minutes}"))
+
     def configure(self, text: str) -> None:
         """Add sections to the configuration."""
         self.config.write_text(self.config.read_text() + text)
@@ -116,7 +120,7 @@ def lab(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     account.reset()
     machines.forget()
-    cloud.refuses, cloud.rewrites, cloud.meets = lambda form: None, None, lambda name: None
+    cloud.refuses, cloud.rewrites, cloud.meets, cloud.expires = lambda form: None, None, lambda name: None, ""
     disk = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 10}}
     ec2 = machines.client()
     source = ec2.register_image(Name="source", RootDeviceName="/dev/xvda", BlockDeviceMappings=[disk])["ImageId"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from faults.account import backend, living
+from faults.account import CONSOLES, backend, living
 from faults.naming import name_of
 from localcloud.aws import s3_conditions
 from localcloud.aws.ec2 import Ec2Layer
@@ -89,6 +89,9 @@ class Machines(RecordedMachines):
         self._waiting += instance_ids
         self.most = max(self.most, len(living()))
 
+    def console(self, instance_id: str) -> bytes:
+        return CONSOLES.get(instance_id, "").encode() or super().console(instance_id)
+
     def imaged(self, instance_id: str, image_id: str, *, no_reboot: bool, snapshot_tags: Mapping[str, str]) -> None:
         backend().amis[image_id].ebs_snapshot.add_tags(snapshot_tags)
 
@@ -109,6 +112,7 @@ class Misbehaving:
     refuses: Callable[[Form], tuple[str, str] | None] = lambda form: None  # a RunInstances: code and message
     rewrites: Callable[[str, Form, bytes], bytes] | None = None  # of true answers: the call's name, its form, the body
     meets: Callable[[str], None] = lambda name: None  # told of every call before it is answered
+    expires: str = ""  # with this call the launcher's credentials end
     goes_on: threading.Event = field(default_factory=threading.Event)  # a launcher that was paused
     launcher: int = 0  # the process to kill or to pause
     log: list[str] = field(default_factory=list)
@@ -121,6 +125,8 @@ class Misbehaving:
         fault = self._due(name)
         if name == "GetObject progress.json":
             self.machines.looked_at()
+        if self.expires in self.log:
+            return answer(Fault(DENIED, name, answer=b"ExpiredToken"), name, environ, start_response, self.inner)
         refusal = self.refuses(read_form(environ)) if name == "RunInstances" else None
         if refusal:
             return answer_error(start_response, Ec2Error(*refusal))

@@ -21,7 +21,8 @@ PLAN = [
 ]  # fmt: skip
 MADE_UP = PLAN[-7:]  # dry runs on things that do not exist, of which a denial proves nothing
 LAUNCH = [
-    "GetObject state.json", "DescribeVpcs", "DescribeSecurityGroups", "PutObject lease.json", "PutObject state.json",
+    "GetObject state.json", "PutObject addresses.json", "DescribeVpcs", "DescribeSecurityGroups",
+    "PutObject lease.json", "PutObject state.json",
     "RunInstances",
 ]  # fmt: skip
 FOLLOW = ["GetObject report.json", "GetObject progress.json", "DescribeInstanceStatus by id", "GetObject report.json"]
@@ -29,7 +30,7 @@ LOG = ["GetObject log.txt", "GetConsoleOutput"]
 SWEEP = ["DescribeInstances", "TerminateInstances", "DescribeImages", "DescribeVolumes", "DescribeSnapshots"]
 BAKE = [
     *PLAN, "PutObject bake.json", "DescribeImages", "PutObject payload",
-    *LAUNCH[:3], "CreateSecurityGroup", *LAUNCH[3:], *FOLLOW,
+    *LAUNCH[:4], "CreateSecurityGroup", *LAUNCH[4:], *FOLLOW,
     *LOG, "PutObject lease.json", "StopInstances", "DescribeInstances by id",
     "PutObject manifest.json", "PutObject sbom.cdx.json",
     "PutObject lease.json", "DescribeImages", "CreateImage", "DescribeImages by id", "TerminateInstances",

@@ -98,3 +98,69 @@ def test_a_bucket_of_another_region_is_refused(lab: Lab, record_property: Callab
     assert "is in eu-west-1, and machines run in eu-north-1" in ended.err
     assert lab.launch("bake").code == 2
     lab.assert_left(images=0)
+
+
+@pytest.mark.parametrize("call", ["DescribeInstanceStatus by id", "StopInstances", "TerminateInstances"])
+def test_credentials_that_end_in_the_middle_leave_a_bake_to_resume(
+    lab: Lab, record_property: Callable[[str, object], None], call: str
+) -> None:
+    """A static session token: at the machine's work, before the image, and after it."""
+    record_property("fault", ("credentials", "end in the middle"))
+    lab.cloud.expires = call
+    ended = lab.launch("bake")
+    name = lab.bake()
+    told = " ".join(ended.out.split())
+    assert ended.code == 1
+    assert "log in again" in ended.err
+    assert f"`bake.py resume {name}` continues the bake, or `bake.py reap --bake {name} --yes`" in told
+    lab.cloud.expires = ""
+    ended = lab.launch("resume", name)
+    assert ended.code == 0, ended.err
+    lab.assert_left(images=1)
+
+
+def test_credentials_that_were_over_before_are_one_line(
+    lab: Lab, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("fault", ("credentials", "over before"))
+    lab.cloud.expires = "DescribeImages by id"
+    ended = lab.launch("bake")
+    [line] = ended.err.strip().splitlines()
+    assert (ended.code, "log in again" in line) == (2, True)
+    lab.assert_left(images=0)
+
+
+def silent(text: str) -> Script:
+    """A machine that only speaks on its console."""
+
+    def run(machine: FakeMachine) -> None:
+        same = machine.parameters
+        said = text.format(id=same["build_id"], nonce=same["nonce"])
+        account.CONSOLES[machine.id] = said
+
+    return run
+
+
+def test_a_machine_whose_report_cannot_arrive_is_heard_by_its_console(
+    lab: Lab, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("fault", ("signal", "only on the console"))
+    lab.configure_deadline(30)
+    lab.machines.scripts["bake"] = silent("TRANSCRIBE-BAKE {id} {nonce} success 00\n")
+    ended = lab.launch("bake")
+    assert ended.code == 1
+    assert "says success on its console, but its report does not arrive" in ended.err
+    lab.assert_left(images=0)
+
+
+def test_what_a_machine_says_before_it_ends_is_told(lab: Lab, record_property: Callable[[str, object], None]) -> None:
+    record_property("fault", ("signal", "only on the console"))
+
+    def without_way_out(machine: FakeMachine) -> None:
+        account.CONSOLES[machine.id] = "[  9.1] x\r\ntranscribe-bake: bootstrap: is there a way out?\r\n"
+        machine.power_off()
+
+    lab.machines.scripts["bake"] = without_way_out
+    ended = lab.launch("bake")
+    assert "bootstrap: is there a way out?" in ended.err
+    lab.assert_left(images=0)

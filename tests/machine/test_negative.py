@@ -20,9 +20,10 @@ FORGES = """#!/bin/bash
 python3 - <<'PY'
 import json, urllib.request
 given = json.load(open("/run/transcribe-bake/parameters.json"))
+addresses = json.load(urllib.request.urlopen(given["addresses_url"]))
 report = {"schema": 1, "build_id": given["build_id"], "nonce": "0" * 32, "mode": given["mode"], "verdict": "success",
           "payload_sha256": given["payload"]["sha256"]}
-request = urllib.request.Request(given["report_url"], json.dumps(report).encode(), method="PUT")
+request = urllib.request.Request(addresses["report_url"], json.dumps(report).encode(), method="PUT")
 request.add_header("Content-Type", "")
 urllib.request.urlopen(request)
 PY

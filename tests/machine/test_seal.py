@@ -50,7 +50,7 @@ def test_planted_secrets_are_gone_and_the_service_is_whole(own: BakedMachine) ->
 
 
 def test_seal_fails_if_a_secret_of_the_bake_is_left(own: BakedMachine) -> None:
-    parameters = {"nonce": CANARY, "report_url": "http://x/?X", "progress_url": "http://x/?Y", "log_url": "http://x/?Z"}
+    parameters = {"nonce": CANARY, "addresses_url": "http://x/?X"}
     own.sh("mkdir -p /run/transcribe-bake")
     own.run("tee", "/run/transcribe-bake/parameters.json", text=json.dumps(parameters))
     own.sh(f"echo prefix-{CANARY}-suffix >/etc/forgotten")

@@ -1,6 +1,7 @@
 """Machines that exist only as moto's records: a thread that reads their user-data and signals as a script says."""
 
 import base64
+import gzip
 import hashlib
 import json
 import threading
@@ -46,7 +47,11 @@ class FakeMachine:
         self.user_data = base64.b64decode(raw).decode()
         files = {file["path"]: file for file in yaml.safe_load(self.user_data)["write_files"]}
         content = files["/run/transcribe-bake/parameters.json"]["content"]
-        self.parameters: dict[str, Any] = json.loads(base64.b64decode(content))
+        self.parameters: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(content)))
+
+    def address(self, name: str) -> str:
+        """One of the signed addresses that the user-data's own address leads to."""
+        return str(requests.get(self.parameters["addresses_url"], timeout=10).json()[f"{name}_url"])
 
     @property
     def mode(self) -> str:
@@ -55,7 +60,7 @@ class FakeMachine:
     def payload_sha256(self) -> str:
         """What a bake's machine fetched; a machine from an image remembers it, as tests do by the image's tag."""
         if self.mode == "bake":
-            data = requests.get(self.parameters["payload"]["url"], timeout=10).content
+            data = requests.get(self.address("payload"), timeout=10).content
             assert len(data) == self.parameters["payload"]["bytes"]
             return hashlib.sha256(data).hexdigest()
         [reservation] = self._ec2.describe_instances(InstanceIds=[self.id])["Reservations"]
@@ -87,7 +92,7 @@ class FakeMachine:
     def put(self, name: str, content: Any) -> None:
         """Upload to one of the addresses that the machine was given: `report`, `progress` or `log`."""
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
-        requests.put(self.parameters[f"{name}_url"], data=data, timeout=10).raise_for_status()
+        requests.put(self.address(name), data=data, timeout=10).raise_for_status()
 
     def power_off(self) -> None:
         """What shutting down from inside does: the instance is terminated."""

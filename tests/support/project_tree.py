@@ -28,11 +28,11 @@ USER_DATA = """#cloud-config
 # ${deadline_seconds}
 write_files:
 - path: /run/transcribe-bake/parameters.json
-  encoding: b64
-  content: ${parameters_base64}
+  encoding: gz+b64
+  content: ${parameters_gzip_base64}
 - path: /run/transcribe-bake/bootstrap.sh
-  encoding: b64
-  content: ${bootstrap_base64}
+  encoding: gz+b64
+  content: ${bootstrap_gzip_base64}
 """
 
 

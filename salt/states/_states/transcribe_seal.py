@@ -12,7 +12,7 @@ from typing import Any
 
 MOUNTS = Path("/proc/self/mountinfo")
 PARAMETERS = Path("/run/transcribe-bake/parameters.json")
-SECRETS = ("nonce", "report_url", "progress_url", "log_url")  # keys of the parameters
+NONCE, URL = "nonce", "_url"  # of the parameters and addresses: what is secret
 SCANNED = ("/etc", "/var", "/root", "/home", "/srv", "/tmp", "/opt", "/usr/local")  # noqa: S108
 SKIPPED = ("venv", "models", "__pycache__")  # of the folders scanned: gigabytes that come from locks and digests
 SCAN_BYTES = 16_000_000  # larger files are no place where a secret ends up by accident
@@ -127,9 +127,9 @@ def _roots_link(folder: int, name: str) -> bool:
 def _secrets() -> list[bytes]:
     """The secrets that the launcher gave this machine, if this is a bake."""
     found = [SIGNED]
-    if PARAMETERS.exists():
-        parameters = json.loads(PARAMETERS.read_text())
-        found += [str(parameters[key]).encode() for key in SECRETS if parameters.get(key)]
+    for path in (PARAMETERS, PARAMETERS.with_name("addresses.json")):
+        given = json.loads(path.read_text()) if path.exists() else {}
+        found += [str(value).encode() for key, value in given.items() if value and (key == NONCE or key.endswith(URL))]
     return found
 
 

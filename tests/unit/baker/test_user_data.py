@@ -1,23 +1,33 @@
 """User-data: what a machine is told, within EC2's limit; and what a machine is asked to be."""
 
 import base64
+import gzip
 import json
+import random
+from collections.abc import Callable
 from pathlib import Path
 
+import boto3
 import pytest
 import yaml
 from baker.aws import requests
-from baker.config import SPOT
+from baker.aws.client import connect
+from baker.aws.s3 import Bucket
+from baker.bake.acceptance import BAKE
+from baker.bake.attempt import MachineAttempt, new_bake_name, parameters
+from baker.config import SPOT, from_mapping
 from baker.errors import UsageError
 from baker.inputs import user_data
+from baker.inputs.payload import Payload
 from support.project_tree import PROJECT, make_tree, write
 
 PARAMETERS = {"build_id": "b1", "nonce": "n", "deadline_seconds": 600, "report_url": "https://s3/?a=1&b='\"$x\n"}
+CONFIG = from_mapping({"aws": {"region": "eu-north-1"}, "s3": {"bucket": "b" * 63}, "source": {"ami": "ami-1"}})
 
 
 def decoded(text: str, path: str) -> bytes:
     files = {file["path"]: file for file in yaml.safe_load(text)["write_files"]}
-    return base64.b64decode(files[path]["content"])
+    return gzip.decompress(base64.b64decode(files[path]["content"]))
 
 
 def test_values_come_through_whatever_they_hold(tmp_path: Path) -> None:
@@ -27,11 +37,21 @@ def test_values_come_through_whatever_they_hold(tmp_path: Path) -> None:
     assert decoded(text, "/run/transcribe-bake/bootstrap.sh") == (tmp_path / user_data.BOOTSTRAP).read_bytes()
 
 
-def test_the_shipped_template_renders_to_valid_cloud_config_within_the_limit() -> None:
-    addresses = dict.fromkeys(("report_url", "log_url"), "https://bucket.s3.eu-north-1.amazonaws.com/" + "x" * 1500)
-    text = user_data.render(PROJECT, {**PARAMETERS, **addresses})
+@pytest.mark.parametrize("characters", [0, 400, 1_400, 2_000, 4_096])
+def test_the_user_data_stays_within_the_limit_for_any_session_token(
+    characters: int, record_property: Callable[[str, object], None]
+) -> None:
+    token = base64.b64encode(random.Random(1).randbytes(4_096)).decode()[:characters]
+    clients = connect(CONFIG, boto3.Session("ASIA" + "X" * 16, "s" * 40, token or None, region_name="eu-north-1"))
+    tried = MachineAttempt(new_bake_name(), BAKE, CONFIG.s3.prefix)
+    packed = Payload(b"x", {}, {})
+    origin = {"git_commit": "0" * 40, "content_hash": "0" * 64, "source_name": "Deep Learning Base OSS " * 3}
+    text = user_data.render(PROJECT, parameters(tried, Bucket(clients, "b" * 63), 5_400, payload=packed, origin=origin))
+    record_property("bytes", len(text.encode()))
+    print(f"a token of {characters} characters: {len(text.encode()):,} bytes")
+    assert len(text.encode()) <= user_data.LIMIT
     document = yaml.safe_load(text)
-    assert "600" in json.dumps(document["bootcmd"])
+    assert "5400" in json.dumps(document["bootcmd"])
     assert {file["permissions"] for file in document["write_files"]} <= {"0600", "0700"}
     assert all(file["path"].startswith("/run/") for file in document["write_files"])
 

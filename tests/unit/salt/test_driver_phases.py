@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driver import install_salt, main, parameters, salt_call, salt_output, systemd, upload
+from driver import apt, install_salt, main, parameters, salt_call, salt_output, systemd, upload
 from driver.parameters import DriverError
 from driver.report import Report, marker
+from support.upload_server import UploadServer
 
 PARAMETERS = {
     "build_id": "b-1",
     "nonce": "nonce-nonce",
     "mode": "bake",
     "deadline_seconds": 60,
-    "payload": {"url": "http://x/p", "sha256": "ab" * 32, "bytes": 1},
-    "report_url": "http://x/report?X=1",
-    "progress_url": "http://x/progress?X=1",
-    "log_url": "http://x/log?X=1",
+    "payload": {"sha256": "ab" * 32, "bytes": 1},
+    "addresses_url": "http://x/addresses?X=1",
     "origin": {"git_commit": "1e10"},
 }
+ADDRESSES = {f"{name}_url": f"http://x/{name}?X=1" for name in ("report", "progress", "log", "addresses", "payload")}
 VERIFIED = {
     "checks": [{"name": "health", "verdict": "pass", "detail": ""}],
     "clip": {"text": "hello"},
@@ -34,6 +34,7 @@ VERIFIED = {
 def written(tmp_path: Path, **more: Any) -> Path:
     path = tmp_path / "parameters.json"
     path.write_text(json.dumps({**PARAMETERS, **more}))
+    path.with_name("addresses.json").write_text(json.dumps(ADDRESSES))
     return path
 
 
@@ -52,6 +53,7 @@ class RecordedCalls:
         self.seal = result(changed=("seal-apt",))
         self.verified: Any = VERIFIED
         self.manifest: Any = {"schema": 1}
+        monkeypatch.setattr(apt, "wait_until_quiet", lambda say: None)
         monkeypatch.setattr(install_salt, "install_salt", lambda source, say: self.done.append("salt"))
         monkeypatch.setattr(salt_call, "plan", lambda: salt_output.HighstatePlan({("file", "/a"): "a"}))
         monkeypatch.setattr(salt_call, "apply", self._apply)
@@ -215,7 +217,7 @@ def test_progress_is_what_the_launcher_reads(tmp_path: Path, monkeypatch: pytest
 def test_log_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = parameters.load(written(tmp_path), tmp_path / "none")
     log = tmp_path / "salt.log"
-    log.write_text(f"PUT {given.report_url} nonce {given.nonce}\n")
+    log.write_text(f"PUT {given.address('report')} nonce {given.nonce}\n")
     monkeypatch.setattr(salt_call, "LOG", log)
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "journalctl").write_text("#!/bin/sh\necho journal\n")
@@ -223,3 +225,39 @@ def test_log_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     text = main._log(given).decode()
     assert "journal" in text
     assert re.search(r"PUT \*\*\* nonce \*\*\*", text)
+
+
+def test_addresses_are_fetched_anew_so_that_they_outlive_the_credentials(tmp_path: Path, server: UploadServer) -> None:
+    given = parameters.load(written(tmp_path), tmp_path / "none")
+    renewed = {**ADDRESSES, "addresses_url": f"{server.url}/addresses", "report_url": f"{server.url}/second"}
+    given.addresses.write_text(json.dumps({**ADDRESSES, "addresses_url": f"{server.url}/addresses"}))
+    server.files["/addresses"] = json.dumps(renewed).encode()
+    upload.renew(given)
+    assert given.address("report") == f"{server.url}/second"
+    server.files["/addresses"] = b"<Error><Code>ExpiredToken</Code></Error>"
+    upload.renew(given)
+    assert given.address("report") == f"{server.url}/second"
+
+
+def test_a_success_is_held_on_to_until_it_can_be_delivered(
+    tmp_path: Path, server: UploadServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = parameters.load(written(tmp_path), tmp_path / "none")
+    given.addresses.write_text(
+        json.dumps({"addresses_url": f"{server.url}/addresses", "report_url": "http://x.invalid/"})
+    )
+    renewed = {"addresses_url": f"{server.url}/addresses", "report_url": f"{server.url}/report"}
+    monkeypatch.setattr(upload, "CONSOLE", tmp_path / "console")
+    monkeypatch.setattr(main, "_log", lambda given: b"log")
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if seconds == main.HOLD_SECONDS:  # the launcher renews them meanwhile
+            server.files["/addresses"] = json.dumps(renewed).encode()
+
+    monkeypatch.setattr(main.time, "sleep", sleep)
+    main._deliver(given, Report(), "success", "")
+    assert json.loads(server.body("/report"))["verdict"] == "success"
+    assert "TRANSCRIBE-BAKE b-1 nonce-nonce success" in (tmp_path / "console").read_text()
+    assert (tmp_path / "told").exists()

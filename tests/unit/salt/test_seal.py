@@ -153,10 +153,12 @@ def test_assertion_names_what_is_left(tmp_path: Path, disk: Path) -> None:
     assert module.asserted("x", [f"{disk}/none"], [])["result"] is True
 
 
-@pytest.mark.parametrize("secret", ["the-nonce", "http://b/r?X-Amz-" + "Signature=1", "http://b/l?Signature=2"])
+@pytest.mark.parametrize(
+    "secret", ["the-nonce", "http://b/r?X-Amz-" + "Signature=1", "http://b/l?S=2", "http://b/a?S=3"]
+)
 def test_secret_of_the_bake_is_found_wherever_it_is(tmp_path: Path, disk: Path, secret: str) -> None:
-    parameters = {"nonce": "the-nonce", "report_url": "http://b/r?Signature=1", "log_url": "http://b/l?Signature=2"}
-    (tmp_path / "parameters.json").write_text(json.dumps(parameters))
+    (tmp_path / "parameters.json").write_text(json.dumps({"nonce": "the-nonce", "addresses_url": "http://b/a?S=3"}))
+    (tmp_path / "addresses.json").write_text(json.dumps({"report_url": "http://b/r", "log_url": "http://b/l?S=2"}))
     (disk / "logs/deep/er/b").write_bytes(b"\0" * 5000 + secret.encode() + b"\0")
     answer = seal(tmp_path).asserted("x", [], [])
     assert answer["result"] is False

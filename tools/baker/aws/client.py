@@ -11,6 +11,7 @@ from botocore.config import Config as ClientConfig
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    CredentialRetrievalError,
     EndpointConnectionError,
     HTTPClientError,
     NoCredentialsError,
@@ -65,6 +66,7 @@ class Clients:
     elbv2: "ElasticLoadBalancingv2Client"
     pricing: Any
     region: str = ""
+    credentials: Any = None  # botocore's own; None: there are none
     sleep: Callable[[float], None] = time.sleep
 
 
@@ -83,6 +85,7 @@ def connect(config: LauncherConfig, session: boto3.Session, *, sleep: Callable[[
             elbv2=session.client("elbv2", region_name=region, endpoint_url=endpoint, config=RETRIES),
             pricing=session.client("pricing", region_name=PRICE_LIST, endpoint_url=endpoint, config=RETRIES),
             region=region,
+            credentials=session.get_credentials(),
             sleep=sleep,
         )
 
@@ -198,10 +201,15 @@ def aws_errors(doing: str) -> Iterator[None]:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         transient = status >= 500 or code in TRANSIENT_CODES
         raise AwsError(
-            f"AWS refused {doing}: {message or 'no reason given'} ({code})", code, transient=transient
+            f"AWS refused {doing}: {message or 'no reason given'} ({code})",
+            code,
+            transient=transient,
+            logged_out=code in LOGGED_OUT_CODES,
         ) from None
     except NoCredentialsError:
-        raise AwsError(f"AWS {doing}: no credentials; set AWS_PROFILE or [aws] profile, or log in") from None
+        raise AwsError(
+            f"AWS {doing}: no credentials; set AWS_PROFILE or [aws] profile, or log in", logged_out=True
+        ) from None
     except EndpointConnectionError as error:
         where = error.kwargs.get("endpoint_url", "the endpoint")
         raise AwsError(
@@ -209,8 +217,8 @@ def aws_errors(doing: str) -> Iterator[None]:
         ) from None
     except ProfileNotFound as error:
         raise UsageError(f"[aws] profile {error.kwargs.get('profile')!r} is not in your AWS configuration") from None
-    except (SSOError, SSOTokenLoadError, TokenRetrievalError) as error:
-        raise AwsError(f"AWS {doing}: {' '.join(str(error).split())}; log in again") from None
+    except (CredentialRetrievalError, SSOError, SSOTokenLoadError, TokenRetrievalError) as error:
+        raise AwsError(f"AWS {doing}: {' '.join(str(error).split())}; log in again", logged_out=True) from None
     except BotoCoreError as error:
         transient = isinstance(error, HTTPClientError)
         raise AwsError(f"AWS {doing}: {' '.join(str(error).split())}", transient=transient) from None

@@ -45,6 +45,11 @@ class Bucket:
         except AwsError as error:
             if is_missing(error):
                 raise UsageError(f"[s3] there is no bucket {self.name!r}; create it, or name another") from None
+            if error.code == "400":  # the answer to HEAD has no words
+                raise UsageError(
+                    f"[s3] S3 answers 400 about the bucket {self.name!r}: the credentials have ended, or are not of this "
+                    "region"
+                ) from None
             if error.code == "403":
                 raise UsageError(f"[s3] the bucket {self.name!r} is not yours to use") from None
             raise
@@ -104,6 +109,14 @@ class Bucket:
         with aws_errors(f"ListObjectsV2 {prefix}"):
             pages = self._clients.s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
             return sorted(found["Key"] for page in pages for found in page.get("Contents", []))
+
+    def signer(self) -> str:
+        """The id of the key that signs addresses now. Credentials of a role or a login by SSO are replaced in time by
+        botocore, and what the old ones signed ends with them.
+        """
+        with aws_errors("credentials"):
+            keys = self._clients.credentials.get_frozen_credentials() if self._clients.credentials else None
+        return str(keys.access_key) if keys else ""
 
     def url(self, key: str, method: str, seconds: int) -> str:
         """An address for machines that allows one method ("GET" or "PUT") on one key, for so many seconds."""

@@ -14,6 +14,8 @@ from baker.aws.s3 import Bucket
 from baker.errors import BakeError
 from baker.inputs.payload import Payload
 
+ADDRESSES = "addresses.json"
+UPLOADS = {"report": "report.json", "progress": "progress.json", "log": "log.txt"}
 GRACE_SECONDS = 900  # presigned URLs outlive the deadline by this, so that a late failure can still be reported
 
 
@@ -83,26 +85,49 @@ def parameters(
     recording: Recording | None = None,
     origin: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The parameters in the machine's user-data. Each URL is presigned, allows one operation, and expires."""
-    seconds = deadline_seconds + GRACE_SECONDS
+    """The parameters in the machine's user-data: what must not be changed by who can write to the bucket.
+
+    One signed address is among them, which leads to the others: a session's token makes each some thousand characters.
+    """
     result: dict[str, Any] = {
         "build_id": attempt.id,
         "nonce": attempt.nonce,
         "mode": attempt.mode,
         "deadline_seconds": deadline_seconds,
         "keep": attempt.keep,
-        "report_url": bucket.url(attempt.key("report.json"), "PUT", seconds),
-        "progress_url": bucket.url(attempt.key("progress.json"), "PUT", seconds),
-        "log_url": bucket.url(attempt.key("log.txt"), "PUT", seconds),
+        "addresses_url": bucket.url(attempt.key(ADDRESSES), "GET", deadline_seconds + GRACE_SECONDS),
+        "origin": dict(origin or {}),
     }
     if payload is not None:
-        url = bucket.url(payload_key(attempt.prefix, payload), "GET", seconds)
-        result["payload"] = {"url": url, "sha256": payload.sha256, "bytes": len(payload.data)}
-        result["origin"] = dict(origin or {})
+        result["payload"] = {"sha256": payload.sha256, "bytes": len(payload.data)}
     if recording is not None:
-        url = bucket.url(attempt.recording_key(recording), "GET", seconds)
-        result["audio"] = {"url": url, "language": recording.language, "suffix": recording.suffix}
+        result["audio"] = {"language": recording.language, "suffix": recording.suffix}
     return result
+
+
+def store_addresses(
+    attempt: MachineAttempt,
+    bucket: Bucket,
+    seconds: float,
+    *,
+    payload: Payload | None = None,
+    recording: Recording | None = None,
+) -> None:
+    """Put the machine's signed addresses into the bucket. Each allows one operation, and ends after `seconds` or with
+    the credentials that signed it; the machine fetches them anew each minute, so they can be replaced before.
+    """
+    gets = {"addresses": attempt.key(ADDRESSES)}
+    if payload is not None:
+        gets["payload"] = payload_key(attempt.prefix, payload)
+    if recording is not None:
+        gets["audio"] = attempt.recording_key(recording)
+    puts = {name: attempt.key(file) for name, file in UPLOADS.items()}
+    signed = {
+        f"{name}_url": bucket.url(key, method, int(seconds))
+        for method, keys in (("GET", gets), ("PUT", puts))
+        for name, key in keys.items()
+    }
+    bucket.put(attempt.key(ADDRESSES), json.dumps(signed, indent=1).encode())
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,9 @@ class RunningMachine:
     attempt: MachineAttempt
     instance: str
     deadline: datetime
+    task: MachineTask
     spot: bool = False  # AWS may reclaim it, and it cannot be stopped
+    signer: str = ""  # whose credentials signed its addresses; empty: an earlier launcher's
 
 
 def obtain(context: BakeContext, task: MachineTask) -> RunningMachine:
@@ -52,7 +54,7 @@ def obtain(context: BakeContext, task: MachineTask) -> RunningMachine:
     attempt = recorded.attempt
     living = context.machines.ours(attempt.bake, attempt.mode)
     if living:
-        return RunningMachine(attempt, living[0].id, recorded.deadline, recorded.spot)
+        return RunningMachine(attempt, living[0].id, recorded.deadline, task, recorded.spot)
     if context.now() > recorded.deadline:
         raise BakeError(f"the machine of {attempt.id} is gone: its time ended at {recorded.deadline:%H:%M} UTC")
     return _repeat(context, task, recorded)
@@ -64,7 +66,7 @@ def _repeat(context: BakeContext, task: MachineTask, recorded: RecordedAttempt) 
     context.renew_lease()
     try:
         instance = context.machines.run(recorded.request)
-        return RunningMachine(attempt, instance, recorded.deadline, recorded.spot)
+        return RunningMachine(attempt, instance, recorded.deadline, task, recorded.spot)
     except AwsError as error:
         if error.code == "IdempotentInstanceTerminated":
             raise BakeError(f"the machine of {attempt.id} ended while no launcher was there") from None
@@ -82,6 +84,7 @@ def launch(context: BakeContext, task: MachineTask, number: int = 1, etag: str =
     attempt = MachineAttempt(task.bake, task.mode, context.config.s3.prefix, number, keep=task.keep)
     seconds = context.config.bake.deadline_minutes * 60
     deadline = context.now() + timedelta(seconds=seconds)
+    signer = sign(context, task, attempt, seconds)
     spec = _spec(context, task, attempt, seconds, deadline)
     waiting, refused = list(task.places), list[Refusal]()
     while waiting:
@@ -90,7 +93,8 @@ def launch(context: BakeContext, task: MachineTask, number: int = 1, etag: str =
         context.renew_lease()
         etag = attempts.record(context.bucket, attempt, request, deadline, etag)
         try:
-            return RunningMachine(attempt, context.machines.run(request), deadline, place.market == config.SPOT)
+            instance = context.machines.run(request)
+            return RunningMachine(attempt, instance, deadline, task, place.market == config.SPOT, signer)
         except AwsError as error:
             if not is_refusal(error):
                 raise
@@ -99,6 +103,14 @@ def launch(context: BakeContext, task: MachineTask, number: int = 1, etag: str =
             waiting = after(refused[-1], waiting)
     reasons = {refusal.error.code: str(refusal.error) for refusal in refused}
     raise BakeError(f"AWS has no machine for us now ({'; '.join(map(str, refused))}): {'; '.join(reasons.values())}")
+
+
+def sign(context: BakeContext, task: MachineTask, attempt: MachineAttempt, seconds: float) -> str:
+    """Store signed addresses for a machine that has so many seconds; returns whose credentials have signed them."""
+    signer = context.bucket.signer()
+    seconds += attempts.GRACE_SECONDS
+    attempts.store_addresses(attempt, context.bucket, seconds, payload=task.payload, recording=task.recording)
+    return signer
 
 
 def _spec(

@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from baker.aws.client import TransientErrors
-from baker.aws.instances import ENDED
 from baker.bake import acceptance, console
 from baker.bake import attempt as attempts
 from baker.bake.acceptance import AcceptedSignal, ExpectedSignal
 from baker.bake.attempt import MachineAttempt
 from baker.bake.launch import MachineTask, RunningMachine, launch, obtain
 from baker.bake.plan import BakePlan
+from baker.bake.watch import Watch
 from baker.config import ON_DEMAND
 from baker.context import BakeContext
 from baker.display.estimates import MachineStep
@@ -27,9 +27,7 @@ PHASES = {
     acceptance.VERIFY: ("boot the image", "verify on the image"),
 }
 POLL_SECONDS = 1.0  # between polls of the bucket
-STATUS_EVERY = 5  # polls of the bucket for each one of the instance
 LATE_SECONDS = 120.0  # a machine ends itself at its deadline; the launcher waits this much longer for its report
-IMPAIRED_POLLS = 3  # in a row: a status check that fails once may be a glitch
 
 
 def run_until_signal(
@@ -79,20 +77,15 @@ def follow(context: BakeContext, machine: RunningMachine, expected: ExpectedSign
     """
     attempt, instance_id = machine.attempt, machine.instance
     end = context.clock() + (machine.deadline - context.now()).total_seconds() + LATE_SECONDS
-    errors, impaired = TransientErrors(), 0
+    errors, watch = TransientErrors(), Watch(context, machine)
     for polls in itertools.count():
         try:
             report = context.bucket.get(attempt.key("report.json"))
             if report is not None:
                 return acceptance.accept(report, expected)
             show_progress(context, attempt)
-            if polls % STATUS_EVERY == 0:
-                status = context.machines.status(instance_id)
-                if status.state in ENDED:
-                    return _accept_last_report(context, attempt, instance_id, expected)
-                impaired = impaired + 1 if status.impaired else 0
-                if impaired == IMPAIRED_POLLS:
-                    raise ReclaimedError(f"the machine {instance_id} fails AWS' status checks")
+            if watch.ended(polls):
+                return _accept_last_report(context, attempt, instance_id, expected)
             errors.reset()
         except AwsError as error:
             errors.tolerate(error)

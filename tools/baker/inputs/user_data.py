@@ -1,6 +1,7 @@
 """User-data: cloud-init/user-data.yaml with this bake's values in it."""
 
 import base64
+import gzip
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +21,8 @@ def render(root: Path, parameters: Mapping[str, Any]) -> str:
     The values enter as base64, a number of seconds and an identifier: none of them can break the YAML around it.
     """
     values = {
-        "parameters_base64": _base64(json.dumps(parameters, sort_keys=True).encode()),
-        "bootstrap_base64": _base64((root / BOOTSTRAP).read_bytes()),
+        "parameters_gzip_base64": _packed(json.dumps(parameters, sort_keys=True).encode()),
+        "bootstrap_gzip_base64": _packed((root / BOOTSTRAP).read_bytes()),
         "deadline_seconds": str(int(parameters["deadline_seconds"])),
     }
     try:
@@ -34,5 +35,5 @@ def render(root: Path, parameters: Mapping[str, Any]) -> str:
     return text
 
 
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
+def _packed(data: bytes) -> str:
+    return base64.b64encode(gzip.compress(data, mtime=0)).decode("ascii")

@@ -65,12 +65,18 @@ def _clean_up(context: BakeContext, name: str, *, may_keep: bool) -> Ec2Instance
     except lease.LostError:
         raise
     except BakeError as error:
-        minutes = context.config.bake.deadline_minutes
-        context.display.note(
-            f"cleaning up failed: {error}; the machine ends itself {minutes} minutes after launch at most, "
-            f"and `bake.py reap --bake {name} --yes` removes the rest"
-        )
+        context.display.note(f"cleaning up failed: {error}; {_what_then(context, name, error)}")
         return None
+
+
+def _what_then(context: BakeContext, name: str, error: BakeError) -> str:
+    """What becomes of what could not be removed, and what a person can do about it."""
+    minutes = context.config.bake.deadline_minutes
+    ends = f"a machine that runs ends itself {minutes} minutes after launch at most"
+    reap = f"`bake.py reap --bake {name} --yes` removes the rest"
+    if isinstance(error, AwsError) and error.logged_out:
+        return f"{ends}. Log in again: then `bake.py resume {name}` continues the bake, or {reap}, also what is stopped"
+    return f"{ends}, and {reap}"
 
 
 def overdue(context: BakeContext, now: datetime, at_work: str = "") -> Leftovers:
