@@ -12,6 +12,7 @@ import requests
 from baker import config
 from baker.context import open_context
 from baker.display.progress import Display
+from localcloud.aws import account
 from localcloud.common import Folders
 from localcloud.machines import base_image, host_mounts, machines
 from rich.console import Console
@@ -70,6 +71,7 @@ def cloud(
     ec2: Any = session.client("ec2", endpoint_url=endpoint)
     s3: Any = session.client("s3", endpoint_url=endpoint)
     requests.post(f"{endpoint}/moto-api/reset", timeout=10)
+    account.furnish(REGION)
     s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
     disk = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 10}}
     source = ec2.register_image(Name="source", RootDeviceName="/dev/xvda", BlockDeviceMappings=[disk])["ImageId"]

@@ -10,8 +10,9 @@ import pytest
 from baker import cli
 from baker.aws import iam_policy, requests
 from baker.bake import pipeline, plan, steps
-from baker.config import LauncherConfig, SourceSection
+from baker.config import ImageSection, LauncherConfig, SourceSection
 from baker.deploy import serve, template
+from baker.doctor import disks, examination
 from baker.errors import BakeError
 from baker.images import publish
 from baker.recovery import cleanup, records
@@ -76,6 +77,13 @@ def launched(cloud: Cloud) -> None:
     serve.end(context)
 
 
+def examined(cloud: Cloud) -> None:
+    assert list(examination.whole(cloud.context))
+    config = replace(cloud.context.config, image=ImageSection(kms_key="alias/none"))
+    [key] = disks.image_key(replace(cloud.context, config=config))
+    assert key.verdict == "fails"
+
+
 def planned(cloud: Cloud) -> None:
     context = cloud.context
     plan.permitted(context, plan.make_plan(context))
@@ -91,6 +99,7 @@ JOURNEYS: tuple[Callable[[Cloud], object], ...] = (
     swept,
     launched,
     planned,
+    examined,
 )
 
 
@@ -123,8 +132,13 @@ def test_the_policy_is_printed_without_asking_aws(tmp_path: Path, capsys: pytest
     assert "arn:aws-cn:s3:::b/transcribe-bake/*" in json.dumps(printed)
 
 
+LOOKS = ("pricing:GetProducts", "servicequotas:GetServiceQuota", "ec2:GetEbsDefaultKmsKeyId")  # of no resource
+
+
 def key_statements(config: LauncherConfig) -> list[Any]:
-    return [s for s in iam_policy.document(config)["Statement"] if any(a.startswith("kms:") for a in s["Action"])]
+    """Those that use a key; looking at one's state is always allowed."""
+    using = [s for s in iam_policy.document(config)["Statement"] if any(a.startswith("kms:") for a in s["Action"])]
+    return [statement for statement in using if statement["Action"] != ["kms:DescribeKey"]]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +179,7 @@ def test_a_key_of_ones_own_may_be_used_by_ec2_and_nobody_else(
 def test_the_policy_confines_what_can_be_confined(cloud: Cloud) -> None:
     statements = iam_policy.document(cloud.context.config)["Statement"]
     for statement in statements:
-        looks = all(":Describe" in action or action == "pricing:GetProducts" for action in statement["Action"])
+        looks = all(":Describe" in action or action in LOOKS for action in statement["Action"])
         assert looks or statement["Resource"] != ["*"], statement
     assert "key-pair" not in json.dumps(statements)
     assert "{" not in "".join(r for s in statements for r in s["Resource"])

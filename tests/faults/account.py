@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from localcloud.aws import account as real
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
+from moto.iam.models import iam_backends
+from moto.kms.models import kms_backends
 from moto.s3.models import s3_backends
 from moto.ssm.models import ssm_backends
 from support.fake_cloud import BUCKET, REGION
@@ -39,10 +42,12 @@ def tags_of(thing: Any) -> Mapping[str, str]:
 
 def reset() -> None:
     """An empty account with the bucket."""
+    iam_backends[DEFAULT_ACCOUNT_ID]["aws"].reset()
     for backends in (ec2_backends, ssm_backends):
         backends[DEFAULT_ACCOUNT_ID][REGION].reset()
     s3_backends[DEFAULT_ACCOUNT_ID]["aws"].reset()
     s3_backends[DEFAULT_ACCOUNT_ID]["aws"].create_bucket(BUCKET, REGION)
+    real.furnish(REGION)
 
 
 def stored(key: str) -> Any:
@@ -65,3 +70,29 @@ def bucket_in(region: str) -> None:
     """The bucket, but made in another region."""
     s3_backends[DEFAULT_ACCOUNT_ID]["aws"].reset()
     s3_backends[DEFAULT_ACCOUNT_ID]["aws"].create_bucket(BUCKET, region)
+
+
+def no_bucket() -> None:
+    s3_backends[DEFAULT_ACCOUNT_ID]["aws"].reset()
+
+
+def no_image() -> None:
+    backend().amis.clear()
+
+
+def no_role(name: str) -> None:
+    roles = iam_backends[DEFAULT_ACCOUNT_ID]["aws"].roles
+    for key in [key for key, role in roles.items() if role.name == name]:
+        del roles[key]
+
+
+def subnets() -> list[Any]:
+    return [subnet for zone in backend().subnets.values() for subnet in zone.values()]
+
+
+def make_key(state: str) -> str:
+    """The ARN of a KMS key in this state; "gone" for none."""
+    key = kms_backends[DEFAULT_ACCOUNT_ID][REGION].create_key("", "ENCRYPT_DECRYPT", "SYMMETRIC_DEFAULT", "", [])
+    key.key_state, key.enabled = state, state == "Enabled"
+    arn = str(key.arn)
+    return arn if state != "gone" else arn.rpartition("/")[0] + "/00000000-0000-0000-0000-000000000000"

@@ -32,6 +32,8 @@ class Lab:
     config: Path
     cloud: Misbehaving
     machines: Machines
+    cloud_url: str
+    patch: pytest.MonkeyPatch  # of the test
 
     def launch(self, *arguments: str, fault: Fault | None = None, late: float = 0.0) -> launchers.Ended:
         """Run `bake.py` with these arguments while `fault` is in force."""
@@ -121,6 +123,8 @@ def lab(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     account.reset()
     machines.forget()
     cloud.refuses, cloud.rewrites, cloud.meets, cloud.expires = lambda form: None, None, lambda name: None, ""
+    cloud.ignores_conditions = False
+    cloud.answers = lambda method, path: None
     disk = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 10}}
     ec2 = machines.client()
     source = ec2.register_image(Name="source", RootDeviceName="/dev/xvda", BlockDeviceMappings=[disk])["ImageId"]
@@ -129,7 +133,7 @@ def lab(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
         f'[aws]\nregion = "{REGION}"\nendpoint_url = "{served.url}"\n[s3]\nbucket = "{BUCKET}"\n'
         f'[source]\nami = "{source}"\n[bake]\ndeadline_minutes = 1\n'
     )
-    return Lab(served.tree, config, cloud, machines)
+    return Lab(served.tree, config, cloud, machines, served.url, monkeypatch)
 
 
 # --- the table

@@ -113,6 +113,8 @@ class Misbehaving:
     rewrites: Callable[[str, Form, bytes], bytes] | None = None  # of true answers: the call's name, its form, the body
     meets: Callable[[str], None] = lambda name: None  # told of every call before it is answered
     expires: str = ""  # with this call the launcher's credentials end
+    answers: Callable[[str, str], tuple[int, bytes] | None] = lambda method, path: None  # to signed addresses
+    ignores_conditions: bool = False  # of writes to S3
     goes_on: threading.Event = field(default_factory=threading.Event)  # a launcher that was paused
     launcher: int = 0  # the process to kill or to pause
     log: list[str] = field(default_factory=list)
@@ -120,7 +122,10 @@ class Misbehaving:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if f" {LAUNCHER}" not in environ.get("HTTP_USER_AGENT", ""):
-            return self.inner(environ, start_response)
+            refused = self.answers(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+            return _plain(environ, start_response, *refused) if refused else self.inner(environ, start_response)
+        if self.ignores_conditions:
+            environ.pop("HTTP_IF_MATCH", None), environ.pop("HTTP_IF_NONE_MATCH", None)
         name = name_of(environ)
         fault = self._due(name)
         if name == "GetObject progress.json":
@@ -204,6 +209,12 @@ def answer(
     body = b"" if environ["REQUEST_METHOD"] == "HEAD" else body
     environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     start_response(f"{status} Refused", [("Content-Type", "text/xml"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+def _plain(environ: WSGIEnvironment, start_response: StartResponse, status: int, body: bytes) -> Iterable[bytes]:
+    environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    start_response(f"{status} Refused", [("Content-Length", str(len(body)))])
     return [body]
 
 

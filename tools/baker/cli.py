@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from baker import interrupts, target
-from baker.commands import bake, images, keys, recover
+from baker.commands import bake, doctor, images, keys, recover
 from baker.display.literal import literal
 from baker.display.progress import Event, events_to
 from baker.errors import BakeError, Interrupted, UsageError
@@ -73,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     )
     plan.set_defaults(run=bake.plan)
 
+    _doctor(commands)
     bake_ = commands.add_parser("bake", help="make an image, boot it, and mark it as verified")
     _where(bake_)
     _bake_options(bake_)
@@ -139,6 +140,14 @@ def _image_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     for command in (list_, publish, rollback, prune, diff, launch):
         _where(command)
         command.set_defaults(model="", after="running the same command again continues it")
+
+
+def _doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser("doctor", help="prove an account before its first bake, and say what to mend")
+    _where(command)
+    command.add_argument("--machine", action="store_true", help="also start one small machine that looks and ends")
+    command.add_argument("--json", action="store_true", help="for a bug report")
+    command.set_defaults(run=doctor.doctor, model="")
 
 
 def _recovery_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -45,6 +45,11 @@ class BakeContext:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     @property
+    def clients(self) -> Clients:
+        """Those of the region where images are made."""
+        return self.clients_in(self.config.aws.region)
+
+    @property
     def logs(self) -> Path:
         return self.root / ".cache/logs"
 

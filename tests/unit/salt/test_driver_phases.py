@@ -4,6 +4,7 @@ import hashlib
 import json
 import queue
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -256,7 +257,7 @@ def test_a_success_is_held_on_to_until_it_can_be_delivered(
         if seconds == main.HOLD_SECONDS:  # the launcher renews them meanwhile
             server.files["/addresses"] = json.dumps(renewed).encode()
 
-    monkeypatch.setattr(main.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     main._deliver(given, Report(), "success", "")
     assert json.loads(server.body("/report"))["verdict"] == "success"
     assert "TRANSCRIBE-BAKE b-1 nonce-nonce success" in (tmp_path / "console").read_text()

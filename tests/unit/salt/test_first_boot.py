@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -103,7 +104,7 @@ def test_room_is_looked_for_before_anything_is_installed(
     device.mkdir()
     (device / "vendor").write_text("0x10de\n" if gpu else "0x1d0f\n")
     monkeypatch.setattr(disk, "PCI", tmp_path)
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     if enough:
         disk.require_room()
         return

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import boto3
@@ -47,11 +48,24 @@ TRANSIENT_CODES = frozenset(
     {"RequestLimitExceeded", "Throttling", "ThrottlingException", "SlowDown", "TooManyRequests"}
 )
 GONE_CODES = frozenset(
-    {"404", "NoSuchKey", "ParameterNotFound", "TargetGroupNotFound", "InvalidAMIID.Unavailable"}
-)  # beside those that say NotFound after a dot
+    {
+        "404",
+        "NoSuchKey",
+        "ParameterNotFound",
+        "TargetGroupNotFound",
+        "InvalidAMIID.Unavailable",
+        "NotFoundException",
+        "NoSuchEntity",
+        "ServerSideEncryptionConfigurationNotFoundError",
+    }
+)  # fmt: skip - beside those that say NotFound after a dot
 RETRIES = ClientConfig(
     retries={"mode": "standard", "total_max_attempts": 5}, connect_timeout=10, read_timeout=60, user_agent_extra="bake"
 )
+
+
+def _no_other(service: str) -> Any:
+    raise NotImplementedError(service)
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,7 @@ class Clients:
     pricing: Any
     region: str = ""
     credentials: Any = None  # botocore's own; None: there are none
+    other: Callable[[str], Any] = _no_other  # a client of a service that is rarely needed, by its name
     sleep: Callable[[float], None] = time.sleep
 
 
@@ -86,6 +101,9 @@ def connect(config: LauncherConfig, session: boto3.Session, *, sleep: Callable[[
             pricing=session.client("pricing", region_name=PRICE_LIST, endpoint_url=endpoint, config=RETRIES),
             region=region,
             credentials=session.get_credentials(),
+            other=cache(
+                lambda service: session.client(service, region_name=region, endpoint_url=endpoint, config=RETRIES)
+            ),
             sleep=sleep,
         )
 

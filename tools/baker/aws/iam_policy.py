@@ -20,6 +20,7 @@ TEMPLATES = "{ec2}launch-template/*"
 TARGETS, SCALING = "{elb}targetgroup/{launch}/*", "{scaling}autoScalingGroup:*:autoScalingGroupName/{launch}"
 PUBLISHED = "{published_parameter}"
 SPOT = "{ec2}spot-instances-request/*"
+LINKED = "{iam}role/aws-service-role/*"  # roles that AWS's services have in an account, made at their first use
 KEY = "{kms_key}"  # of disks, where it is the account's own
 NETWORK = ("{ec2}subnet/*", "{ec2}network-interface/*", "{ec2}vpc/*")
 
@@ -82,8 +83,8 @@ ENCRYPTS = (
 CALLS: tuple[ApiCall, ...] = (
     *describes(
         "DescribeImages", "DescribeInstances", "DescribeInstanceStatus", "DescribeInstanceTypeOfferings",
-        "DescribeSecurityGroups", "DescribeSnapshots", "DescribeSubnets",
-        "DescribeVolumes", "DescribeVpcs",
+        "DescribeInstanceTypes", "DescribeRegions", "DescribeRouteTables", "DescribeSecurityGroups",
+        "DescribeSnapshots", "DescribeSubnets", "DescribeVolumes", "DescribeVpcs", "GetEbsDefaultKmsKeyId",
     ),
     ApiCall("ec2", "GetConsoleOutput", (grant("ec2:GetConsoleOutput", INSTANCES, when=OURS),)),
     ApiCall("ec2", "RunInstances", (
@@ -139,6 +140,11 @@ CALLS: tuple[ApiCall, ...] = (
         for operation in ("CreateAutoScalingGroup", "UpdateAutoScalingGroup", "DeleteAutoScalingGroup")
     ),
     ApiCall("pricing", "GetProducts", (grant("pricing:GetProducts"),)),
+    ApiCall("sts", "GetCallerIdentity", ()),  # everybody may
+    ApiCall("service-quotas", "GetServiceQuota", (grant("servicequotas:GetServiceQuota"),)),
+    ApiCall("kms", "DescribeKey", (grant("kms:DescribeKey", "{keys}*"),)),
+    ApiCall("iam", "GetRole", (grant("iam:GetRole", LINKED), grant("iam:CreateServiceLinkedRole", LINKED))),
+    ApiCall("s3", "GetBucketEncryption", (grant("s3:GetEncryptionConfiguration", BUCKET),)),
     ApiCall("s3", "HeadBucket", (grant("s3:ListBucket", BUCKET),)),
     ApiCall("s3", "ListObjectsV2", (grant("s3:ListBucket", BUCKET),)),
     # Without ListBucket, S3 answers that a missing object is denied.
@@ -198,11 +204,14 @@ def _values(config: LauncherConfig) -> dict[str, str]:
     region = config.aws.region
     anywhere = "*" if config.publish.regions else region  # where images are copied to
     partition = boto3.Session().get_partition_for_region(region)
-    key, alias = _key(config.image.kms_key, f"arn:{partition}:kms:{anywhere}:*:key/")
+    keys = f"arn:{partition}:kms:{anywhere}:*:key/"
+    key, alias = _key(config.image.kms_key, keys)
     return {
         "anywhere": anywhere,
         "suffix": "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com",
+        "keys": keys,
         "kms_key": key,
+        "iam": f"arn:{partition}:iam::*:",
         "alias": alias,
         "ec2": f"arn:{partition}:ec2:{region}:*:",
         "ec2_any": f"arn:{partition}:ec2:{anywhere}::",

@@ -31,6 +31,7 @@ class Ami:
     tags: Mapping[str, str]
     reason: str = ""
     deprecated: str = ""  # when it will be, or has been: ISO 8601
+    architecture: str = "x86_64"
     imdsv2: bool = False  # its instances answer to session tokens only, unless the launch says otherwise
 
     @property
@@ -86,6 +87,10 @@ class Images:
     def ours(self) -> list[Ami]:
         """This account's images that bakes made, newest first."""
         return self._own([{"Name": "tag-key", "Values": [requests.TAG_BAKE]}])
+
+    def count(self) -> int:
+        """How many images this account has, whoever made them."""
+        return len(self._own([]))
 
     def _own(self, filters: "list[FilterTypeDef]") -> list[Ami]:
         with aws_errors("DescribeImages"):
@@ -187,5 +192,6 @@ def _image(described: "ImageTypeDef") -> Ami:
         tags={tag.get("Key", ""): tag.get("Value", "") for tag in described.get("Tags", [])},
         reason=described.get("StateReason", {}).get("Message", ""),
         deprecated=described.get("DeprecationTime", ""),
+        architecture=described.get("Architecture", "x86_64"),
         imdsv2=described.get("ImdsSupport") == "v2.0",
     )

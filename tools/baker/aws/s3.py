@@ -47,8 +47,8 @@ class Bucket:
                 raise UsageError(f"[s3] there is no bucket {self.name!r}; create it, or name another") from None
             if error.code == "400":  # the answer to HEAD has no words
                 raise UsageError(
-                    f"[s3] S3 answers 400 about the bucket {self.name!r}: the credentials have ended, or are not of this "
-                    "region"
+                    f"[s3] S3 answers 400 about the bucket {self.name!r}: have the credentials ended, or is the region "
+                    "not enabled?"
                 ) from None
             if error.code == "403":
                 raise UsageError(f"[s3] the bucket {self.name!r} is not yours to use") from None
@@ -64,6 +64,15 @@ class Bucket:
                 raise
             return str(elsewhere)
         return answer.get("BucketRegion", "")
+
+    def encryption(self) -> str:
+        """How S3 encrypts what is put here, for a person."""
+        answer = unless_missing("GetBucketEncryption", lambda: self._clients.s3.get_bucket_encryption(Bucket=self.name))
+        for rule in answer["ServerSideEncryptionConfiguration"]["Rules"] if answer else ():
+            default = rule.get("ApplyServerSideEncryptionByDefault", {})
+            if default.get("SSEAlgorithm", "").startswith("aws:kms"):
+                return f"by KMS, {default.get('KMSMasterKeyID', 'the key aws/s3')}"
+        return "by S3's own keys"
 
     def put(self, key: str, data: bytes) -> None:
         """Store an object, encrypted at rest as the bucket says."""

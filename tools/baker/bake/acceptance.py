@@ -11,7 +11,7 @@ import jiwer
 from baker.errors import RejectedError
 
 SCHEMA = 1
-BAKE, VERIFY = "bake", "verify"
+BAKE, VERIFY, LOOK = "bake", "verify", "look"
 
 
 @dataclass(frozen=True)

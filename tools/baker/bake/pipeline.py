@@ -22,6 +22,7 @@ from baker.config import LauncherConfig, SourceSection
 from baker.context import BakeContext
 from baker.display import estimates
 from baker.display.progress import Event
+from baker.doctor import credentials, finding
 from baker.errors import AwsError, BakeError, Interrupted, UsageError
 from baker.inputs import pillar
 from baker.recovery import lease, records
@@ -53,6 +54,7 @@ def bake(context: BakeContext, options: BakeOptions) -> BakeOutcome:
     """From the tree to a verified image. After a failure nothing is left but the log and the reason."""
     with context.display.phase("plan"):
         plan = make_plan(context)
+    finding.require(list(credentials.life(context)))
     for name in plan.untracked:
         context.display.note(f"  left out, since git does not track it: {name}", "yellow")
     name = attempt.new_bake_name()

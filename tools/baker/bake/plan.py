@@ -14,7 +14,7 @@ from baker.bake import acceptance, attempt
 from baker.context import BakeContext
 from baker.errors import UsageError
 from baker.images import diff, manifest
-from baker.inputs import content_hash, model_hub, payload, pillar, source_tree, user_data
+from baker.inputs import content_hash, model_hub, payload, pillar, source_system, source_tree, user_data
 
 MIN_VOLUME_GB = 40  # libraries for CUDA, the model, and room to work
 
@@ -70,6 +70,7 @@ def _make(context: BakeContext) -> BakePlan:
     wanted = pillar.merge(declared, config.pillar)
     source_tree.validate(root, [wanted["verify"]["clip"], wanted["verify"]["reference"]])
     source = context.images.source(config.source)
+    refuse_unserved(source)
     overrides = pin_model(config.hub.endpoint_url, wanted, config.pillar)
     packed = payload.build(root, {pillar.ROOT_KEY: overrides} if overrides else {})
     inputs = content_hash.inputs(root, packed.digests, overrides, {"source-image": source.id})
@@ -123,6 +124,13 @@ def volume_size(wanted: int, source: Ami) -> int:
     if wanted and wanted < source.volume_gb:
         raise UsageError(f"[instance] volume_gb is {wanted}; the source image {source.id} needs {source.volume_gb}")
     return wanted or max(source.volume_gb, MIN_VOLUME_GB)
+
+
+def refuse_unserved(source: Ami) -> None:
+    """Raises UsageError if the locks cannot serve the source image's system."""
+    why = source_system.obstacle(source.name, source.architecture)
+    if why:
+        raise UsageError(f"[source] {source.id} {source.name}: {why}")
 
 
 def image_origin(context: BakeContext, bake: str, combined_hash: str, source: Ami) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from baker.bake.steps import BakeOptions
 from baker.commands import recover, tables
 from baker.context import BakeContext, open_context
 from baker.display.progress import Display, events_to, open_console
+from baker.doctor import examination, finding
 from baker.errors import AwsError, KeptError, UsageError
 
 LANGUAGE = re.compile(r"[a-z]{2,3}")
@@ -33,6 +34,7 @@ def plan(root: Path, options: argparse.Namespace) -> int:
         context = open_context(root, config, Display(console))
         made = make_plan(context)
         results = permitted(context, made)
+        findings = list(examination.free(context))
         cost = pricing.bound(config, context.prices.hourly(config), run.ATTEMPTS)
     rows = {
         "cloud": target.describe(config),
@@ -42,7 +44,9 @@ def plan(root: Path, options: argparse.Namespace) -> int:
     }
     tables.print_plan(console, made, rows)
     tables.print_permissions(console, results)
+    tables.print_findings(console, findings)
     dry_run.require(results)
+    finding.require(findings)
     return 0
 
 

@@ -14,10 +14,13 @@ from baker.bake.plan import BakePlan
 from baker.bake.timeline import check_rows
 from baker.context import BakeContext
 from baker.display.literal import literal
+from baker.doctor.finding import FAILS, NOTE, OK, Finding
+from baker.doctor.finding import UNKNOWN as NOT_KNOWN
 from baker.images.catalog import CatalogImage, Retention
 from baker.images.diff import ImageDifference
 
 Document = Mapping[str, Any]
+STYLES = {OK: "green", NOTE: "yellow", NOT_KNOWN: "yellow", FAILS: "bold red"}
 MARKS = {"": "[dim]–[/dim]", "pass": "[green]pass[/green]", "fail": "[red]fail[/red]"}
 
 
@@ -50,6 +53,16 @@ def print_permissions(console: Console, results: Sequence[DryRunResult]) -> None
         if named:
             why = "  [dim]nothing exists yet to ask about, or AWS does not say[/dim]" if answer == UNKNOWN else ""
             table.add_row(f"[{style}]{answer}[/{style}]", ", ".join(named) + why)
+    console.print(table)
+
+
+def print_findings(console: Console, findings: Sequence[Finding]) -> None:
+    """One row for each thing that was looked at, and below it what to do."""
+    table = _facts()
+    for found in findings:
+        table.add_row(f"[{STYLES[found.verdict]}]{found.verdict}[/]", f"{literal(found.name)}: {literal(found.detail)}")
+        if found.mend and found.verdict != OK:
+            table.add_row("", f"[dim]→ {literal(found.mend)}[/dim]")
     console.print(table)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from localcloud.aws import launch_templates
+from localcloud.aws import account, launch_templates
 from localcloud.aws.ec2_images import ImageActions, ImageCalls
 from localcloud.aws.query_protocol import Ec2Error, Form, MotoCall, answer_error, element_texts, list_values, read_form
 from localcloud.common import LocalCloudError
@@ -48,6 +48,7 @@ class Ec2Layer:
             "RebootInstances": self._reboot,
             "GetConsoleOutput": self._console,
             "CreateLaunchTemplateVersion": self._template,
+            "GetEbsDefaultKmsKeyId": self._disk_key,
             **ImageCalls(actions).handlers(),
         }
 
@@ -120,6 +121,10 @@ class Ec2Layer:
         body = call.forward(form)
         launch_templates.convert_user_data(call.region)
         return body
+
+    def _disk_key(self, form: Form, call: MotoCall) -> bytes:
+        """moto does not know this one."""
+        return f"<{form['Action']}Response><kmsKeyId>{account.disk_key}</kmsKeyId></{form['Action']}Response>".encode()
 
     def _start(self, form: Form, call: MotoCall) -> bytes:
         return self._each(form, call, self.actions.start)

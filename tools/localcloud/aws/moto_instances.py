@@ -11,7 +11,7 @@ from moto.ec2.models.amis import Ami
 from moto.ec2.models.instances import StateReason
 from moto.s3.models import s3_backends
 
-from localcloud.aws import launch_templates, moto_images
+from localcloud.aws import account, launch_templates, moto_images
 from localcloud.aws.moto_images import ACCOUNT, ROOT_DEVICE
 from localcloud.machines import base_image
 from localcloud.machines.disk_images import DiskImage
@@ -37,6 +37,7 @@ class MotoRegion:
         self.region = region
         self._ec2: Any = ec2_backends[ACCOUNT][region]
         self._resolve_images()
+        account.furnish(region)
 
     def create_bucket(self, name: str) -> None:
         s3_backends[ACCOUNT]["aws"].create_bucket(name, self.region)

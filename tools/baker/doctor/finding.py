@@ -1,0 +1,69 @@
+"""A finding: one row of an examination."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from baker.errors import AwsError, UsageError
+
+LOGGED_OUT = "credentials"
+OK, NOTE, FAILS, UNKNOWN = "ok", "note", "fails", "not known"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`mend` says in one line what to do; it is empty where nothing is to be done."""
+
+    name: str
+    verdict: str
+    detail: str
+    mend: str = ""
+
+
+Check = Callable[[], Iterable[Finding]]
+
+
+def found(name: str, bad: str, good: str, mend: str, *, verdict: str = FAILS) -> Finding:
+    """A finding that is bad if there is something bad to say."""
+    return Finding(name, verdict, bad, mend) if bad else Finding(name, OK, good)
+
+
+class Examination:
+    """Checks, one after another. What depends on what failed is not looked at, so that a fault is one row."""
+
+    def __init__(self) -> None:
+        self._failed: dict[str, str] = {}  # what fails, and why
+
+    def run(self, name: str, check: Check, needs: str = "") -> Iterator[Finding]:
+        """What a check finds. What AWS does not let be seen is not known, and no reason to fail."""
+        if needs in self._failed:
+            yield Finding(name, UNKNOWN, f"not looked at, since this fails: {needs}")
+            return
+        for finding in self._tried(name, check):
+            if finding.verdict == FAILS:
+                self._failed[name] = finding.detail
+            yield finding
+
+    def _tried(self, name: str, check: Check) -> Iterator[Finding]:
+        try:
+            yield from check()
+        except UsageError as error:
+            before = next((row for row, why in self._failed.items() if why == str(error) or row == LOGGED_OUT), "")
+            if before:
+                yield Finding(name, UNKNOWN, f"not looked at, since this fails: {before}")
+            else:
+                yield Finding(name, FAILS, str(error), "see the words above")
+        except AwsError as error:
+            if error.logged_out and LOGGED_OUT not in self._failed:
+                self._failed[LOGGED_OUT] = str(error)
+                yield Finding(name, FAILS, str(error), "log in, replace the keys, or enable the region")
+            elif error.logged_out:
+                yield Finding(name, UNKNOWN, "not looked at, since the credentials are refused")
+            else:
+                yield Finding(name, UNKNOWN, str(error), "`bake.py plan --policy` prints the rights that this takes")
+
+
+def require(findings: Sequence[Finding]) -> None:
+    """Raise UsageError that names everything that fails, each with its mend."""
+    failing = [finding for finding in findings if finding.verdict == FAILS]
+    if failing:
+        raise UsageError(". ".join(f"{f.name}: {f.detail}" + (f"; {f.mend}" if f.mend else "") for f in failing))
