@@ -60,9 +60,9 @@ def print_findings(console: Console, findings: Sequence[Finding]) -> None:
     """One row for each thing that was looked at, and below it what to do."""
     table = _facts()
     for found in findings:
-        table.add_row(f"[{STYLES[found.verdict]}]{found.verdict}[/]", f"{literal(found.name)}: {literal(found.detail)}")
+        table.add_row(literal(found.verdict, STYLES[found.verdict]), literal(f"{found.name}: {found.detail}"))
         if found.mend and found.verdict != OK:
-            table.add_row("", f"[dim]→ {literal(found.mend)}[/dim]")
+            table.add_row("", literal(f"→ {found.mend}", "dim"))
     console.print(table)
 
 
