@@ -140,3 +140,24 @@ def test_without_a_published_image_or_keys_nothing_is_launched(cloud: Cloud) -> 
         serve.template(context, told(context))
     with pytest.raises(UsageError, match="keys_file is needed for a group"):
         serve.group(context, told(context))
+
+
+def test_what_is_launched_says_from_where_it_can_be_reached(cloud: Cloud, serving: BakeContext) -> None:
+    setup = told(serving)
+    assert "its security group lets nobody in to port 8000" in serve.reachable(serving, setup)
+    group = cloud.ec2.create_security_group(GroupName="open", Description="d")["GroupId"]
+    launch = replace(serving.config.launch, security_groups=(group,))
+    context = replace(serving, config=replace(serving.config, launch=launch))
+    assert "lets nobody in" in serve.reachable(context, setup)
+    rule = {"IpProtocol": "tcp", "FromPort": 8000, "ToPort": 8000, "IpRanges": [{"CidrIp": "10.0.0.0/8"}]}
+    cloud.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
+    assert serve.reachable(context, setup) == ""
+    assert "has no keys" in serve.reachable(context, replace(setup, open=False))
+
+
+def test_a_volume_may_be_initialized_at_a_rate(cloud: Cloud, serving: BakeContext) -> None:
+    instance = replace(serving.config.instance, initialization_rate=300)
+    config = replace(serving.config, instance=instance)
+    data = template.template_data(config, told(serving), ["sg-1"], "/dev/sda1")
+    assert data["BlockDeviceMappings"] == [{"DeviceName": "/dev/sda1", "Ebs": {"VolumeInitializationRate": 300}}]
+    assert "BlockDeviceMappings" not in template.template_data(serving.config, told(serving), ["sg-1"], "/dev/sda1")

@@ -24,7 +24,7 @@ from localcloud.aws.query_protocol import Ec2Error, Form, answer_error, read_for
 from localcloud.server import Http11Handler
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from support.fake_cloud import RecordedMachines
-from support.fake_machine import FakeMachine, Script, succeed
+from support.fake_machine import FakeMachine, Script, looked, succeed
 from werkzeug.serving import make_server
 
 LAUNCHER = "bake"  # in the user agent of every request that the launcher sends
@@ -82,7 +82,7 @@ class Machines(RecordedMachines):
         self.names.clear()
         self.ended.clear()
         self._waiting.clear()
-        self.scripts = {"bake": succeed, "verify": succeed}
+        self.scripts = {"bake": succeed, "verify": succeed, "look": looked}
         self.most = 0
 
     def launched(self, instance_ids: list[str], image_id: str, user_data: bytes) -> None:

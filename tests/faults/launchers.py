@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from baker import cli, context
-from baker.commands import bake, recover
+from baker.commands import bake, doctor, recover
 
 NAP = 0.001  # seconds that a launcher really sleeps
 PATIENCE = 90.0  # seconds of real time after which a launcher is hung
@@ -89,7 +89,7 @@ def _be_launcher(arguments: list[str], tree: Path, files: list[Path], late: floa
             made = opened(*args, **options)
             return replace(made, clock=passing.clock, now=passing.now)
 
-        for module in (bake, recover):
+        for module in (bake, doctor, recover):
             module.open_context = open_timed  # type: ignore[attr-defined]
         cli.ROOT = tree
         code = cli.main(arguments)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from baker.bake import look
 from baker.config import load
 from baker.context import BakeContext, open_context
 from baker.display.progress import Display
@@ -19,6 +20,7 @@ from faults.conftest import Lab
 from faults.test_real_answers import BY_POLICY, ENCODED
 from localcloud.aws import account as real
 from rich.console import Console
+from support.fake_machine import FakeMachine
 
 SPOT = '[instance]\ntypes = ["g4dn.xlarge"]\nmarkets = ["spot", "on-demand"]\n'
 Change = Callable[[Lab], object]
@@ -291,3 +293,48 @@ def test_the_command_prints_rows_and_mends_and_json(lab: Lab, record_property: C
     assert [row["name"] for row in document["findings"] if row["verdict"] == FAILS] == ["quota, on-demand"]
     ended = lab.launch("plan")
     assert (ended.code, "quota, on-demand: 0 vCPUs are allowed" in ended.err) == (2, True)
+
+
+MACHINES: dict[str, tuple[dict[str, Any], str, str]] = {
+    "old Python": ({"python": "3.9.18"}, "machine, Python", "3.11 to 3.14"),
+    "little room": ({"free_gb": 3.0}, "machine, disk", "3.0 GB free"),
+    "no pip": ({"reachable": {"pip": "timed out"}}, "machine, reaches pip", "timed out"),
+    "no mirror": ({"reachable": {"apt": "refused"}}, "machine, reaches apt", "refused"),
+    "no hub": ({"reachable": {"hub": "refused"}}, "machine, reaches hub", "refused"),
+    "no driver": ({"nvidia_devices": []}, "machine, GPU", "no driver"),
+}
+
+
+def test_a_machine_looks_and_nothing_is_left(lab: Lab, record_property: Callable[[str, object], None]) -> None:
+    record_property("fault", ("doctor", "--machine"))
+    ended = lab.launch("doctor", "--machine", "--json")
+    assert ended.code == 0, ended.err
+    told = {row["name"]: row["verdict"] for row in json.loads(ended.out)["findings"]}
+    assert told["machine, system"] == told["machine, GPU"] == told["machine, reaches hub"] == OK
+    assert "ends itself after 10 minutes" in " ".join(ended.err.split())
+    assert account.remains()["instances"] == account.remains()["volumes"] == []
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_what_a_machine_saw_is_judged(record_property: Callable[[str, object], None], name: str) -> None:
+    record_property("fault", ("doctor", "--machine"))
+    facts, row, says = MACHINES[name]
+    usual = {"python": "3.12.3", "free_gb": 40.0, "reachable": {}, "gpu_on_bus": True, "nvidia_devices": ["nvidia0"]}
+    [red] = [finding for finding in look.judge({**usual, **facts}) if finding.verdict == FAILS]
+    assert (red.name, says in red.detail, bool(red.mend)) == (row, True, True)
+
+
+def test_a_machine_that_dies_is_a_row_with_its_last_words(
+    lab: Lab, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("fault", ("doctor", "--machine"))
+
+    def dies(machine: FakeMachine) -> None:
+        account.CONSOLES[machine.id] = "transcribe-bake: bootstrap: is there a way out of this subnet?\n"
+        machine.power_off()
+
+    lab.machines.scripts["look"] = dies
+    ended = lab.launch("doctor", "--machine")
+    assert ended.code == 1
+    assert "is there a way out of this subnet?" in " ".join(ended.out.split())
+    assert account.remains()["instances"] == account.remains()["volumes"] == []

@@ -4,9 +4,11 @@ import re
 from collections.abc import Callable
 
 import pytest
+from baker.aws import images
 from faults import account
 from faults.conftest import Lab
 from faults.test_capacity import Desk
+from localcloud.aws.query_protocol import Form
 from moto.ec2.models.instances import StateReason
 from support.fake_machine import FakeMachine, Script
 
@@ -164,3 +166,66 @@ def test_what_a_machine_says_before_it_ends_is_told(lab: Lab, record_property: C
     ended = lab.launch("bake")
     assert "bootstrap: is there a way out?" in ended.err
     lab.assert_left(images=0)
+
+
+def test_an_image_that_takes_long_is_left_to_resume(
+    lab: Lab, record_property: Callable[[str, object], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record_property("fault", ("image", "takes longer than an hour"))
+    monkeypatch.setattr(images, "IMAGE_TIMEOUT", 10.0)
+    lab.cloud.rewrites = lambda name, form, body: (
+        body.replace(b"<imageState>available", b"<imageState>pending")
+        if name == "DescribeImages by id" and b"<name>transcribe-" in body
+        else body
+    )
+    ended = lab.launch("bake")
+    name = lab.bake()
+    assert ended.code == 1
+    assert f"`bake.py resume {name}` waits for it again, and nothing was removed" in ended.err
+    assert len(account.remains()["images"]) == 1
+    lab.cloud.rewrites = None
+    ended = lab.launch("resume", name)
+    assert ended.code == 0, ended.err
+    lab.assert_left(images=1)
+
+
+def test_a_launch_goes_where_there_is_room(lab: Lab, record_property: Callable[[str, object], None]) -> None:
+    record_property("fault", ("capacity", "no room for what serves"))
+    assert lab.launch("bake").code == 0
+    assert lab.launch("publish").code == 0
+    full = ("InsufficientInstanceCapacity", "Insufficient capacity.")
+    zones: list[str] = []
+
+    def refuses(form: Form) -> tuple[str, str] | None:
+        [subnet] = account.backend().describe_subnets([form["SubnetId"]])
+        zones.append(subnet.availability_zone[-1])
+        return full if len(zones) == 1 else None
+
+    lab.cloud.refuses = refuses
+    ended = lab.launch("launch")
+    assert ended.code == 0, ended.err
+    assert zones == ["a", "b"]
+    assert "only from the machine itself, since it has no keys" in " ".join(ended.out.split())
+    lab.cloud.refuses = lambda form: full
+    ended = lab.launch("launch")
+    assert (ended.code, ended.err.count("InsufficientInstanceCapacity") >= 3) == (1, True)
+    assert lab.launch("launch", "--end").code == 0
+
+
+def test_the_console_is_read_where_ec2_has_no_latest_output(
+    lab: Lab, record_property: Callable[[str, object], None]
+) -> None:
+    """Latest=True is for running instances of some types; what is over has what EC2 kept."""
+    record_property("fault", ("machine", "no latest console output"))
+
+    def dies(machine: FakeMachine) -> None:
+        account.CONSOLES[machine.id] = "transcribe-bake: no room\r\n"
+        machine.power_off()
+
+    lab.machines.scripts["bake"] = dies
+    lab.cloud.rewrites = lambda name, form, body: (
+        re.sub(b"<output>.*</output>", b"", body)
+        if name == "GetConsoleOutput" and form.get("Latest") == "true"
+        else body
+    )
+    assert "no room" in lab.launch("bake").err

@@ -16,6 +16,7 @@ from baker.errors import UsageError
 
 ON_DEMAND, SPOT = "on-demand", "spot"
 MARKETS = (ON_DEMAND, SPOT)
+LEAST_RATE = 100  # MiB/s that EBS initializes a volume with, if it is asked to
 
 
 def _such(pattern: str, description: str) -> Meta:
@@ -43,6 +44,7 @@ Market = Annotated[str, _such("|".join(MARKETS), "")]
 Markets = Annotated[tuple[Market, ...], Meta(min_length=1, description=f"a list of some of: {', '.join(MARKETS)}")]
 Count = Annotated[int, Meta(ge=0, description="a whole number that is not negative")]
 Minutes = Annotated[int, Meta(ge=1, le=720, description="a whole number from 1 to 720")]
+Rate = Annotated[int, Meta(ge=0, le=300, description="0, or MiB/s from 100 to 300")]
 AtLeastOne = Annotated[int, Meta(ge=1, description="a whole number of at least 1")]
 Dollars = Annotated[float, Meta(ge=0, description="US dollars an hour")]
 
@@ -92,6 +94,8 @@ class InstanceSection:
     subnets: tuple[str, ...] = ()
     volume_gb: Count = 0  # 0: as large as the source image's
     security_group: str = ""
+    profile: str = ""  # an instance profile, for machines that are kept to be looked at
+    initialization_rate: Rate = 0  # MiB/s, of disks made from an image; 0: as they are read
 
 
 @dataclass(frozen=True)
@@ -242,5 +246,7 @@ def _check_together(config: LauncherConfig) -> None:
         raise UsageError(f"[publish] regions names {config.aws.region}, where the image is made; name only others")
     if (publish.accounts or publish.organizations) and not config.image.kms_key:
         raise UsageError("[publish] shares the image, but no other account can use AWS' own key: set [image] kms_key")
+    if 0 < config.instance.initialization_rate < LEAST_RATE:
+        raise UsageError("[instance] initialization_rate must be 0, or MiB/s from 100 to 300")
     if config.launch.min_size > config.launch.max_size:
         raise UsageError("[launch] min_size must not be above max_size")

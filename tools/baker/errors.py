@@ -35,6 +35,10 @@ class ReclaimedError(BakeError):
     """AWS reclaimed the machine, or its host is broken. The bake is not at fault: another machine may succeed."""
 
 
+class UnfinishedError(BakeError):
+    """What a bake waits for goes on without it: nothing is removed, and `resume` waits for it again."""
+
+
 class RejectedError(BakeError):
     """A machine's signal is not a success; the message says why."""
 

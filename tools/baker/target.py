@@ -93,7 +93,8 @@ def access_hint(cloud: str, config: LauncherConfig, instance_id: str) -> str:
         return f"look at it with: sudo python3 tools/bake.py shell {instance_id}"
     where = f"--region {config.aws.region}"
     return (
-        "look at it by Session Manager, once it has a role with AmazonSSMManagedInstanceCore:\n"
+        "look at it by Session Manager. If [instance] profile names none, it needs a role with "
+        "AmazonSSMManagedInstanceCore, which its agent finds within the hour:\n"
         f"  aws ec2 associate-iam-instance-profile {where} --instance-id {instance_id} "
         "--iam-instance-profile Name=PROFILE\n"
         f"  aws ssm start-session {where} --target {instance_id}"

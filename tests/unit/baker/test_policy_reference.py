@@ -23,6 +23,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "all": {
         "image": {"kms_key": "alias/images"},
         "publish": {"regions": ["eu-west-1"]},
+        "instance": {"profile": "look"},
         "source": {"ssm_parameter": "/aws/service/x/latest/ami-id"},
     },
 }

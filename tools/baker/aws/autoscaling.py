@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mypy_boto3_autoscaling.type_defs import TagTypeDef
 
 READY = "/ready"
-GRACE_SECONDS = 600  # a model on a volume that is still being fetched from its snapshot loads slowly
+GRACE_SECONDS = 1200  # longer than a launch waits for a machine: its volume is still being fetched from the snapshot
 CHECK_SECONDS = 10  # between two health checks
 
 

@@ -1,5 +1,6 @@
 """How every AWS call is made: the clients, the waiting, and failures as one line."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -90,12 +91,13 @@ def connect(config: LauncherConfig, session: boto3.Session, *, sleep: Callable[[
     endpoint = config.aws.endpoint_url or None
     region = config.aws.region
     outside = config.s3.presign_endpoint_url or endpoint
+    named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")  # botocore's own
     with aws_errors("client"):
         return Clients(
             ec2=session.client("ec2", region_name=region, endpoint_url=endpoint, config=RETRIES),
             ssm=session.client("ssm", region_name=region, endpoint_url=endpoint, config=RETRIES),
-            s3=session.client("s3", region_name=region, endpoint_url=endpoint, config=s3_style(endpoint)),
-            presigner=session.client("s3", region_name=region, endpoint_url=outside, config=s3_style(outside)),
+            s3=session.client("s3", region_name=region, endpoint_url=endpoint, config=s3_style(endpoint or named)),
+            presigner=session.client("s3", region_name=region, endpoint_url=outside, config=s3_style(outside or named)),
             autoscaling=session.client("autoscaling", region_name=region, endpoint_url=endpoint, config=RETRIES),
             elbv2=session.client("elbv2", region_name=region, endpoint_url=endpoint, config=RETRIES),
             pricing=session.client("pricing", region_name=PRICE_LIST, endpoint_url=endpoint, config=RETRIES),

@@ -21,6 +21,7 @@ TARGETS, SCALING = "{elb}targetgroup/{launch}/*", "{scaling}autoScalingGroup:*:a
 PUBLISHED = "{published_parameter}"
 SPOT = "{ec2}spot-instances-request/*"
 LINKED = "{iam}role/aws-service-role/*"  # roles that AWS's services have in an account, made at their first use
+PASSED = "{iam}role/{role}"  # to a machine that is kept, where a profile is configured
 KEY = "{kms_key}"  # of disks, where it is the account's own
 NETWORK = ("{ec2}subnet/*", "{ec2}network-interface/*", "{ec2}vpc/*")
 
@@ -98,6 +99,7 @@ CALLS: tuple[ApiCall, ...] = (
         }),
         grant("ec2:RunInstances", TEMPLATES), grant("ssm:GetParameters", PUBLISHED),  # which names a template's image
         tags_at("RunInstances", INSTANCES, VOLUMES), *ENCRYPTS,
+        grant("iam:PassRole", PASSED, when={"StringEquals": {"iam:PassedToService": "ec2.{suffix}"}}),
     )),
     ApiCall("ec2", "StopInstances", (grant("ec2:StopInstances", INSTANCES, when=OURS),)),
     ApiCall("ec2", "TerminateInstances", (
@@ -181,7 +183,11 @@ def document(config: LauncherConfig, calls: Iterable[ApiCall] = CALLS) -> dict[s
 
 def _concerns(config: LauncherConfig, resources: tuple[str, ...]) -> bool:
     """Whether the configuration has what these resources are."""
-    there = {"{source_parameter}": config.source.ssm_parameter, KEY: config.image.kms_key}
+    there = {
+        "{source_parameter}": config.source.ssm_parameter,
+        KEY: config.image.kms_key,
+        PASSED: config.instance.profile,
+    }
     return all(configured for resource, configured in there.items() if resource in resources)
 
 
@@ -211,6 +217,7 @@ def _values(config: LauncherConfig) -> dict[str, str]:
         "suffix": "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com",
         "keys": keys,
         "kms_key": key,
+        "role": "*",  # a profile does not tell the name of its role
         "iam": f"arn:{partition}:iam::*:",
         "alias": alias,
         "ec2": f"arn:{partition}:ec2:{region}:*:",

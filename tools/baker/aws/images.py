@@ -1,6 +1,6 @@
 """Machine images: finds, creates, waits for and removes them. Makes no decisions; returns plain values."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from baker.aws import requests
 from baker.aws.client import Clients, aws_errors, eventually, tag_filters, unless_missing, wait_for
 from baker.config import SourceSection
-from baker.errors import AwsError, BakeError, UsageError
+from baker.errors import AwsError, BakeError, UnfinishedError, UsageError
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef, ImageTypeDef
@@ -137,8 +137,11 @@ class Images:
             raise BakeError(f"EC2 returned the image {image_id} but does not describe it after {KNOWN_TIMEOUT:.0f} s")
         return image
 
-    def wait_until_available(self, image_id: str) -> Ami:
-        """The image once it can be used; raises BakeError when it fails or takes too long."""
+    def wait_until_available(self, image_id: str, progress: Callable[[], str] = lambda: "") -> Ami:
+        """The image once it can be used. Raises BakeError when it fails, and UnfinishedError when it takes too long.
+
+        Too long is IMAGE_TIMEOUT in which EC2's word for how far it is, by `progress`, has not changed.
+        """
 
         def poll() -> Ami | None:
             image = self.get(image_id)
@@ -146,9 +149,13 @@ class Images:
                 raise BakeError(f"the image {image_id} is {image.state}: {image.reason or 'no reason given'}")
             return image if image and image.state == "available" else None
 
-        image = wait_for(poll, IMAGE_TIMEOUT, self._clients.sleep)
-        if image is None:
-            raise BakeError(f"the image {image_id} was not available after {IMAGE_TIMEOUT / 60:.0f} minutes")
+        before = ""
+        while (image := wait_for(poll, IMAGE_TIMEOUT, self._clients.sleep)) is None:
+            now = progress()
+            if now == before:
+                minutes = f"{IMAGE_TIMEOUT / 60:.0f} minutes"
+                raise UnfinishedError(f"the image {image_id} is still pending, without progress for {minutes} ({now})")
+            before = now
         return image
 
     def remove(self, image: Ami) -> None:

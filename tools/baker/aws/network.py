@@ -1,6 +1,6 @@
 """The machines' network: their VPC, its subnets, and the security group without ingress."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from baker.aws import requests
@@ -63,6 +63,16 @@ class Networks:
         if group is None:
             raise AwsError(f"AWS has a security group {GROUP_NAME} and does not show it", "InvalidGroup.NotFound")
         return group
+
+    def lets_in(self, groups: Iterable[str], port: int) -> bool:
+        """Whether any of the groups lets TCP to a port in, from wherever."""
+        with aws_errors("DescribeSecurityGroups"):
+            found = self._clients.ec2.describe_security_groups(GroupIds=list(groups))["SecurityGroups"]
+        rules = [rule for group in found for rule in group.get("IpPermissions", [])]
+        return any(
+            rule.get("IpProtocol") == "-1" or rule.get("FromPort", 0) <= port <= rule.get("ToPort", 65535)
+            for rule in rules
+        )
 
     def subnets(self, instance: InstanceSection) -> tuple[str, list[str]]:
         """The VPC, and the configured subnets or all of it."""

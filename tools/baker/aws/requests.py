@@ -57,13 +57,17 @@ class MachineSpec:
     user_data: str
     tags: Mapping[str, str]
     kms_key: str = ""  # of the disk; empty: AWS' own
+    profile: str = ""  # an instance profile; empty: the machine has no role
+    initialization_rate: int = 0  # MiB/s
 
 
 def run_request(spec: MachineSpec, place: Place, client_token: str) -> Request:
-    """The arguments of RunInstances. No key pair and no role: nobody logs in, and the machine may do nothing."""
+    """The arguments of RunInstances. No key pair, and a role only where one is named: the machine may do nothing."""
     ebs = {"VolumeSize": spec.volume_gb, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
     if spec.kms_key:
         ebs["KmsKeyId"] = spec.kms_key
+    if spec.initialization_rate:
+        ebs["VolumeInitializationRate"] = spec.initialization_rate
     request: Request = {
         "ImageId": spec.image_id,
         "InstanceType": place.instance_type,
@@ -78,6 +82,8 @@ def run_request(spec: MachineSpec, place: Place, client_token: str) -> Request:
         "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
         "TagSpecifications": tag_specifications(("instance", "volume"), spec.tags),
     }
+    if spec.profile:
+        request["IamInstanceProfile"] = {"Name": spec.profile}
     if place.market == SPOT:
         # Only a persistent request could be stopped, and that would start a new machine when one ends at its deadline.
         options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}

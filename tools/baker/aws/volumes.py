@@ -50,6 +50,13 @@ class Volumes:
                 for found in page["Snapshots"]
             ]
 
+    def progress(self, bake: str) -> str:
+        """How far EC2 is with the snapshots of a bake, such as `42%`; empty when it does not say."""
+        filters: list[FilterTypeDef] = [{"Name": f"tag:{requests.TAG_BAKE}", "Values": [bake]}]
+        with aws_errors("DescribeSnapshots"):
+            found = self._clients.ec2.describe_snapshots(OwnerIds=["self"], Filters=filters)["Snapshots"]
+        return ", ".join(sorted(snapshot.get("Progress", "") for snapshot in found))
+
     def delete_volume(self, volume_id: str) -> None:
         """Delete a volume; one that is gone is fine."""
         unless_missing("DeleteVolume", lambda: self._clients.ec2.delete_volume(VolumeId=volume_id))

@@ -11,6 +11,7 @@ from baker.aws import requests
 from baker.aws.images import Ami
 from baker.aws.placement import Refusal, after, is_refusal
 from baker.aws.requests import Place
+from baker.bake import acceptance
 from baker.bake import attempt as attempts
 from baker.bake.attempt import MachineAttempt, RecordedAttempt, Recording
 from baker.context import BakeContext
@@ -128,4 +129,6 @@ def _spec(
         user_data=user_data.render(context.root, parameters),
         tags=attempt.tags(context.config.tags, deadline),
         kms_key=context.config.image.kms_key,
+        profile=context.config.instance.profile if task.keep else "",
+        initialization_rate=context.config.instance.initialization_rate if task.mode == acceptance.VERIFY else 0,
     )

@@ -10,6 +10,7 @@ from baker.aws.client import wait_for
 from baker.bake import acceptance, attempt, console
 from baker.bake.launch import MachineTask, RunningMachine, launch
 from baker.bake.plan import refuse_unserved, volume_size
+from baker.bake.run import show_progress
 from baker.context import BakeContext
 from baker.doctor.finding import FAILS, NOTE, OK, Finding, found
 from baker.errors import BakeError
@@ -86,6 +87,7 @@ def _report(context: BakeContext, machine: RunningMachine) -> Mapping[str, Any]:
     """The facts in the machine's report. Raises BakeError with its last words if none arrives."""
 
     def poll() -> bytes | None:
+        show_progress(context, machine.attempt)
         raw = context.bucket.get(machine.attempt.key("report.json"))
         if raw is None and context.machines.state(machine.instance) == "terminated":
             words = console.read(context.machines.console(machine.instance), machine.attempt)

@@ -23,7 +23,7 @@ from baker.context import BakeContext
 from baker.display import estimates
 from baker.display.progress import Event
 from baker.doctor import credentials, finding
-from baker.errors import AwsError, BakeError, Interrupted, UsageError
+from baker.errors import AwsError, BakeError, Interrupted, UnfinishedError, UsageError
 from baker.inputs import pillar
 from baker.recovery import lease, records
 from baker.recovery.cleanup import cleanup_on_failure
@@ -96,8 +96,8 @@ def run_steps(run: BakeRun, begun: records.BakeRecord) -> BakeOutcome:
                 step.does(run)
                 if step.removes:
                     step.removes(run)
-    except lease.LostError:
-        raise  # the launcher that took over will record the end
+    except (lease.LostError, UnfinishedError):
+        raise  # a launcher that took over, or that resumes, will record the end
     except (BakeError, UsageError, Interrupted) as error:
         with interrupts.held_off(context.display.note), suppress(AwsError):
             records.ended(context, begun, records.FAILED, str(error))

@@ -86,7 +86,7 @@ def create_image(run: BakeRun) -> None:
     context = run.context
     with context.display.phase("create image"):
         image_id = run.image.id if run.image else _start_image(run, made(run.machine), made(run.baked))
-        run.image = context.images.wait_until_available(image_id)
+        run.image = context.images.wait_until_available(image_id, lambda: context.volumes.progress(run.name))
     if run.machine:
         emit_image(context, run.image)
 

@@ -8,10 +8,12 @@ from dataclasses import replace
 from baker.aws import requests
 from baker.aws.autoscaling import READY, AutoScaling, Group
 from baker.aws.client import read_only, wait_for
+from baker.aws.placement import Refusal, after, is_refusal
+from baker.aws.requests import Place
 from baker.config import InstanceSection
 from baker.context import BakeContext
 from baker.deploy.template import ServiceSetup, digest, template_data
-from baker.errors import BakeError, UsageError
+from baker.errors import AwsError, BakeError, UsageError
 from baker.images import publish
 
 RUNNING_SECONDS = 300.0
@@ -30,26 +32,59 @@ def template(context: BakeContext, setup: ServiceSetup) -> str:
     groups = list(config.launch.security_groups) or [
         context.networks.security_group(InstanceSection(subnets=config.launch.subnets), config.tags)
     ]
-    data = template_data(config, setup, groups)
+    image = context.images.get(published)
+    if image is None:
+        raise UsageError(f"{config.publish.ssm_parameter} names {published}, and there is no such image: publish one")
+    data = template_data(config, setup, groups, image.root_device)
     name = config.launch.name
     _auto_scaling(context).template(name, data, digest(data), _tags(context))
     return name
 
 
 def one(context: BakeContext) -> str:
-    """Start one machine as the template says; returns its id once it runs."""
+    """Start one machine as the template says, in the first place that has room; returns its id once it runs.
+
+    Raises BakeError with every refusal when there is room nowhere.
+    """
     config = context.config
-    request: requests.Request = {
-        "LaunchTemplate": {"LaunchTemplateName": config.launch.name, "Version": "$Default"},
+    kind = config.launch.instance_type or config.instance.types[0]
+    with read_only():
+        wanted = InstanceSection(types=(kind,), subnets=config.launch.subnets)
+        waiting, refused = list(context.zones.places(wanted)), list[Refusal]()
+    while waiting:
+        place = waiting.pop(0)
+        try:
+            instance = context.machines.run(_request(config.launch.name, place))
+        except AwsError as error:
+            if not is_refusal(error):
+                raise
+            refused.append(Refusal(place, error))
+            waiting = after(refused[-1], waiting)
+            continue
+        context.machines.wait(instance, "running")
+        return instance
+    reasons = {refusal.error.code: str(refusal.error) for refusal in refused}
+    raise BakeError(f"AWS has no machine for us now ({'; '.join(map(str, refused))}): {'; '.join(reasons.values())}")
+
+
+def _request(name: str, place: Place) -> requests.Request:
+    return {
+        "LaunchTemplate": {"LaunchTemplateName": name, "Version": "$Default"},
         "MinCount": 1,
         "MaxCount": 1,
+        "SubnetId": place.subnet,
         "ClientToken": str(uuid.uuid4()),  # for the retries of this one call
     }
-    if config.launch.subnets:
-        request["SubnetId"] = config.launch.subnets[0]
-    instance = context.machines.run(request)
-    context.machines.wait(instance, "running")
-    return instance
+
+
+def reachable(context: BakeContext, setup: ServiceSetup) -> str:
+    """From where a machine that is launched can be reached, for a person; empty: from inside its VPC."""
+    if not setup.open:
+        return "only from the machine itself, since it has no keys: name a file with --keys"
+    groups = context.config.launch.security_groups
+    if not groups or not context.networks.lets_in(groups, setup.port):
+        return f"from nowhere: its security group lets nobody in to port {setup.port}; see [launch] security_groups"
+    return ""
 
 
 def group(context: BakeContext, setup: ServiceSetup) -> str:

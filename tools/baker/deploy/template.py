@@ -63,7 +63,9 @@ def user_data(setup: ServiceSetup) -> str:
     return text
 
 
-def template_data(config: LauncherConfig, setup: ServiceSetup, security_groups: list[str]) -> requests.Request:
+def template_data(
+    config: LauncherConfig, setup: ServiceSetup, security_groups: list[str], root_device: str
+) -> requests.Request:
     """A launch template's data. Its image is named by the parameter: publishing and rolling back move it as well."""
     tags = instance_tags(config)
     data: requests.Request = {
@@ -74,6 +76,9 @@ def template_data(config: LauncherConfig, setup: ServiceSetup, security_groups: 
         "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
         "TagSpecifications": requests.tag_specifications(("instance", "volume"), tags),
     }
+    rate = config.instance.initialization_rate
+    if rate:
+        data["BlockDeviceMappings"] = [{"DeviceName": root_device, "Ebs": {"VolumeInitializationRate": rate}}]
     text = user_data(setup)
     return {**data, "UserData": base64.b64encode(text.encode()).decode()} if text else data
 

@@ -11,7 +11,7 @@ from baker.aws.images import Ami
 from baker.aws.instances import Ec2Instance
 from baker.aws.volumes import Volume
 from baker.context import BakeContext
-from baker.errors import AwsError, BakeError, KeptError
+from baker.errors import AwsError, BakeError, KeptError, UnfinishedError
 from baker.recovery import lease
 
 POLLS = 4  # POLL_SECONDS apart: AWS may not list what was made a moment ago
@@ -34,13 +34,15 @@ class Leftovers:
 def cleanup_on_failure(context: BakeContext, name: str) -> Iterator[None]:
     """If anything inside fails, remove everything of the bake; signals cannot interrupt that.
 
-    Two exceptions: if another launcher took over, touch nothing. If the bake failed, was not interrupted, and its
-    machine was launched with --keep, keep that machine and raise KeptError.
+    Exceptions: if another launcher took over, or AWS is only slow, touch nothing. If the bake failed, was not
+    interrupted, and its machine was launched with --keep, keep that machine and raise KeptError.
     """
     try:
         yield
     except lease.LostError:
         raise
+    except UnfinishedError as error:
+        raise UnfinishedError(f"{error}; `bake.py resume {name}` waits for it again, and nothing was removed") from None
     except BaseException as error:
         with interrupts.held_off(context.display.note):
             kept = _clean_up(context, name, may_keep=isinstance(error, BakeError))
