@@ -42,6 +42,11 @@ def test_a_price_that_nobody_knows_is_no_reason_to_fail(lab: Lab) -> None:
     assert (ended.code, "set [prices]" in ended.out) == (0, True)
 
 
+def test_a_rate_for_disks_is_told_since_it_costs(lab: Lab) -> None:
+    lab.configure("[instance]\ninitialization_rate = 200\n")
+    assert "fetched at 200 MiB/s, for which EBS charges" in " ".join(lab.launch("plan").out.split())
+
+
 def test_missing_permissions_are_named_together(lab: Lab) -> None:
     ended = lab.launch("plan", fault=Fault(DENIED, "RunInstances dry"))
     [line] = ended.err.strip().splitlines()

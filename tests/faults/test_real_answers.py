@@ -229,3 +229,13 @@ def test_the_console_is_read_where_ec2_has_no_latest_output(
         else body
     )
     assert "no room" in lab.launch("bake").err
+
+
+def test_a_proxys_page_in_place_of_an_answer_is_one_line(
+    lab: Lab, record_property: Callable[[str, object], None]
+) -> None:
+    record_property("fault", ("answer", "a page of HTML"))
+    lab.cloud.rewrites = lambda name, form, body: b"<!doctype html>\n<html lang=en>" if form else body
+    ended = lab.launch("plan")
+    [line] = ended.err.strip().splitlines()
+    assert (ended.code, "is there a proxy" in line) == (2, True)

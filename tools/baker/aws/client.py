@@ -22,6 +22,7 @@ from botocore.exceptions import (
     SSOTokenLoadError,
     TokenRetrievalError,
 )
+from botocore.parsers import ResponseParserError
 
 from baker.config import LauncherConfig
 from baker.errors import AwsError, UsageError
@@ -239,6 +240,11 @@ def aws_errors(doing: str) -> Iterator[None]:
         raise UsageError(f"[aws] profile {error.kwargs.get('profile')!r} is not in your AWS configuration") from None
     except (CredentialRetrievalError, SSOError, SSOTokenLoadError, TokenRetrievalError) as error:
         raise AwsError(f"AWS {doing}: {' '.join(str(error).split())}; log in again", logged_out=True) from None
+    except ResponseParserError:
+        raise AwsError(
+            f"AWS {doing}: the answer is none of AWS'; is there a proxy, or another server at [aws] endpoint_url?",
+            transient=True,
+        ) from None
     except BotoCoreError as error:
         transient = isinstance(error, HTTPClientError)
         raise AwsError(f"AWS {doing}: {' '.join(str(error).split())}", transient=transient) from None

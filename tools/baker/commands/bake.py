@@ -42,6 +42,8 @@ def plan(root: Path, options: argparse.Namespace) -> int:
         "deadline": f"{config.bake.deadline_minutes} minutes after its launch no machine is left",
         "costs at most": cost,
     }
+    if config.instance.initialization_rate:
+        rows["disk of an image"] = f"fetched at {config.instance.initialization_rate} MiB/s, for which EBS charges"
     tables.print_plan(console, made, rows)
     tables.print_permissions(console, results)
     tables.print_findings(console, findings)
