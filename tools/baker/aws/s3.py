@@ -127,10 +127,14 @@ class Bucket:
             keys = self._clients.credentials.get_frozen_credentials() if self._clients.credentials else None
         return str(keys.access_key) if keys else ""
 
-    def url(self, key: str, method: str, seconds: int) -> str:
-        """An address for machines that allows one method ("GET" or "PUT") on one key, for so many seconds."""
+    def url(self, key: str, method: str, seconds: int, *, here: bool = False) -> str:
+        """An address for machines that allows one method ("GET" or "PUT") on one key, for so many seconds.
+
+        With `here` it is for this computer, which the local cloud sees at another address than its machines do.
+        """
+        signs = self._clients.s3 if here else self._clients.presigner
         operation = {"GET": "get_object", "PUT": "put_object"}[method]
         with aws_errors("presigning"):
-            return self._clients.presigner.generate_presigned_url(
+            return signs.generate_presigned_url(
                 operation, Params={"Bucket": self.name, "Key": key}, ExpiresIn=min(seconds, PRESIGN_LIMIT)
             )

@@ -39,9 +39,9 @@ def addresses(context: BakeContext) -> Iterator[Finding]:
     """What a machine does: one PUT and one GET by signed addresses, without credentials."""
     key, content = _key(context), uuid.uuid4().hex.encode()
     try:
-        status, words = _send("PUT", context.bucket.url(key, "PUT", SECONDS), content)
+        status, words = _send("PUT", context.bucket.url(key, "PUT", SECONDS, here=True), content)
         if status < 400:
-            status, words = _send("GET", context.bucket.url(key, "GET", SECONDS))
+            status, words = _send("GET", context.bucket.url(key, "GET", SECONDS, here=True))
     except OSError as error:
         detail = f"not reachable from here: {getattr(error, 'reason', error)}"
         yield Finding("signed addresses", UNKNOWN, detail, "check the network")
