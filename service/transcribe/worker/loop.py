@@ -25,7 +25,8 @@ from transcribe.worker.status import StatusReporter
 
 DRAIN_SECONDS = 25.0  # to finish what is under way after SIGTERM; the rest is given back
 IDLE_SECONDS = 0.5
-REST_SECONDS = 20.0  # without work
+REST_SECONDS = 20.0  # without work, until memory is given back
+BUSY_SECONDS = 300.0  # between two times while there is work
 PATIENCE = 20  # setbacks before a job fails: a quarter of an hour
 SERVER_ERROR = "The server could not work on this recording"
 RESERVE_SHARE = 8  # one place in so many is kept from a single long recording, so that a short one finds it free
@@ -43,7 +44,8 @@ class Worker:
         self._scheduler = ChunkScheduler(max_in_flight=max(1, places - max(1, places // RESERVE_SHARE)))
         self._preprocessor = Preprocessor(config, store, self._scheduler, vad)
         self._in_flight: dict[tuple[str, int, int], ActiveJob] = {}  # by (job, attempt, chunk): the engine's keys
-        self._idle_since = float("inf")  # nothing to give back
+        self._worked: float | None = None  # when the engine made its last step since memory was given back
+        self._given_back = time.monotonic()
         self._deadline: float | None = None
         self._stopping = False
 
@@ -65,7 +67,8 @@ class Worker:
                 if self._in_flight:
                     self._step()
                 else:
-                    self._rest()
+                    self._scheduler.wait(IDLE_SECONDS if self._deadline is None else 0.05)
+                self._give_back_memory()
         except BaseException as error:
             failure = error
             raise
@@ -73,14 +76,13 @@ class Worker:
             self._give_back(failure)
             self._preprocessor.close()
 
-    def _rest(self) -> None:
-        """Waits for work. After a while without any, the memory of the busiest moment goes back to the machine."""
-        if len(self._scheduler):
-            self._idle_since = time.monotonic()
-        elif time.monotonic() - self._idle_since > REST_SECONDS:
+    def _give_back_memory(self) -> None:
+        """Returns free memory to the machine: after a while without work, and, so that holes in the heap do not add up,
+        from time to time where there is always some."""
+        now = time.monotonic()
+        if self._worked and (now - self._worked > REST_SECONDS or now - self._given_back > BUSY_SECONDS):
             memory.give_back()
-            self._idle_since = float("inf")
-        self._scheduler.wait(IDLE_SECONDS if self._deadline is None else 0.05)
+            self._worked, self._given_back = None, now
 
     def _over(self) -> bool:
         if self._stopping and self._deadline is None:
@@ -125,8 +127,8 @@ class Worker:
         began = time.monotonic()
         chunks = len(self._in_flight)
         results = self._engine.step()
-        self._idle_since = time.monotonic()
-        self._reporter.meter.worked(self._idle_since - began, chunks)
+        self._worked = time.monotonic()
+        self._reporter.meter.worked(self._worked - began, chunks)
         for result in results:
             self._write(result)
 
