@@ -101,27 +101,40 @@ def test_steps_are_recorded_only_if_that_works_and_says_the_same(
     capture: Capture, agreement: float | None, error: str, tmp_path: Path
 ) -> None:
     loaded, chosen = whisper.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
-    told = trial.verdict(loaded, chosen, tmp_path, capture)
+    told = trial.verdict(loaded, chosen, tmp_path, capture, "a card")
     assert (told.get("agreement"), told["error"]) == (agreement, error)
     assert agreement == 1.0 or not told["recorded"]
     _, again = whisper.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
-    assert again["steps"] == told  # and the next start does not try again
-    assert trial.verdict(loaded, again, tmp_path, breaking) == told
+    assert again["steps"] == told
+    if error:
+        return
+    assert trial.verdict(loaded, again, tmp_path, breaking, "a card") == told  # the next start does not try again
+    assert trial.verdict(loaded, again, tmp_path, breaking, "another card")["error"]
+
+
+class Killed(BaseException):
+    """As if the process had ended."""
 
 
 @torch.inference_mode()
-def test_a_trial_that_ends_the_process_is_not_tried_again(tmp_path: Path) -> None:
-    class Killed(BaseException):
-        pass
-
+def test_a_trial_that_failed_is_tried_again_but_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def kill(step: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], None]:
         raise Killed
 
-    loaded, chosen = whisper.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
+    def start(capture: Capture) -> dict[str, object]:
+        _, chosen = whisper.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
+        return trial.verdict(loaded, chosen, tmp_path, capture)
+
+    loaded, _ = whisper.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
     with pytest.raises(Killed):
-        trial.verdict(loaded, chosen, tmp_path, kill)
-    _, again = whisper.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
-    assert again["steps"] == trial.UNFINISHED
+        start(kill)
+    assert "not permitted" in str(start(breaking)["error"])
+    with pytest.raises(Killed):
+        start(kill)
+    assert start(kill)["error"] == trial.UNFINISHED  # three were enough
+    (tmp_path / "boot_id").write_text("another boot")
+    monkeypatch.setattr(trial, "BOOT", tmp_path / "boot_id")
+    assert start(lambda step, _: step)["error"] == ""
 
 
 def test_int8_is_prepared_once_and_says_the_same(tmp_path: Path, engine: Engine) -> None:

@@ -69,8 +69,8 @@ class Tiny:
             finished = []
             if waiting and batch.room:
                 mel, row = waiting.pop(0)
-                batch.store(self.encoder(mel))
-                finished = batch.join(row)
+                batch.store(self.encoder(mel[None]))
+                finished = batch.join([row])
             else:
                 finished = batch.step()
             for row in finished:

@@ -14,6 +14,7 @@ from typing import Any
 
 SERVICE = Path(__file__).parents[3] / "service"
 UNITS = ("transcribe-api.service", "transcribe-worker.service")
+GPU_UNIT = "transcribe-gpu.service"  # which has done its work once the GPU is prepared
 GPU_CHECKS = {"gpu driver": "driver", "gpu": "worker", "recorded steps": "steps"}  # name: function of transcribe_gpu
 CACHE_INFO_KEYS = ("model_id", "cache_dir", "device", "torch_dtype", "kernels_compiled", "timestamp")
 Check = dict[str, str]
@@ -78,13 +79,18 @@ def _run(name: str, check: Callable[[], str]) -> Check:
 def _components(pillar: dict[str, Any]) -> dict[str, tuple[Path, str, str, int]]:
     """Every file that must be there: its path, owner, group and mode, by its name."""
     root, group = Path(pillar["root"]), pillar["group"]
-    programs = ("scripts/transcribe_optimized.py", "scripts/api_server.py", "advanced_cache.py")
+    programs = (
+        "scripts/transcribe_optimized.py",
+        "scripts/api_server.py",
+        "scripts/prepare-gpu.sh",
+        "advanced_cache.py",
+    )
     return {
         **{name: (root / name, "root", "root", 0o755) for name in programs},
         "scripts/transcribe/__init__.py": (root / "scripts/transcribe/__init__.py", "root", "root", 0o644),
         "config/transcribe.json": (root / "config/transcribe.json", "root", group, 0o640),
         "cache/cache_info.json": (root / "cache/cache_info.json", "root", "root", 0o644),
-        **{unit: (Path("/etc/systemd/system", unit), "root", "root", 0o644) for unit in UNITS},
+        **{unit: (Path("/etc/systemd/system", unit), "root", "root", 0o644) for unit in (*UNITS, GPU_UNIT)},
         "salt minion": (Path("/etc/salt/minion"), "root", "root", 0o644),
     }
 

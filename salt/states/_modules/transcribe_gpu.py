@@ -78,6 +78,8 @@ def worker() -> Answer:
 def steps() -> Answer:
     """Whether the decoder's steps are recorded, where the trial at warm-up found that to be faster."""
     found = (_health().get("engine") or {}).get("steps") or {}
+    if error := found.get("trial_error"):
+        return _bad(f"the warm-up could not try recorded steps: {error}")
     if not found.get("wanted"):
         return _good("not chosen by the warm-up")
     recorded, plain, failed = found["recorded"], found["plain"], found["failed_captures"]

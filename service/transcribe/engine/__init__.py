@@ -40,15 +40,15 @@ class Engine:
         *,
         device: str,
         dtype: str,
-        max_chunks: int,
+        max_chunks: int | None,
         cache_dir: Path | None,
         store: bool = True,
     ) -> "Engine":
         """Loads a transformers model directory.
 
-        `device` and `dtype` may be "auto"; `max_chunks` is the size of the decoder's batch; prepared weights and
-        kernels are under `cache_dir`, and only written there if `store` says so. Raises EngineError with one line for
-        the user.
+        `device` and `dtype` may be "auto"; `max_chunks` is the size of the decoder's batch, None for what suits the
+        device; prepared weights and kernels are under `cache_dir`, and only written there if `store` says so. Raises
+        EngineError with one line for the user.
         """
         from transcribe.engine.load import EngineOptions, load_scheduler
 
@@ -60,10 +60,23 @@ class Engine:
     def steps(self) -> dict[str, Any]:
         """How the decoder's steps were done since the model was loaded; any thread may ask.
 
-        "wanted" is whether the trial chose recorded steps, "failure" why the last recording failed, or ''. Counts:
-        "recorded", "plain" (greedy, but not recorded), "sampled" (these are never recorded) and "failed_captures".
+        "wanted" is whether the trial chose recorded steps, "trial_error" why it failed, "failure" why the last
+        recording did, or ''. Counts: "recorded", "plain" (greedy, but not recorded), "sampled" (these are never
+        recorded), "failed_captures", and "out_of_memory", for want of which rows were given up.
         """
-        return {"wanted": bool(self.facts.get("steps", {}).get("recorded")), **self._scheduler.steps}
+        trial = self.facts.get("steps", {})
+        told = {"wanted": bool(trial.get("recorded")), "trial_error": trial.get("error", "")}
+        return {**told, **self._scheduler.steps}
+
+    @property
+    def rows(self) -> int:
+        """How many chunks are decoded together, at most: less than at the start once the GPU's memory ran out."""
+        return self._scheduler.batch.capacity
+
+    @property
+    def windows(self) -> int:
+        """How many chunks are encoded together, at most."""
+        return self._scheduler.windows
 
     def room(self) -> int:
         """How many chunks can be added now."""

@@ -1,26 +1,30 @@
 """Chooses device and precision, and loads the model in them."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from transcribe import memory
+from transcribe import gpu, memory
 from transcribe.engine.chunks import EngineError
-from transcribe.engine.cuda import compile_cache, graphs, trial
+from transcribe.engine.cuda import compile_cache, graphs, rows, trial
 from transcribe.engine.decode.scheduler import Scheduler
 from transcribe.engine.model import whisper
+from transcribe.engine.model.whisper import Model
+
+PROCESSOR_ROWS = 16  # more are no faster there
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What the configuration asks for."""
+    """What the configuration asks for; `max_chunks` None is for what suits the device."""
 
     device: str
     dtype: str
-    max_chunks: int
+    max_chunks: int | None
     cache_dir: Path | None
     store: bool
 
@@ -46,20 +50,39 @@ def load_scheduler(model_dir: Path, options: EngineOptions) -> tuple[Scheduler, 
     folder = options.cache_dir / "prepared" if options.cache_dir is not None else None
     with torch.inference_mode():
         loaded, chosen = whisper.load(model_dir, device=device, dtype=options.dtype, folder=folder, store=options.store)
-        scheduler = Scheduler(loaded, options.max_chunks)
-        kept = folder if options.store else None
-        steps = trial.verdict(loaded, chosen, kept, graphs.CudaGraphs()) if device == "cuda" else {"recorded": False}
-        if steps["recorded"]:
-            graphs.record(scheduler.batch, graphs.CudaGraphs())
+        if device == "cuda":
+            scheduler, found = _for_gpu(loaded, chosen, folder if options.store else None, options.max_chunks)
+        else:
+            scheduler = Scheduler(loaded, options.max_chunks or PROCESSOR_ROWS)
+            found = {"steps": {"recorded": False}}
     facts = {
         "device": device,
         "precision": chosen["precision"],
         "measured_ms": chosen["measured_ms"],
         "prepared": chosen["prepared"],
-        "steps": steps,
-        "rows": options.max_chunks,
+        **found,
         "kernels_compiled": compile_cache.stored(options.cache_dir),
         "word_times": loaded.special.word_times(loaded.dims),
         "load_seconds": round(time.monotonic() - begin, 3),
     }
     return scheduler, f"torch.{loaded.precision.decoder}", facts
+
+
+def _for_gpu(
+    model: Model, chosen: Mapping[str, Any], folder: Path | None, wanted: int | None
+) -> tuple[Scheduler, dict[str, Any]]:
+    """The scheduler with the decoder's steps recorded, where that is good, and what was found: "steps" and "batch"."""
+    card = _gpu_name()
+    steps = trial.verdict(model, chosen, folder, graphs.CudaGraphs(), card)
+    capture = graphs.CudaGraphs if steps["recorded"] else None
+    free, _ = torch.cuda.mem_get_info()
+    batch = rows.verdict(model, chosen, folder, capture=capture, card=card, free=free)
+    prepare = (lambda made: graphs.record(made, graphs.CudaGraphs())) if capture else None
+    scheduler = Scheduler(model, wanted or batch["rows"], windows=batch["windows"], prepare=prepare)
+    return scheduler, {"steps": steps, "batch": batch}
+
+
+def _gpu_name() -> str:
+    """Card and versions that a measurement holds for."""
+    card = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return f"{card.name}, driver {gpu.driver_version()}, torch {torch.__version__}"

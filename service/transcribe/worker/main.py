@@ -94,6 +94,7 @@ def facts(loaded: LoadedModel) -> dict[str, Any]:
         "model": loaded.info.model_id,
         "revision": loaded.info.model_revision,
         "engine": loaded.engine.facts,
+        "rows": loaded.engine.rows,
         "nvidia_devices": gpu.devices(),
         "gpu": _card() if loaded.engine.device == "cuda" else None,
     }

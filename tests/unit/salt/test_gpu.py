@@ -216,6 +216,10 @@ def test_the_driver_is_of_this_kernel_and_stays(
     [
         ({}, ""),
         ({"wanted": False, "recorded": 0, "plain": 200}, ""),
+        (
+            {"wanted": False, "recorded": 0, "trial_error": "out of memory"},
+            "the warm-up could not try recorded steps: out of memory",
+        ),
         ({"plain": 3, "failed_captures": 1, "failure": "once"}, ""),
         (
             {"recorded": 8, "plain": 112, "failed_captures": 3, "failure": "assert"},

@@ -45,6 +45,14 @@ def test_librosa_agrees() -> None:
     np.testing.assert_allclose(LogMel(80, "cpu")(audio).numpy(), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("frames", [2000, WINDOW_FRAMES])
+def test_several_at_once_are_as_each_alone(frames: int) -> None:
+    log_mel, sounds = LogMel(80, "cpu"), [noise(seconds) for seconds in (0.0001, 3.1, frames / 100 - 2, frames / 100)]
+    found = log_mel.together(sounds, frames)
+    for one, sound in zip(found, sounds, strict=True):
+        np.testing.assert_allclose(one.numpy(), log_mel(sound, frames).numpy(), atol=1e-5)
+
+
 @pytest.mark.parametrize("samples", [0, 1])
 def test_silence_and_nothing_have_a_value(samples: int) -> None:
     assert np.isfinite(LogMel(80, "cpu")(np.zeros(samples, np.float32)).numpy()).all()

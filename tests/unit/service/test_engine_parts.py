@@ -16,7 +16,7 @@ from transcribe.engine.chunks import EngineError
 from transcribe.engine.cpu import int8, library
 from transcribe.engine.cpu.library import Library
 from transcribe.engine.cuda import compile_cache
-from transcribe.engine.decode.alignment import attach, timings, warp
+from transcribe.engine.decode.alignment import attach, begins, cost, median, timings, warp
 from transcribe.engine.decode.quality import Quality, compression_ratio, is_repeating
 from transcribe.engine.decode.segments import split_window
 from transcribe.engine.model import network, precision
@@ -86,6 +86,21 @@ def test_warp_finds_the_cheapest_path(rows: int, columns: int, seed: int) -> Non
         for extra in itertools.product((0, 1), repeat=max(rows - 1, 0))
     )
     assert best == pytest.approx(cheapest(matrix))
+
+
+@pytest.mark.parametrize("width", [1, 3, 7, 9])
+def test_median_is_the_middle_one(width: int) -> None:
+    values = torch.randn(width, 4, 50, generator=torch.Generator().manual_seed(width))
+    assert median(list(values)).equal(values.median(0).values)
+
+
+@pytest.mark.parametrize(("tokens", "positions"), [(1, 7), (1, 40), (5, 7), (30, 203), (90, 1500)])
+def test_the_kernels_find_the_beginnings_that_torch_finds(kernels: Library, tokens: int, positions: int) -> None:
+    noise = torch.randn(6, tokens, positions, generator=torch.Generator().manual_seed(tokens))
+    attention = torch.softmax(3 * noise, -1).half()
+    expected = warp(cost(attention, 7).double().numpy())
+    assert (begins(attention, 7, kernels) == expected).all()
+    assert (begins(attention, 5, kernels) == begins(attention, 5)).all()  # another width than the kernels'
 
 
 def test_words_keep_their_punctuation_and_lie_inside_their_segment() -> None:

@@ -58,7 +58,7 @@ def _engine(worker: dict[str, Any]) -> dict[str, Any] | None:
     facts = worker.get("engine")
     if not facts:
         return None
-    return {"precision": facts["precision"], "rows": facts["rows"], "steps": worker.get("steps", {})}
+    return {"precision": facts["precision"], "rows": worker.get("rows"), "steps": worker.get("steps", {})}
 
 
 def health_body(shared: AppContext) -> dict[str, Any]:

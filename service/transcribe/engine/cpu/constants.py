@@ -7,6 +7,7 @@ DOT_OUTPUTS = 4  # of a matrix that are summed together
 CHANNELS = 4  # of a head that are read together
 VECTOR = 16  # float32 in the longest register there is: audio is padded to a multiple
 SMALLEST = 1e-9  # stands for the largest magnitude of a row of zeros, so that none is divided by zero
+MEDIAN = 7  # positions whose median stands for the middle one: that of all published models
 LOG2E = 1.4426950408889634
 
 
@@ -17,6 +18,7 @@ def padded(positions: int) -> int:
 
 # Every kernel that is compiled, by the module in source/ that defines it; source/products.py makes MULTIPLY.
 KERNELS = {
+    "alignment": ("normalize_attention", "alignment_cost", "warp"),
     "argmax": ("best_tokens",),
     "attention": ("quantize_cross_kv", "self_attention", "cross_attention"),
     "layers": ("quantize_rows", "add_layernorm_quantize", "gelu_quantize", "split_heads", "exp2_rows", "merge_heads"),

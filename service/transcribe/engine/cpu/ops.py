@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from transcribe.engine.cpu.constants import ROWS, padded
+from transcribe.engine.cpu.constants import MEDIAN, ROWS, padded
 from transcribe.engine.cpu.library import Library
 
 
@@ -139,3 +139,23 @@ def best_tokens(library: Library, logits: Tensor, bias: Tensor, ranges: Tensor) 
     library.run("best_tokens", rows, vocabulary, logits, bias, ranges, values, tokens)
     best, sums = values.unbind(-1)
     return best, best + sums.log(), tokens
+
+
+def alignment_cost(library: Library, weights: Tensor) -> Tensor:
+    """decode/alignment.py's `cost` of weights float32 [heads, tokens, positions], with a median of MEDIAN positions, of
+    which there must be at least as many. Overwrites the weights."""
+    heads, tokens, positions = weights.shape
+    library.run("normalize_attention", heads, tokens, positions, weights, torch.empty(heads, 2, positions))
+    costs, scratch = torch.empty(tokens, positions), torch.empty(tokens, positions + MEDIAN)
+    library.run("alignment_cost", tokens, heads, tokens, positions, weights, scratch, costs)
+    return costs
+
+
+def warp(library: Library, costs: Tensor) -> Tensor:
+    """The position at which each token begins, int64 [tokens], on the cheapest monotonic path through `costs`, float32
+    [tokens, positions]."""
+    tokens, positions = costs.shape
+    totals = torch.empty(2, positions + 1, dtype=torch.float64)
+    trace, begins = torch.empty(tokens, positions, dtype=torch.int8), torch.zeros(tokens, dtype=torch.int64)
+    library.run("warp", 1, tokens, positions, costs, totals, trace, begins)
+    return begins

@@ -1,10 +1,10 @@
 """Greedy steps that are recorded once for each size and then replayed; on a GPU a record is a CUDA graph.
 
 The plain step starts hundreds of small kernels from Python for every token, which on a GPU takes longer than they run.
-Here buffers stay where they are and sizes are rounded up to a few, so that a step can be recorded for each of them.
-Rows that are not in use are computed too; nothing reads them. Only what the warm-up found to be faster and to choose
-the same tokens is used (trial.py). When a recording fails, the plain step goes on, and the next step of that size tries
-again, a few times; all of it is counted.
+Here buffers stay where they are and sizes are rounded up to a few, so that a step can be recorded for each of them, all
+before the first recording comes. Rows that are not in use are computed too; nothing reads them. Only what the warm-up
+found to be faster and to choose the same tokens is used (trial.py). A recording that fails is tried again, a few times;
+what cannot be recorded is done by the plain step, and all of it is counted.
 
 Graphs hold addresses and cannot be stored: each process records them anew. Compiling the step instead (torch.compile,
 whose cache can be stored) was tried on a processor with Whisper-base: the same tokens, but 123 s to compile, 59 s more
@@ -13,7 +13,7 @@ Python's headers on the machine.
 """
 
 import functools
-from collections import Counter
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,14 +23,17 @@ from torch import Tensor
 from transcribe import logs
 from transcribe.engine.decode.batch import Batch
 from transcribe.engine.model.cross_attention_cache import PaddedCache
+from transcribe.engine.model.features import FEW_SIZES
 from transcribe.engine.model.network import attend_text
 
 # Takes a step and the tensors that it changes, and returns what repeats the step; the tensors are as before.
 Capture = Callable[[Callable[[], None], Sequence[Tensor]], Callable[[], object]]
+Sizes = tuple[int, int, int]  # rows, tokens of text and positions of audio that are attended to
 WARM_STEPS = 2  # before a capture: libraries allocate their workspaces
 CAPTURES = 3  # tries to record a step of one size
-TEXT_SIZES = (64, 128, 256)  # tokens that are attended to; beyond them it is the decoder's whole context
-AUDIO_SHARES = 2  # the audio is attended to up to its half, or whole
+FEWEST_ROWS = 8  # a GPU takes as long for one
+ROWS_FACTOR = 4  # from one number of rows to the next, up to the batch's capacity
+TEXT = 128  # tokens, the next one included: a longer text is attended to as if it were as long as the context
 
 
 class StaticStep:
@@ -38,24 +41,35 @@ class StaticStep:
 
     def __init__(self, batch: Batch) -> None:
         assert isinstance(batch.cache.cross, PaddedCache)
-        batch.cache.reserve(batch.decoder.dims.context)
+        dims = batch.decoder.dims
+        batch.cache.reserve(dims.context)
+        batch.words.reserve(dims.context)
         self._cross = batch.cache.cross
         self._batch = batch
+        rows = [FEWEST_ROWS]
+        while rows[-1] < batch.capacity:
+            rows.append(rows[-1] * ROWS_FACTOR)
+        frames = {min(size // 2, dims.positions) for size in FEW_SIZES}
+        self._rows = [min(count, batch.capacity) for count in rows]
+        self._text = [TEXT, dims.context] if dims.context > TEXT else [dims.context]
+        self._audio = sorted({*frames, dims.positions})
 
-    def sizes(self, rows: int, text: int) -> tuple[int, int, int]:
+    def all_sizes(self) -> list[Sizes]:
+        """Every size that `sizes` returns, the largest first: what it allocates serves the others."""
+        return list(itertools.product(self._rows[::-1], self._text[::-1], self._audio[::-1]))
+
+    def sizes(self, rows: int, text: int) -> Sizes:
         """What this is called with for the first `rows`, none with more than `text` tokens, the next one included."""
-        dims = self._batch.decoder.dims
-        tokens = next((size for size in TEXT_SIZES if text <= size < dims.context), dims.context)
-        share = -(-dims.positions // AUDIO_SHARES)
-        audio = min(-(-self._cross.longest(rows) // share) * share, dims.positions)
-        return min(1 << (rows - 1).bit_length(), self._batch.capacity), tokens, audio
+        wanted = (rows, self._rows), (text, self._text), (self._cross.longest(rows), self._audio)
+        count, tokens, positions = (next(size for size in known if need <= size) for need, known in wanted)
+        return count, tokens, positions
 
     def __call__(self, rows: int, text: int, audio: int) -> None:
         """Decodes a token of the first `rows`, attending to `text` tokens and `audio` positions."""
         batch, cursor = self._batch, self._batch.cursor
         places = cursor.lengths[:rows].clamp(max=text - 1)  # a row that is not in use may be anywhere
         logits = batch.decoder.head(self._hidden(places, text, audio))
-        tokens, logprobs = batch.sampler.choose(logits, cursor.state.head(rows), None)
+        tokens, logprobs = batch.sampler.choose(logits, cursor.state.of_rows(slice(0, rows)), None)
         cursor.tokens[:rows].copy_(tokens)
         cursor.logprobs[:rows].copy_(logprobs)
         cursor.lengths[:rows].add_(1)
@@ -72,7 +86,9 @@ class StaticStep:
             return attend_text(decoder.dims.decoder_heads, qkv, *kept, (places[:, None], mask))
 
         def attend_audio(layer: int, query: Tensor) -> Tensor:
-            return self._cross.attend_within(layer, slice(0, rows), query, audio)
+            mixed, weights = self._cross.attend_within(layer, slice(0, rows), query, audio)
+            self._batch.words.note(layer, weights, places)
+            return mixed
 
         return decoder.layers(x[:, None], attend, attend_audio)[:, 0]
 
@@ -87,38 +103,50 @@ class Replay:
         self._step = StaticStep(batch)
         self._changed = batch.cursor.tensors
         self._capture = capture
-        self._recorded: dict[tuple[int, int, int], Callable[[], object]] = {}
-        self._failed: Counter[tuple[int, int, int]] = Counter()
+        self._recorded: dict[Sizes, Callable[[], object]] = {}
         self.failed_captures = 0
         self.failure = ""
 
+    def record(self, sizes: Sequence[Sizes] | None = None) -> bool:
+        """Whether the steps of these sizes, or of all, could be recorded, each in CAPTURES tries. Raises
+        torch.OutOfMemoryError."""
+        wanted = self._step.all_sizes() if sizes is None else sizes
+        for size in wanted:
+            if size not in self._recorded:
+                any(self._try(size, tries) for tries in range(CAPTURES, 0, -1))
+        return self._recorded.keys() >= set(wanted)
+
+    def sizes(self, rows: int, text: int) -> Sizes:
+        """StaticStep's."""
+        return self._step.sizes(rows, text)
+
     def __call__(self, rows: int, text: int) -> bool:
-        """Moves the first `rows` on by one token, none with more than `text`; False if that could not be recorded."""
-        sizes = self._step.sizes(rows, text)
-        if sizes not in self._recorded and not self._record(sizes):
+        """Moves the first `rows` on by one token, none with more than `text`; False if that is not recorded."""
+        replay = self._recorded.get(self._step.sizes(rows, text))
+        if replay is None:
             return False
-        self._recorded[sizes]()
+        replay()
         return True
 
-    def _record(self, sizes: tuple[int, int, int]) -> bool:
-        """Whether a step of these sizes could be recorded; what failed CAPTURES times is not tried again."""
-        if self._failed[sizes] >= CAPTURES:
-            return False
+    def _try(self, sizes: Sizes, tries: int) -> bool:
+        """Whether a step of these sizes was recorded; `tries` are left, this one included."""
         try:
             self._recorded[sizes] = self._capture(functools.partial(self._step, *sizes), self._changed)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # whatever it is, the plain step can go on
-            self._failed[sizes] += 1
             self.failed_captures += 1
             self.failure = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            left = CAPTURES - self._failed[sizes]
-            logs.warning("step_not_recorded", sizes=list(sizes), tries_left=left, reason=self.failure)
+            logs.warning("step_not_recorded", sizes=list(sizes), tries_left=tries - 1, reason=self.failure)
             return False
         return True
 
 
 def record(batch: Batch, capture: Capture) -> Replay:
-    """From now on the batch's greedy steps are recorded by `capture` and replayed, where that succeeds."""
-    batch.greedy_step = replay = Replay(batch, capture)
+    """From now on the batch's greedy steps are replayed, where `capture` succeeds in recording them now."""
+    replay = Replay(batch, capture)
+    replay.record()
+    batch.greedy_step = replay
     return replay
 
 

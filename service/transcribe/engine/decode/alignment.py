@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
+from transcribe.engine.cpu import ops
+from transcribe.engine.cpu.constants import MEDIAN
+from transcribe.engine.cpu.library import Library
 from transcribe.types import Segment, Word
 
 POSITION_SECONDS = 0.02
@@ -28,20 +31,43 @@ class Timing:
     probability: float
 
 
-def cost(attention: Tensor, width: int) -> npt.NDArray[np.float64]:
-    """Minus the mean over heads of the normalised, median-filtered attention: [tokens, positions].
+def begins(attention: Tensor, width: int, library: Library | None = None) -> npt.NDArray[np.int64]:
+    """The position at which each token begins. `attention` [heads, tokens, positions] is that by which it was chosen,
+    `width` the odd number of positions whose median is taken; with a processor's `library` it is faster."""
+    if library is None:
+        return warp(cost(attention, width).double().cpu().numpy())
+    if attention.device.type == "cpu" and width == MEDIAN <= attention.shape[-1]:
+        matrix = ops.alignment_cost(library, attention.float().contiguous())
+    else:
+        matrix = cost(attention, width).cpu()
+    found: npt.NDArray[np.int64] = ops.warp(library, matrix).numpy()
+    return found
+
+
+def cost(attention: Tensor, width: int) -> Tensor:
+    """Minus the mean over heads of the normalised, median-filtered attention: float32 [tokens, positions].
 
     `attention` is [heads, tokens, positions]; `width` is odd.
     """
     weights = attention.float()
+    weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-9)
     spread, mean = torch.std_mean(weights, dim=-2, keepdim=True, correction=0)
     weights = (weights - mean) / torch.clamp(spread, min=1e-9)
     half = width // 2
     if weights.shape[-1] > half:
-        padded = F.pad(weights, (half, half), mode="reflect")
-        weights = padded.unfold(-1, width, 1).median(-1).values
-    result: npt.NDArray[np.float64] = -weights.mean(0).double().cpu().numpy()
-    return result
+        weights = median(F.pad(weights, (half, half), mode="reflect").unfold(-1, width, 1).unbind(-1))
+    return -weights.mean(0)
+
+
+def median(values: Sequence[Tensor]) -> Tensor:
+    """Of an odd number of tensors, place by place: rounds of exchanges between neighbours, which every device does with
+    whole tensors at once, where torch's own median sorts a few numbers at a time."""
+    found = list(values)
+    for last in range(len(found) - 1, len(found) // 2 - 1, -1):  # the largest of the rest goes to its end
+        for place in range(last):
+            one, other = found[place], found[place + 1]
+            found[place], found[place + 1] = torch.minimum(one, other), torch.maximum(one, other)
+    return found[len(found) // 2]
 
 
 def warp(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

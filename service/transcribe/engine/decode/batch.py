@@ -1,5 +1,6 @@
 """The batched decode loop: finished rows leave, new ones join, each with its own prompt, language and temperature."""
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,8 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from transcribe.engine.decode.sampling import Sampler, SamplerState
+from transcribe.engine.decode.sampling import Sampler
 from transcribe.engine.decode.state import Cursor, DecodeSequence
+from transcribe.engine.decode.word_attention import WordAttention
 from transcribe.engine.model.config import SpecialTokens
 from transcribe.engine.model.cross_attention_cache import CrossAttentionCache, PaddedCache
 from transcribe.engine.model.network import Cache, Decoder
@@ -44,6 +46,8 @@ class Batch:
         like = decoder.positions
         cross = cross or PaddedCache(decoder.dims, rows, decoder.cross_kv, like)
         self.cache = Cache(decoder.dims, rows, like.to(decoder.cache_dtype), cross)
+        heads = special.alignment_heads if special.word_times(decoder.dims) else ()
+        self.words = WordAttention(decoder.dims, heads, rows, self._device)
         self.sampler = Sampler(special, decoder.dims.vocabulary, self._device, decoder.library)
         self.cursor = Cursor.of(rows, self._device)
         self.greedy_step: GreedyStep | None = None
@@ -56,47 +60,61 @@ class Batch:
         return self.capacity - len(self.rows)
 
     def store(self, encoded: Tensor) -> int:
-        """Stores the encoded audio [positions, width] for the next free row, which `join` takes. Returns its number."""
-        row = len(self.rows)
-        self.cache.cross.store(row, encoded)
-        return row
+        """Stores encoded audio [windows, positions, width] for the next free rows, which `join` takes. Returns the
+        first row's number."""
+        first = len(self.rows)
+        self.cache.cross.store(first, encoded)
+        return first
 
-    def language(self, row: int, candidates: Sequence[str] = ()) -> str:
-        """The language that the audio of `row` is in, as the model detects it; one of `candidates` if it knows any."""
-        logits = self._prefill(row, [self._special.start], [0])[0]
+    def languages(self, first: int, candidates: Sequence[Sequence[str]]) -> list[str]:
+        """The languages that the audio from row `first` on is in, as the model detects them: for each row one of its
+        `candidates`, if the model knows any."""
+        opening = [self._special.start]
+        logits = self._prefill(first, [opening] * len(candidates), [[0]] * len(candidates))[:, 0]
         known = list(self._special.languages)
-        codes = [code for code in known if code in candidates] or known
-        return codes[int(logits[[self._special.languages[code] for code in codes]].argmax())]
+        found = []
+        for row, wanted in zip(logits, candidates, strict=True):
+            codes = [code for code in known if code in wanted] or known
+            found.append(codes[int(row[[self._special.languages[code] for code in codes]].argmax())])
+        return found
 
-    def join(self, row: DecodeSequence) -> list[DecodeSequence]:
-        """Begins to decode `row`, whose audio `store` took. Returns rows that are finished at once."""
-        self.rows.append(row)
-        return self._begin(len(self.rows) - 1)
+    def join(self, rows: Sequence[DecodeSequence]) -> list[DecodeSequence]:
+        """Begins to decode `rows`, whose audio `store` took in this order. Returns those that are finished at once."""
+        first = len(self.rows)
+        self.rows += rows
+        return self._begin(first, rows)
 
     def retry(self, row: DecodeSequence) -> list[DecodeSequence]:
         """Decodes a row that has just finished once more, at the temperature that it has now."""
-        return self._begin(self.rows.index(row))
+        return self._begin(self.rows.index(row), [row])
 
-    def _prefill(self, row: int, tokens: Sequence[int], places: Sequence[int]) -> Tensor:
-        """Logits [places, vocabulary] after some of `tokens`, which open the text of `row`."""
-        self.cache.reserve(len(tokens))
-        ids = torch.tensor([list(tokens)], device=self._device)
-        starts = torch.zeros(1, dtype=torch.int64, device=self._device)
-        hidden = self.decoder(self.cache, slice(row, row + 1), ids, starts)
-        return self.decoder.head(hidden[0, list(places)])
+    def _prefill(self, first: int, texts: Sequence[Sequence[int]], places: Sequence[Sequence[int]]) -> Tensor:
+        """Logits [rows, places, vocabulary] after some of the tokens that open the texts of rows from `first` on.
 
-    def _begin(self, index: int) -> list[DecodeSequence]:
-        row = self.rows[index]
-        opening = row.prefix.index(self._special.start)
-        logits = self._prefill(index, row.prefix, [opening, len(row.prefix) - 1])
-        row.no_speech_prob = float(torch.softmax(logits[0], -1)[self._special.no_speech])
-        state = self.cursor.state
-        state.reset(index, row.temperature)
-        self.cursor.lengths[index] = len(row.prefix)
-        one = SamplerState(*(tensor[index : index + 1] for tensor in state.tensors))
-        tokens, logprobs = self.sampler.choose(logits[1:], one, self._generator)
-        self.cursor.tokens[index] = tokens[0]
-        return self._take([row], tokens, logprobs)
+        Shorter texts are filled up: what is written behind their end is overwritten before it is read.
+        """
+        longest = max(len(tokens) for tokens in texts)
+        self.cache.reserve(longest)
+        ids = torch.tensor([[*tokens, *[0] * (longest - len(tokens))] for tokens in texts], device=self._device)
+        starts = torch.zeros(len(texts), dtype=torch.int64, device=self._device)
+        hidden = self.decoder(self.cache, slice(first, first + len(texts)), ids, starts)
+        row = torch.arange(len(texts), device=self._device)[:, None]
+        wanted = hidden[row, torch.tensor(places, device=self._device)]
+        return self.decoder.head(wanted.flatten(0, 1)).view(*wanted.shape[:2], -1)
+
+    def _begin(self, first: int, rows: Sequence[DecodeSequence]) -> list[DecodeSequence]:
+        texts = [row.prefix for row in rows]
+        logits = self._prefill(first, texts, [[text.index(self._special.start), len(text) - 1] for text in texts])
+        silence = torch.softmax(logits[:, 0], -1)[:, self._special.no_speech].tolist()
+        for row, probability in zip(rows, silence, strict=True):
+            row.no_speech_prob = probability
+        where, cursor = slice(first, first + len(rows)), self.cursor
+        state = cursor.state.of_rows(where)
+        state.reset(torch.tensor([row.temperature for row in rows]))
+        cursor.lengths[where] = torch.tensor([len(text) for text in texts]).to(self._device)
+        tokens, logprobs = self.sampler.choose(logits[:, 1].contiguous(), state, self._generator)
+        cursor.tokens[where] = tokens
+        return self._take(rows, tokens, logprobs)
 
     def step(self) -> list[DecodeSequence]:
         """One token for every row. Returns the rows that are finished; they stay until `leave` or `retry`."""
@@ -113,10 +131,15 @@ class Batch:
         """Moves the first `count` rows, none with more than `length` tokens, on by one token."""
         cursor = self.cursor
         self.cache.reserve(length)
-        hidden = self.decoder(self.cache, slice(0, count), cursor.tokens[:count, None], cursor.lengths[:count])
+        heed = None
+        if any(row.request.options.words for row in self.rows[:count]):
+            self.words.reserve(length)
+            heed = functools.partial(self.words.note, places=cursor.lengths[:count])
+        rows = slice(0, count)
+        hidden = self.decoder(self.cache, rows, cursor.tokens[rows, None], cursor.lengths[rows], heed)
         cursor.lengths[:count] += 1
         logits = self.decoder.head(hidden[:, 0])
-        tokens, logprobs = self.sampler.choose(logits, cursor.state.head(count), self._generator)
+        tokens, logprobs = self.sampler.choose(logits, cursor.state.of_rows(rows), self._generator)
         cursor.tokens[:count] = tokens
         cursor.logprobs[:count] = logprobs
 
@@ -137,22 +160,12 @@ class Batch:
         if index != last:
             self.cache.move(last, index)
             self.cursor.move(last, index)
+            if self.rows[last].request.options.words:
+                self.words.move(last, index, self.rows[last].length)
             self.rows[index] = self.rows[last]
         self.rows.pop()
 
-    def attention(
-        self, row: DecodeSequence, tokens: Sequence[int], heads: Sequence[tuple[int, int]]
-    ) -> tuple[Tensor, Tensor]:
-        """How `tokens` attend to the audio of `row`, which has finished, and how likely each next one is.
-
-        Attention [heads, tokens, positions] of the given (layer, head) pairs; log-probabilities [tokens - 1] of
-        tokens[1:]. Overwrites the row's text in the cache.
-        """
-        index = self.rows.index(row)
-        self.cache.reserve(len(tokens))
-        ids = torch.tensor([list(tokens)], device=self._device)
-        starts = torch.zeros(1, dtype=torch.int64, device=self._device)
-        weights: list[Tensor] = []
-        hidden = self.decoder(self.cache, slice(index, index + 1), ids, starts, weights)
-        logprobs = torch.log_softmax(self.decoder.head(hidden[0, :-1]), -1).gather(1, ids[0, 1:, None])
-        return torch.stack([weights[layer][0, head] for layer, head in heads]), logprobs[:, 0]
+    def attention(self, row: DecodeSequence) -> Tensor:
+        """What the alignment heads attended to when the tokens of `row` were chosen, whose request wants words:
+        [heads, places, positions]. The token that follows the one at a place was chosen there."""
+        return self.words.of(self.rows.index(row), row.length) if row.attention is None else row.attention

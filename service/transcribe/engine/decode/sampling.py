@@ -40,13 +40,16 @@ class SamplerState:
     def tensors(self) -> tuple[Tensor, ...]:
         return self.fresh, self.last, self.before_last, self.latest, self.temperature
 
-    def reset(self, row: int, temperature: float) -> None:
-        for tensor, value in zip(self.tensors, (True, True, True, -1, temperature), strict=True):
-            tensor[row] = value
+    def reset(self, temperatures: Tensor) -> None:
+        """All rows are at their beginning, at `temperatures` [rows]."""
+        for flags in (self.fresh, self.last, self.before_last):
+            flags.fill_(True)
+        self.latest.fill_(-1)
+        self.temperature.copy_(temperatures)
 
-    def head(self, rows: int) -> "SamplerState":
-        """The first rows, as views."""
-        return SamplerState(*(tensor[:rows] for tensor in self.tensors))
+    def of_rows(self, rows: slice) -> "SamplerState":
+        """Some of the rows, as views."""
+        return SamplerState(*(tensor[rows] for tensor in self.tensors))
 
 
 @dataclass(frozen=True)

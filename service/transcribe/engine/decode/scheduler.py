@@ -1,36 +1,48 @@
 """Takes chunks, keeps the decoder's batch full, returns results. One thread may use it."""
 
+import gc
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from transcribe import logs
 from transcribe.engine.chunks import Chunk, ChunkResult, EngineError
 from transcribe.engine.cpu.threads import ThreadThrottle
 from transcribe.engine.decode.batch import Batch
 from transcribe.engine.decode.segments import SegmentBuilder
 from transcribe.engine.decode.state import DecodeRequest, DecodeSequence
-from transcribe.engine.model.features import WINDOW_FRAMES, LogMel, frames_for
+from transcribe.engine.model.features import FEW_SIZES, WINDOW_FRAMES, LogMel, frames_for
 from transcribe.engine.model.whisper import Model
 from transcribe.types import SAMPLE_RATE
 
 BURST_STEPS = 8  # tokens decoded in one `step`
 BRIEF_SECONDS = 8.0  # a chunk this short is decoded before a much longer one is encoded
 MUCH_LONGER = 2.0
+NO_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")  # what has no type of its own
 
 
 class Scheduler:
     """Continuous batching over a model."""
 
-    def __init__(self, model: Model, max_chunks: int) -> None:
+    def __init__(
+        self, model: Model, rows: int, *, windows: int = 1, prepare: Callable[[Batch], object] | None = None
+    ) -> None:
+        """`rows` are decoded together, and up to `windows` of one size encoded: a processor gains nothing by more than
+        one. `prepare` is done to each batch that is made: one, and a smaller one whenever the GPU's memory runs out.
+        Raises torch.OutOfMemoryError when there is none for a single row."""
         self._model = model
         self._mel = LogMel(model.dims.bands, model.device)
-        self.batch = Batch(model.decoder, model.special, max_chunks, model.cross_attention_cache(max_chunks))
-        self._builder = SegmentBuilder(
-            model.dims, model.special, model.tokenizer, word_times=model.special.word_times(model.dims)
-        )
+        self._prepare = prepare
+        self._builder = SegmentBuilder(model.dims, model.special, model.tokenizer, model.library)
         self._waiting: deque[DecodeRequest] = deque()
+        self._done: list[ChunkResult] = []
         self._throttle = ThreadThrottle() if model.device == "cpu" else None
+        self.windows = windows
+        self.out_of_memory = 0  # how often rows were given up for want of it
+        self.batch = self._make(rows)
 
     @property
     def steps(self) -> dict[str, Any]:
@@ -41,6 +53,7 @@ class Scheduler:
             **counts,
             "failed_captures": replay.failed_captures if replay else 0,
             "failure": replay.failure if replay else "",
+            "out_of_memory": self.out_of_memory,
         }
 
     def room(self) -> int:
@@ -65,37 +78,103 @@ class Scheduler:
     def step(self) -> list[ChunkResult]:
         if self._throttle is not None:
             self._throttle.update()
+        short = ""
+        try:
+            self._advance()
+        except RuntimeError as error:
+            if not _is_out_of_memory(error) or self.batch.capacity == 1:
+                raise
+            short = str(error)
+        if short:  # not while the error holds what was in use
+            self._shrink(short)
+        done, self._done = self._done, []
+        return done
+
+    def _advance(self) -> None:
         if self._waiting and self.batch.room and not self._brief_first():
-            return self._settle(self._start(self._waiting.popleft()))
-        results: list[ChunkResult] = []
+            self._settle(self._start())
+            return
         for _ in range(BURST_STEPS):
-            if not self.batch.rows or results:
+            # Where windows are encoded together, results wait a moment for others, so that their places are filled so.
+            if not self.batch.rows or (self._done and self.windows == 1):
                 break
             finished = self.batch.step()
             looping = [row for row in self.batch.rows if row not in finished and self._builder.is_looping(row)]
-            results += self._settle(finished + looping)
-        return results
+            self._settle(finished + looping)
+
+    def _make(self, rows: int) -> Batch:
+        """A batch of so many rows, or of the half as long as there is no memory for them."""
+        while True:
+            try:
+                return self._prepared(rows)
+            except RuntimeError as error:
+                if not _is_out_of_memory(error) or rows == 1:
+                    raise
+            rows //= 2
+            self.out_of_memory += 1
+            logs.warning("out_of_memory", rows=rows)
+            _free()
+
+    def _prepared(self, rows: int) -> Batch:
+        model = self._model
+        batch = Batch(model.decoder, model.special, rows, model.cross_attention_cache(rows))
+        if self._prepare is not None:
+            self._prepare(batch)
+        return batch
+
+    def _shrink(self, reason: str) -> None:
+        """Goes on with half of the rows; what was being decoded begins anew, after the text that it already has."""
+        rows, steps = self.batch.capacity // 2, self.batch.steps
+        self._waiting.extendleft(row.request for row in reversed(self.batch.rows))
+        self.out_of_memory += 1
+        logs.warning("out_of_memory", rows=rows, reason=" ".join(reason.split())[:300])
+        self.windows = max(1, self.windows // 2)
+        self.batch.greedy_step = None
+        del self.batch
+        _free()
+        self.batch = self._make(rows)
+        self.batch.steps = steps
 
     def _brief_first(self) -> bool:
         """Whether a brief chunk is decoded on before a much longer one is encoded."""
         briefest = min((row.request.seconds for row in self.batch.rows), default=BRIEF_SECONDS)
         return briefest < BRIEF_SECONDS and self._waiting[0].seconds > MUCH_LONGER * briefest
 
-    def _start(self, request: DecodeRequest) -> list[DecodeSequence]:
+    def _frames(self, request: DecodeRequest) -> int:
+        """How many the encoder hears. What else is waiting must not change it."""
         frames = WINDOW_FRAMES if request.whole_window else frames_for(len(request.audio))
-        request.whole_window = frames == WINDOW_FRAMES
-        encoded = self._model.encoder(self._mel(request.audio, frames).to(self._model.compute_dtype))
-        place = self.batch.store(encoded)
-        if request.language is None:
-            request.language = self.batch.language(place, request.options.candidates)
+        return frames if self.windows == 1 else next(size for size in FEW_SIZES if frames <= size)
+
+    def _start(self) -> list[DecodeSequence]:
+        """Begins to decode the first request that waits, and with it others of the same size."""
+        frames = self._frames(self._waiting[0])
+        most = min(self.windows, self.batch.room)
+        requests = [request for request in self._waiting if self._frames(request) == frames][:most]
+        first = self.batch.store(self._encoded(requests, frames))
+        if any(request.language is None for request in requests):
+            heard = self.batch.languages(first, [request.options.candidates for request in requests])
+            for request, language in zip(requests, heard, strict=True):
+                request.language = request.language or language
+        rows = []
+        for request in requests:
+            self._waiting.remove(request)
+            request.whole_window = frames == WINDOW_FRAMES
+            rows.append(DecodeSequence(request, self._prefix(request), request.options.temperature))
+        return self.batch.join(rows)
+
+    def _encoded(self, requests: Sequence[DecodeRequest], frames: int) -> Tensor:
+        """[requests, positions, width]"""
+        sounds = [request.audio for request in requests]
+        mel = self._mel(sounds[0], frames)[None] if self.windows == 1 else self._mel.together(sounds, frames)
+        return self._model.encoder(mel.to(self._model.compute_dtype))
+
+    def _prefix(self, request: DecodeRequest) -> list[int]:
         options = request.options
         prompt = self._model.tokenizer.prompt(options.prompt, options.hotwords) if not request.segments else []
-        prefix = [*prompt, *self._model.special.opening(request.language, options.task)]
-        return self.batch.join(DecodeSequence(request, prefix, options.temperature))
+        return [*prompt, *self._model.special.opening(request.language or "en", options.task)]
 
-    def _settle(self, finished: list[DecodeSequence]) -> list[ChunkResult]:
+    def _settle(self, finished: list[DecodeSequence]) -> None:
         """Good rows leave; doubtful ones start over; requests with audio left are queued again."""
-        results = []
         while finished:
             row = finished.pop()
             quality = self._builder.quality(row)
@@ -103,7 +182,7 @@ class Scheduler:
                 self._requeue(row)
                 continue
             if quality.doubtful:
-                row.keep_best(quality.trust)
+                row.keep_best(quality.trust, self.batch.attention(row) if row.request.options.words else None)
                 if row.next_temperature():
                     finished += self.batch.retry(row)
                     continue
@@ -114,14 +193,25 @@ class Scheduler:
             request = row.request
             if resume is None:
                 self.batch.leave(row)
-                results.append(ChunkResult(request.chunk.key, request.language or "en", tuple(request.segments)))
+                self._done.append(ChunkResult(request.chunk.key, request.language or "en", tuple(request.segments)))
                 continue
             request.offset += round(resume * SAMPLE_RATE)
             self._requeue(row)
-        return results
 
     def _requeue(self, row: DecodeSequence) -> None:
         """Queues the rest of a row's request for a whole window: the short one may have misled the model."""
         self.batch.leave(row)
         row.request.whole_window = True
         self._waiting.appendleft(row.request)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether the GPU had no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in NO_MEMORY)
+
+
+def _free() -> None:
+    """Gives back what nothing uses any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 
-from transcribe.engine.decode.alignment import Timing, attach, cost, timings, warp
+from transcribe.engine.cpu.library import Library
+from transcribe.engine.decode.alignment import Timing, attach, begins, timings
 from transcribe.engine.decode.batch import Batch
 from transcribe.engine.decode.quality import (
     LOOP_EVERY,
@@ -27,11 +28,13 @@ MIN_REMAINDER = 1.0  # seconds: less is not decoded again
 
 @dataclass(frozen=True)
 class SegmentTokens:
-    """A segment within a window: seconds from the window's start, and its tokens with its timestamps."""
+    """A segment within a window: seconds from the window's start, its tokens with its timestamps, and the number of the
+    first of them in the window."""
 
     start: float
     end: float
     tokens: tuple[int, ...]
+    first: int
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ def split_window(tokens: Sequence[int], first_timestamp: int, seconds: float, *,
             continue  # no text
         start = times[0] if stamped[begin] else 0.0
         closed = stamped[end - 1] and end - begin > 1
-        pieces.append(SegmentTokens(start, max(start, times[-1] if closed else seconds), tuple(tokens[begin:end])))
+        stop = max(start, times[-1] if closed else seconds)
+        pieces.append(SegmentTokens(start, stop, tuple(tokens[begin:end]), begin))
     open_end = bool(borders) and (not complete or borders[-1] == len(tokens) - 1)
     resume = time(tokens[borders[-1] - 1]) if open_end else 0.0
     if not open_end or resume <= 0.0 or seconds - resume < MIN_REMAINDER:
@@ -73,12 +77,18 @@ class SegmentBuilder:
     """Judges finished rows and writes their segments."""
 
     def __init__(
-        self, dims: ModelDimensions, special: SpecialTokens, tokenizer: WhisperTokenizer, *, word_times: bool
+        self,
+        dims: ModelDimensions,
+        special: SpecialTokens,
+        tokenizer: WhisperTokenizer,
+        library: Library | None = None,
     ) -> None:
-        self._dims = dims
+        """`library`: a processor's kernels, which find the words' times faster than torch does."""
+        self._median_width = dims.median_width
         self._special = special
         self._tokenizer = tokenizer
-        self._word_times = word_times
+        self._word_times = special.word_times(dims)
+        self._library = library
 
     def quality(self, row: DecodeSequence) -> Quality:
         return Quality(
@@ -107,7 +117,7 @@ class SegmentBuilder:
         before = len(request.segments)
         written = [self._segment(piece, row, quality, before + i) for i, piece in enumerate(result.pieces)]
         if request.options.words and self._word_times and written:
-            timed = self._timings(row, written, batch)
+            timed = self._timings(row, result.pieces, batch)
             counts = [sum(token < self._special.end for token in segment.tokens) for segment in written]
             written = _distribute(written, timed, counts, offset)
         request.segments += written
@@ -128,21 +138,25 @@ class SegmentBuilder:
             no_speech_prob=quality.no_speech_prob,
         )
 
-    def _timings(self, row: DecodeSequence, segments: Sequence[Segment], batch: Batch) -> list[Timing]:
-        special = self._special
-        spoken = [token for segment in segments for token in segment.tokens if token < special.end]
-        language = row.request.language or "en"
-        opening = special.opening(language, row.request.options.task)
-        room = self._dims.context - len(opening) - 2
-        spoken = spoken[:room]
-        tokens = [*opening, special.no_timestamps, *spoken, special.end]
-        attention, logprobs = batch.attention(row, tokens, special.alignment_heads)
+    def _timings(self, row: DecodeSequence, pieces: Sequence[SegmentTokens], batch: Batch) -> list[Timing]:
+        """The words of `pieces` with their times."""
+        spoken = [
+            number
+            for piece in pieces
+            for number, token in enumerate(piece.tokens, piece.first)
+            if token < self._special.end
+        ]
+        if not spoken:
+            return []
+        # The last word ends where the token behind it was chosen; there is none where the text was cut off.
+        chosen = [number for number in (*spoken, spoken[-1] + 1) if number < len(row.logprobs)]
+        places = [len(row.prefix) + number - 1 for number in chosen]
+        attention = batch.attention(row)
         positions = max(1, min(attention.shape[-1], -(-len(row.request.audio) // (SAMPLE_RATE // 50))))
-        weights = attention[:, len(opening) : -1, :positions].float()
-        weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-9)
-        begins = warp(cost(weights, self._dims.median_width))
-        chances = torch.exp(logprobs[len(opening) : -1]).double().cpu().numpy()
-        return timings(self._tokenizer.words(spoken, language), begins, chances)
+        begun = begins(attention[:, places, :positions], self._median_width, self._library)
+        probabilities = np.exp([row.logprobs[number] for number in spoken])
+        words = self._tokenizer.words([row.tokens[number] for number in spoken], row.request.language or "en")
+        return timings(words, begun, probabilities)
 
 
 def _distribute(

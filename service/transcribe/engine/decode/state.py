@@ -38,7 +38,7 @@ class DecodeRequest:
         return len(self.audio) / SAMPLE_RATE
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Attempt:
     """A text decoded at some temperature. The larger `trust`, the better."""
 
@@ -46,6 +46,7 @@ class Attempt:
     temperature: float
     tokens: list[int]
     logprobs: list[float]
+    attention: Tensor | None  # of its tokens, where words are wanted
 
 
 @dataclass(eq=False)
@@ -60,21 +61,23 @@ class DecodeSequence:
     logprobs: list[float] = field(default_factory=list)
     complete: bool = False  # the model ended the text itself
     best: Attempt | None = None  # of the attempts so far, none of which was good
+    attention: Tensor | None = None  # of an earlier attempt that was returned to
 
     @property
     def length(self) -> int:
         """Tokens that the decoder has seen or is about to see."""
         return len(self.prefix) + len(self.tokens)
 
-    def keep_best(self, trust: tuple[bool, float]) -> None:
+    def keep_best(self, trust: tuple[bool, float], attention: Tensor | None = None) -> None:
         """Keeps the current attempt if it is the best so far."""
         if self.best is None or trust > self.best.trust:
-            self.best = Attempt(trust, self.temperature, self.tokens, self.logprobs)
+            self.best = Attempt(trust, self.temperature, self.tokens, self.logprobs, attention)
 
     def restore_best(self) -> None:
         """Returns to the best attempt: the last one had the highest temperature, and is often the worst."""
         if self.best is not None:
             self.temperature, self.tokens, self.logprobs = self.best.temperature, self.best.tokens, self.best.logprobs
+            self.attention = self.best.attention
 
     def next_temperature(self) -> bool:
         """Starts over at the next temperature; false when there is none."""

@@ -24,6 +24,7 @@ from transcribe.engine.model.network import (
     Norm,
     Stack,
     Stream,
+    attend_fused,
     float_attention,
 )
 from transcribe.engine.model.network_int8 import Int8Stream, attend_window, int8_attention
@@ -72,7 +73,7 @@ def _stack(
 def encoder(
     weights: Weights,
     dims: ModelDimensions,
-    attend: Callable[[int, Tensor], Tensor],
+    attend: Callable[[int, Tensor], Tensor] = attend_fused,
     library: Library | None = None,
 ) -> Encoder:
     """`attend` is the attention in float, from the heads and [length, 3 · width] to [length, width]; `library` is for
@@ -84,6 +85,7 @@ def encoder(
         positions=weights["encoder.positions"],
         layers=_stack(weights, "encoder", dims, gemm, library),
         attend=functools.partial(attend_int8 or attend, dims.encoder_heads),
+        at_once=library is None and attend is attend_fused,
     )
 
 

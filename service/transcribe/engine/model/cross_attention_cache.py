@@ -21,15 +21,15 @@ from transcribe.engine.model.config import ModelDimensions
 class CrossAttentionCache(Protocol):
     """The encoded audio of every row of a batch."""
 
-    def store(self, row: int, encoded: Tensor) -> None:
-        """Stores the encoded audio [positions, width] of row `row`."""
+    def store(self, first: int, encoded: Tensor) -> None:
+        """Stores encoded audio [windows, positions, width] in as many rows, from `first` on."""
 
     def move(self, source: int, target: int) -> None:
         """Copies row `source` to row `target`."""
 
     def attend(self, layer: int, rows: slice, query: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-attention of `query` [rows, count, width] in `layer`: the output, of the same shape, and the attention
-        weights [rows, heads, count, positions], which are valid only when `rows` is one row."""
+        weights [rows, heads, count, positions], which mean nothing beyond the end of a row's audio."""
 
 
 class PaddedCache(CrossAttentionCache):
@@ -50,13 +50,15 @@ class PaddedCache(CrossAttentionCache):
         # oneDNN's products copy matrices that do not lie back to back: reading some silence costs less.
         self._whole = like.dtype == torch.bfloat16 and like.device.type == "cpu"
 
-    def store(self, row: int, encoded: Tensor) -> None:
-        length = len(encoded)
+    def store(self, first: int, encoded: Tensor) -> None:
+        count, length, _ = encoded.shape
+        rows = slice(first, first + count)
         for layer, cross in enumerate(self._cross):
-            keys, values = cross(encoded).view(length, 2, self._heads, -1).permute(1, 2, 0, 3).unbind(0)
-            self._keys[layer, row, :, :length] = keys
-            self._values[layer, row, :, :length] = values
-        self._set_length(row, length)
+            keys, values = cross(encoded).view(count, length, 2, self._heads, -1).transpose(1, 3).unbind(2)
+            self._keys[layer, rows, :, :length] = keys
+            self._values[layer, rows, :, :length] = values
+        for row in range(first, first + count):
+            self._set_length(row, length)
 
     def _set_length(self, row: int, length: int) -> None:
         if self._lengths[row] != length:
@@ -80,9 +82,9 @@ class PaddedCache(CrossAttentionCache):
         mask = self._mask[rows, :, :, :longest] if min(lengths) < longest else None
         return self._attend(layer, (rows, longest), query, mask)
 
-    def attend_within(self, layer: int, rows: slice, query: Tensor, longest: int) -> Tensor:
+    def attend_within(self, layer: int, rows: slice, query: Tensor, longest: int) -> tuple[Tensor, Tensor]:
         """As `attend`, of the first `longest` positions: the rows' lengths decide over values, never over sizes."""
-        return self._attend(layer, (rows, longest), query, self._mask[rows, :, :, :longest])[0]
+        return self._attend(layer, (rows, longest), query, self._mask[rows, :, :, :longest])
 
     def _attend(
         self, layer: int, where: tuple[slice, int], query: Tensor, mask: Tensor | None
@@ -135,7 +137,11 @@ class Int8Cache(CrossAttentionCache):
         self._rows: list[QuantizedAudio | None] = [None] * rows
         self._table = torch.zeros(dims.decoder_layers, rows, 4, dtype=torch.int64)
 
-    def store(self, row: int, encoded: Tensor) -> None:
+    def store(self, first: int, encoded: Tensor) -> None:
+        for row, one in enumerate(encoded, first):
+            self._store(row, one)
+
+    def _store(self, row: int, encoded: Tensor) -> None:
         audio = QuantizedAudio.empty(self._dims, len(encoded))
         levels = ops.quantize_rows(self._library, encoded)
         for layer, cross in enumerate(self._cross):
@@ -151,5 +157,4 @@ class Int8Cache(CrossAttentionCache):
     def attend(self, layer: int, rows: slice, query: Tensor) -> tuple[Tensor, Tensor]:
         longest = max(audio.length for audio in self._rows[rows] if audio is not None)
         table = self._table[layer, rows]
-        mixed, weights = ops.cross_attention(self._library, query, self._dims.decoder_heads, table, longest)
-        return mixed, weights[..., : int(table[0, 0])]
+        return ops.cross_attention(self._library, query, self._dims.decoder_heads, table, longest)

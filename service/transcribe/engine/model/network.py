@@ -124,21 +124,28 @@ class Encoder:
     convolutions: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
     positions: Tensor
     layers: Stack[Any, Any]
-    attend: Callable[[Any], Any]  # over a whole window
+    attend: Callable[[Any], Any]  # over whole windows
+    at_once: bool  # whether `attend` takes several windows
 
     def __call__(self, mel: Tensor) -> Tensor:
-        """[bands, frames] → [ceil(frames / 2), width]; `frames` ≤ a full window."""
+        """[windows, bands, frames] → [windows, ceil(frames / 2), width]; `frames` ≤ a full window."""
         first, second = self.convolutions
-        x = second(first(mel[None]))[0].T
-        return self.layers(x + self.positions[: len(x)], lambda _, qkv: self.attend(qkv))
+        x = second(first(mel)).transpose(1, 2)
+        x = x + self.positions[: x.shape[1]]
+        if self.at_once:
+            return self._encode(x)
+        return torch.stack([self._encode(window) for window in x])
+
+    def _encode(self, x: Tensor) -> Tensor:
+        return self.layers(x, lambda _, qkv: self.attend(qkv))
 
 
 def attend_fused(heads: int, qkv: Tensor) -> Tensor:
-    """[length, 3 · width] → [length, width] by torch's own kernel; queries are scaled already."""
-    length = len(qkv)
-    q, k, v = qkv.view(1, length, 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    """[…, length, 3 · width] → […, length, width] by torch's own kernel; queries are scaled already."""
+    *_, length, width = qkv.shape
+    q, k, v = qkv.view(-1, length, 3, heads, width // 3 // heads).permute(2, 0, 3, 1, 4).unbind(0)
     mixed: Tensor = F.scaled_dot_product_attention(q, k, v, scale=1.0)
-    return mixed[0].transpose(0, 1).reshape(length, -1)
+    return mixed.transpose(1, 2).reshape(*qkv.shape[:-1], -1)
 
 
 def attend_by_head(library: Library, heads: int, qkv: Tensor) -> Tensor:
@@ -200,19 +207,19 @@ class Cache:
 class Step:
     """What the attention of one call of the decoder works on: rows of a cache, and where their tokens stand.
 
-    `weights` collects each layer's weights over the audio, [rows, heads, count, positions]; only of a single row.
+    `heed`, where there is one, gets each layer's number and weights over the audio [rows, heads, count, positions].
     """
 
     cache: Cache
     rows: slice
     places: Tensor  # int64 [rows, count]
-    weights: list[Tensor] | None
+    heed: Callable[[int, Tensor], None] | None
 
     def attend_audio(self, layer: int, query: Tensor) -> Tensor:
         """[rows, count, width], as it is returned."""
         mixed, weights = self.cache.cross.attend(layer, self.rows, query)
-        if self.weights is not None:
-            self.weights.append(weights)
+        if self.heed is not None:
+            self.heed(layer, weights)
         return mixed
 
 
@@ -262,12 +269,17 @@ class Decoder:
     library: Library | None  # the processor's kernels, where int8 uses them
 
     def __call__(
-        self, cache: Cache, rows: slice, tokens: Tensor, starts: Tensor, weights: list[Tensor] | None = None
+        self,
+        cache: Cache,
+        rows: slice,
+        tokens: Tensor,
+        starts: Tensor,
+        heed: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         """Hidden states [rows, count, width] of `tokens` [rows, count] that begin at positions `starts` [rows].
 
-        The cache must have room for them. `weights` is Step's.
+        The cache must have room for them. `heed` is Step's.
         """
         places = starts[:, None] + torch.arange(tokens.shape[1], device=tokens.device)
-        attentions = self.attention(self.dims.decoder_heads, Step(cache, rows, places, weights))
+        attentions = self.attention(self.dims.decoder_heads, Step(cache, rows, places, heed))
         return self.layers(self.embed(tokens) + self.positions[places], *attentions)

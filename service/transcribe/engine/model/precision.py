@@ -96,7 +96,7 @@ def _measure_audio(dims: ModelDimensions, load_library: Callable[[], Library]) -
     encoded = torch.randn(dims.positions - 1, dims.width)  # a full window is rare
     for cache in candidates.values():
         for row in range(DECODER_ROWS):
-            cache.store(row, encoded)
+            cache.store(row, encoded[None])
     attend = {kind: functools.partial(_attend, cache) for kind, cache in candidates.items()}
     return _milliseconds(attend, DECODER_ROWS, dims.width)
 

@@ -30,7 +30,7 @@ class Model:
     tokenizer: WhisperTokenizer
     encoder: Encoder
     decoder: Decoder
-    library: Library | None  # for the processor, where the precision needs it
+    library: Library | None  # kernels for the processor, where the precision needs them, and for words beside a GPU
     device: str
     precision: Precision
 
@@ -101,7 +101,8 @@ def load(
     weights, facts = _weights(model_dir, dims, (device, dtype), folder, store=store)
     chosen = Precision(**facts["precision"])
     weights = {name: tensor.to(device) for name, tensor in weights.items()}
-    compiled = library.load(folder, store=store) if chosen.compiled else None
+    beside_gpu = device == "cuda" and special.word_times(dims) and bool(library.instructions())
+    compiled = library.load(folder, store=store) if chosen.compiled or beside_gpu else None
     model = Model(
         dims=dims,
         special=special,

@@ -72,6 +72,7 @@ def _memory(kind: Any, width: ir.Type) -> Any:
 
 
 floats = _memory(types.float32, ir.FloatType())
+doubles = _memory(types.float64, ir.DoubleType())
 halves = _memory(types.uint16, ir.IntType(16))  # bfloat16, by its bits
 signed = _memory(types.int8, ir.IntType(8))
 unsigned = _memory(types.uint8, ir.IntType(8))
@@ -126,15 +127,21 @@ def _bits_of(_context: Any, _number: Any) -> Any:
     return types.int32(types.float32), generate
 
 
-@intrinsic
-def maximum(_context: Any, _one: Any, _other: Any) -> Any:
-    """The maximum of two floats, neither of them NaN: numba's own is not made into vectors."""
+def _chosen(name: str) -> Function:
+    """One of LLVM's choices between two floats, neither of them NaN: numba's own are not made into vectors."""
 
-    def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-        kind = ir.FloatType()
-        return builder.call(declare(builder, "llvm.maxnum.f32", kind, [kind, kind]), values, fastmath=("fast",))
+    @intrinsic
+    def choose(_context: Any, _one: Any, _other: Any) -> Any:
+        def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+            kind = ir.FloatType()
+            return builder.call(declare(builder, name, kind, [kind, kind]), values, fastmath=("fast",))
 
-    return types.float32(types.float32, types.float32), generate
+        return types.float32(types.float32, types.float32), generate
+
+    return choose
+
+
+maximum, minimum = _chosen("llvm.maxnum.f32"), _chosen("llvm.minnum.f32")
 
 
 @inlined
