@@ -16,7 +16,7 @@ transcribe:
   device: auto  # auto | cuda | cpu
   dtype: auto  # auto | float32 | float16 | bfloat16 | int8
   batch:
-    max_chunks: 16
+    max_chunks: auto  # or a number: 16 on a processor; on a GPU measured when the model is warmed
   limits:
     upload_bytes: 1073741824
     audio_seconds: 14400

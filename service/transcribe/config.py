@@ -38,9 +38,14 @@ class ModelConfig(Section, frozen=True):
 
 
 class BatchConfig(Section, frozen=True):
-    """How many 30 s chunks go through the model at once, at most."""
+    """How many 30 s chunks go through the model at once, at most; "auto" for what suits the device."""
 
-    max_chunks: Count
+    max_chunks: Count | Literal["auto"]
+
+    @property
+    def rows(self) -> int | None:
+        """The same, None for "auto"."""
+        return self.max_chunks if isinstance(self.max_chunks, int) else None
 
 
 class LimitsConfig(Section, frozen=True):

@@ -20,7 +20,7 @@ PILLAR = {
             "endpoint": "https://hub.example",
             "language": "en",
         },
-        "batch": {"max_chunks": 16},
+        "batch": {"max_chunks": "auto"},
         "verify": {"clip": "verify.flac", "reference": "verify.txt", "max_word_error_rate": 0.3},
     }
 }

@@ -41,6 +41,8 @@ class FakeEngine:
     """Each step takes `delay` seconds and finishes the oldest chunk. A segment's text names its job and chunk."""
 
     capacity: int = 4
+    rows: int = 4
+    windows: int = 1  # that are encoded together
     delay: float = 0.0
     language: str = "sv"
     figures: dict[str, float] = field(default_factory=dict)  # of every segment

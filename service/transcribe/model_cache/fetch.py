@@ -244,7 +244,7 @@ def warm_up(config: ServiceConfig, folder: Path) -> dict[str, Any]:
     Returns device, torch_dtype, kernels_compiled and, if it failed, warmup_error.
     """
     command = [sys.executable, "-m", "transcribe.model_cache.warmup", str(folder), config.device, config.dtype]
-    command += [str(config.batch.max_chunks), str(config.prepared)]
+    command += [str(config.batch.rows or 0), str(config.prepared)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "HF_HUB_OFFLINE": "1"}
     try:
         done = subprocess.run(

@@ -9,7 +9,7 @@ from typing import Any
 from transcribe.engine import Engine, kernels_stored
 
 
-def run(folder: Path, device: str, dtype: str, max_chunks: int, cache: Path) -> dict[str, Any]:
+def run(folder: Path, device: str, dtype: str, max_chunks: int | None, cache: Path) -> dict[str, Any]:
     """Device, torch_dtype and whether compiled kernels were stored for the next start. Raises EngineError.
 
     `cache` also holds weights that the engine prepared; those are no kernels.
@@ -21,11 +21,12 @@ def run(folder: Path, device: str, dtype: str, max_chunks: int, cache: Path) -> 
 
 
 def main(arguments: list[str]) -> int:
-    """Arguments: the model's folder, device, dtype, max_chunks, the engine's cache. A failure is printed as "error"."""
+    """Arguments: the model's folder, device, dtype, max_chunks (0 for "auto"), the engine's cache. A failure is printed
+    as "error"."""
     folder, device, dtype, max_chunks, cache = arguments
     os.umask(0o022)  # who warms the model writes what is prepared, the service's user reads it
     try:
-        answer = run(Path(folder), device, dtype, int(max_chunks), Path(cache))
+        answer = run(Path(folder), device, dtype, int(max_chunks) or None, Path(cache))
     except Exception as error:  # whatever went wrong is the reason that the cache's description must give
         answer = {"error": f"{type(error).__name__}: {error}"}
     print(json.dumps(answer))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from transcribe import logs, memory
+from transcribe.audio.chunking import AudioChunk
 from transcribe.audio.vad import Vad
 from transcribe.config import ServiceConfig
 from transcribe.engine import Chunk, ChunkResult, Engine, EngineError
@@ -20,7 +21,7 @@ from transcribe.jobs.store import LONGEST_DELAY, Store
 from transcribe.types import Segment
 from transcribe.worker.assembly import Assembly
 from transcribe.worker.preprocess import Preprocessor
-from transcribe.worker.scheduler import ActiveJob, ChunkScheduler
+from transcribe.worker.scheduler import READY_CHUNKS, ActiveJob, ChunkScheduler
 from transcribe.worker.status import StatusReporter
 
 DRAIN_SECONDS = 25.0  # to finish what is under way after SIGTERM; the rest is given back
@@ -36,13 +37,14 @@ class Worker:
     """Works until `stop` is called."""
 
     def __init__(self, config: ServiceConfig, store: Store, engine: Engine, vad: Vad, reporter: StatusReporter) -> None:
-        places = config.batch.max_chunks
+        places = engine.rows
         self._store = store
         self._engine = engine
         self._reporter = reporter
         self._default_language = config.model.language or "en"
-        self._scheduler = ChunkScheduler(max_in_flight=max(1, places - max(1, places // RESERVE_SHARE)))
-        self._preprocessor = Preprocessor(config, store, self._scheduler, vad)
+        most = max(1, places - max(1, places // RESERVE_SHARE))
+        self._scheduler = ChunkScheduler(max_in_flight=most, ready=max(READY_CHUNKS, engine.windows))
+        self._preprocessor = Preprocessor(config, store, self._scheduler, vad, rows=places)
         self._in_flight: dict[tuple[str, int, int], ActiveJob] = {}  # by (job, attempt, chunk): the engine's keys
         self._worked: float | None = None  # when the engine made its last step since memory was given back
         self._given_back = time.monotonic()
@@ -106,10 +108,14 @@ class Worker:
                 self._finish(active)
 
     def _feed(self) -> None:
-        """At most one chunk between two steps, so that a short recording never stands behind many long chunks."""
-        if not self._engine.room() or (taken := self._scheduler.next_chunk()) is None:
-            return
-        active, number, chunk = taken
+        """As many chunks as are encoded together, on a processor one: a short recording never stands behind many long
+        chunks."""
+        for _ in range(self._engine.windows):
+            if not self._engine.room() or (taken := self._scheduler.next_chunk()) is None:
+                return
+            self._add(*taken)
+
+    def _add(self, active: ActiveJob, number: int, chunk: AudioChunk) -> None:
         key = (active.job.id, active.job.attempts, number)
         options = active.job.options
         if options.language is None:

@@ -67,7 +67,7 @@ def _load(config: ServiceConfig, info: CacheInfo) -> LoadedModel:
         cache_info.snapshot_dir(info),
         device=config.device,
         dtype=config.dtype,
-        max_chunks=config.batch.max_chunks,
+        max_chunks=config.batch.rows,
         cache_dir=config.prepared,
         store=False,
     )

@@ -40,12 +40,13 @@ CLAIM_SECONDS = 1.0  # how often delayed jobs are looked for
 class Preprocessor:
     """Runs in threads of its own from `start` to `close`."""
 
-    def __init__(self, config: ServiceConfig, store: Store, scheduler: ChunkScheduler, vad: Vad) -> None:
+    def __init__(self, config: ServiceConfig, store: Store, scheduler: ChunkScheduler, vad: Vad, *, rows: int) -> None:
+        """`rows` is the size of the model's batch."""
         self._config = config
         self._store = store
         self._scheduler = scheduler
         self._vad = vad
-        self._most = config.batch.max_chunks + SPARE_JOBS
+        self._most = rows + SPARE_JOBS
         self._closing = threading.Event()
         self._processors = threading.BoundedSemaphore(max(1, os.cpu_count() or 1))
         self._pool = ThreadPoolExecutor(self._most, thread_name_prefix="preprocess", initializer=one_thread)

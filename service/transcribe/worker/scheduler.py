@@ -49,7 +49,9 @@ class ActiveJob:
 class ChunkScheduler:
     """The jobs in progress. Every method may be called from any thread."""
 
-    def __init__(self, *, max_in_flight: int) -> None:
+    def __init__(self, *, max_in_flight: int, ready: int = READY_CHUNKS) -> None:
+        """`ready` chunks of a job may wait for the engine."""
+        self._ready = ready
         self._max_in_flight = max_in_flight  # chunks of one job, or of one key among several, in the engine at once
         self._seen: dict[str, float] = {}  # keys, and when a job of theirs came last
         self._changed = threading.Condition()
@@ -83,9 +85,9 @@ class ChunkScheduler:
             self._changed.notify_all()
 
     def put(self, active: ActiveJob, chunk: AudioChunk) -> bool:
-        """Adds the job's next chunk; blocks while READY_CHUNKS of it wait. Returns False if the job was discarded."""
+        """Adds the job's next chunk; blocks while as many of it wait as may. Returns False if the job was discarded."""
         with self._changed:
-            self._changed.wait_for(lambda: active.discarded or len(active.chunks) < READY_CHUNKS)
+            self._changed.wait_for(lambda: active.discarded or len(active.chunks) < self._ready)
             if active.discarded:
                 return False
             active.chunks.append((active.chunk_count, chunk))

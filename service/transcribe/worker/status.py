@@ -23,6 +23,7 @@ STEP_COUNTS = {  # of the decoder: by their names in the engine, and here
     "plain": "plain_steps_total",
     "sampled": "sampled_steps_total",
     "failed_captures": "failed_captures_total",
+    "out_of_memory": "out_of_memory_total",
 }
 SPEED_WEIGHT = 0.3  # of the newest measurement in the average
 

@@ -125,7 +125,8 @@ class Scheduler:
     def _shrink(self, reason: str) -> None:
         """Goes on with half of the rows; what was being decoded begins anew, after the text that it already has."""
         rows, steps = self.batch.capacity // 2, self.batch.steps
-        self._waiting.extendleft(row.request for row in reversed(self.batch.rows))
+        begun = [row.request for row in self.batch.rows if row.request not in self._waiting]
+        self._waiting.extendleft(reversed(begun))
         self.out_of_memory += 1
         logs.warning("out_of_memory", rows=rows, reason=" ".join(reason.split())[:300])
         self.windows = max(1, self.windows // 2)
@@ -157,10 +158,12 @@ class Scheduler:
                 request.language = request.language or language
         rows = []
         for request in requests:
-            self._waiting.remove(request)
             request.whole_window = frames == WINDOW_FRAMES
             rows.append(DecodeSequence(request, self._prefix(request), request.options.temperature))
-        return self.batch.join(rows)
+        finished = self.batch.join(rows)
+        for request in requests:  # not before: memory may run out
+            self._waiting.remove(request)
+        return finished
 
     def _encoded(self, requests: Sequence[DecodeRequest], frames: int) -> Tensor:
         """[requests, positions, width]"""
