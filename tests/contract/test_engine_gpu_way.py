@@ -152,10 +152,10 @@ def test_rows_are_those_that_memory_and_speed_allow(
     a_row = rows.bytes_a_row(model)
     plenty = rows.measure(model, None, 10_000 * a_row)
     assert (plenty["rows"], plenty["windows"]) == (32, 4)  # 64 in 2.9 ms are no better than 32 in 1.5
-    assert rows.measure(model, None, round(17 * a_row / rows.SHARE))["rows"] == 16
-    assert rows.measure(model, None, round(3 * a_row / rows.SHARE))["rows"] == 3
+    assert rows.measure(model, None, round(17.5 * a_row / rows.SHARE))["rows"] == 16
+    assert rows.measure(model, None, round(3.5 * a_row / rows.SHARE))["rows"] == 3
     chosen = {"batch": {**plenty, "card": "T4"}}
-    for free, expected in ((10_000 * a_row, 32), (round(9 * a_row / rows.SHARE), 9)):
+    for free, expected in ((10_000 * a_row, 32), (round(9.5 * a_row / rows.SHARE), 9)):
         found = rows.verdict(model, chosen, tmp_path, capture=None, card="T4", free=free)
         assert found["rows"] == expected  # as measured, or what there is memory for now
 
