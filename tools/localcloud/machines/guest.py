@@ -10,6 +10,7 @@ from pathlib import Path
 from localcloud.common import LocalCloudError, wait_for
 
 BOOTED = ("running", "degraded")
+UNIFIED = Path("/sys/fs/cgroup/unified")  # beside version 1; where there is only version 2, the folder above it
 
 
 def find_leader(supervisor: int) -> int | None:
@@ -55,10 +56,15 @@ def _signal(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
+JOIN = 'while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs"; shift; done; shift; exec "$@"'
+
+
 def enter(leader: int, argv: Sequence[str]) -> list[str]:
     """The command that runs `argv` in a machine, as root and with its own environment only.
 
-    This host's environment, which may hold keys, ends before the machine is entered, whose root could read it.
+    This host's environment, which may hold keys, ends before the machine is entered, whose root could read it. The
+    process joins the control group of the machine's init first: from outside of its groups, the machine's systemd
+    could not move it to a scope, and salt-call asks for one.
     """
     inside = [
         "nsenter",
@@ -73,7 +79,18 @@ def enter(leader: int, argv: Sequence[str]) -> list[str]:
         "--wdns=/root",
     ]
     clean = ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"]
-    return [*clean, f"TERM={os.environ.get('TERM', 'dumb')}", "LANG=C.UTF-8", *inside, "--", *argv]
+    language = [f"TERM={os.environ.get('TERM', 'dumb')}", "LANG=C.UTF-8"]
+    return ["sh", "-c", JOIN, "sh", *_control_groups(leader), "--", *clean, *language, *inside, "--", *argv]
+
+
+def _control_groups(pid: int) -> Iterator[str]:
+    """The folders on this host of the control groups by which systemd knows a process."""
+    unified = UNIFIED if UNIFIED.is_dir() else UNIFIED.parent
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, group = line.split(":", 2)
+        root = {"": unified, "name=systemd": UNIFIED.with_name("systemd")}.get(controllers)
+        if root and group != "/" and (folder := root / group.lstrip("/")).is_dir():
+            yield str(folder)
 
 
 def wait_booted(leader: int, *, seconds: float) -> str:
