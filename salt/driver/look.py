@@ -4,6 +4,7 @@ import configparser
 import os
 import platform
 import re
+import ssl
 import subprocess
 import urllib.error
 import urllib.request
@@ -47,6 +48,9 @@ def reach(url: str, opened: Callable[..., Any] = urllib.request.urlopen) -> str:
     except urllib.error.HTTPError as error:
         error.close()
         return "" if error.code < 500 else f"HTTP {error.code}"
+    except urllib.error.URLError as error:
+        # Somebody answers; whether the certificate is good is told by pip and apt, which have settings of their own.
+        return "" if isinstance(error.reason, ssl.SSLCertVerificationError) else str(error.reason)
     except (OSError, ValueError) as error:
         return str(getattr(error, "reason", error)) or type(error).__name__
     return ""

@@ -3,9 +3,11 @@
 import fcntl
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import time
+import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -143,6 +145,13 @@ def test_a_look_tells_what_decides(server: UploadServer, monkeypatch: pytest.Mon
     assert told["reachable"]["pip"] == ""
     assert "refused" in told["reachable"]["apt"]
     assert told["reachable"]["hub"] == ""
+
+
+def test_a_certificate_that_only_pip_knows_is_no_obstacle() -> None:
+    def refuses(url: str, **_: Any) -> None:
+        raise urllib.error.URLError(ssl.SSLCertVerificationError("self-signed certificate in certificate chain"))
+
+    assert look.reach("https://mirror.example/simple", refuses) == ""
 
 
 def test_a_lock_that_is_free_has_no_holder(tmp_path: Path) -> None:
