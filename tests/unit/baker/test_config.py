@@ -121,3 +121,11 @@ def test_overrides_win_section_by_section() -> None:
 def test_the_shipped_pillar_can_be_read_and_overridden() -> None:
     declared = pillar.load(PROJECT)
     pillar.check_overrides(declared, {"model": {"id": "x"}, "verify": {"max_word_error_rate": 1}})
+
+
+def test_a_number_replaces_auto_where_a_number_is_meant() -> None:
+    declared = pillar.load(PROJECT)
+    pillar.check_overrides(declared, {"batch": {"max_chunks": 8}})
+    for section, wrong in (({"batch": {"max_chunks": True}}, "True"), ({"device": 4}, "4")):
+        with pytest.raises(UsageError, match=f"must be like 'auto', not {wrong}"):
+            pillar.check_overrides(declared, section)

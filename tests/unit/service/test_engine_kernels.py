@@ -236,7 +236,7 @@ def test_a_library_that_lacks_a_kernel_is_refused_by_its_name_each_time_it_is_lo
     ir.IRBuilder(ir.Function(module, void, "best_tokens").append_basic_block()).ret_void()
     code = library._target().emit_object(llvm.parse_assembly(str(module)))
     for _ in range(2):
-        with pytest.raises(EngineError, match="lack multiply, quantize_cross_kv, self_attention") as refused:
+        with pytest.raises(EngineError, match=r"lack multiply, .*quantize_cross_kv, self_attention") as refused:
             Library(code)
         assert "best_tokens" not in str(refused.value)
 

@@ -11,6 +11,7 @@ from baker.errors import UsageError
 
 FILE = "salt/pillar/transcribe.sls"
 ROOT_KEY = "transcribe"
+NUMBER_OR_AUTO = {"max_chunks"}  # keys whose `auto` a number may replace
 Tree = Mapping[str, Any]
 
 
@@ -37,7 +38,7 @@ def check_overrides(declared: Tree, overrides: Tree, where: str = "pillar") -> N
             if not isinstance(value, Mapping):
                 raise UsageError(f"[{where}] {key} must be a section")
             check_overrides(declared[key], value, f"{where}.{key}")
-        elif not _alike(declared[key], value):
+        elif not (_alike(declared[key], value) or (key in NUMBER_OR_AUTO and type(value) is int)):
             raise UsageError(f"[{where}] {key} must be like {declared[key]!r}, not {value!r}")
 
 
