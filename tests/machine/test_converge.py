@@ -19,12 +19,12 @@ def test_apply_touches_no_file(machine: BakedMachine) -> None:
 
 
 def test_apply_needs_no_network(machine: BakedMachine) -> None:
-    machine.sh("ip rule add pref 1 prohibit; ip -6 rule add pref 1 prohibit")  # loopback is looked up before
+    machine.network("ip rule add pref 1 prohibit; ip -6 rule add pref 1 prohibit")  # loopback is looked up before
     try:
         assert machine.run("curl", "--silent", "--max-time", "3", "http://10.0.2.2/", check=False).returncode == 7
         applied = machine.apply()
     finally:
-        machine.sh("ip rule del pref 1; ip -6 rule del pref 1")
+        machine.network("ip rule del pref 1; ip -6 rule del pref 1")
     assert applied.failed == {}
     assert applied.changed == set()
 

@@ -65,6 +65,11 @@ class BakedMachine:
         """Run a shell script on it; what it prints."""
         return self.run("bash", "-c", script, check=check).stdout
 
+    def network(self, script: str) -> None:
+        """Run a shell script as this host's root in its network, which its own root may not change."""
+        leader = LocalCloud.leader(ROOT, self.id)
+        subprocess.run(["nsenter", f"--target={leader}", "--net", "bash", "-c", script], check=True)
+
     def apply(self, *arguments: str) -> Applied:
         """Run salt-call state.apply, as an operator does."""
         began = time.monotonic()
