@@ -19,7 +19,7 @@ NEEDRESTART = Path("/etc/needrestart")
 DEVICES = Path("/dev")
 SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
 PIP_FILES = (Path("/etc/pip.conf"), Path("/root/.config/pip/pip.conf"), Path("/root/.pip/pip.conf"))
-PIP_DEFAULT = "https://pypi.org/simple"
+PIP_DEFAULT = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"  # pip has no command for it
 TIMEOUT = 8.0  # seconds for one address
 Facts = dict[str, Any]
 
@@ -71,7 +71,9 @@ def _index() -> str:
             found = found or parser.get("global", "index-url", fallback="")
         except configparser.Error:
             continue
-    return found or PIP_DEFAULT
+    if found:
+        return found
+    return subprocess.run(["python3", "-c", PIP_DEFAULT], check=False, capture_output=True, text=True).stdout.strip()
 
 
 def _mirror() -> str:

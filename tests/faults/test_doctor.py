@@ -134,7 +134,7 @@ def unconditional(lab: Lab) -> None:
 
 
 def index_of_nobody(lab: Lab) -> None:
-    lab.patch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
+    lab.patch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/")
 
 
 def no_vpc(lab: Lab) -> None:

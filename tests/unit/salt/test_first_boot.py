@@ -151,7 +151,7 @@ def test_a_certificate_that_only_pip_knows_is_no_obstacle() -> None:
     def refuses(url: str, **_: Any) -> None:
         raise urllib.error.URLError(ssl.SSLCertVerificationError("self-signed certificate in certificate chain"))
 
-    assert look.reach("https://mirror.example/simple", refuses) == ""
+    assert look.reach("https://mirror.example/", refuses) == ""
 
 
 def test_a_lock_that_is_free_has_no_holder(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from baker.doctor.finding import NOTE, OK, Finding
 from baker.inputs import model_hub
 
 TIMEOUT = 10.0  # seconds for one address
-PYPI = "https://pypi.org/simple"
+PIP_DEFAULT = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"  # pip has no command for it
 
 
 def hub(context: BakeContext, model: Mapping[str, Any]) -> Iterator[Finding]:
@@ -41,6 +41,8 @@ def _index() -> str:
     named = os.environ.get("PIP_INDEX_URL", "")
     if named:
         return named
-    command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
-    configured = subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip()
-    return configured or PYPI
+    for question in (["-m", "pip", "config", "get", "global.index-url"], ["-c", PIP_DEFAULT]):
+        done = subprocess.run([sys.executable, *question], check=False, capture_output=True, text=True)
+        if answer := done.stdout.strip():
+            return answer
+    return ""
