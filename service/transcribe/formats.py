@@ -4,7 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .languages import name_of
@@ -98,15 +98,18 @@ def warnings(answer: TranscriptionResult) -> list[str]:
 
 
 def segment_body(segment: Segment) -> dict[str, Any]:
-    """A segment in OpenAI's form, which has no words in it."""
-    body = asdict(segment)
-    del body["words"]
-    return {**body, "tokens": list(segment.tokens)}
+    """A segment in OpenAI's form, which has no words in it; what is ours is there only if it was asked for."""
+    body = asdict(replace(segment, words=None))
+    return {name: value for name, value in body.items() if value is not None} | {"tokens": list(segment.tokens)}
 
 
 def words_body(segment: Segment) -> list[dict[str, Any]]:
-    """The segment's words in OpenAI's form."""
-    return [{"word": word.word.strip(), "start": word.start, "end": word.end} for word in segment.words or ()]
+    """The segment's words in OpenAI's form, with the speaker if it was asked for."""
+    return [
+        {"word": word.word.strip(), "start": word.start, "end": word.end}
+        | ({} if word.speaker is None else {"speaker": word.speaker})
+        for word in segment.words or ()
+    ]
 
 
 def logprobs(segments: tuple[Segment, ...]) -> list[dict[str, Any]]:

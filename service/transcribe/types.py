@@ -8,12 +8,14 @@ MAX_CHUNK_SECONDS = 30.0  # Whisper's window
 
 @dataclass(frozen=True)
 class Word:
-    """A word with its times; `word` keeps the leading space that the tokenizer gives it."""
+    """A word with its times; `word` keeps the leading space that the tokenizer gives it. `speaker` is None unless
+    speakers were asked for."""
 
     word: str
     start: float
     end: float
     probability: float
+    speaker: str | None = None
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Segment:
 
     `seek` is the start of its 30 s window, in frames of 10 ms; `compression_ratio` is
     the text's UTF-8 length over its zlib length; `avg_logprob` is the mean natural-log probability of its tokens.
+    `speaker`, `language` (ISO 639-1) and `channel` (from 0) are None unless they were asked for.
     """
 
     id: int
@@ -35,12 +38,26 @@ class Segment:
     compression_ratio: float
     no_speech_prob: float
     words: tuple[Word, ...] | None = None
+    speaker: str | None = None
+    language: str | None = None
+    channel: int | None = None
+
+
+@dataclass(frozen=True)
+class SpeakerOptions:
+    """Whose voices to tell apart: how many there are, as far as the client knows, and the names of those of which it
+    sent a reference recording each, in the same order."""
+
+    min_speakers: int | None = None
+    max_speakers: int | None = None
+    known_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class DecodeOptions:
     """How to decode a recording. `language` is an ISO 639-1 code, or None to detect it, among `candidates` if
-    there are any that the model knows."""
+    there are any that the model knows; with `multilingual` each part of the recording has its own. `channels` says
+    what becomes of a recording's channels. `speakers` is None unless speakers are to be told apart."""
 
     language: str | None
     task: str = "transcribe"  # or "translate"
@@ -49,6 +66,9 @@ class DecodeOptions:
     temperature: float = 0.0  # where decoding starts; fallback raises it in steps of 0.2 to 1.0
     words: bool = False
     candidates: tuple[str, ...] = ()
+    speakers: SpeakerOptions | None = None
+    channels: str = "mix"  # into one; or "separate", or "auto": separate where different people speak on them
+    multilingual: bool = False
 
 
 @dataclass(frozen=True)

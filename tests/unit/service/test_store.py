@@ -10,7 +10,7 @@ import pytest
 import torch
 from transcribe.jobs.models import Bounds, JobError, NewJob, QueueFullError, QueueStats
 from transcribe.jobs.store import LONGEST_HANDICAP, Store, StoreError
-from transcribe.types import DecodeOptions, Segment, Word
+from transcribe.types import DecodeOptions, Segment, SpeakerOptions, Word
 
 OPTIONS = DecodeOptions(language="sv", prompt="Ärendet", words=True)
 
@@ -71,6 +71,37 @@ def test_a_job_runs_its_course(store: Store, clock: Clock) -> None:
     assert done.over
     assert (done.status, done.language, done.coverage, done.progress) == ("done", "sv", {"speech": 6.0}, 10.0)
     assert (done.request, done.suffix, done.finished) == ({"response_format": "srt"}, ".ogg", clock.now)
+
+
+def test_rows_of_an_earlier_version_can_be_read(store: Store, tmp_path: Path) -> None:
+    """Its options and segments lack the fields that came since."""
+    job = store.create(new())
+    options = '{"language":"sv","task":"transcribe","prompt":"Ärendet","hotwords":"","temperature":0.0,"words":true}'
+    body = (
+        '{"id":0,"seek":0,"start":0.0,"end":1.0,"text":" hej","tokens":[1,2],"temperature":0.0,"avg_logprob":-0.2,'
+        '"compression_ratio":1.1,"no_speech_prob":0.01,"words":[{"word":" hej",'
+        '"start":0.1,"end":0.5,"probability":0.9}]}'
+    )
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as connection, connection:
+        connection.execute("UPDATE jobs SET options = ?", (options,))
+        connection.execute("INSERT INTO segments (job, id, body) VALUES (?, 0, ?)", (job.id, body))
+    found = store.get(job.id)
+    assert found is not None
+    assert (found.error, found.options) == (None, OPTIONS)
+    assert store.segments(job.id) == [segment(0)]
+
+
+def test_options_and_segments_are_stored_whole(store: Store) -> None:
+    speakers = SpeakerOptions(min_speakers=2, max_speakers=4, known_names=("Åsa",))
+    options = replace(OPTIONS, speakers=speakers, channels="separate", multilingual=True)
+    store.create(new(options=options))
+    job_id, attempt = claimed(store)
+    said = replace(segment(0), words=(Word(" hej", 0.1, 0.5, 0.9, "Åsa"),), speaker="Åsa", language="sv", channel=1)
+    store.add_segments(job_id, attempt, [said], progress=1.0)
+    found = store.get(job_id)
+    assert found is not None
+    assert found.options == options
+    assert store.segments(job_id) == [said]
 
 
 def test_what_a_stale_attempt_sends_is_ignored(store: Store) -> None:
