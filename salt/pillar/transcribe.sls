@@ -13,6 +13,18 @@ transcribe:
     endpoint: https://huggingface.co
     language: sv
     task: transcribe
+  model_names:  # other names that clients send for this one model; the second list's also tell speakers apart
+    transcribe:
+      - whisper-1
+      - gpt-transcribe
+      - gpt-live-transcribe
+      - gpt-realtime-whisper
+      - gpt-4o-transcribe
+      - gpt-4o-mini-transcribe
+      - gpt-4o-mini-transcribe-2025-03-20
+      - gpt-4o-mini-transcribe-2025-12-15
+    speakers:
+      - gpt-4o-transcribe-diarize
   device: auto  # auto | cuda | cpu
   dtype: auto  # auto | float32 | float16 | bfloat16 | int8
   batch:

@@ -37,6 +37,18 @@ class ModelConfig(Section, frozen=True):
     task: Literal["transcribe", "translate"]
 
 
+class ModelNames(Section, frozen=True):
+    """Other names that clients may send for the model: for its text, and for its text with speakers told apart."""
+
+    transcribe: tuple[Text, ...]
+    speakers: tuple[Text, ...]
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Each of them once."""
+        return tuple(dict.fromkeys((*self.transcribe, *self.speakers)))
+
+
 class BatchConfig(Section, frozen=True):
     """How many 30 s chunks go through the model at once, at most; "auto" for what suits the device."""
 
@@ -113,6 +125,7 @@ class ServiceConfig(Section, frozen=True):
     host: Text
     port: Annotated[int, msgspec.Meta(ge=1, le=65_535)]
     model: ModelConfig
+    model_names: ModelNames
     device: Literal["auto", "cuda", "cpu"]
     dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"]
     batch: BatchConfig

@@ -16,13 +16,15 @@ ARROW = re.compile(r"-{2,}>")
 
 @dataclass(frozen=True)
 class TranscriptionResult:
-    """A transcript with what the response formats also need: task, granularities, and the coverage report."""
+    """A transcript with what the response formats also need: task, granularities, the coverage report, and the model
+    that it is of ('' if nobody asks)."""
 
     transcript: Transcript
     task: str = "transcribe"
     granularities: tuple[str, ...] = ("segment",)
     logprobs: bool = False
     coverage: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
 
 
 def text(answer: TranscriptionResult) -> str:
@@ -75,6 +77,8 @@ def verbose_json(answer: TranscriptionResult) -> dict[str, Any]:
         "usage": usage(transcript),
         "coverage": dict(answer.coverage),
     }
+    if answer.model:
+        body["model"] = answer.model
     if "segment" in answer.granularities:
         body["segments"] = [segment_body(segment) for segment in transcript.segments]
     if "word" in answer.granularities:

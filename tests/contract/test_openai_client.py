@@ -10,7 +10,12 @@ import pytest
 from support.api_server_fixture import Api, running
 from support.fake_worker import COVERAGE, FACTS, canned
 
+NAMES = {  # of OpenAI's models for transcription, those among them that end on 2027-02-26
+    *("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-mini-transcribe-2025-12-15"),
+    *("gpt-4o-transcribe-diarize", "gpt-transcribe", "gpt-live-transcribe"),
+}
 TEXT = "Hej och välkomna. Nu ska vi tala om Ärendet. Tack --> slut & adjö."
+RUNS = f"KBLab/kb-whisper-small@{FACTS['revision']}"
 CLIP = ("tal.wav", b"RIFF....WAVEsound")
 
 
@@ -32,11 +37,14 @@ def test_json_is_the_default(audio: Any) -> None:
     assert (found.usage.type, found.usage.seconds) == ("duration", 8)
 
 
-@pytest.mark.parametrize(
-    "model", ["whisper-1", "KBLab/kb-whisper-small", f"KBLab/kb-whisper-small@{FACTS['revision']}"]
-)
+@pytest.mark.parametrize("model", ["gpt-4o-mini-transcribe", "KBLab/kb-whisper-small", RUNS])
 def test_the_model_goes_by_several_names(audio: Any, model: str) -> None:
-    assert audio.transcriptions.create(file=CLIP, model=model).text == TEXT
+    create = audio.transcriptions.with_raw_response.create
+    for more in ({}, {"stream": True}, {"response_format": "verbose_json"}):
+        answer = create(file=CLIP, model=model, **more)
+        assert answer.headers["X-Transcribe-Model"] == RUNS
+    found = answer.parse()
+    assert (found.text, found.model) == (TEXT, RUNS)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +187,10 @@ def test_translations(api: Api, audio: Any) -> None:
 def test_models(api: Api) -> None:
     with api.client() as client:
         models = client.models.list().data
-        assert {model.id for model in models} == {"whisper-1", "KBLab/kb-whisper-small"}
+        assert {model.id for model in models} >= {"KBLab/kb-whisper-small", *NAMES}
+        assert {model.to_dict()["root"] for model in models} == {"KBLab/kb-whisper-small"}
+        for name in NAMES:
+            assert client.models.retrieve(name).id == name
         found = client.models.retrieve("KBLab/kb-whisper-small")
         assert (found.object, found.owned_by) == ("model", "KBLab")
         assert found.to_dict()["source"] == "https://huggingface.co/KBLab/kb-whisper-small"

@@ -21,7 +21,6 @@ from .errors import busy
 from .metrics import Metrics
 
 EXTENSION = "transcribe"
-ALIAS = "whisper-1"
 
 
 @dataclass
@@ -54,7 +53,12 @@ class AppContext:
     def models(self) -> set[str]:
         """Every name that the model goes by."""
         model = self.config.model
-        return {ALIAS, model.id, f"{model.id}@{self.revision}", f"{model.id}@{model.revision}"}
+        return {*self.config.model_names.all, model.id, self.model_in_use, f"{model.id}@{model.revision}"}
+
+    @property
+    def model_in_use(self) -> str:
+        """The model and its revision, whatever name the client sent."""
+        return f"{self.config.model.id}@{self.revision}"
 
     @property
     def model_origin(self) -> tuple[int, str]:

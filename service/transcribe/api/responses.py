@@ -17,6 +17,7 @@ from transcribe.jobs.models import Job
 from transcribe.types import Segment, Transcript
 
 WARNINGS_HEADER = "X-Transcribe-Warnings"
+MODEL_HEADER = "X-Transcribe-Model"  # the one that ran, whatever name the client sent
 MAX_HEADER = 1000  # characters: proxies refuse long headers
 PING_SECONDS = 10.0  # so that no proxy thinks a silent stream is dead
 
@@ -26,7 +27,14 @@ def result_of(shared: AppContext, job: Job, params: Params) -> TranscriptionResu
     translated = job.options.task == "translate"
     language = "en" if translated else job.language or job.options.language or ""
     transcript = Transcript(language, job.length, tuple(shared.store.segments(job.id)))
-    return TranscriptionResult(transcript, job.options.task, params.granularities, params.logprobs, job.coverage or {})
+    return TranscriptionResult(
+        transcript,
+        job.options.task,
+        params.granularities,
+        params.logprobs,
+        job.coverage or {},
+        shared.model_in_use,
+    )
 
 
 def write_result(answer: TranscriptionResult, response_format: str) -> Response:
@@ -37,6 +45,7 @@ def write_result(answer: TranscriptionResult, response_format: str) -> Response:
     else:
         body = formats.JSON_WRITERS[response_format](answer)
         response = Response(json.dumps(body, ensure_ascii=False), mimetype="application/json")
+    response.headers[MODEL_HEADER] = answer.model
     if warnings := formats.warnings(answer):  # plain text, subtitles and tables have no other place for them
         response.headers[WARNINGS_HEADER] = " ".join(warnings)[:MAX_HEADER].encode("ascii", "replace").decode()
     return response

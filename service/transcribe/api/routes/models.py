@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify
 
-from transcribe.api.context import ALIAS, AppContext, context
+from transcribe.api.context import AppContext, context
 from transcribe.api.params import check_model
 
 blueprint = Blueprint("models", __name__, url_prefix="/v1/models")
@@ -12,9 +12,10 @@ blueprint = Blueprint("models", __name__, url_prefix="/v1/models")
 
 @blueprint.get("")
 def listing() -> Response:
-    """The configured model and its alias."""
+    """The configured model and its other names, each with the model that it stands for as `root`."""
     shared = context()
-    return jsonify({"object": "list", "data": [_body(shared, name) for name in (shared.config.model.id, ALIAS)]})
+    names = dict.fromkeys((shared.config.model.id, *shared.config.model_names.all))
+    return jsonify({"object": "list", "data": [_body(shared, name) for name in names]})
 
 
 @blueprint.get("/<path:name>")

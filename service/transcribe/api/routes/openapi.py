@@ -133,6 +133,7 @@ SCHEMAS: dict[str, Schema] = {
             "text": STRING,
             "usage": USAGE,
             "coverage": ref("Coverage"),
+            "model": {**STRING, "description": "The model that ran, with its revision"},
             "segments": array(ref("Segment")),
             "words": array(ref("Word")),
             "warnings": array(STRING),
