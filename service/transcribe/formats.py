@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
 from typing import Any
 
 from .languages import name_of
@@ -12,6 +13,7 @@ from .types import Segment, Transcript
 
 SPACE = re.compile(r"\s+")
 ARROW = re.compile(r"-{2,}>")
+NOBODY = "unknown"  # the speaker of a segment that has none, where a name is required
 
 
 @dataclass(frozen=True)
@@ -28,22 +30,27 @@ class TranscriptionResult:
 
 
 def text(answer: TranscriptionResult) -> str:
-    """The words alone, on one line."""
-    return f"{answer.transcript.text}\n"
+    """The words alone, on one line; with speakers, each turn on its own line after its speaker's name."""
+    turns = groupby(_lines(answer), lambda pair: pair[0].speaker)
+    spoken = [(speaker, " ".join(line for _, line in lines)) for speaker, lines in turns]
+    if all(speaker is None for speaker, _ in spoken):
+        return f"{answer.transcript.text}\n"
+    return "".join(f"{_named(speaker)}{words}\n" for speaker, words in spoken)
 
 
 def srt(answer: TranscriptionResult) -> str:
     """SubRip: numbered cues; an arrow inside the text would start another cue for some players."""
     return "".join(
-        f"{number}\n{clock(segment.start, ',')} --> {clock(segment.end, ',')}\n{ARROW.sub('->', line)}\n\n"
+        f"{number}\n{clock(segment.start, ',')} --> {clock(segment.end, ',')}\n"
+        f"{ARROW.sub('->', _named(segment.speaker) + line)}\n\n"
         for number, (segment, line) in enumerate(_lines(answer), start=1)
     )
 
 
 def vtt(answer: TranscriptionResult) -> str:
-    """WebVTT, its text escaped as https://www.w3.org/TR/webvtt1/#cue-text asks."""
+    """WebVTT, its text escaped as https://www.w3.org/TR/webvtt1/#cue-text asks; a speaker is a voice span."""
     cues = (
-        f"{clock(segment.start, '.')} --> {clock(segment.end, '.')}\n{_escaped(line)}\n"
+        f"{clock(segment.start, '.')} --> {clock(segment.end, '.')}\n{_voice(segment.speaker)}{_escaped(line)}\n"
         for segment, line in _lines(answer)
     )
     notes = (f"NOTE {ARROW.sub('->', warning)}\n" for warning in warnings(answer))
@@ -51,16 +58,22 @@ def vtt(answer: TranscriptionResult) -> str:
 
 
 def tsv(answer: TranscriptionResult) -> str:
-    """Whisper's table: start and end in milliseconds, and the text."""
+    """Whisper's table: start and end in milliseconds, and the text; the speaker last, if speakers were asked for."""
+    lines = _lines(answer)
+    named = any(segment.speaker for segment, _ in lines)
     rows = (
-        f"{_milliseconds(segment.start)}\t{_milliseconds(segment.end)}\t{line}\n" for segment, line in _lines(answer)
+        f"{_milliseconds(segment.start)}\t{_milliseconds(segment.end)}\t{line}"
+        + (f"\t{segment.speaker or ''}\n" if named else "\n")
+        for segment, line in lines
     )
-    return "".join(("start\tend\ttext\n", *rows))
+    return "".join(("start\tend\ttext\tspeaker\n" if named else "start\tend\ttext\n", *rows))
 
 
 def json(answer: TranscriptionResult) -> dict[str, Any]:
-    """OpenAI's short form."""
+    """OpenAI's short form; with speakers it has the segments of the diarized one."""
     body: dict[str, Any] = {"text": answer.transcript.text, "usage": usage(answer.transcript)}
+    if any(segment.speaker for segment in answer.transcript.segments):
+        body["segments"] = [diarized_segment(segment) for segment in answer.transcript.segments]
     if answer.logprobs:
         body["logprobs"] = logprobs(answer.transcript.segments)
     return {**body, "warnings": found} if (found := warnings(answer)) else body
@@ -84,6 +97,33 @@ def verbose_json(answer: TranscriptionResult) -> dict[str, Any]:
     if "word" in answer.granularities:
         body["words"] = [word for segment in transcript.segments for word in words_body(segment)]
     return {**body, "warnings": found} if (found := warnings(answer)) else body
+
+
+def diarized_json(answer: TranscriptionResult) -> dict[str, Any]:
+    """OpenAI's form for a transcript with speakers; `text` has no names in it."""
+    transcript = answer.transcript
+    body: dict[str, Any] = {
+        "task": answer.task,
+        "duration": transcript.duration,
+        "text": transcript.text,
+        "segments": [diarized_segment(segment) for segment in transcript.segments],
+        "usage": usage(transcript),
+    }
+    if answer.model:
+        body["model"] = answer.model
+    return {**body, "warnings": found} if (found := warnings(answer)) else body
+
+
+def diarized_segment(segment: Segment) -> dict[str, Any]:
+    """A segment in OpenAI's form for transcripts with speakers, which is that of an event."""
+    return {
+        "type": "transcript.text.segment",
+        "id": f"seg_{segment.id}",
+        "start": segment.start,
+        "end": segment.end,
+        "text": segment.text,
+        "speaker": segment.speaker or NOBODY,
+    }
 
 
 def warnings(answer: TranscriptionResult) -> list[str]:
@@ -136,7 +176,11 @@ TEXT_WRITERS: dict[str, tuple[str, Callable[[TranscriptionResult], str]]] = {
     "vtt": ("text/vtt; charset=utf-8", vtt),
     "tsv": ("text/tab-separated-values; charset=utf-8", tsv),
 }
-JSON_WRITERS: dict[str, Callable[[TranscriptionResult], dict[str, Any]]] = {"json": json, "verbose_json": verbose_json}
+JSON_WRITERS: dict[str, Callable[[TranscriptionResult], dict[str, Any]]] = {
+    "json": json,
+    "verbose_json": verbose_json,
+    "diarized_json": diarized_json,
+}
 
 
 def clock(seconds: float, point: str) -> str:
@@ -155,6 +199,14 @@ def _lines(answer: TranscriptionResult) -> list[tuple[Segment, str]]:
     """The segments that have text, each with it on one line: a blank line would end a cue."""
     lines = [(segment, SPACE.sub(" ", segment.text).strip()) for segment in answer.transcript.segments]
     return [(segment, line) for segment, line in lines if line]
+
+
+def _named(speaker: str | None) -> str:
+    return f"{speaker}: " if speaker else ""
+
+
+def _voice(speaker: str | None) -> str:
+    return f"<v {_escaped(speaker)}>" if speaker else ""
 
 
 def _escaped(line: str) -> str:

@@ -17,7 +17,8 @@ from support.api_server_fixture import Api, running
 from support.waiting import until
 from transcribe.api import wsgi
 from transcribe.api.fair_semaphore import FairSemaphore
-from transcribe.api.upload import Spool
+from transcribe.api.references import too_large
+from transcribe.api.spool import Spool
 from transcribe.jobs.store import Store
 from transcribe.keys import new_key
 from transcribe.worker.status import StatusReporter
@@ -260,7 +261,7 @@ def test_a_forged_byte_rate_is_not_believed(
     tmp_path: Path, rate: int, bits: int, byte_rate: int, seconds: float
 ) -> None:
     head = struct.pack("<4sL4s4sLHHLLHH", b"RIFF", 0, b"WAVE", b"fmt ", 16, 1, 1, rate, byte_rate, 1, bits)
-    spool = Spool(tmp_path / "upload", limit=10**6)
+    spool = Spool(tmp_path / "upload", limit=10**6, too_large=too_large())
     spool.write(head + bytes(100_000 - len(head)))
     assert spool.estimate() == pytest.approx(seconds, rel=0.05)
     spool.discard()

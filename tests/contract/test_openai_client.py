@@ -209,11 +209,10 @@ def test_models(api: Api) -> None:
         ({"language": "klingon"}, openai.BadRequestError, "language", "invalid_language_format"),
         ({"temperature": 1.5}, openai.BadRequestError, "temperature", "invalid_value"),
         ({"response_format": "docx"}, openai.BadRequestError, "response_format", "invalid_value"),
-        ({"response_format": "diarized_json"}, openai.BadRequestError, "response_format", "unsupported_value"),
         ({"response_format": "srt", "stream": True}, openai.BadRequestError, "stream", "unsupported_value"),
         ({"timestamp_granularities": ["word"]}, openai.BadRequestError, "timestamp_granularities[]", "invalid_value"),
         ({"include": ["logprobs"], "response_format": "text"}, openai.BadRequestError, "include[]", "invalid_value"),
-        ({"known_speaker_names": ["a"]}, openai.BadRequestError, "known_speaker_names[]", "unsupported_parameter"),
+        ({"known_speaker_names": ["a"]}, openai.BadRequestError, "known_speaker_references[]", "invalid_value"),
     ],
 )
 def test_errors_are_the_clients_classes(

@@ -3,13 +3,14 @@
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from transcribe.jobs import uploads
 from transcribe.jobs.models import Job, JobError
 from transcribe.jobs.store import Store
-from transcribe.types import Segment, Word
+from transcribe.types import Segment, SpeakerOptions, Word
 
 TEXTS = (" Hej och välkomna.", " Nu ska vi tala om Ärendet.", " Tack --> slut & adjö. ")
 SEGMENT_SECONDS = 2.5
@@ -25,6 +26,7 @@ FACTS: dict[str, Any] = {
     "pid": 1,
     "nvidia_devices": [],
     "gpu": None,
+    "speakers": True,
     "engine": {"precision": {"encoder": "float32", "decoder": "float32"}},
     "rows": 16,
     "steps": {"wanted": True, "recorded": 9, "plain": 1, "failed_captures": 1, "failure": "x"},
@@ -49,6 +51,17 @@ def _segment(number: int, text: str, *, words: bool) -> Segment:
     )
 
 
+def spoken(segments: list[Segment], speakers: SpeakerOptions) -> list[Segment]:
+    """The same, said in turns by the known speakers and A."""
+    names = (*speakers.known_names, "A")
+    found = []
+    for number, segment in enumerate(segments):
+        name = names[number % len(names)]
+        words = segment.words and tuple(replace(word, speaker=name) for word in segment.words)
+        found.append(replace(segment, speaker=name, words=words))
+    return found
+
+
 @dataclass
 class FakeWorker:
     """`delay` seconds pass before each segment. A file that starts with b"bad" fails as audio, one that starts with
@@ -61,6 +74,7 @@ class FakeWorker:
     coverage: dict[str, Any] = field(default_factory=lambda: dict(COVERAGE))
     hold: threading.Event = field(default_factory=threading.Event)
     seen: list[Job] = field(default_factory=list)
+    references: list[bytes] = field(default_factory=list)  # of the last job
 
     def __post_init__(self) -> None:
         self._stop = threading.Event()
@@ -97,6 +111,10 @@ class FakeWorker:
             self.store.fail(job.id, job.attempts, JobError("The model ran out of memory.", code="out_of_memory"))
             return
         segments = canned(words=job.options.words)
+        if speakers := job.options.speakers:
+            paths = [uploads.reference(self.temp, job.id, index) for index in range(len(speakers.known_names))]
+            self.references = [path.read_bytes() for path in paths]
+            segments = spoken(segments, speakers)
         self.store.set_duration(job.id, job.attempts, segments[-1].end)
         for segment in segments:
             if self._stop.wait(self.delay):

@@ -19,6 +19,7 @@ from transcribe.model_cache import cache_info
 from ..config import ServiceConfig
 from .errors import busy
 from .metrics import Metrics
+from .params import Offer
 
 EXTENSION = "transcribe"
 
@@ -50,10 +51,12 @@ class AppContext:
         return str(self.watcher.snapshot.worker.get("revision") or self.config.model.revision)
 
     @property
-    def models(self) -> set[str]:
-        """Every name that the model goes by."""
-        model = self.config.model
-        return {*self.config.model_names.all, model.id, self.model_in_use, f"{model.id}@{model.revision}"}
+    def offer(self) -> Offer:
+        """What requests may ask for. A worker that is not ready yet may turn out to tell speakers apart."""
+        snapshot, model = self.watcher.snapshot, self.config.model
+        models = {*self.config.model_names.all, model.id, self.model_in_use, f"{model.id}@{model.revision}"}
+        able = bool(snapshot.worker.get("speakers", snapshot.worker_state != "ready"))
+        return Offer(self.config, models, tells_speakers_apart=able)
 
     @property
     def model_in_use(self) -> str:

@@ -66,7 +66,12 @@ class Fields:
         """A list's entries, from any spelling. Raises ApiError for a list that cannot be read."""
         if name in self._members:
             raise bad_request(f"{name} must be a list.", f"{name}[]", "invalid_value")
-        return [entry for value in self._values.get(name, ()) for entry in _entries(name, value)]
+        return [entry for value in self._values.get(name, ()) for entry in _entries(name, value, commas=True)]
+
+    def whole_texts(self, name: str) -> list[str]:
+        """The same for entries that may have a comma in them: `a,b` is one."""
+        self.many(name)
+        return [entry for value in self._values.get(name, ()) for entry in _entries(name, value, commas=False)]
 
     def members(self, name: str) -> dict[str, str] | None:
         """An object's members, from `name[member]` or JSON; None if there are none."""
@@ -95,6 +100,16 @@ class Fields:
         """A number in the range. Raises ApiError for anything else."""
         return number(name, self.one(name) or str(default), low, high)
 
+    def whole(self, name: str, low: int, high: int) -> int | None:
+        """A whole number in the range; None if it is absent. Raises ApiError for anything else."""
+        text = self.one(name)
+        if text is None:
+            return None
+        value = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else low - 1
+        if not low <= value <= high:
+            raise bad_request(f"{name} must be a whole number from {low} to {high}.", name, "invalid_value")
+        return value
+
 
 def number(name: str, text: str, low: float, high: float) -> float:
     """The number that the text is. Raises ApiError unless it is in the range."""
@@ -107,13 +122,13 @@ def number(name: str, text: str, low: float, high: float) -> float:
     return value
 
 
-def _entries(name: str, value: str) -> list[str]:
+def _entries(name: str, value: str, *, commas: bool) -> list[str]:
     if value.lstrip().startswith("["):
         found = _json(name, value)
         if not all(isinstance(entry, str) for entry in found):
             raise bad_request(f"{name} must be a list of texts.", f"{name}[]", "invalid_value")
     else:
-        found = value.split(",")
+        found = value.split(",") if commas else [value]
     return [entry.strip() for entry in found if entry.strip().lower() not in NOTHING]
 
 

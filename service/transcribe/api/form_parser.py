@@ -1,6 +1,7 @@
 """Reads a multipart form: its fields, and its file straight to the disk. A form that cannot be read is refused with the
 reason, where werkzeug would take it for an empty one."""
 
+from collections.abc import Callable
 from typing import IO, Any, Protocol
 
 from werkzeug.datastructures import FileStorage, Headers, MultiDict
@@ -9,6 +10,8 @@ from werkzeug.formparser import FormDataParser
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData, State
 
 from transcribe.api.errors import ApiError, bad_request
+from transcribe.api.references import ReferencePart, is_reference
+from transcribe.api.spool import Spool
 
 READ_BYTES = 64 * 1024
 PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")
@@ -39,7 +42,12 @@ class Decoder(MultipartDecoder):
 
 
 class FormParser(FormDataParser):
-    """Parses multipart forms. Raises ApiError 400 for one that cannot be read, or RequestEntityTooLarge."""
+    """Parses multipart forms. Raises ApiError 400 for one that cannot be read, or RequestEntityTooLarge.
+
+    `new_reference` makes the file for a reference recording.
+    """
+
+    new_reference: Callable[[], Spool]
 
     def _parse_multipart(
         self, stream: IO[bytes], mimetype: str, content_length: int | None, options: dict[str, str]
@@ -77,6 +85,8 @@ class FormParser(FormDataParser):
             filename = event.filename if isinstance(event, File) else ""
             storage: Any = self.stream_factory(content_length, event.headers.get("Content-Type"), filename, None)
             return _FilePart("file", filename, storage)
+        if is_reference(event.name):
+            return ReferencePart(self.new_reference, is_file=isinstance(event, File))
         return _FieldPart(event.name, self.max_form_memory_size or 0)
 
 

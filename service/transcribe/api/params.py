@@ -7,12 +7,13 @@ from werkzeug.datastructures import MultiDict
 
 from ..config import ServiceConfig
 from ..languages import to_code
-from ..types import DecodeOptions
+from ..types import DecodeOptions, SpeakerOptions
+from . import speakers
 from .errors import ApiError, bad_request
 from .fields import NOTHING, Fields, number
 
-FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
-STREAMABLE = ("json", "text", "verbose_json")
+FORMATS = ("json", "text", "srt", "verbose_json", "vtt", "diarized_json")
+STREAMABLE = ("json", "text", "verbose_json", "diarized_json")
 TASKS = ("transcribe", "translate")
 LARGEST_PAGE = 100  # jobs in one listing
 GRANULARITIES = ("word", "segment")
@@ -20,10 +21,9 @@ PROMPT_END = 32_768  # characters; the model sees the last 223 tokens, none of w
 MOST_KEYWORDS = 100
 LONGEST_KEYWORD = 200
 SERVER_VAD = {"threshold": 1.0, "prefix_padding_ms": 5000.0, "silence_duration_ms": 30_000.0}  # each with its highest
-UNSUPPORTED = ("known_speaker_names", "known_speaker_references")
 KNOWN = (
     *("file", "model", "language", "languages", "prompt", "keywords", "hotwords", "response_format", "temperature"),
-    *("timestamp_granularities", "include", "stream", "chunking_strategy", "task", "callback_url", *UNSUPPORTED),
+    *("timestamp_granularities", "include", "stream", "chunking_strategy", "task", "callback_url", *speakers.FIELDS),
 )
 
 
@@ -51,31 +51,39 @@ class Params:
         }
 
 
+@dataclass(frozen=True)
+class Offer:
+    """What this server has for requests: the names of its model, and whether its worker can tell speakers apart."""
+
+    config: ServiceConfig
+    models: set[str]
+    tells_speakers_apart: bool
+
+
 def read(form: MultiDict[str, str]) -> Fields:
     """The form's fields, in any spelling."""
     return Fields(form, KNOWN)
 
 
-def parse(fields: Fields, config: ServiceConfig, *, models: set[str], task: str) -> Params:
+def parse(fields: Fields, offer: Offer, *, task: str) -> Params:
     """Reads the fields of a transcription, translation or job. Raises ApiError."""
-    check_model(fields.one("model"), models)
-    for name in UNSUPPORTED:
-        if fields.given(name):
-            raise bad_request("This server does not tell speakers apart.", f"{name}[]", "unsupported_parameter")
-    response_format = _format(fields)
+    check_model(fields.one("model"), offer.models)
+    response_format = fields.choice("response_format", FORMATS, "json")
+    told_apart = _speakers(fields, offer, response_format, task)
     granularities = _granularities(fields, response_format)
     logprobs = _logprobs(fields, response_format)
     stream = fields.boolean("stream")
     if stream and response_format not in STREAMABLE:
         raise bad_request(f"response_format {response_format} cannot be streamed.", "stream", "unsupported_value")
     options = DecodeOptions(
-        language=_language(fields, config.model.language),
+        language=_language(fields, offer.config.model.language),
         candidates=_candidates(fields),
         task=task,
         prompt=fields.text("prompt")[-PROMPT_END:],
         hotwords=_hotwords(fields),
         temperature=fields.number("temperature", 0.0, 1.0, default=0.0),
         words=logprobs or "word" in granularities,
+        speakers=told_apart,
     )
     return Params(
         options=options,
@@ -88,24 +96,24 @@ def parse(fields: Fields, config: ServiceConfig, *, models: set[str], task: str)
     )
 
 
-def parse_request(fields: Fields, config: ServiceConfig, *, models: set[str], task: str) -> Params:
+def parse_request(fields: Fields, offer: Offer, *, task: str) -> Params:
     """The same for a request that waits: its URL is its task, and nobody calls back."""
     if fields.choice("task", TASKS, task) != task:
         other = "translations" if task == "transcribe" else "transcriptions"
         raise bad_request(f"This URL cannot do that; use /v1/audio/{other}.", "task", "unsupported_value")
     if fields.given("callback_url"):
         raise bad_request("Only jobs (POST /v1/jobs) call back.", "callback_url", "unsupported_parameter")
-    return parse(fields, config, models=models, task=task)
+    return parse(fields, offer, task=task)
 
 
-def parse_translation(fields: Fields, config: ServiceConfig, *, models: set[str]) -> Params:
+def parse_translation(fields: Fields, offer: Offer) -> Params:
     """The same for a translation, which knows neither stream nor granularities; the spoken language is optional."""
     for name in ("timestamp_granularities", "include"):
         if fields.given(name):
             raise bad_request(f"Translations do not know {name}[].", f"{name}[]", "unsupported_parameter")
     if fields.boolean("stream"):
         raise bad_request("Translations do not know stream.", "stream", "unsupported_parameter")
-    return parse_request(fields, config, models=models, task="translate")
+    return parse_request(fields, offer, task="translate")
 
 
 def check_model(name: str | None, models: set[str]) -> None:
@@ -117,10 +125,16 @@ def check_model(name: str | None, models: set[str]) -> None:
         raise ApiError(404, message, "model", "model_not_found")
 
 
-def _format(fields: Fields) -> str:
-    if (fields.one("response_format") or "").lower() == "diarized_json":
-        raise bad_request("This server does not tell speakers apart.", "response_format", "unsupported_value")
-    return fields.choice("response_format", FORMATS, "json")
+def _speakers(fields: Fields, offer: Offer, response_format: str, task: str) -> SpeakerOptions | None:
+    """What is asked about speakers."""
+    implied = "response_format" if response_format == "diarized_json" else ""
+    if not implied and fields.one("model") in offer.config.model_names.speakers:
+        implied = "model"
+    found = speakers.parse(fields, implied=implied, able=offer.tells_speakers_apart)
+    if found and task == "translate":
+        message = "Speakers can be told apart in a transcription only, not in a translation."
+        raise bad_request(message, implied or speakers.asking(fields), "unsupported_parameter")
+    return found
 
 
 def _language(fields: Fields, default: str) -> str | None:

@@ -81,7 +81,10 @@ class Deltas:
 
 
 def events(shared: AppContext, first: Job, updates: Iterator[Job], params: Params) -> Iterator[bytes]:
-    """OpenAI's stream: deltas while the audio is being worked on, then the whole. Failures are events too."""
+    """OpenAI's stream: deltas while the audio is being worked on, then the whole. Failures are events too.
+
+    Who spoke is known when the whole recording was heard: with speakers everything comes at the end.
+    """
     deltas, last, quiet = Deltas(), -1, time.monotonic()
     job, progress = first, -1.0
     try:
@@ -89,7 +92,8 @@ def events(shared: AppContext, first: Job, updates: Iterator[Job], params: Param
             if job.over or job.progress != progress:
                 raise_if_failed(job) if job.over else None
                 progress = job.progress
-                segments = shared.store.segments(job.id, after=last)
+                known = job.over or params.options.speakers is None
+                segments = shared.store.segments(job.id, after=last) if known else []
                 last = segments[-1].id if segments else last
                 yield from _pieces(segments, deltas, params)
                 quiet = time.monotonic() if segments else quiet
@@ -108,10 +112,16 @@ def _pieces(segments: Sequence[Segment], deltas: Deltas, params: Params) -> Iter
     for segment in segments:
         if params.response_format == "verbose_json":
             times = {"id": str(segment.id), "start": segment.start, "end": segment.end, "text": segment.text}
-            yield _event({"type": "transcript.text.segment", **times})
+            speaker = {"speaker": segment.speaker} if segment.speaker else {}
+            yield _event({"type": "transcript.text.segment", **times, **speaker})
+        diarized = formats.diarized_segment(segment) if params.response_format == "diarized_json" else None
         if piece := deltas.add(segment.text):
             event: dict[str, Any] = {"type": "transcript.text.delta", "delta": piece}
-            yield _event({**event, "logprobs": formats.logprobs((segment,))} if params.logprobs else event)
+            event |= {"segment_id": diarized["id"]} if diarized else {}
+            event |= {"logprobs": formats.logprobs((segment,))} if params.logprobs else {}
+            yield _event(event)
+        if diarized:
+            yield _event(diarized)
 
 
 def _done(answer: TranscriptionResult, params: Params) -> dict[str, Any]:

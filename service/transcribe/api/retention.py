@@ -1,17 +1,16 @@
 """Deletes uploads of finished jobs, jobs older than the retention time, and incomplete uploads."""
 
-import re
 import threading
 import time
 
 from transcribe import logs
-from transcribe.api.upload import PART
+from transcribe.api.spool import PART
 from transcribe.config import ServiceConfig
+from transcribe.jobs import uploads
 from transcribe.jobs.store import Store
 
 ROUND_SECONDS = 5.0
 ORPHAN_SECONDS = 60.0  # an upload without a job may be about to get one
-SPOOLED = re.compile(r"[0-9a-f]{32}")
 
 
 class RetentionThread:
@@ -39,9 +38,9 @@ class RetentionThread:
         for job_id in self._store.expire(now - self._config.retention.results_hours * 3600):
             logs.event("job_expired", job=job_id)
         for path in self._config.temp.iterdir():
-            if not SPOOLED.fullmatch(path.name):
+            if (owner := uploads.owner(path)) is None:
                 continue
-            job = self._store.get(path.name)
+            job = self._store.get(owner)
             if job.over if job else now - path.stat().st_mtime > ORPHAN_SECONDS:
                 path.unlink(missing_ok=True)
 

@@ -11,7 +11,8 @@ from transcribe import logs
 from transcribe.api.context import AppContext, context, key_id
 from transcribe.api.errors import ApiError, busy
 from transcribe.api.params import Params
-from transcribe.api.upload import uploaded
+from transcribe.api.upload import reference_recordings, uploaded
+from transcribe.jobs import uploads
 from transcribe.jobs.models import Job, NewJob, QueueFullError
 
 REUSE_SECONDS = 600.0  # a repeat within this time is the same job
@@ -27,26 +28,29 @@ def submit(params: Params, *, detached: bool) -> Job:
     """Stores the upload and its job, or finds the job that it repeats. Raises ApiError."""
     shared = context()
     spool, suffix = uploaded(request)
-    shared.metrics.uploads.inc(spool.size)
+    references = reference_recordings(request)
+    shared.metrics.uploads.inc(sum(part.size for part in (spool, *references)))
     new = NewJob(
         key_id=key_id(),
         options=params.options,
         suffix=suffix,
         estimate=min(spool.estimate(), shared.config.limits.audio_seconds),
         request=params.request(),
-        fingerprint=_fingerprint(spool.digest.hexdigest(), params),
+        fingerprint=_fingerprint([part.digest.hexdigest() for part in (spool, *references)], params),
         detached=detached,
         callback=params.callback,
     )
-    path = spool.keep(new.id)
-    job = None
+    folder, job = shared.config.temp, None
     try:
+        spool.keep(uploads.recording(folder, new.id))
+        for index, part in enumerate(references):
+            part.keep(uploads.reference(folder, new.id, index))
         job = shared.store.create(new, bounds=shared.bounds, reuse_since=_reuse_since())
     except QueueFullError as error:
         raise _full(shared, error) from None
     finally:
         if job is None or job.id != new.id:
-            path.unlink(missing_ok=True)
+            uploads.remove(folder, new.id)
     if job.id == new.id:
         logs.event("job_created", job=job.id, bytes=spool.size, estimate=round(new.estimate, 1), detached=detached)
     else:
@@ -54,9 +58,9 @@ def submit(params: Params, *, detached: bool) -> Job:
     return job
 
 
-def _fingerprint(digest: str, params: Params) -> str:
-    """Equal for the same audio and the same options; the format of the answer does not matter."""
-    work = [digest, asdict(params.options), params.chunking, params.callback]
+def _fingerprint(digests: list[str], params: Params) -> str:
+    """Equal for the same recordings and the same options; the format of the answer does not matter."""
+    work = [digests, asdict(params.options), params.chunking, params.callback]
     return hashlib.sha256(json.dumps(work).encode()).hexdigest()
 
 

@@ -1,10 +1,6 @@
-"""Uploads are written to a spool file and hashed while they are read: no copy in memory."""
+"""A request whose recordings are written to the disk while they are read: no copy in memory."""
 
-import hashlib
-import io
-import os
 import re
-import struct
 from pathlib import Path, PurePath
 from typing import IO, Any
 from uuid import uuid4
@@ -12,69 +8,13 @@ from uuid import uuid4
 from flask import Request
 from werkzeug.datastructures import MultiDict
 
+from . import references
 from .errors import ApiError, bad_request
 from .form_parser import FormParser
+from .spool import PART, Spool
 
-PART = ".part"  # an upload that no job owns yet
 SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 ROOM_FOR_FIELDS = 1024 * 1024  # bytes of a request besides its file
-COMPRESSED_RATE = 8000  # bytes a second, 64 kbit/s: an estimate for the queue until the file is decoded
-RIFF_HEADER = struct.Struct("<4s4x4s4s4xHHL6xH")  # up to the bits of a sample of a plain WAV file
-
-
-class Spool(io.FileIO):
-    """The upload's file. `write` refuses more than `limit` bytes and keeps the digest."""
-
-    def __init__(self, path: Path, *, limit: int) -> None:
-        super().__init__(path, "x+b")
-        self.path = path
-        self.size = 0
-        self.digest = hashlib.sha256()
-        self._limit = limit
-
-    def write(self, data: Any, /) -> int:
-        """Writes all of it. Raises ApiError 413, or OSError when the disk is full."""
-        view = memoryview(data)
-        self.size += len(view)
-        if self.size > self._limit:
-            message = f"The file is larger than {self._limit} bytes."
-            raise ApiError(413, message, "file", "file_too_large")
-        self.digest.update(view)
-        done = 0
-        while done < len(view):
-            done += super().write(view[done:]) or 0
-        return done
-
-    def estimate(self) -> float:
-        """A guess of the audio's seconds, for the queue; only a WAV header says more than the size does.
-
-        The header's byte rate is not used: no decoder depends on it, so a forged one would go unnoticed.
-        """
-        self.seek(0)
-        head = self.read(RIFF_HEADER.size) or b""
-        rate = COMPRESSED_RATE
-        if len(head) == RIFF_HEADER.size:
-            riff, wave, chunk, _, channels, sample_rate, bits = RIFF_HEADER.unpack(head)
-            if (riff, wave, chunk) == (b"RIFF", b"WAVE", b"fmt ") and channels and sample_rate and bits:
-                rate = channels * sample_rate * bits / 8
-        return self.size / rate
-
-    def keep(self, job_id: str) -> Path:
-        """Makes the upload durable under the job's name."""
-        os.fsync(self.fileno())
-        target = self.path.with_name(job_id)
-        self.path.rename(target)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-        return target
-
-    def discard(self) -> None:
-        """Closes the file; removes it unless a job has it."""
-        self.close()
-        self.path.unlink(missing_ok=True)
 
 
 class SpoolingRequest(Request):
@@ -88,6 +28,7 @@ class SpoolingRequest(Request):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.spools: list[Spool] = []
+        self.references: list[Spool] = []
 
     def _get_file_stream(
         self,
@@ -98,23 +39,38 @@ class SpoolingRequest(Request):
     ) -> IO[bytes]:
         if self.spools:
             raise bad_request("Send one file a request.", "file", "invalid_value")
-        spool = Spool(self.spool_folder / f"{uuid4().hex}{PART}", limit=self.upload_bytes)
+        message = f"The file is larger than {self.upload_bytes} bytes."
+        too_large = ApiError(413, message, "file", "file_too_large")
+        spool = Spool(self._new_path(), limit=self.upload_bytes, too_large=too_large)
         self.spools.append(spool)
         return spool
 
+    def _new_reference(self) -> Spool:
+        if len(self.references) == references.MOST:
+            message = f"{references.PARAM} may hold at most {references.MOST} recordings."
+            raise bad_request(message, references.PARAM, "invalid_value")
+        spool = Spool(self._new_path(), limit=references.LARGEST, too_large=references.too_large())
+        self.references.append(spool)
+        return spool
+
+    def _new_path(self) -> Path:
+        return self.spool_folder / f"{uuid4().hex}{PART}"
+
     def make_form_data_parser(self) -> FormParser:
         """Makes the parser of this request's form, which says what is wrong with it."""
-        return FormParser(
+        parser = FormParser(
             stream_factory=self._get_file_stream,
             max_form_memory_size=self.max_form_memory_size,
             max_content_length=self.max_content_length,
             max_form_parts=self.max_form_parts,
             cls=self.parameter_storage_class,
         )
+        parser.new_reference = self._new_reference
+        return parser
 
     def discard_spools(self) -> None:
         """Removes uploads that no job owns."""
-        for spool in self.spools:
+        for spool in (*self.spools, *self.references):
             spool.discard()
 
 
@@ -129,6 +85,12 @@ def form(request: Request) -> MultiDict[str, str]:
         message = f"Send the request without Content-Encoding: {encoding}; this server takes bodies as they are."
         raise ApiError(415, message, code="unsupported_media_type")
     return request.form
+
+
+def reference_recordings(request: Request) -> list[Spool]:
+    """The request's recordings of known voices, in the order in which they came."""
+    assert isinstance(request, SpoolingRequest)
+    return request.references
 
 
 def uploaded(request: Request) -> tuple[Spool, str]:

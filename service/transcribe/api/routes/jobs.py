@@ -15,6 +15,7 @@ from transcribe.api.submission import submit
 from transcribe.api.upload import form
 from transcribe.api.waiting import raise_if_failed
 from transcribe.formats import JSON_WRITERS, TEXT_WRITERS, segment_body, words_body
+from transcribe.jobs import uploads
 from transcribe.jobs.models import Job
 
 blueprint = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
@@ -32,7 +33,7 @@ def create() -> Response:
     with shared.storing_slot():
         fields = read(form(request))
         task = fields.choice("task", TASKS, shared.config.model.task)
-        params = parse(fields, shared.config, models=shared.models, task=task)
+        params = parse(fields, shared.offer, task=task)
         if params.stream:
             raise bad_request("Jobs are not streamed; ask for their segments instead.", "stream", "unsupported_value")
         callback = fields.one("callback_url") or ""
@@ -80,6 +81,9 @@ def result(job_id: str) -> Response:
     if response_format is None:
         raise bad_request(f"format must be one of {', '.join(FORMATS)}.", "format", "invalid_value")
     done = raise_if_failed(job)
+    if response_format == "diarized_json" and done.options.speakers is None:
+        message = "This job was not asked to tell speakers apart; send the recording again with speakers=true."
+        raise bad_request(message, "format", "invalid_value")
     granularities = ("segment", "word") if done.options.words else ("segment",)
     params = Params(done.options, response_format, granularities, logprobs=bool(done.request.get("logprobs")))
     return write_result(result_of(shared, done, params), response_format)
@@ -91,7 +95,7 @@ def cancel(job_id: str) -> Response:
     shared, job = context(), owned(job_id)
     if not shared.store.cancel(job.id):
         raise ApiError(409, "The job is already over.", code="job_over")
-    (shared.config.temp / job.id).unlink(missing_ok=True)
+    uploads.remove(shared.config.temp, job.id)
     return jsonify(job_body(shared, owned(job_id)))
 
 
@@ -100,7 +104,7 @@ def delete(job_id: str) -> Response:
     """Removes the job, its audio and its text, at once."""
     shared, job = context(), owned(job_id)
     shared.store.delete(job.id)
-    (shared.config.temp / job.id).unlink(missing_ok=True)
+    uploads.remove(shared.config.temp, job.id)
     return jsonify({"id": job.id, "object": "transcription.job", "deleted": True})
 
 

@@ -22,7 +22,7 @@ def listing() -> Response:
 def show(name: str) -> Response:
     """One of them; a name may have its revision after an @."""
     shared = context()
-    check_model(name, shared.models)
+    check_model(name, shared.offer.models)
     return jsonify(_body(shared, name))
 
 

@@ -24,13 +24,13 @@ FIRST_SECONDS = 10.0  # how long a stream holds its headers back, so that a bad 
 @blueprint.post("/transcriptions")
 def transcriptions() -> Response:
     """The recording's words."""
-    return _answer(lambda fields, shared: parse_request(fields, shared.config, models=shared.models, task="transcribe"))
+    return _answer(lambda fields, shared: parse_request(fields, shared.offer, task="transcribe"))
 
 
 @blueprint.post("/translations")
 def translations() -> Response:
     """The recording's words, in English."""
-    return _answer(lambda fields, shared: parse_translation(fields, shared.config, models=shared.models))
+    return _answer(lambda fields, shared: parse_translation(fields, shared.offer))
 
 
 def _answer(parse: Callable[[Fields, AppContext], Params]) -> Response:

@@ -1,0 +1,239 @@
+"""The data that requests and answers are made of, as schemas of OpenAPI 3.1."""
+
+from typing import Any
+
+from transcribe.api import params, references, speakers
+from transcribe.formats import JSON_WRITERS, TEXT_WRITERS
+
+Schema = dict[str, Any]
+
+STRING: Schema = {"type": "string"}
+NUMBER: Schema = {"type": "number"}
+INTEGER: Schema = {"type": "integer"}
+BOOLEAN: Schema = {"type": "boolean"}
+RESULT_FORMATS = ["txt", *TEXT_WRITERS, *JSON_WRITERS]
+
+
+def array(items: Schema, **more: Any) -> Schema:
+    """A list of these."""
+    return {"type": "array", "items": items, **more}
+
+
+def record(properties: dict[str, Schema], *, optional: tuple[str, ...] = (), **more: Any) -> Schema:
+    """An object; every property is required unless it is named."""
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": properties, **({"required": required} if required else {}), **more}
+
+
+def nullable(schema: Schema) -> Schema:
+    """This or null."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def ref(name: str) -> Schema:
+    """One of the schemas below."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+FILE = {
+    "type": "string",
+    "minLength": 1,
+    "contentMediaType": "application/octet-stream",
+    "description": "The recording, in any format.",
+}
+TEXT_FORMATS = tuple(name for name in params.FORMATS if name != "diarized_json")
+COMMON: dict[str, Schema] = {
+    "file": FILE,
+    "model": {
+        **STRING,
+        "description": "The model's id or another of its names: see GET /v1/models. The header X-Transcribe-Model says"
+        " which model ran.",
+        "examples": ["whisper-1"],
+    },
+    "language": {**STRING, "description": "The spoken language: sv, Swedish or sv-SE; auto to detect it."},
+    "prompt": {
+        **STRING,
+        "description": "Text that went before, for style and names. Its last 223 tokens count.",
+    },
+    "response_format": {"type": "string", "enum": list(TEXT_FORMATS), "default": "json"},
+    "temperature": {**NUMBER, "minimum": 0, "maximum": 1, "default": 0},
+    "keywords[]": array({**STRING, "maxLength": params.LONGEST_KEYWORD}, maxItems=params.MOST_KEYWORDS),
+    "hotwords": {**STRING, "description": "The same as keywords, on one line, with commas between them."},
+    "chunking_strategy": {"type": "string", "enum": ["auto"]},
+}
+TIMED: dict[str, Schema] = {
+    "timestamp_granularities[]": array({"type": "string", "enum": list(params.GRANULARITIES)}),
+    "include[]": array({"type": "string", "enum": ["logprobs"]}),
+}
+COUNT: Schema = {"type": "integer", "minimum": 1, "maximum": speakers.MOST_SPEAKERS}
+SPEAKERS: dict[str, Schema] = {
+    "response_format": {
+        "type": "string",
+        "enum": list(params.FORMATS),
+        "default": "json",
+        "description": "diarized_json tells speakers apart.",
+    },
+    "speakers": {**BOOLEAN, "description": "Tell speakers apart, in any format. diarize is the same field."},
+    "diarize": BOOLEAN,
+    "min_speakers": {**COUNT, "description": "At least so many speak. Asks for speakers."},
+    "max_speakers": {**COUNT, "description": "At most so many speak. Asks for speakers."},
+    f"{speakers.NAMES}[]": array(
+        {**STRING, "minLength": 1, "maxLength": speakers.LONGEST_NAME},
+        maxItems=references.MOST,
+        description="Names for the voices of known_speaker_references[], in the same order. Asks for speakers.",
+    ),
+    references.PARAM: array(
+        {**STRING, "pattern": "^data:[^,]*;base64,"},
+        maxItems=references.MOST,
+        description=f"A recording of each known voice, 2 to 10 s, as a data URL; at most {references.LARGEST} bytes.",
+    ),
+}
+REQUIRED = ("file", "model")
+
+
+def _form(properties: dict[str, Schema]) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(REQUIRED)}
+
+
+SPEAKER: Schema = {**STRING, "description": "A, B, … in the order in which they first speak, or a known name"}
+USAGE = record({"type": {"const": "duration"}, "seconds": INTEGER})
+SEGMENT = record(
+    {
+        "id": INTEGER,
+        "seek": INTEGER,
+        "start": NUMBER,
+        "end": NUMBER,
+        "text": STRING,
+        "tokens": array(INTEGER),
+        **dict.fromkeys(("temperature", "avg_logprob", "compression_ratio", "no_speech_prob"), NUMBER),
+        "speaker": SPEAKER,
+    },
+    optional=("speaker",),
+)
+WORD = record({"word": STRING, "start": NUMBER, "end": NUMBER, "speaker": SPEAKER}, optional=("speaker",))
+DIARIZED = record(
+    {
+        "type": {"const": "transcript.text.segment"},
+        "id": STRING,
+        "start": NUMBER,
+        "end": NUMBER,
+        "text": STRING,
+        "speaker": SPEAKER,
+    }
+)
+ERROR = record({"message": STRING, "type": STRING, "param": nullable(STRING), "code": nullable(STRING)})
+MODEL_RUN: Schema = {**STRING, "description": "The model that ran, with its revision"}
+MOMENT = nullable({**INTEGER, "description": "Unix time"})
+JOB = record(
+    {
+        "id": STRING,
+        "object": {"const": "transcription.job"},
+        "status": {"type": "string", "enum": ["queued", "running", "done", "failed", "cancelled"]},
+        "created_at": INTEGER,
+        "started_at": MOMENT,
+        "finished_at": MOMENT,
+        "expires_at": MOMENT,
+        "task": {"type": "string", "enum": ["transcribe", "translate"]},
+        "language": nullable(STRING),
+        "model": STRING,
+        "response_format": STRING,
+        "attempts": INTEGER,
+        "progress": record({"audio_seconds_done": NUMBER, "audio_seconds_total": nullable(NUMBER)}),
+        "queue": nullable(record({"position": INTEGER, "estimated_seconds": NUMBER})),
+        "coverage": nullable(ref("Coverage")),
+        "error": nullable(ERROR),
+    }
+)
+SCHEMAS: dict[str, Schema] = {
+    "TranscriptionRequest": _form({**COMMON, **TIMED, **SPEAKERS, "languages[]": array(STRING), "stream": BOOLEAN}),
+    "TranslationRequest": _form(COMMON),
+    "JobRequest": _form(
+        {
+            **COMMON,
+            **TIMED,
+            **SPEAKERS,
+            "task": {"type": "string", "enum": ["transcribe", "translate"]},
+            "callback_url": {**STRING, "description": "Called when the job is over, if the server allows it."},
+        }
+    ),
+    "Transcription": record(
+        {
+            "text": STRING,
+            "usage": USAGE,
+            "logprobs": array(record({"token": STRING, "logprob": NUMBER, "bytes": array(INTEGER)})),
+            "segments": array(ref("DiarizedSegment")),
+            "warnings": array(STRING),
+        },
+        optional=("logprobs", "segments", "warnings"),
+    ),
+    "DiarizedTranscription": record(
+        {
+            "task": {"const": "transcribe"},
+            "duration": NUMBER,
+            "text": STRING,
+            "segments": array(ref("DiarizedSegment")),
+            "usage": USAGE,
+            "model": MODEL_RUN,
+            "warnings": array(STRING),
+        },
+        optional=("warnings",),
+    ),
+    "DiarizedSegment": DIARIZED,
+    "VerboseTranscription": record(
+        {
+            "task": STRING,
+            "language": STRING,
+            "duration": NUMBER,
+            "text": STRING,
+            "usage": USAGE,
+            "coverage": ref("Coverage"),
+            "model": MODEL_RUN,
+            "segments": array(ref("Segment")),
+            "words": array(ref("Word")),
+            "warnings": array(STRING),
+        },
+        optional=("segments", "words", "warnings"),
+    ),
+    "Segment": SEGMENT,
+    "Word": WORD,
+    "Coverage": {
+        "type": "object",
+        "description": "Detected speech, how much of it has text, and what was dropped and why.",
+    },
+    "Job": JOB,
+    "JobList": record({"object": {"const": "list"}, "data": array(ref("Job")), "has_more": BOOLEAN}),
+    "SegmentList": record(
+        {
+            "object": {"const": "list"},
+            "data": array({"allOf": [ref("Segment"), record({"words": array(ref("Word"))})]}),
+            "job": ref("Job"),
+        }
+    ),
+    "DeletedJob": record({"id": STRING, "object": {"const": "transcription.job"}, "deleted": BOOLEAN}),
+    "Model": record(
+        {
+            "id": STRING,
+            "object": {"const": "model"},
+            "created": INTEGER,
+            "owned_by": STRING,
+            "root": STRING,
+            "revision": STRING,
+            "source": {**STRING, "description": "Who published the weights"},
+        }
+    ),
+    "ModelList": record({"object": {"const": "list"}, "data": array(ref("Model"))}),
+    "Health": {
+        "type": "object",
+        "properties": {
+            "status": STRING,
+            "ready": BOOLEAN,
+            "device": nullable(STRING),
+            "nvidia_devices": nullable(array(STRING)),
+            "gpu": nullable({"type": "object"}),
+            "engine": nullable({"type": "object"}),
+        },
+        "required": ["status", "ready"],
+    },
+    "Ready": record({"ready": BOOLEAN, "reason": nullable(STRING)}),
+    "Error": record({"error": ERROR}),
+}

@@ -1,0 +1,67 @@
+"""Recordings are written to a spool file and hashed while they are read: no copy in memory."""
+
+import hashlib
+import io
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+from transcribe.api.errors import ApiError
+
+PART = ".part"  # an upload that no job owns yet
+COMPRESSED_RATE = 8000  # bytes a second, 64 kbit/s: an estimate for the queue until the file is decoded
+RIFF_HEADER = struct.Struct("<4s4x4s4s4xHHL6xH")  # up to the bits of a sample of a plain WAV file
+
+
+class Spool(io.FileIO):
+    """A recording's file. `write` refuses more than `limit` bytes with the error `too_large`, and keeps the digest."""
+
+    def __init__(self, path: Path, *, limit: int, too_large: ApiError) -> None:
+        super().__init__(path, "x+b")
+        self.path = path
+        self.size = 0
+        self.digest = hashlib.sha256()
+        self._limit, self._too_large = limit, too_large
+
+    def write(self, data: Any, /) -> int:
+        """Writes all of it. Raises `too_large`, or OSError when the disk is full."""
+        view = memoryview(data)
+        self.size += len(view)
+        if self.size > self._limit:
+            raise self._too_large
+        self.digest.update(view)
+        done = 0
+        while done < len(view):
+            done += super().write(view[done:]) or 0
+        return done
+
+    def estimate(self) -> float:
+        """A guess of the audio's seconds, for the queue; only a WAV header says more than the size does.
+
+        The header's byte rate is not used: no decoder depends on it, so a forged one would go unnoticed.
+        """
+        self.seek(0)
+        head = self.read(RIFF_HEADER.size) or b""
+        rate = COMPRESSED_RATE
+        if len(head) == RIFF_HEADER.size:
+            riff, wave, chunk, _, channels, sample_rate, bits = RIFF_HEADER.unpack(head)
+            if (riff, wave, chunk) == (b"RIFF", b"WAVE", b"fmt ") and channels and sample_rate and bits:
+                rate = channels * sample_rate * bits / 8
+        return self.size / rate
+
+    def keep(self, target: Path) -> None:
+        """Makes the file durable as `target`, a file of a job in the same folder, and closes it."""
+        os.fsync(self.fileno())
+        self.close()
+        self.path.rename(target)
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def discard(self) -> None:
+        """Closes the file; removes it unless a job has it."""
+        self.close()
+        self.path.unlink(missing_ok=True)
