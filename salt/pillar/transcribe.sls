@@ -48,6 +48,17 @@ transcribe:
   callbacks:
     enabled: false
     secret_file: ''  # signs them
+  fleet:
+    queue: ''  # the name of its queues in SQS; none: the machine works for itself alone
+    bucket: ''
+    prefix: transcribe-fleet
+    region: ''
+    endpoint_url: ''  # instead of AWS's own addresses
+    user: transcribe-feeder  # the only process that talks to AWS
+    socket: /run/transcribe-feeder/feeder.sock  # where the API asks it
+    hold_seconds: 120  # of a message, without a sign of life
+    leave_seconds: 60  # to finish what fits, when the machine is to end
+    price: 0.0  # US dollars an hour; 0: not known
   install:
     python: python3
     lock: auto  # auto | cpu | cuda

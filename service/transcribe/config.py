@@ -100,6 +100,26 @@ class WebhookConfig(Section, frozen=True):
     secret_file: str
 
 
+class FleetConfig(Section, frozen=True):
+    """The fleet that the machine belongs to: none if `queue` is ''. `price` is US dollars an hour, 0 if not known."""
+
+    queue: str
+    bucket: str
+    prefix: Text
+    region: str
+    endpoint_url: str
+    user: Text
+    socket: Path
+    hold_seconds: Annotated[int, msgspec.Meta(ge=2, le=43_200)]
+    leave_seconds: Count
+    price: Annotated[float, msgspec.Meta(ge=0)]
+
+    @property
+    def on(self) -> bool:
+        """Whether the machine takes jobs from a queue."""
+        return bool(self.queue)
+
+
 class InstallConfig(Section, frozen=True):
     """What Salt builds the virtual environment with."""
 
@@ -134,6 +154,7 @@ class ServiceConfig(Section, frozen=True):
     auth: AuthConfig
     cors: CorsConfig
     callbacks: WebhookConfig
+    fleet: FleetConfig
     install: InstallConfig
     verify: VerifyConfig
 
@@ -191,9 +212,13 @@ class ServiceConfig(Section, frozen=True):
     def from_mapping(cls, mapping: Mapping[str, Any]) -> "ServiceConfig":
         """Builds the configuration. Raises ConfigError for an unknown, missing or unusable key."""
         try:
-            return decode(mapping, cls)
+            config = decode(mapping, cls)
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        for name in ("bucket", "region"):
+            if config.fleet.on and not getattr(config.fleet, name):
+                raise ConfigError(f"fleet.queue needs fleet.{name}")
+        return config
 
 
 def default_path() -> Path:

@@ -6,6 +6,8 @@ from wsgiref.types import WSGIEnvironment
 
 from localcloud.aws.query_protocol import read_form
 
+OBJECT_CALLS = {"PUT": "PutObject", "GET": "GetObject", "HEAD": "HeadObject", "DELETE": "DeleteObject"}
+
 
 def name_of(environ: WSGIEnvironment) -> str:
     """A request's operation, and for an object the last part of its key, or for a description whether it names ids."""
@@ -25,4 +27,4 @@ def name_of(environ: WSGIEnvironment) -> str:
     kind = "payload" if tail.endswith(".tar") else "bake.json" if "/bakes/" in key else tail
     if "/reports/" in key:
         kind = "timeline" if tail.endswith(".html") else "final report"
-    return f"{'PutObject' if environ['REQUEST_METHOD'] == 'PUT' else 'GetObject'} {kind}"
+    return f"{OBJECT_CALLS[environ['REQUEST_METHOD']]} {kind}"

@@ -73,6 +73,7 @@ class FakeWorker:
     facts: dict[str, Any] = field(default_factory=lambda: dict(FACTS))
     coverage: dict[str, Any] = field(default_factory=lambda: dict(COVERAGE))
     hold: threading.Event = field(default_factory=threading.Event)
+    resumes: bool = False  # goes on after the segments of an earlier attempt, as the real one does
     seen: list[Job] = field(default_factory=list)
     references: list[bytes] = field(default_factory=list)  # of the last job
 
@@ -116,10 +117,12 @@ class FakeWorker:
             self.references = [path.read_bytes() for path in paths]
             segments = spoken(segments, speakers)
         self.store.set_duration(job.id, job.attempts, segments[-1].end)
-        for segment in segments:
+        done = len(self.store.segments(job.id)) if job.resume else 0
+        for segment in segments[done:]:
             if self._stop.wait(self.delay):
                 return
-            if not self.store.add_segments(job.id, job.attempts, [segment], progress=segment.end):
+            resume = {"chunks": segment.id + 1} if self.resumes else None
+            if not self.store.add_segments(job.id, job.attempts, [segment], progress=segment.end, resume=resume):
                 return
         self.store.finish(job.id, job.attempts, language=job.options.language or "sv", coverage=self.coverage)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 SERVICE = Path(__file__).parents[3] / "service"
 UNITS = ("transcribe-api.service", "transcribe-worker.service")
+FEEDER_UNIT = "transcribe-feeder.service"  # on machines of a fleet
 GPU_UNIT = "transcribe-gpu.service"  # which has done its work once the GPU is prepared
 GPU_CHECKS = {"gpu driver": "driver", "gpu": "worker", "recorded steps": "steps"}  # name: function of transcribe_gpu
 CACHE_INFO_KEYS = ("model_id", "cache_dir", "device", "torch_dtype", "kernels_compiled", "timestamp")
@@ -54,7 +55,7 @@ def verify(*, clip: bool = True) -> dict[str, Any]:
     checks: list[tuple[str, Callable[[], str]]] = [
         *((f"component {path}", lambda owned=owned: _owned(*owned)) for path, owned in _components(pillar).items()),
         *((f"folder {path}", lambda owned=owned: _owned(*owned)) for path, owned in _folders(pillar).items()),
-        *((f"unit {unit}", lambda unit=unit: _unit(unit)) for unit in UNITS),
+        *((f"unit {unit}", lambda unit=unit: _unit(unit)) for unit in _units(pillar)),
         *((name, lambda what=what: _gpu(what)) for name, what in GPU_CHECKS.items()),
         ("cache", lambda: _cache(pillar["root"], full=clip)),
         ("cache_info.json", lambda: _cache_info(pillar)),
@@ -82,6 +83,7 @@ def _components(pillar: dict[str, Any]) -> dict[str, tuple[Path, str, str, int]]
     programs = (
         "scripts/transcribe_optimized.py",
         "scripts/api_server.py",
+        "scripts/fleet_feeder.py",
         "scripts/prepare-gpu.sh",
         "advanced_cache.py",
     )
@@ -90,7 +92,7 @@ def _components(pillar: dict[str, Any]) -> dict[str, tuple[Path, str, str, int]]
         "scripts/transcribe/__init__.py": (root / "scripts/transcribe/__init__.py", "root", "root", 0o644),
         "config/transcribe.json": (root / "config/transcribe.json", "root", group, 0o640),
         "cache/cache_info.json": (root / "cache/cache_info.json", "root", "root", 0o644),
-        **{unit: (Path("/etc/systemd/system", unit), "root", "root", 0o644) for unit in (*UNITS, GPU_UNIT)},
+        **{unit: (Path("/etc/systemd/system", unit), "root", "root", 0o644) for unit in (*_units(pillar), GPU_UNIT)},
         "salt minion": (Path("/etc/salt/minion"), "root", "root", 0o644),
     }
 
@@ -98,11 +100,18 @@ def _components(pillar: dict[str, Any]) -> dict[str, tuple[Path, str, str, int]]
 def _folders(pillar: dict[str, Any]) -> dict[str, tuple[Path, str, str, int]]:
     """The folders below the root: what the service may write to is its own, the rest is root's."""
     root, user, group = Path(pillar["root"]), pillar["user"], pillar["group"]
+    shared = 0o770 if pillar["fleet"]["queue"] else 0o750  # with the feeder, by the group
     return {
         **{name: (root / name, "root", group, 0o750) for name in ("config", "cache")},
         **{name: (root / name, "root", "root", 0o755) for name in ("venv", "models", "scripts")},
-        **{name: (root / name, user, group, 0o750) for name in ("temp", "logs", "results")},
+        **{name: (root / name, user, group, shared) for name in ("temp", "results")},
+        "logs": (root / "logs", user, group, 0o750),
     }
+
+
+def _units(pillar: dict[str, Any]) -> tuple[str, ...]:
+    """The units that must run."""
+    return (*UNITS, FEEDER_UNIT) if pillar["fleet"]["queue"] else UNITS
 
 
 def _owned(path: Path, user: str, group: str, mode: int) -> str:

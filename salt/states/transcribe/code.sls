@@ -18,7 +18,7 @@ code-package:
     - require:
       - sls: transcribe.layout
 
-{%- for program in ['scripts/api_server.py', 'scripts/transcribe_optimized.py', 'advanced_cache.py'] %}
+{%- for program in ['scripts/api_server.py', 'scripts/fleet_feeder.py', 'scripts/transcribe_optimized.py', 'advanced_cache.py'] %}
 
 code-{{ program.split('/')[-1][:-3] | replace('_', '-') }}:
   file.managed:
@@ -37,6 +37,7 @@ code-compiled:
     - onchanges:
       - file: code-package
       - file: code-api-server
+      - file: code-fleet-feeder
       - file: code-transcribe-optimized
     - require:
       - sls: transcribe.venv

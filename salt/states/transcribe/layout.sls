@@ -54,6 +54,8 @@ layout-{{ folder }}:
       - group: layout-group
 {%- endfor %}
 
+{%- set shared = ['temp', 'results'] if it.fleet.queue else [] %}  {#- with the feeder, by their group #}
+
 {%- for folder in ['temp', 'logs', 'results'] %}
 
 layout-{{ folder }}:
@@ -61,7 +63,7 @@ layout-{{ folder }}:
     - name: {{ it.root }}/{{ folder }}
     - user: {{ it.user }}
     - group: {{ it.group }}
-    - mode: '0750'
+    - mode: '{{ '0770' if folder in shared else '0750' }}'
     - require:
       - file: layout-root
       - user: layout-user

@@ -1,4 +1,4 @@
-# The two processes, started again whenever something that they run on has changed.
+# The processes, started again whenever something that they run on has changed. The feeder is a fleet's.
 {%- set it = pillar['transcribe'] %}
 
 include:
@@ -9,7 +9,7 @@ include:
   - transcribe.config
   - transcribe.model
 
-{%- for unit in ['worker', 'api'] %}
+{%- for unit in ['worker', 'api', 'feeder'] if unit != 'feeder' or it.fleet.queue %}
 
 service-{{ unit }}-unit:
   file.managed:
@@ -36,3 +36,37 @@ service-{{ unit }}-running:
       - sls: transcribe.model
       {%- endif %}
 {%- endfor %}
+
+{%- if it.fleet.queue %}
+
+service-feeder-user:
+  user.present:
+    - name: {{ it.fleet.user }}
+    - system: true
+    - gid: {{ it.group }}
+    - home: {{ it.root }}
+    - createhome: false
+    - shell: /usr/sbin/nologin
+    - require:
+      - sls: transcribe.layout
+
+# The folder of the feeder's socket is there before the worker starts, which must not see what is in it.
+service-feeder-folder:
+  file.managed:
+    - name: /etc/tmpfiles.d/transcribe-feeder.conf
+    - contents: d {{ it.fleet.socket.rsplit('/', 1)[0] }} 0750 {{ it.fleet.user }} {{ it.group }} -
+    - user: root
+    - group: root
+    - mode: '0644'
+    - require:
+      - user: service-feeder-user
+
+service-feeder-folder-made:
+  cmd.run:
+    - name: systemd-tmpfiles --create /etc/tmpfiles.d/transcribe-feeder.conf
+    - onchanges:
+      - file: service-feeder-folder
+    - require_in:
+      - service: service-worker-running
+      - service: service-feeder-running
+{%- endif %}

@@ -140,6 +140,7 @@ def deliver(job: Job, secret: bytes, resolve: Resolve = addresses) -> int:
     headers = {
         "Content-Type": "application/json",
         "User-Agent": "transcribe",
+        "Idempotency-Key": job.id,
         "X-Transcribe-Timestamp": str(moment),
         "X-Transcribe-Signature": f"sha256={signature(secret, moment, body)}",
     }

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_SECONDS = 20.0  # how long to wait for the other process's commit
 TRANSIENT = {
     sqlite3.SQLITE_BUSY,
@@ -56,6 +56,7 @@ CREATE TABLE segments (
   PRIMARY KEY (job, id)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE facts (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
+CREATE TABLE tickets (job TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
 """
 MIGRATIONS = {  # from the version to the next one
     1: """
@@ -63,6 +64,7 @@ ALTER TABLE jobs ADD COLUMN setbacks INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN not_before REAL NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN resume TEXT;
 """,
+    2: "CREATE TABLE tickets (job TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;",
 }
 
 

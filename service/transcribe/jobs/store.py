@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 
@@ -27,6 +28,7 @@ from transcribe.jobs.models import (
     row_from,
     to_json,
 )
+from transcribe.jobs.tickets import Tickets
 from transcribe.types import Segment
 
 __all__ = ["LONGEST_HANDICAP", "Store", "StoreError"]
@@ -46,7 +48,7 @@ REQUEUE = (
     "UPDATE jobs SET status = 'queued', started = NULL, progress = CASE WHEN resume IS NULL THEN 0 ELSE progress END"
 )
 FORGET = "DELETE FROM segments WHERE job IN (SELECT id FROM jobs WHERE {} AND resume IS NULL)"  # nothing to go on from
-WORKER = "worker"
+WORKER, MACHINE = "worker", "machine"  # names of facts
 
 
 class Store:
@@ -58,6 +60,7 @@ class Store:
         """Opens or creates the file. Methods wait `busy_seconds` for other writers. Raises StoreError."""
         self._database = Database(path, busy_seconds=busy_seconds)
         self._clock = clock
+        self.tickets = Tickets(self._database, clock)
 
     def version(self) -> int:
         """Changes with every commit of any process; poll it to wait."""
@@ -114,9 +117,11 @@ class Store:
         return self._changes("DELETE FROM jobs WHERE id = :id", {"id": job_id})
 
     def expire(self, before: float) -> list[str]:
-        """Removes the jobs that finished before that moment; returns their ids."""
+        """Removes the jobs that finished before that moment, and that no other machine waits for; returns their ids."""
         with self._database.transaction() as connection:
-            rows = connection.execute("DELETE FROM jobs WHERE finished < ? RETURNING id", (before,)).fetchall()
+            rows = connection.execute(
+                "DELETE FROM jobs WHERE finished < ? AND id NOT IN (SELECT job FROM tickets) RETURNING id", (before,)
+            ).fetchall()
         return [row[0] for row in rows]
 
     def unfinished(self) -> list[Job]:
@@ -287,6 +292,15 @@ class Store:
         row = self._database.reader().execute("SELECT body FROM facts WHERE name = ?", (WORKER,)).fetchone()
         facts: dict[str, Any] | None = msgspec.json.decode(row[0]) if row else None
         return facts
+
+    def identity(self) -> str:
+        """What tells this machine from others: made once, and kept as long as the file is."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO facts (name, body) VALUES (?, ?)", (MACHINE, to_json(uuid4().hex))
+            )
+            row = connection.execute("SELECT body FROM facts WHERE name = ?", (MACHINE,)).fetchone()
+        return str(msgspec.json.decode(row[0]))
 
     def _changes(self, statement: str, keys: Mapping[str, Any], **values: Any) -> bool:
         """Runs one writing statement; True if it changed a row. It may use `:now`."""

@@ -53,9 +53,8 @@ def test_files_are_for_everyone_to_read_and_programs_to_run_but_for_those_named_
             function, given = arguments(state)
             if function in ("file.managed", "file.serialize", "file.recurse") and "name" in given:
                 modes[name] = given.get("mode") or given.get("file_mode")
-    programs = dict.fromkeys(
-        ("code-api-server", "code-transcribe-optimized", "code-advanced-cache", "gpu-program"), "0755"
-    )
+    names = ("api-server", "fleet-feeder", "transcribe-optimized", "advanced-cache")
+    programs = dict.fromkeys((*(f"code-{name}" for name in names), "gpu-program"), "0755")
     assert {name: mode for name, mode in modes.items() if mode != "0644"} == {**programs, "config-written": "0640"}
 
 
@@ -167,3 +166,24 @@ def test_api_reaches_beyond_loopback_only_if_it_must() -> None:
     assert unit("transcribe-api.service")["IPAddressDeny"] == ["any"]
     assert "IPAddressDeny" not in unit("transcribe-api.service", host="0.0.0.0")
     assert "IPAddressDeny" not in unit("transcribe-api.service", callbacks={"enabled": True, "secret_file": ""})
+
+
+def test_a_machine_of_a_fleet_has_a_feeder_and_keeps_its_fences() -> None:
+    fleet = {**IT["fleet"], "queue": "speech", "bucket": "b", "region": "eu-north-1"}
+    pillar = {"transcribe": {**IT, "host": "0.0.0.0", "fleet": fleet}}
+    alone, with_queue = states("service"), states("service", pillar=pillar)
+    assert {"service-feeder-unit", "service-feeder-running", "service-feeder-folder"} <= set(with_queue) - set(alone)
+    layout = {name: arguments(state)[1] for name, state in states("layout", pillar=pillar).items()}
+    assert arguments(with_queue["service-feeder-user"])[1]["gid"] == IT["group"]
+    assert {name: layout[f"layout-{name}"]["mode"] for name in ("temp", "results", "logs")} == {
+        "temp": "0770", "results": "0770", "logs": "0750",
+    }  # fmt: skip
+    feeder = unit("transcribe-feeder.service", fleet=fleet)
+    assert (feeder["User"], feeder["Group"]) == ([fleet["user"]], [IT["group"]])
+    assert "IPAddressDeny" not in feeder
+    assert "PrivateNetwork" not in feeder
+    assert unit("transcribe-api.service", host="0.0.0.0", fleet=fleet)["IPAddressDeny"] == [
+        "169.254.169.254 fd00:ec2::254"  # where a machine's role is
+    ]
+    worker = unit("transcribe-worker.service", fleet=fleet)
+    assert (worker["PrivateNetwork"], worker["InaccessiblePaths"]) == (["true"], ["/run/transcribe-feeder"])

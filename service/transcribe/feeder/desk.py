@@ -1,0 +1,109 @@
+"""Where the HTTP interface, which has no way to AWS, asks about jobs of the fleet: one JSON line, and one in answer."""
+
+import json
+import socketserver
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import BotoCoreError, ClientError
+
+from transcribe import logs
+from transcribe.feeder.fleet import Fleet
+from transcribe.fleet import states, submission
+from transcribe.fleet.documents import Request, decoded
+from transcribe.fleet.layout import JOB
+from transcribe.fleet.states import ContendedError
+
+LONGEST_LINE = 1 << 20  # bytes
+SOCKET_MODE = 0o660
+
+
+class Desk:
+    """Answers what the HTTP interface asks. It says whose a job is; the interface decides who may see it."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._actions: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+            "submit": self._submit,
+            "look": self._look,
+            "cancel": self._cancel,
+            "remove": self._remove,
+        }
+
+    def answer(self, line: bytes) -> bytes:
+        """The answer to one line: `answer`, or `error` if AWS does not do its part now."""
+        try:
+            asked = json.loads(line)
+            return msgspec.json.encode({"answer": self._actions[asked["do"]](asked)})
+        except (BotoCoreError, Boto3Error, ClientError, OSError, ContendedError) as error:
+            logs.failure("desk_failed", error)
+            return msgspec.json.encode({"error": type(error).__name__})
+
+    def _submit(self, asked: Mapping[str, Any]) -> bool:
+        """Puts a recording of the uploads' folder into the bucket, and its job into the queue."""
+        fleet, name = self._fleet, Path(asked["file"]).name
+        request = msgspec.convert(asked["request"], Request)
+        file = fleet.config.temp / name
+        return submission.submit(
+            fleet.bucket, fleet.queues, fleet.layout, request, lambda key: fleet.bucket.upload(key, file)
+        )
+
+    def _look(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The job's request, state and outcome; None if there is no such job."""
+        fleet, job = self._fleet, _job(asked)
+        stored = fleet.bucket.read(fleet.layout.request(job))
+        known = states.read(fleet.bucket, fleet.layout, job)
+        if stored is None or known is None:
+            return None
+        ended = states.outcome(fleet.bucket, fleet.layout, job)
+        return {"request": decoded(stored.data, Request), "state": known[0], "outcome": ended}
+
+    def _cancel(self, asked: Mapping[str, Any]) -> bool:
+        """Ends a job; True if it was this that ended it."""
+        fleet, known = self._fleet, states.read(self._fleet.bucket, self._fleet.layout, _job(asked))
+        if known is None or known[0].over:
+            return False
+        return states.cancel(fleet.bucket, fleet.layout, known[0], time.time()).status == "cancelled"
+
+    def _remove(self, asked: Mapping[str, Any]) -> bool:
+        """Ends a job and removes all that there is of it."""
+        self._cancel(asked)
+        self._fleet.bucket.delete(self._fleet.layout.everything(_job(asked)))
+        return True
+
+
+def _job(asked: Mapping[str, Any]) -> str:
+    job = str(asked["job"])
+    if not JOB.fullmatch(job):
+        raise ValueError(f"no id of a job: {job!r}")
+    return job
+
+
+class DeskServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """The socket of a desk, for the group of the service."""
+
+    daemon_threads = True
+
+    def __init__(self, desk: Desk, path: Path) -> None:
+        """Raises OSError."""
+        path.unlink(missing_ok=True)
+        self.desk = desk
+        super().__init__(str(path), _Conversation)
+        path.chmod(SOCKET_MODE)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A conversation that broke off says nothing of the others."""
+        logs.warning("conversation_broken")
+
+
+class _Conversation(socketserver.StreamRequestHandler):
+    server: DeskServer
+
+    def handle(self) -> None:
+        line = self.rfile.readline(LONGEST_LINE)
+        if line.endswith(b"\n"):
+            self.wfile.write(self.server.desk.answer(line) + b"\n")

@@ -1,0 +1,133 @@
+"""Brings what the worker has finished back: the outcome once, whoever else may have the job; then the rest.
+
+The order is what makes it safe to end anywhere: outcome, formats, state, message, callback. Each step may be repeated.
+"""
+
+import json
+import time
+
+import msgspec
+
+from transcribe import formats, logs
+from transcribe.feeder.fleet import Fleet, trouble
+from transcribe.fleet import states
+from transcribe.fleet.documents import Outcome, State
+from transcribe.fleet.layout import TRANSCRIPTS
+from transcribe.formats import TranscriptionResult
+from transcribe.jobs.models import Job
+from transcribe.jobs.tickets import Ticket
+from transcribe.types import Segment, Transcript
+
+SERVERS_FAULT = 500  # the status from which on an error is not the recording's
+
+
+class Finisher:
+    """One thread calls `once` again and again."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def once(self) -> None:
+        """Goes on with every job that the worker is done with."""
+        for ticket in self._fleet.store.tickets.all():
+            with trouble("finish", ticket.job), self._fleet.guard:
+                current = self._fleet.store.tickets.get(ticket.job)
+                if current and current.adopted:
+                    self._look(current)
+
+    def _look(self, ticket: Ticket) -> None:
+        found = self._fleet.store.tickets.snapshot(ticket.job)
+        if found is None:
+            self._vanished(ticket)
+        elif not ticket.receipt:
+            if not found[0].callback:  # it was made, or there was none
+                self._fleet.store.tickets.withdraw(ticket.job)
+        elif found[0].over:
+            self._finish(ticket, *found)
+
+    def _vanished(self, ticket: Ticket) -> None:
+        """A client has removed the job here. If it is known elsewhere, it is another machine's turn."""
+        fleet, queue = self._fleet, self._fleet.queues.by_url(ticket.queue)
+        if ticket.receipt:
+            if states.read(fleet.bucket, fleet.layout, ticket.job):
+                queue.hold(ticket.receipt, 0)
+            else:
+                queue.delete(ticket.receipt)
+        fleet.store.tickets.withdraw(ticket.job)
+
+    def _finish(self, ticket: Ticket, job: Job, segments: list[Segment]) -> None:
+        fleet = self._fleet
+        if job.error and job.error.status >= SERVERS_FAULT and not ticket.concluded:
+            self._give_back(ticket, job)
+            return
+        if ticket.concluded:
+            ended = states.outcome(fleet.bucket, fleet.layout, job.id)
+        elif states.read(fleet.bucket, fleet.layout, job.id):
+            ended = states.conclude(fleet.bucket, fleet.layout, self._outcome(job, segments))
+        else:  # it was removed
+            ended = None
+        if ended is not None:
+            self._write_texts(ended, job)
+            states.close(fleet.bucket, fleet.layout, ended)
+        fleet.queues.by_url(ticket.queue).delete(ticket.receipt)
+        fleet.bucket.delete([fleet.layout.checkpoint(job.id)])
+        fleet.store.tickets.settle(ticket, ticket.callback if ended and fleet.config.callbacks.enabled else "")
+        logs.event("job_finished", job=job.id, status=ended.status if ended else "removed")
+
+    def _give_back(self, ticket: Ticket, job: Job) -> None:
+        """This machine could not do it, and it is not the recording's fault as far as is known: another one may. After
+        so many deliveries the queue gives the job up."""
+        fleet = self._fleet
+
+        def update(state: State) -> State:
+            if state.over or state.machine != fleet.machine:
+                return state
+            return msgspec.structs.replace(state, status="queued", machine="", error=job.error)
+
+        states.change(fleet.bucket, fleet.layout, job.id, update)
+        fleet.queues.by_url(ticket.queue).hold(ticket.receipt, 0)
+        fleet.store.tickets.withdraw(job.id)
+        logs.warning("job_given_back", job=job.id, code=job.error.code if job.error else None, delivery=ticket.count)
+
+    def _outcome(self, job: Job, segments: list[Segment]) -> Outcome:
+        fleet = self._fleet
+        speed = float((fleet.store.worker() or {}).get("speed") or 0.0)
+        price = fleet.config.fleet.price
+        translated = job.options.task == "translate"
+        assert job.status in ("done", "failed", "cancelled")
+        return Outcome(
+            job=job.id,
+            owner=job.key_id,
+            status=job.status,
+            task=job.options.task,
+            language="en" if translated else job.language or job.options.language or "",
+            duration=job.length,
+            segments=tuple(segments) if job.status == "done" else (),
+            coverage=dict(job.coverage) if job.coverage else None,
+            error=job.error,
+            machine=fleet.machine,
+            attempts=job.attempts,
+            started=job.started,
+            finished=job.finished or time.time(),
+            speed=round(speed, 3),
+            dollars_per_hour=round(price / speed, 6) if price and speed else None,
+        )
+
+    def _write_texts(self, ended: Outcome, job: Job) -> None:
+        """The transcript in every format, always of the outcome that counts."""
+        if ended.status != "done":
+            return
+        for response_format in TRANSCRIPTS:
+            key = self._fleet.layout.transcript(ended.job, response_format)
+            self._fleet.bucket.put_new(key, rendered(ended, response_format, job))
+
+
+def rendered(ended: Outcome, response_format: str, job: Job) -> bytes:
+    """The outcome in a format."""
+    granularities = ("segment", "word") if job.options.words else ("segment",)
+    transcript = Transcript(ended.language, ended.duration, ended.segments)
+    wanted = bool(job.request.get("logprobs"))
+    answer = TranscriptionResult(transcript, ended.task, granularities, wanted, ended.coverage or {})
+    if response_format in formats.TEXT_WRITERS:
+        return formats.TEXT_WRITERS[response_format][1](answer).encode()
+    return json.dumps(formats.JSON_WRITERS[response_format](answer), ensure_ascii=False).encode()

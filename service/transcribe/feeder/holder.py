@@ -1,0 +1,105 @@
+"""Keeps the messages of jobs that are worked on from being delivered again, as long as there is progress.
+
+With the same rhythm it says in each job's state how far it is, and stores the text so far for another machine.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from transcribe import logs
+from transcribe.feeder import checkpoints
+from transcribe.feeder.fleet import FETCHED, Fleet, trouble
+from transcribe.fleet import states
+from transcribe.fleet.documents import State
+from transcribe.jobs.models import Job
+from transcribe.jobs.tickets import Ticket
+
+ROUNDS = 3  # in the time that a message is held
+PATIENCE = 2  # times that time without progress, and the message is held no longer
+SAVED_SECONDS = 30.0  # of audio that are worth a new checkpoint
+
+
+@dataclass
+class Watch:
+    """What was last seen of a job, and when: seconds of a clock that only goes forward."""
+
+    mark: object
+    moved: float
+    held: float = float("-inf")
+    saved: float = 0.0  # seconds of audio in the checkpoint
+
+
+class Holder:
+    """One thread calls `once` again and again."""
+
+    def __init__(self, fleet: Fleet, clock: Callable[[], float] = time.monotonic) -> None:
+        self._fleet = fleet
+        self._clock = clock
+        self._watches: dict[str, Watch] = {}
+
+    def once(self) -> None:
+        """Holds what is due."""
+        tickets = self._fleet.store.tickets.all()
+        self._watches = {each.job: self._watches[each.job] for each in tickets if each.job in self._watches}
+        for ticket in tickets:
+            with trouble("hold", ticket.job), self._fleet.guard:
+                current = self._fleet.store.tickets.get(ticket.job)
+                if current and current.receipt:
+                    self._hold(current)
+
+    def _hold(self, ticket: Ticket) -> None:
+        job, now = self._fleet.store.get(ticket.job), self._clock()
+        mark = self._mark(ticket, job)
+        watch = self._watches.setdefault(ticket.job, Watch(mark, now))
+        if mark != watch.mark:
+            watch.mark, watch.moved = mark, now
+        over = job is not None and job.over
+        if now - watch.held < self._fleet.hold_seconds / ROUNDS:
+            return
+        if not over and now - watch.moved > PATIENCE * self._fleet.hold_seconds:
+            logs.warning("job_stands_still", job=ticket.job)
+            return
+        watch.held = now
+        kept = self._fleet.queues.by_url(ticket.queue).hold(ticket.receipt, self._fleet.hold_seconds)
+        if over:
+            return  # the Finisher has the rest
+        if not kept:
+            logs.warning("message_lost", job=ticket.job)
+        if job is None or self._still_ours(ticket, job):
+            self._save(ticket, job, watch)
+
+    def _mark(self, ticket: Ticket, job: Job | None) -> object:
+        """Something that changes with progress: of the job, of its recording's way here, or of the worker."""
+        worker = self._fleet.store.worker() or {}
+        work = (worker.get("metrics", {}).get("chunks_total"), str(worker.get("steps")))
+        if job is not None:
+            return (job.status, job.attempts, job.progress, job.duration, work)
+        parts = self._fleet.config.temp.glob(f"{ticket.job}{FETCHED}*")
+        return (sum(part.stat().st_size for part in parts), work)
+
+    def _still_ours(self, ticket: Ticket, job: Job) -> bool:
+        """Says in the state how far the job is. False, and it is worked on no longer, if it is somebody else's by now,
+        or over, or removed."""
+        fleet = self._fleet
+
+        def update(state: State) -> State:
+            if state.over or state.machine != fleet.machine:
+                return state
+            seconds = job.duration if job.duration is not None else state.seconds
+            return msgspec.structs.replace(state, status="running", progress=job.progress, seconds=seconds)
+
+        state = states.change(fleet.bucket, fleet.layout, ticket.job, update)
+        if state and not state.over and state.machine == fleet.machine:
+            return True
+        if state is None or state.over:  # cancelled, removed, or done by a machine that had it as well
+            fleet.queues.by_url(ticket.queue).delete(ticket.receipt)
+        fleet.store.tickets.withdraw(ticket.job)
+        logs.event("job_withdrawn", job=ticket.job, status=state.status if state else "removed")
+        return False
+
+    def _save(self, ticket: Ticket, job: Job | None, watch: Watch) -> None:
+        if job is not None and job.progress >= watch.saved + SAVED_SECONDS:
+            watch.saved = checkpoints.save(self._fleet, ticket.job) or watch.saved

@@ -1,0 +1,199 @@
+"""Takes messages from the queue, late: only when the worker is about to have nothing to do."""
+
+import hashlib
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+from botocore.exceptions import ClientError
+
+from transcribe import logs
+from transcribe.feeder import checkpoints
+from transcribe.feeder.fleet import FETCHED, Fleet, trouble
+from transcribe.fleet import states
+from transcribe.fleet.documents import Message, Request, State, decoded
+from transcribe.fleet.queues import Delivery
+from transcribe.jobs.models import NewJob
+from transcribe.jobs.tickets import Ticket
+
+WAIT_SECONDS = 5  # that SQS waits for a message, at most
+FRESH_SECONDS = 20.0  # a worker that has not reported for longer is not there
+SUSPECT = 2  # deliveries from which on a job may be what ended its machine: it is worked on alone
+BLOCK = 1 << 20
+NO_JOB = "0" * 32
+
+
+class Taker:
+    """One thread calls `once` again and again."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._failed = False
+
+    def once(self) -> bool:
+        """Takes one job, if there is room and one waits; True if it is worth asking again at once."""
+        failed, self._failed = self._failed, True
+        with trouble("take"):
+            if failed:  # every delivery counts against the job, so the bucket must answer first
+                self._fleet.bucket.read(self._fleet.layout.state(NO_JOB))
+            taken = self._once()
+            self._failed = False
+            return taken
+        return False
+
+    def _once(self) -> bool:
+        tickets = self._fleet.store.tickets.all()
+        for ticket in tickets:
+            if not ticket.adopted and (ticket.count < SUSPECT or len(tickets) == 1):
+                self._fetch(ticket)
+                return True
+        if self._fleet.leaving.is_set() or not self._room(tickets):
+            return False
+        found = self._receive()
+        if found:
+            self._admit(found)
+        return found is not None
+
+    def _room(self, tickets: list[Ticket]) -> bool:
+        """Whether the worker has less than one job ahead of its batch. A suspect is worked on alone."""
+        worker = self._fleet.store.worker() or {}
+        if worker.get("state") != "ready" or time.time() - worker.get("updated", 0.0) > FRESH_SECONDS:
+            return False
+        if any(ticket.count >= SUSPECT or not ticket.adopted for ticket in tickets):
+            return False
+        queue = self._fleet.store.queue_stats()
+        return queue.queued == 0 and queue.running <= int(worker.get("rows") or 1)
+
+    def _receive(self) -> Delivery | None:
+        queues, hold = self._fleet.queues, self._fleet.hold_seconds
+        return queues.priority.receive(hold=hold, wait=0) or queues.usual.receive(hold=hold, wait=WAIT_SECONDS)
+
+    def _admit(self, found: Delivery) -> None:
+        """Decides about a message: it is ours now, or somebody has the job, or it is over."""
+        fleet = self._fleet
+        queue = fleet.queues.by_url(found.queue)
+        if fleet.leaving.is_set():
+            queue.hold(found.receipt, 0)
+            return
+        try:
+            message = decoded(found.body, Message)
+        except ValueError as error:  # it comes again until it is given up, where an operator sees it
+            logs.failure("message_unreadable", error)
+            return
+        with fleet.guard:
+            own = fleet.store.tickets.get(message.job)
+            if own and own.message == found.id:
+                fleet.store.tickets.put(replace(own, receipt=found.receipt, count=found.count))
+                return
+            if own:
+                queue.delete(found.receipt)  # it was sent twice
+            else:
+                self._claim(message, found)
+
+    def _claim(self, message: Message, found: Delivery) -> None:
+        """Makes the job this machine's, if it may be: its state says so, and its ticket is stored."""
+        fleet = self._fleet
+        queue = fleet.queues.by_url(found.queue)
+        known = states.read(fleet.bucket, fleet.layout, message.job)
+        if known is None:  # the job was removed
+            queue.delete(found.receipt)
+            return
+        state, stored = known
+        if self._held_elsewhere(state, stored.age):
+            if state.message != found.id:  # it was sent twice, and the other message is being worked on
+                queue.delete(found.receipt)
+            return
+        ended = state.over or fleet.bucket.read(fleet.layout.outcome(message.job)) is not None
+        if ended and state.message not in ("", found.id):  # it was sent twice, and the other has brought it to its end
+            queue.delete(found.receipt)
+            return
+        if not ended and not self._claim_state(state, stored.etag, found):
+            return
+        ticket = Ticket(message.job, found.queue, found.receipt, found.id, found.count, concluded=ended)
+        fleet.store.tickets.put(ticket)
+        logs.event("job_taken", job=message.job, delivery=found.count, ended=ended)
+
+    def _held_elsewhere(self, state: State, age: float) -> bool:
+        """Whether another machine has shown, by S3's clock, that it works on the job. Each does so three times in the
+        time that a message is held."""
+        return state.status == "running" and state.machine != self._fleet.machine and age < self._fleet.hold_seconds / 2
+
+    def _claim_state(self, state: State, etag: str, found: Delivery) -> bool:
+        wanted = msgspec.structs.replace(
+            state,
+            status="running",
+            sent=True,
+            machine=self._fleet.machine,
+            message=found.id,
+            attempts=found.count,
+            started=state.started or time.time(),
+            error=None,
+        )
+        key = self._fleet.layout.state(state.job)
+        if wanted == state or self._fleet.bucket.put_if(key, wanted.encoded(), etag):
+            return True
+        again = states.read(self._fleet.bucket, self._fleet.layout, state.job)
+        return again is not None and (again[0].machine, again[0].message) == (self._fleet.machine, found.id)
+
+    def _fetch(self, ticket: Ticket) -> None:
+        """Brings the recording, and gives the job to the worker. What cannot be fetched is tried by another machine."""
+        fleet = self._fleet
+        stored = fleet.bucket.read(fleet.layout.request(ticket.job))
+        if stored is None:  # the job was removed
+            fleet.queues.by_url(ticket.queue).delete(ticket.receipt)
+            fleet.store.tickets.withdraw(ticket.job)
+            return
+        request = decoded(stored.data, Request)
+        part = fleet.config.temp / f"{ticket.job}{FETCHED}"
+        if not ticket.concluded:
+            try:
+                fleet.bucket.download(fleet.layout.audio(ticket.job), part)
+                check(part, request)
+            except (ClientError, ValueError):  # it is not there, or damaged: after so many tries it is given up
+                part.unlink(missing_ok=True)
+                fleet.store.tickets.withdraw(ticket.job)
+                raise
+        with fleet.guard:
+            latest = fleet.store.tickets.get(ticket.job)
+            if latest is None:  # another machine has it by now
+                part.unlink(missing_ok=True)
+                return
+            start = None if ticket.concluded else checkpoints.load(fleet, ticket.job)
+            if part.exists():
+                part.chmod(0o640)
+                part.replace(fleet.recording(ticket.job))
+            fleet.store.tickets.adopt(replace(latest, adopted=True, callback=request.callback), _job(request), start)
+        logs.event("job_adopted", job=ticket.job, resumed=start is not None)
+
+
+def check(path: Path, request: Request) -> None:
+    """Raises ValueError unless the file is the recording that was sent."""
+    if not request.sha256:
+        return
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    if digest.hexdigest() != request.sha256:
+        raise ValueError(f"the recording of the job {request.job} is not the one that was sent")
+
+
+def clean(fleet: Fleet) -> None:
+    """Removes recordings that an earlier feeder has not brought in whole."""
+    for path in fleet.config.temp.glob(f"*{FETCHED}*"):  # boto3 adds an end of its own while it writes
+        path.unlink(missing_ok=True)
+
+
+def _job(request: Request) -> NewJob:
+    """The job as the machine's own store knows it. It calls nobody back by itself: see Finisher."""
+    return NewJob(
+        id=request.job,
+        key_id=request.owner,
+        options=request.options,
+        suffix=request.suffix,
+        estimate=request.seconds,
+        request=request.request,
+        fingerprint=request.sha256,
+        detached=True,
+    )

@@ -1,0 +1,140 @@
+"""Queues of SQS: what is sent comes at least once, in any order, and again unless it is deleted in time."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from transcribe.fleet.bucket import code_of
+from transcribe.fleet.layout import dead_letter_queue, priority_queue
+
+TRIES = 3  # deliveries, until a message is given up
+ANYONE = "anyone"  # the group of messages that have no owner
+KEPT_SECONDS = 14 * 24 * 3600  # the longest that SQS keeps a message
+LOST = frozenset(
+    {
+        "ReceiptHandleIsInvalid",
+        "InvalidParameterValue",
+        "MessageNotInflight",
+        "AWS.SimpleQueueService.MessageNotInflight",
+    }
+)
+NO_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
+ATTRIBUTES = ("ApproximateReceiveCount", "MessageGroupId")
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A message as it came. `count` is how often it has come, this time included; `receipt` is what it is held by."""
+
+    queue: str
+    id: str
+    receipt: str
+    body: bytes
+    count: int
+    group: str
+
+
+class Queue:
+    """One queue, by its URL. Every method raises what botocore raises."""
+
+    def __init__(self, sqs: Any, url: str) -> None:
+        self._sqs = sqs
+        self.url = url
+
+    def send(self, body: bytes, owner: str) -> str:
+        """Puts a message into the queue, among its owner's; returns its id."""
+        group = owner or ANYONE
+        return str(
+            self._sqs.send_message(QueueUrl=self.url, MessageBody=body.decode(), MessageGroupId=group)["MessageId"]
+        )
+
+    def receive(self, *, hold: int, wait: int) -> Delivery | None:
+        """Takes a message for `hold` seconds, after waiting for one for up to `wait` seconds."""
+        found = self._sqs.receive_message(
+            QueueUrl=self.url,
+            MaxNumberOfMessages=1,
+            WaitTimeSeconds=wait,
+            VisibilityTimeout=hold,
+            MessageSystemAttributeNames=list(ATTRIBUTES),
+        ).get("Messages")
+        if not found:
+            return None
+        message, told = found[0], found[0].get("Attributes", {})
+        return Delivery(
+            queue=self.url,
+            id=message["MessageId"],
+            receipt=message["ReceiptHandle"],
+            body=message["Body"].encode(),
+            count=int(told.get("ApproximateReceiveCount", 1)),
+            group=told.get("MessageGroupId", ""),
+        )
+
+    def hold(self, receipt: str, seconds: int) -> bool:
+        """Keeps a message for so many seconds from now, 0 to give it back; False if it is no longer ours to keep."""
+        try:
+            self._sqs.change_message_visibility(QueueUrl=self.url, ReceiptHandle=receipt, VisibilityTimeout=seconds)
+        except ClientError as error:
+            if code_of(error) in LOST:
+                return False
+            raise
+        return True
+
+    def delete(self, receipt: str) -> None:
+        """Removes a message for good. One that is held by somebody else by now may come again."""
+        try:
+            self._sqs.delete_message(QueueUrl=self.url, ReceiptHandle=receipt)
+        except ClientError as error:
+            if code_of(error) not in LOST:
+                raise
+
+    def waiting(self) -> tuple[int, int]:
+        """About how many messages wait, and how many are held."""
+        names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
+        told = self._sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=list(names))["Attributes"]
+        return int(told[names[0]]), int(told[names[1]])
+
+
+@dataclass(frozen=True)
+class Queues:
+    """The queues of one fleet: the one that is looked into first, the usual one, and that of what was given up."""
+
+    priority: Queue
+    usual: Queue
+    dead: Queue
+
+    def of(self, *, priority: bool) -> Queue:
+        """Where a job's message belongs."""
+        return self.priority if priority else self.usual
+
+    def by_url(self, url: str) -> Queue:
+        """The queue that a message came from."""
+        return self.priority if url == self.priority.url else self.usual
+
+
+def find(sqs: Any, name: str) -> Queues | None:
+    """The queues of the fleet, or None if they are not there."""
+    try:
+        urls = [
+            sqs.get_queue_url(QueueName=each)["QueueUrl"]
+            for each in (priority_queue(name), name, dead_letter_queue(name))
+        ]
+    except ClientError as error:
+        if code_of(error) in NO_QUEUE:
+            return None
+        raise
+    return Queues(*(Queue(sqs, url) for url in urls))
+
+
+def make(sqs: Any, name: str, tags: dict[str, str]) -> Queues:
+    """Creates the queues of the fleet where they are not there yet."""
+    kept = {"MessageRetentionPeriod": str(KEPT_SECONDS), "SqsManagedSseEnabled": "true"}
+    dead = sqs.create_queue(QueueName=dead_letter_queue(name), Attributes=kept, tags=tags)["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": TRIES})
+    urls = [
+        sqs.create_queue(QueueName=each, Attributes={**kept, "RedrivePolicy": redrive}, tags=tags)["QueueUrl"]
+        for each in (priority_queue(name), name)
+    ]
+    return Queues(Queue(sqs, urls[0]), Queue(sqs, urls[1]), Queue(sqs, dead))

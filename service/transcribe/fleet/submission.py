@@ -1,0 +1,62 @@
+"""Puts a job into the bucket and the queue. It may be broken off anywhere: the same call again goes on."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from transcribe.fleet import states
+from transcribe.fleet.bucket import Bucket
+from transcribe.fleet.documents import Message, Request, State
+from transcribe.fleet.layout import Layout
+from transcribe.fleet.queues import Queues
+
+
+def known(bucket: Bucket, layout: Layout, job: str) -> bool:
+    """Whether the job has been submitted to its end before."""
+    found = states.read(bucket, layout, job)
+    return found is not None and found[0].sent
+
+
+def submit(
+    bucket: Bucket, queues: Queues, layout: Layout, request: Request, store_audio: Callable[[str], None]
+) -> bool:
+    """Submits the job; False if it had been already. `store_audio` puts the recording at the key that it is given.
+
+    First the recording, then what is to be done with it, then the state, then the message. The state says last that the
+    message was sent: a job whose message may be missing is sent again, and a second message does no harm.
+    """
+    found = states.read(bucket, layout, request.job)
+    if found and found[0].sent:
+        return False
+    if found is None:
+        key = layout.audio(request.job)
+        if bucket.size(key) != request.bytes or not request.bytes:
+            store_audio(key)
+        bucket.put(layout.request(request.job), request.encoded())
+        bucket.put_new(layout.state(request.job), _first(request).encoded())
+    send(queues, layout, request)
+    states.change(bucket, layout, request.job, lambda state: msgspec.structs.replace(state, sent=True))
+    return True
+
+
+def send(queues: Queues, layout: Layout, request: Request) -> None:
+    """Sends the job's message, and nothing else."""
+    message = Message(
+        job=request.job,
+        key=layout.audio(request.job),
+        sha256=request.sha256,
+        seconds=request.seconds,
+        options=request.options,
+    )
+    queues.of(priority=request.priority).send(message.encoded(), request.owner)
+
+
+def _first(request: Request) -> State:
+    return State(
+        job=request.job,
+        owner=request.owner,
+        seconds=request.seconds,
+        name=request.name,
+        priority=request.priority,
+        created=request.created,
+    )

@@ -1,0 +1,233 @@
+"""A fleet for tests: moto over HTTP for S3 and SQS, and machines: each a folder, a real feeder process, a fake worker.
+
+The layer before moto sees every request of the feeders: it can end the process that sent one, or refuse it.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import boto3
+import requests
+from localcloud.aws import s3_conditions
+from localcloud.server import Http11Handler
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from transcribe.config import ServiceConfig
+from transcribe.fleet import queues, states, submission
+from transcribe.fleet.bucket import Bucket
+from transcribe.fleet.documents import Outcome, Request, State, decoded
+from transcribe.fleet.layout import Layout, job_id
+from transcribe.jobs.store import Store
+from transcribe.types import DecodeOptions
+from werkzeug.serving import make_server
+
+from support.api_server_fixture import free_port, settings
+from support.fake_worker import FakeWorker
+from support.waiting import until
+
+FEEDER = Path(__file__).resolve().parents[2] / "service" / "fleet_feeder.py"
+BUCKET, QUEUE, REGION = "fleet", "speech", "eu-north-1"
+HOLD = 3  # seconds
+CALLS = {"PUT": "PutObject", "GET": "GetObject", "HEAD": "HeadObject", "DELETE": "DeleteObject"}
+KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+
+
+class DroppedError(ConnectionError):
+    """Ends a request without an answer."""
+
+
+class DroppingHandler(Http11Handler):
+    """Closes the connection of a request that is lost."""
+
+    def connection_dropped(self, error: BaseException, environ: WSGIEnvironment | None = None) -> None:
+        self.close_connection = True
+
+
+def name_of(environ: WSGIEnvironment) -> str:
+    """A request's operation, and for an object its kind."""
+    target = str(environ.get("HTTP_X_AMZ_TARGET", ""))
+    if target:
+        return target.rpartition(".")[2]
+    key = environ["PATH_INFO"].strip("/").partition("/")[2]
+    kind = "state" if "/state/" in key else "checkpoint" if "/checkpoint/" in key else key.rpartition("/")[2]
+    return f"{CALLS.get(environ['REQUEST_METHOD'], 'POST')} {kind}"
+
+
+@dataclass
+class Watched:
+    """The layer. `meets` is told of each request of a feeder, by its name and before or after it is answered, and may
+    raise DroppedError; what it returns, a status, is the answer instead."""
+
+    inner: WSGIApplication
+    meets: Callable[[str, str], int | None] = lambda name, when: None
+    outcomes: Counter[str] = field(default_factory=Counter)  # by job: how many were created
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        name = name_of(environ)
+        if " transcribe-feeder" not in environ.get("HTTP_USER_AGENT", ""):
+            return self.inner(environ, start_response)
+        status = self.meets(name, "before")
+        if status:
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            body = b"<Error><Code>InternalError</Code><Message>-</Message></Error>"
+            start_response(f"{status} Refused", [("Content-Type", "text/xml"), ("Content-Length", str(len(body)))])
+            return [body]
+        told: list[str] = []
+
+        def begin(answer: str, headers: list[tuple[str, str]], *error: Any) -> Any:
+            told.append(answer)
+            return start_response(answer, headers, *error)
+
+        body = b"".join(self.inner(environ, begin))
+        if name == "PutObject outcome.json" and told[0].startswith("200"):
+            self.outcomes[environ["PATH_INFO"].split("/")[-2]] += 1
+        self.meets(name, "after")
+        return [body]
+
+
+def audio(text: str) -> bytes:
+    """A recording for the fake worker, which looks at its first bytes only."""
+    return f"sound {text}".encode() * 50
+
+
+@dataclass
+class Machine:
+    """A folder like a machine's, the worker in this process, and the feeder that was started last."""
+
+    config: ServiceConfig
+    file: Path
+    store: Store
+    worker: FakeWorker
+    environment: dict[str, str]
+    feeder: "subprocess.Popen[bytes] | None" = None
+
+    def start(self, **environment: str) -> "subprocess.Popen[bytes]":
+        """Starts the feeder."""
+        with (self.file.parent / "feeder.log").open("ab") as log:
+            self.feeder = subprocess.Popen(
+                [sys.executable, str(FEEDER)], env={**self.environment, **environment}, stdout=log, stderr=log
+            )
+        return self.feeder
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ends the feeder; returns how it ended."""
+        assert self.feeder
+        self.feeder.send_signal(number)
+        return self.feeder.wait(30)
+
+    def log(self) -> list[dict[str, Any]]:
+        """What its feeders have logged."""
+        return [json.loads(line) for line in (self.file.parent / "feeder.log").read_text().splitlines()]
+
+
+@dataclass
+class FleetCloud:
+    """The bucket and the queues, as a submitter sees them."""
+
+    url: str
+    watched: Watched
+    bucket: Bucket
+    queues: queues.Queues
+    layout: Layout
+
+    def submit(self, content: bytes, *, owner: str = "anna", **changes: Any) -> str:
+        """Submits a recording; returns its job."""
+        job = job_id(owner, content.decode())
+        options = DecodeOptions(language="sv")
+        request = Request(job=job, owner=owner, options=options, bytes=len(content), seconds=8.0, **changes)
+        submission.submit(self.bucket, self.queues, self.layout, request, lambda key: self.bucket.put(key, content))
+        return job
+
+    def resend(self, job: str) -> None:
+        """A second message for the job."""
+        found = self.bucket.read(self.layout.request(job))
+        assert found
+        submission.send(self.queues, self.layout, decoded(found.data, Request))
+
+    def state(self, job: str) -> State:
+        found = states.read(self.bucket, self.layout, job)
+        assert found
+        return found[0]
+
+    def outcome(self, job: str) -> Outcome | None:
+        return states.outcome(self.bucket, self.layout, job)
+
+    def wait_over(self, jobs: Iterable[str], seconds: float = 30.0) -> dict[str, Outcome]:
+        """The outcomes of the jobs, once their states say that they are over."""
+        jobs = list(jobs)
+        until(lambda: all(self.state(job).over for job in jobs), seconds, lambda: [self.state(job) for job in jobs])
+        found = {job: self.outcome(job) for job in jobs}
+        return {job: ended for job, ended in found.items() if ended}
+
+    def assert_empty(self, seconds: float = 10.0) -> None:
+        """No message is left, neither waiting nor held."""
+        for queue in (self.queues.usual, self.queues.priority):
+            until(partial(_empty, queue), seconds, queue.waiting)
+
+
+def _empty(queue: queues.Queue) -> bool:
+    return queue.waiting() == (0, 0)
+
+
+@contextmanager
+def fleet_cloud() -> Iterator[FleetCloud]:
+    """moto behind the layer, with the bucket and the queues."""
+    watched = Watched(s3_conditions.atomic(DomainDispatcherApplication(create_backend_app)))
+    server = make_server("127.0.0.1", 0, watched, threaded=True, request_handler=DroppingHandler)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    requests.post(f"{url}/moto-api/reset", timeout=10)
+    session = boto3.Session("testing", "testing", region_name=REGION)
+    s3: Any = session.client("s3", endpoint_url=url)
+    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+    made = queues.make(session.client("sqs", endpoint_url=url), QUEUE, {"project": "test"})
+    try:
+        yield FleetCloud(url, watched, Bucket(s3, BUCKET), made, Layout("transcribe-fleet"))
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def machine(root: Path, cloud: FleetCloud, *, delay: float = 0.0, **changes: Any) -> Iterator[Machine]:
+    """A machine below `root`, whose feeder is not started yet; keyword names are configuration keys with `__`."""
+    root.mkdir(exist_ok=True)
+    about = {
+        "port": free_port(),
+        "fleet__queue": QUEUE,
+        "fleet__bucket": BUCKET,
+        "fleet__region": REGION,
+        "fleet__endpoint_url": cloud.url,
+        "fleet__socket": str(root / "feeder.sock"),
+        "fleet__hold_seconds": HOLD,
+        "fleet__leave_seconds": 1,
+        **changes,
+    }
+    mapping = settings(root, about)
+    config, file = ServiceConfig.from_mapping(mapping), root / "transcribe.json"
+    file.write_text(json.dumps(mapping))
+    store = Store(config.database)
+    worker = FakeWorker(store, config.temp, delay=delay, resumes=True).start()
+    kept = {name: value for name, value in os.environ.items() if not re.match("AWS_", name)}
+    nowhere = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9", "PYTHONUNBUFFERED": "1"}
+    found = Machine(config, file, store, worker, {**kept, **KEYS, **nowhere, "TRANSCRIBE_CONFIG": str(file)})
+    try:
+        yield found
+    finally:
+        if found.feeder and found.feeder.poll() is None:
+            found.feeder.kill()
+            found.feeder.wait()
+        worker.stop()
+        store.close()
