@@ -27,6 +27,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--prompt", default="", help="text that the recording continues, or names as they are spelled")
     parser.add_argument("--format", default="txt", metavar="F[,F]", help=f"of {', '.join(FORMATS)} (default: txt)")
     parser.add_argument("--words", action="store_true", help="times of words as well (verbose_json)")
+    parser.add_argument(
+        "--channels",
+        default="mix",
+        choices=("mix", "separate", "auto"),
+        help="hear them as one, each by itself with its number as speaker, or so where each has its own voice",
+    )
+    parser.add_argument("--audio-stream", default="", metavar="S", help="of several: its number, title or language")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: results/ below the root)")
     options = parser.parse_args(arguments)
     if bool(options.file) == options.worker:

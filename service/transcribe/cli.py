@@ -12,7 +12,7 @@ from transcribe import formats
 from transcribe.audio.chunking import AudioChunk
 from transcribe.audio.decoder import AudioError, Decoder
 from transcribe.audio.errors import DecoderError
-from transcribe.audio.recording import Recording
+from transcribe.audio.recording import Hearing, Recording
 from transcribe.config import ServiceConfig
 from transcribe.engine import Chunk, Engine, EngineError
 from transcribe.formats import TranscriptionResult
@@ -32,10 +32,11 @@ def run(config: ServiceConfig, options: argparse.Namespace) -> int:
         wanted = decode_options(config, options)
         with Decoder(options.file, config.limits) as decoder:
             next(iter(decoder), None)  # a bad file is refused before the model is loaded
+        hearing = Hearing(wanted.channels, wanted.audio_stream)
         began = time.monotonic()
         loaded = main.load(config)
         ready = time.monotonic()
-        with Recording(options.file, config.limits, loaded.vad) as recording:
+        with Recording(options.file, config.limits, loaded.vad, hearing) as recording:
             answer = transcribe(loaded.engine, recording, wanted)
         took = time.monotonic() - ready
         written = write(answer, options.output or config.results, options.formats)
@@ -66,27 +67,36 @@ def decode_options(config: ServiceConfig, options: argparse.Namespace) -> Decode
     if language is None and asked not in ("", "auto"):
         raise ValueError(f"no language is called {asked!r}: use a code such as sv, or auto")
     task = options.task or config.model.task
-    return DecodeOptions(language=language, task=task, prompt=options.prompt, words=options.words)
+    return DecodeOptions(
+        language=language,
+        task=task,
+        prompt=options.prompt,
+        words=options.words,
+        channels=options.channels,
+        audio_stream=options.audio_stream,
+    )
 
 
 def transcribe(engine: Engine, recording: Recording, options: DecodeOptions) -> TranscriptionResult:
-    """The recording's text. A language that is not given is that of the first chunk."""
+    """The recording's text. A language that is not given is that of the first chunk, of each channel that is heard by
+    itself."""
     assembly, segments = Assembly(), list[Segment]()
     flying: dict[int, AudioChunk] = {}
     chunks = enumerate(chunk for step in recording for chunk in step)
     waiting = next(chunks, None)
     while waiting or flying:
-        heard = options.language or assembly.language
-        if waiting and engine.room() and (heard or not flying):
+        if waiting and engine.room():
             number, chunk = waiting
-            engine.add(Chunk(number, chunk.audio, replace(options, language=heard)))
-            flying[number] = chunk
-            waiting = next(chunks, None)
-            if engine.room() and waiting and heard:
-                continue  # nothing else waits for the engine: fill it
+            heard = options.language or assembly.language_of(chunk.channel)
+            if heard or all(other.channel != chunk.channel for other in flying.values()):
+                engine.add(Chunk(number, chunk.audio, replace(options, language=heard)))
+                flying[number] = chunk
+                waiting = next(chunks, None)
+                continue  # as long as there is room: nothing else waits for the engine
         for result in engine.step():
             assert isinstance(result.key, int)
             segments += assembly.add(result.key, flying.pop(result.key), result, options.prompt)
+    segments += assembly.flush()
     language = options.language or assembly.language or "en"
     transcript = Transcript(language, round(recording.seconds, 3), tuple(segments))
     assembly.coverage.note(recording.missing, recording.warnings)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 SAMPLE_RATE = 16_000  # Hz, mono, float32 in [-1, 1]: what Whisper expects
 MAX_CHUNK_SECONDS = 30.0  # Whisper's window
+MAX_CHANNELS = 8  # that are heard each by itself
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class DecodeOptions:
     speakers: SpeakerOptions | None = None
     channels: str = "mix"  # into one; or "separate", or "auto": separate where different people speak on them
     multilingual: bool = False
+    audio_stream: str = ""  # which of a file's: number from 1, title or language; '' for the first that speaks
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from werkzeug.datastructures import MultiDict
 from ..config import ServiceConfig
 from ..languages import to_code
 from ..types import DecodeOptions, SpeakerOptions
-from . import speakers
+from . import hearing, speakers
 from .errors import ApiError, bad_request
 from .fields import NOTHING, Fields, number
 
@@ -24,6 +24,7 @@ SERVER_VAD = {"threshold": 1.0, "prefix_padding_ms": 5000.0, "silence_duration_m
 KNOWN = (
     *("file", "model", "language", "languages", "prompt", "keywords", "hotwords", "response_format", "temperature"),
     *("timestamp_granularities", "include", "stream", "chunking_strategy", "task", "callback_url", *speakers.FIELDS),
+    *hearing.FIELDS,
 )
 
 
@@ -84,6 +85,7 @@ def parse(fields: Fields, offer: Offer, *, task: str) -> Params:
         temperature=fields.number("temperature", 0.0, 1.0, default=0.0),
         words=logprobs or "word" in granularities,
         speakers=told_apart,
+        **hearing.parse(fields),
     )
     return Params(
         options=options,
@@ -130,7 +132,8 @@ def _speakers(fields: Fields, offer: Offer, response_format: str, task: str) -> 
     implied = "response_format" if response_format == "diarized_json" else ""
     if not implied and fields.one("model") in offer.config.model_names.speakers:
         implied = "model"
-    found = speakers.parse(fields, implied=implied, able=offer.tells_speakers_apart)
+    able = offer.tells_speakers_apart or hearing.parse(fields)["channels"] == "separate"
+    found = speakers.parse(fields, implied=implied, able=able)
     if found and task == "translate":
         message = "Speakers can be told apart in a transcription only, not in a translation."
         raise bad_request(message, implied or speakers.asking(fields), "unsupported_parameter")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from transcribe.api import params, references, speakers
+from transcribe.api import hearing, params, references, speakers
 from transcribe.formats import JSON_WRITERS, TEXT_WRITERS
 
 Schema = dict[str, Any]
@@ -60,6 +60,7 @@ COMMON: dict[str, Schema] = {
     "keywords[]": array({**STRING, "maxLength": params.LONGEST_KEYWORD}, maxItems=params.MOST_KEYWORDS),
     "hotwords": {**STRING, "description": "The same as keywords, on one line, with commas between them."},
     "chunking_strategy": {"type": "string", "enum": ["auto"]},
+    **hearing.SCHEMAS,
 }
 TIMED: dict[str, Schema] = {
     "timestamp_granularities[]": array({"type": "string", "enum": list(params.GRANULARITIES)}),
@@ -95,7 +96,10 @@ def _form(properties: dict[str, Schema]) -> Schema:
     return {"type": "object", "properties": properties, "required": list(REQUIRED)}
 
 
-SPEAKER: Schema = {**STRING, "description": "A, B, … in the order in which they first speak, or a known name"}
+SPEAKER: Schema = {
+    **STRING,
+    "description": "A, B, … in the order in which they first speak, a known name, or channel 1, …",
+}
 USAGE = record({"type": {"const": "duration"}, "seconds": INTEGER})
 SEGMENT = record(
     {
@@ -107,8 +111,9 @@ SEGMENT = record(
         "tokens": array(INTEGER),
         **dict.fromkeys(("temperature", "avg_logprob", "compression_ratio", "no_speech_prob"), NUMBER),
         "speaker": SPEAKER,
+        "channel": {**INTEGER, "description": "From 0, where each is heard by itself."},
     },
-    optional=("speaker",),
+    optional=("speaker", "channel"),
 )
 WORD = record({"word": STRING, "start": NUMBER, "end": NUMBER, "speaker": SPEAKER}, optional=("speaker",))
 DIARIZED = record(

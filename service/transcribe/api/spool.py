@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from transcribe.api.errors import ApiError
+from transcribe.types import MAX_CHANNELS
 
 PART = ".part"  # an upload that no job owns yet
+GUESSED_CHANNELS = 2
 COMPRESSED_RATE = 8000  # bytes a second, 64 kbit/s: an estimate for the queue until the file is decoded
 RIFF_HEADER = struct.Struct("<4s4x4s4s4xHHL6xH")  # up to the bits of a sample of a plain WAV file
 
@@ -41,14 +43,23 @@ class Spool(io.FileIO):
 
         The header's byte rate is not used: no decoder depends on it, so a forged one would go unnoticed.
         """
+        channels, sample_rate, bits = self._form()
+        return self.size / (channels * sample_rate * bits / 8 or COMPRESSED_RATE)
+
+    def channels(self) -> int:
+        """A guess of how many channels it has, where each is heard by itself: most such recordings have two."""
+        channels, _, _ = self._form()
+        return min(channels, MAX_CHANNELS) or GUESSED_CHANNELS
+
+    def _form(self) -> tuple[int, int, int]:
+        """Channels, samples a second and bits of a sample of a WAV file; zeros for another."""
         self.seek(0)
         head = self.read(RIFF_HEADER.size) or b""
-        rate = COMPRESSED_RATE
         if len(head) == RIFF_HEADER.size:
-            riff, wave, chunk, _, channels, sample_rate, bits = RIFF_HEADER.unpack(head)
-            if (riff, wave, chunk) == (b"RIFF", b"WAVE", b"fmt ") and channels and sample_rate and bits:
-                rate = channels * sample_rate * bits / 8
-        return self.size / rate
+            riff, wave, chunk, _, *form = RIFF_HEADER.unpack(head)
+            if (riff, wave, chunk) == (b"RIFF", b"WAVE", b"fmt ") and all(form):
+                return form[0], form[1], form[2]
+        return 0, 0, 0
 
     def keep(self, target: Path) -> None:
         """Makes the file durable as `target`, a file of a job in the same folder, and closes it."""

@@ -35,6 +35,7 @@ def submit(params: Params, *, detached: bool) -> Job:
         options=params.options,
         suffix=suffix,
         estimate=min(spool.estimate(), shared.config.limits.audio_seconds),
+        channels=1 if params.options.channels == "mix" else spool.channels(),
         request=params.request(),
         fingerprint=_fingerprint([part.digest.hexdigest() for part in (spool, *references)], params),
         detached=detached,

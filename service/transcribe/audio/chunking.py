@@ -43,6 +43,12 @@ class Detector(Protocol):
     def flush(self) -> NDArray[np.float32]: ...
 
 
+class Vad(Protocol):
+    """What `vad.Vad` is: makes a detector for each recording."""
+
+    def stream(self) -> Detector: ...
+
+
 @dataclass(frozen=True)
 class VadOptions:
     """How speech is told from silence: the detector's probability at which it begins and below which it ends, the
@@ -66,11 +72,13 @@ class VadOptions:
 
 @dataclass(frozen=True)
 class AudioChunk:
-    """A chunk of the recording: `start` in seconds, mono 16 kHz float32 samples, and where there is speech."""
+    """A chunk of the recording: `start` in seconds, mono 16 kHz float32 samples, and where there is speech; and the
+    channel, from 0, where each is heard by itself."""
 
     start: float
     audio: NDArray[np.float32]
     speech: tuple[tuple[float, float], ...]  # (start, end) in seconds from the recording's start, in order
+    channel: int | None = None
 
     @property
     def end(self) -> float:
@@ -115,6 +123,11 @@ class Chunker:
     def seconds(self) -> float:
         """The length of what was pushed."""
         return self._samples / SAMPLE_RATE
+
+    @property
+    def floor(self) -> float:
+        """No chunk that is still to come begins before this moment, in seconds."""
+        return self._base * FRAME_SECONDS
 
     def push(self, block: NDArray[np.float32]) -> Iterator[AudioChunk]:
         """Takes the recording's next samples."""

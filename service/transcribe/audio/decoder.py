@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from transcribe.audio import length, mp3, wav
 from transcribe.audio.errors import NOT_A_RECORDING, AudioError, Limits, playlist
 from transcribe.audio.ffmpeg import Ffmpeg
-from transcribe.audio.mixing import Mixer
+from transcribe.audio.mixing import Mixer, Separator
 from transcribe.audio.timeline import Timeline
 from transcribe.types import SAMPLE_RATE
 
@@ -35,14 +35,15 @@ def decode(path: Path, limits: Limits) -> Iterator[NDArray[np.float32]]:
 
 
 class Decoder:
-    """A recording that is being read: iterate over it for blocks. Raises AudioError.
+    """A recording that is being read: iterate over it for blocks, [samples] or, unless `mixed`, [samples, channels].
+    Raises AudioError.
 
     `track` counts the sound tracks from 0. `promised` is the duration in seconds that the header gives for it, once
     known; `seconds` is what came so far, `tracks` the number of sound tracks. At the end, `missing` is what was
     promised and is not there, in seconds, and `warnings` says what the client should know, a sentence each.
     """
 
-    def __init__(self, path: Path, limits: Limits, *, track: int = 0) -> None:
+    def __init__(self, path: Path, limits: Limits, *, track: int = 0, mixed: bool = True) -> None:
         self.promised: float | None = None
         self.seconds = 0.0
         self.missing = 0.0
@@ -50,6 +51,7 @@ class Decoder:
         self._path = path
         self._limits = limits
         self._track = track
+        self._mixed = mixed
         self._plain: wav.PlainWav | None = None
         self._ffmpeg: Ffmpeg | None = None
         self._stack = ExitStack()
@@ -86,7 +88,7 @@ class Decoder:
         return self._ffmpeg.tracks if self._ffmpeg else 1
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        for block in self._plain.blocks() if self._plain else self._placed():
+        for block in self._monophonic(self._plain) if self._plain else self._placed():
             self.seconds += len(block) / SAMPLE_RATE
             self._check_length(self.seconds)
             yield block
@@ -95,15 +97,19 @@ class Decoder:
         self._check_guess()
         self._look_for_missing()
 
+    def _monophonic(self, plain: wav.PlainWav) -> Iterator[NDArray[np.float32]]:
+        return plain.blocks() if self._mixed else (block[:, None] for block in plain.blocks())
+
     def _placed(self) -> Iterator[NDArray[np.float32]]:
         assert self._ffmpeg is not None
-        mixer, timeline = Mixer(SAMPLE_RATE), Timeline(self._limits.audio_seconds)
+        mixer, timeline = Mixer(SAMPLE_RATE) if self._mixed else Separator(), Timeline(self._limits.audio_seconds)
         for frames in self._ffmpeg.frames():
             silence = timeline.silence_before(frames.timestamp, len(frames.samples))
+            sound = mixer(frames.samples)
             while silence > 0:
-                yield np.zeros(min(silence, SILENCE_SECONDS * SAMPLE_RATE), np.float32)
+                yield np.zeros((min(silence, SILENCE_SECONDS * SAMPLE_RATE), *sound.shape[1:]), np.float32)
                 silence -= SILENCE_SECONDS * SAMPLE_RATE
-            yield mixer(frames.samples)
+            yield sound
 
     def _check_length(self, seconds: float) -> None:
         if seconds > self._limits.audio_seconds:

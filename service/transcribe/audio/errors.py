@@ -5,13 +5,15 @@ from typing import Protocol
 
 
 class AudioError(Exception):
-    """A recording that cannot be used. `message` is for the client; `status` is the HTTP status, `code` OpenAI's."""
+    """A recording that cannot be used. `message` is for the client; `status` is the HTTP status, `code` OpenAI's,
+    `param` the form field that is to blame."""
 
-    def __init__(self, message: str, *, code: str = "invalid_audio", status: int = 400) -> None:
+    def __init__(self, message: str, *, code: str = "invalid_audio", status: int = 400, param: str = "file") -> None:
         super().__init__(message)
         self.message = message
         self.code = code
         self.status = status
+        self.param = param
 
 
 class DecoderError(Exception):

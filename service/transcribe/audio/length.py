@@ -39,11 +39,6 @@ def promise(path: Path, limits: Limits, track: int) -> Promise:
     return Promise(whole if len(timed) == 1 else None, whole)
 
 
-def sound_tracks(path: Path, limits: Limits) -> int:
-    """How many sound tracks the file has; at least 1."""
-    return max(1, len(_sounds(probe(path, limits, "stream=codec_type"))))
-
-
 def last_packet(path: Path, limits: Limits) -> float:
     """Where the last packet of any stream ends, in seconds from the container's start; 0 if there is none."""
     start = _number(probe(path, limits, "format=start_time").get("format", {}).get("start_time")) or 0.0

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 BUSY_SECONDS = 20.0  # how long to wait for the other process's commit
 TRANSIENT = {
     sqlite3.SQLITE_BUSY,
@@ -35,6 +35,7 @@ CREATE TABLE jobs (
   releases INTEGER NOT NULL DEFAULT 0,
   duration REAL,
   estimate REAL NOT NULL,
+  channels INTEGER NOT NULL DEFAULT 1,
   progress REAL NOT NULL DEFAULT 0,
   error TEXT,
   language TEXT,
@@ -65,6 +66,7 @@ ALTER TABLE jobs ADD COLUMN not_before REAL NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN resume TEXT;
 """,
     2: "CREATE TABLE tickets (job TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;",
+    3: "ALTER TABLE jobs ADD COLUMN channels INTEGER NOT NULL DEFAULT 1",
 }
 
 

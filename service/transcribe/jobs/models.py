@@ -33,7 +33,8 @@ UNREADABLE = JobError("The stored record of this job cannot be read.", code="job
 class NewJob:
     """A job to be created.
 
-    `estimate` is its audio's length in seconds as far as it can be guessed; `request` is what else the client asked
+    `estimate` is its audio's length in seconds and `channels` how many are heard each by itself, or 1, as far as they
+    can be guessed; `request` is what else the client asked
     for (JSON values); jobs of one key with the same `fingerprint` are repeats; a `detached` job lives on without a
     client that waits; `callback` is the URL to call when it is over.
     """
@@ -42,11 +43,17 @@ class NewJob:
     options: DecodeOptions
     suffix: str = ""
     estimate: float = 0.0
+    channels: int = 1
     request: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     detached: bool = False
     callback: str = ""
     id: str = field(default_factory=lambda: uuid4().hex)
+
+    @property
+    def work(self) -> float:
+        """Seconds of audio that the model will hear, as far as it can be guessed."""
+        return self.estimate * self.channels
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ class Job:
     setbacks: int  # how many of those met a transient error
     duration: float | None
     estimate: float
+    channels: int  # heard each by itself, or 1
     progress: float
     error: JobError | None
     language: str | None
@@ -90,6 +98,16 @@ class Job:
     def length(self) -> float:
         """Seconds of audio: as decoded, or else as estimated."""
         return self.duration if self.duration is not None else self.estimate
+
+    @property
+    def work(self) -> float:
+        """Seconds of audio that the model hears: each channel that is heard by itself counts."""
+        return self.length * self.channels
+
+    @property
+    def left(self) -> float:
+        """Those of them that are not done."""
+        return max(self.length - self.progress, 0.0) * self.channels
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,9 @@ __all__ = ["LONGEST_HANDICAP", "Store", "StoreError"]
 
 LONGEST_HANDICAP = 600.0  # seconds that a long recording lets shorter ones go first: short before long, none starves
 LENGTH = "coalesce(duration, estimate)"
-RANK = f"(created + min({LENGTH}, {LONGEST_HANDICAP}))"
-LEFT = f"max({LENGTH} - progress, 0)"  # seconds of audio that still wait
+WORK = f"({LENGTH} * channels)"  # seconds of audio: each channel that is heard by itself counts
+RANK = f"(created + min({WORK}, {LONGEST_HANDICAP}))"
+LEFT = f"(max({LENGTH} - progress, 0) * channels)"  # those that still wait
 BUSY_KEYS = "(SELECT key_id, count(*) AS running FROM jobs WHERE status = 'running' GROUP BY key_id) AS busy"
 DUE = "(not_before <= :now OR not_before > :now + :longest)"  # a later time is from before the clock was set back
 LONGEST_DELAY = 60.0  # seconds between two attempts after setbacks
@@ -151,7 +152,7 @@ class Store:
 
     def ahead(self, job: Job) -> QueueStats:
         """The jobs that are worked on before this one: those running, and those queued ahead of it."""
-        mine = job.created + min(job.length, LONGEST_HANDICAP)
+        mine = job.created + min(job.work, LONGEST_HANDICAP)
         return _queue_stats(self._database.reader(), None, before=mine)
 
     # Used by the worker
@@ -172,7 +173,7 @@ class Store:
         values["longest"] = LONGEST_DELAY
         values |= {f"from{n}": low for n, (low, _) in enumerate(lengths)}
         values |= {f"to{n}": high for n, (_, high) in enumerate(lengths)}
-        left_out = "".join(f" AND NOT ({LENGTH} >= :from{n} AND {LENGTH} < :to{n})" for n in range(len(lengths)))
+        left_out = "".join(f" AND NOT ({WORK} >= :from{n} AND {WORK} < :to{n})" for n in range(len(lengths)))
         chosen = (
             f"SELECT id FROM jobs LEFT JOIN {BUSY_KEYS} USING (key_id)"
             f" WHERE status = 'queued' AND {TRIES} < :most AND {DUE}"
@@ -200,6 +201,12 @@ class Store:
         """Records the true length of the audio; returns False, as all below do, if the attempt is stale."""
         return self._changes(
             f"UPDATE jobs SET duration = :duration WHERE {CURRENT}", _try(job_id, attempt), duration=duration
+        )
+
+    def set_channels(self, job_id: str, attempt: int, channels: int) -> bool:
+        """Records how many channels are heard each by itself, or 1."""
+        return self._changes(
+            f"UPDATE jobs SET channels = :channels WHERE {CURRENT}", _try(job_id, attempt), channels=channels
         )
 
     def add_segments(
@@ -344,10 +351,10 @@ def _check_bounds(connection: sqlite3.Connection, new: NewJob, bounds: Bounds) -
     if everyone.queued + everyone.running >= bounds.jobs:
         raise QueueFullError("jobs", average)
     share = max(bounds.audio_seconds - everyone.seconds, 0.0)  # as much as is free: a key alone gets half
-    if own.seconds and own.seconds + new.estimate > share and _has_neighbours(connection, new.key_id):
-        raise QueueFullError("key_audio_seconds", own.seconds + new.estimate - share)
-    if everyone.seconds and everyone.seconds + new.estimate > bounds.audio_seconds:
-        raise QueueFullError("audio_seconds", everyone.seconds + new.estimate - bounds.audio_seconds)
+    if own.seconds and own.seconds + new.work > share and _has_neighbours(connection, new.key_id):
+        raise QueueFullError("key_audio_seconds", own.seconds + new.work - share)
+    if everyone.seconds and everyone.seconds + new.work > bounds.audio_seconds:
+        raise QueueFullError("audio_seconds", everyone.seconds + new.work - bounds.audio_seconds)
 
 
 def _has_neighbours(connection: sqlite3.Connection, key_id: str) -> bool:

@@ -1,8 +1,12 @@
 """Puts the engine's results for one recording together, in order, whatever order they come in."""
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+import msgspec
 
 from transcribe.audio.chunking import AudioChunk
 from transcribe.engine import ChunkResult
@@ -29,6 +33,8 @@ class Coverage:
         self.speech += chunk.speech_seconds
         self.text += sum(overlap(chunk.speech, segment.start, segment.end) for segment in segments)
         everything = [*dropped, *(gap for gap in speech_without_text(segments, chunk) if not _within(gap, dropped))]
+        if chunk.channel is not None:
+            everything = [replace(entry, channel=chunk.channel) for entry in everything]
         self.count += len(everything)
         self.dropped += everything[: MAX_DROPPED - len(self.dropped)]
 
@@ -42,9 +48,13 @@ class Coverage:
         self.missing, self.warnings = missing, list(warnings)
 
     def report(self) -> dict[str, Any]:
-        """The report as clients get it: seconds, `warnings`, and `dropped` with start, end, reason and text."""
+        """The report as clients get it: seconds, `warnings`, and `dropped` with start, end, reason and text, and the
+        channel, from 0, where each is heard by itself."""
         entries = sorted(self.dropped, key=lambda entry: entry.start)
         rounded = [{**asdict(entry), "start": round(entry.start, 2), "end": round(entry.end, 2)} for entry in entries]
+        for entry in rounded:
+            if entry["channel"] is None:
+                del entry["channel"]
         return {
             "speech_seconds": round(self.speech, 2),
             "text_seconds": round(min(self.text, self.speech), 2),
@@ -59,67 +69,126 @@ def _within(gap: Dropped, dropped: list[Dropped]) -> bool:
     return overlap([(entry.start, entry.end) for entry in dropped], gap.start, gap.end) > 0.5 * (gap.end - gap.start)
 
 
+@dataclass
+class Strand:
+    """What came of one channel, or of the mix of all: where its text ends, its last texts, and its language."""
+
+    end: float = 0.0
+    language: str | None = None
+    texts: list[str] = field(default_factory=list)
+
+
 class Assembly:
-    """Results of one recording's chunks. Chunks are numbered from 0 in the recording's order."""
+    """Results of one recording's chunks. Chunks are numbered from 0 in order of their beginnings.
+
+    Where channels are heard each by itself, a segment waits until no chunk can bring an earlier one of another channel;
+    so ids run on in order of time. `flush` gives those that still wait at the end.
+    """
 
     def __init__(self) -> None:
         self.coverage = Coverage()
-        self.language: str | None = None
         self.progress = 0.0  # seconds of the recording that are done, from its start
         self.done = 0  # chunks put together
+        self.cut = 0.0  # where the last of them ends
         self._waiting: dict[int, tuple[AudioChunk, ChunkResult]] = {}
+        self._held: list[Segment] = []
+        self._strands: dict[int | None, Strand] = {}
+        self._spoken: Counter[str] = Counter()  # milliseconds of text by language
         self._next_id = 0
-        self._end = 0.0  # of the last segment
-        self._texts: list[str] = []
         self._prompt = ""
 
     @classmethod
-    def resumed(cls, state: Mapping[str, Any], texts: Sequence[str]) -> "Assembly":
-        """An assembly that goes on from `state`; `texts` are those of the segments that were kept so far."""
+    def resumed(cls, state: Mapping[str, Any], segments: Sequence[Segment]) -> "Assembly":
+        """An assembly that goes on from `state`; `segments` are those that were kept so far."""
         found = cls()
         found.coverage = Coverage.from_state(state["coverage"])
-        found.language, found.progress, found.done = state["language"], state["progress"], state["chunks"]
-        found._next_id, found._end = state["next_id"], state["end"]
-        found._texts = list(texts)[-SAME_SEGMENTS:]
+        found.progress, found.done, found._next_id = state["progress"], state["chunks"], state["next_id"]
+        found.cut = state.get("cut", found.progress)
+        found._held = [msgspec.convert(segment, Segment) for segment in state.get("held", ())]
+        found._spoken = Counter(state.get("spoken", {}))
+        strands = state.get("strands", [{"channel": None, "end": state.get("end"), "language": state.get("language")}])
+        for strand in strands:  # the default is what versions before channels stored
+            channel = strand["channel"]
+            texts = [segment.text for segment in (*segments, *found._held) if segment.channel == channel]
+            found._strands[channel] = Strand(strand["end"], strand["language"], texts[-SAME_SEGMENTS:])
         return found
 
     def state(self) -> dict[str, Any]:
         """What `resumed` needs, as JSON values."""
         return {
             "chunks": self.done,
+            "cut": self.cut,
             "progress": self.progress,
-            "language": self.language,
             "next_id": self._next_id,
-            "end": self._end,
+            "held": [asdict(segment) for segment in self._held],
+            "spoken": dict(self._spoken),
+            "strands": [
+                {"channel": channel, "end": strand.end, "language": strand.language}
+                for channel, strand in self._strands.items()
+            ],
             "coverage": asdict(self.coverage),
         }
+
+    @property
+    def language(self) -> str | None:
+        """The language that is spoken most, if any was heard."""
+        if self._spoken:
+            return self._spoken.most_common(1)[0][0]
+        return next((strand.language for strand in self._strands.values() if strand.language), None)
+
+    def language_of(self, channel: int | None) -> str | None:
+        """The language that the channel's first chunk is in, once that is known."""
+        return self._strands[channel].language if channel in self._strands else None
 
     def add(self, number: int, chunk: AudioChunk, result: ChunkResult, prompt: str = "") -> list[Segment]:
         """Takes a chunk's result; returns the segments that are next, with the recording's times and ids running on.
         `prompt` is what the model was given to read first: words of it are not text."""
         self._prompt = prompt
         self._waiting[number] = chunk, result
+        strand = self._strands.setdefault(chunk.channel, Strand())
+        strand.language = strand.language or result.language
         ready: list[Segment] = []
         while self.done in self._waiting:
             chunk, result = self._waiting.pop(self.done)
-            ready += self._settle(chunk, result)
-            self.done += 1
+            self._settle(chunk, result)
+            self.done, self.cut = self.done + 1, chunk.end
+            self.progress = max(self.progress, chunk.end if chunk.channel is None else chunk.start)
+            ready += self._released(math.inf if chunk.channel is None else round(chunk.start, 3))
         return ready
 
-    def _settle(self, chunk: AudioChunk, result: ChunkResult) -> list[Segment]:
-        self.language = self.language or result.language
+    def flush(self) -> list[Segment]:
+        """The segments that still wait, at the end of the recording."""
+        return self._released(math.inf)
+
+    def _settle(self, chunk: AudioChunk, result: ChunkResult) -> None:
+        strand = self._strands[chunk.channel]
         placed = [place(segment, chunk) for segment in result.segments]
-        kept, dropped = remove_hallucinations(placed, chunk, self._texts, self._prompt)
+        kept, dropped = remove_hallucinations(placed, chunk, strand.texts, self._prompt)
         settled = []
         for segment in kept:
-            start = max(segment.start, self._end)
-            settled.append(inside(replace(segment, id=self._next_id, start=start, end=max(segment.end, start))))
-            self._next_id += 1
-            self._end = settled[-1].end
-            self._texts = [*self._texts, segment.text][-SAME_SEGMENTS:]
+            start = max(segment.start, strand.end)
+            settled.append(inside(replace(segment, start=start, end=max(segment.end, start))))
+            strand.end = settled[-1].end
+            strand.texts = [*strand.texts, segment.text][-SAME_SEGMENTS:]
+            self._spoken[result.language] += round(1000 * (strand.end - start)) + 1
+        if chunk.channel is not None:
+            settled = [of_channel(segment, chunk.channel) for segment in settled]
+        self._held += settled
         self.coverage.add(chunk, settled, dropped)
-        self.progress = chunk.end
-        return settled
+
+    def _released(self, moment: float) -> list[Segment]:
+        self._held.sort(key=lambda segment: segment.start)
+        ready = [segment for segment in self._held if segment.start <= moment]
+        self._held = self._held[len(ready) :]
+        first, self._next_id = self._next_id, self._next_id + len(ready)
+        return [replace(segment, id=number) for number, segment in enumerate(ready, start=first)]
+
+
+def of_channel(segment: Segment, channel: int) -> Segment:
+    """The segment as what is said on that channel, counted from 0, which is its speaker."""
+    speaker = f"channel {channel + 1}"
+    words = segment.words and tuple(replace(word, speaker=speaker) for word in segment.words)
+    return replace(segment, channel=channel, speaker=speaker, words=words)
 
 
 def place(segment: Segment, chunk: AudioChunk) -> Segment:

@@ -61,6 +61,7 @@ class Dropped:
     end: float
     reason: str  # repetition | no_speech | credit_line | prompt | too_fast | unintelligible | no_text
     text: str = ""
+    channel: int | None = None  # where each is heard by itself
 
 
 def remove_hallucinations(

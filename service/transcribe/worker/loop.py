@@ -19,7 +19,6 @@ from transcribe.jobs.database import is_transient
 from transcribe.jobs.models import JobError
 from transcribe.jobs.store import LONGEST_DELAY, Store
 from transcribe.types import Segment
-from transcribe.worker.assembly import Assembly
 from transcribe.worker.preprocess import Preprocessor
 from transcribe.worker.scheduler import READY_CHUNKS, ActiveJob, ChunkScheduler
 from transcribe.worker.status import StatusReporter
@@ -119,7 +118,7 @@ class Worker:
         key = (active.job.id, active.job.attempts, number)
         options = active.job.options
         if options.language is None:
-            options = replace(options, language=active.assembly.language)
+            options = replace(options, language=active.assembly.language_of(chunk.channel))
         try:
             self._engine.add(Chunk(key, chunk.audio, options))
         except EngineError as error:
@@ -150,16 +149,17 @@ class Worker:
         done = active.assembly.done
         segments = active.assembly.add(number, chunk, result, active.job.options.prompt)
         if active.assembly.done > done:
-            self._save(active, segments, active.assembly)
+            self._save(active, segments)
 
-    def _save(self, active: ActiveJob, segments: list[Segment], assembly: Assembly) -> None:
-        job = active.job
+    def _save(self, active: ActiveJob, segments: list[Segment]) -> bool:
+        job, assembly = active.job, active.assembly
         progress, resume = assembly.progress, assembly.state()
         kept = self._persist(
             lambda: self._store.add_segments(job.id, job.attempts, segments, progress=progress, resume=resume)
         )
         if not kept:  # cancelled or deleted meanwhile
             self._scheduler.remove(active)
+        return kept
 
     def _count(self, result: ChunkResult, active: ActiveJob) -> None:
         asked = active.job.options.temperature
@@ -167,6 +167,8 @@ class Worker:
         self._reporter.meter.totals["fallback_segments_total"] += fallbacks
 
     def _finish(self, active: ActiveJob) -> None:
+        if (rest := active.assembly.flush()) and not self._save(active, rest):
+            return
         job, coverage = active.job, active.assembly.coverage
         language = job.options.language or active.assembly.language or self._default_language
         self._persist(lambda: self._store.finish(job.id, job.attempts, language=language, coverage=coverage.report()))

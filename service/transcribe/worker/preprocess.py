@@ -14,13 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from transcribe import logs
 from transcribe.audio.chunking import VadOptions
 from transcribe.audio.errors import AudioError, DecoderError
-from transcribe.audio.recording import Recording
+from transcribe.audio.recording import Hearing, Recording
 from transcribe.audio.vad import Vad
 from transcribe.config import ServiceConfig
 from transcribe.engine import limit_threads
 from transcribe.jobs.database import is_transient
 from transcribe.jobs.models import Job, JobError
 from transcribe.jobs.store import Store
+from transcribe.types import DecodeOptions
 from transcribe.worker.assembly import Assembly
 from transcribe.worker.resume import ChunksChangedError, DoneChunks
 from transcribe.worker.scheduler import ActiveJob, ChunkScheduler
@@ -34,6 +35,7 @@ RESERVED_FOR_OTHERS = 2  # that one key may not take while other keys are active
 SPARE_JOBS = 8  # jobs beyond what fills the model's batch
 LAST_TRY = 3  # a job that two workers died with is worked on alone, so that it takes no other job along
 ALONE_AFTER = 5  # setbacks; one of them may be the cause
+CHANNELS_SPEAK = "Each channel was heard by itself and is its own speaker; voices within one were not told apart."
 CLAIM_SECONDS = 1.0  # how often delayed jobs are looked for
 
 
@@ -108,7 +110,7 @@ class Preprocessor:
     def _claim(self) -> None:
         while not self._closing.is_set() and len(self._scheduler) < self._most and not self._isolating():
             active = self._scheduler.all()
-            lengths = [max(found.job.length, found.seconds) for found in active]
+            lengths = [found.work for found in active]
             full = [(a, b) for a, b in LONG_CLASSES if sum(a <= length < b for length in lengths) >= LONG_JOBS]
             keys = Counter(found.job.key_id for found in active)
             most = self._most - RESERVED_FOR_OTHERS if self._scheduler.shared() else self._most
@@ -130,8 +132,8 @@ class Preprocessor:
 
     def _open(self, job: Job) -> ActiveJob:
         logs.event("job_started", job=job.id, attempt=job.attempts)
-        texts = [segment.text for segment in self._store.segments(job.id)] if job.resume else []
-        active = self._scheduler.add(job, Assembly.resumed(job.resume, texts) if job.resume else Assembly())
+        assembly = Assembly.resumed(job.resume, self._store.segments(job.id)) if job.resume else Assembly()
+        active = self._scheduler.add(job, assembly)
         self._pool.submit(self._preprocess, active)
         return active
 
@@ -146,8 +148,8 @@ class Preprocessor:
                 self._scheduler.restart(active)
                 self._chunks(active)
         except AudioError as error:
-            code, status = error.code, error.status
-            self._scheduler.fail(active, JobError(error.message, "invalid_request_error", code, "file", status))
+            found = JobError(error.message, "invalid_request_error", error.code, error.param, error.status)
+            self._scheduler.fail(active, found)
         except Exception as error:
             logs.failure("preprocessing_failed", error)
             reason = str(error) if isinstance(error, DecoderError) else type(error).__name__
@@ -157,16 +159,20 @@ class Preprocessor:
 
     def _chunks(self, active: ActiveJob) -> None:
         done = DoneChunks(active.assembly)
-        options = VadOptions.of(active.job.request.get("chunking"))
-        with Recording(self._config.temp / active.job.id, self._config.limits, self._vad, options) as recording:
+        options = active.job.options
+        hearing = Hearing(options.channels, options.audio_stream, VadOptions.of(active.job.request.get("chunking")))
+        with Recording(self._config.temp / active.job.id, self._config.limits, self._vad, hearing) as recording:
             steps, promised = iter(recording), None
             while not active.discarded:
                 with self._processors:  # not while `put` waits: a long file must not block short ones
                     chunks = next(steps, None)
                 active.seconds = recording.seconds
+                if recording.channels not in (None, active.channels):
+                    active.channels = recording.channels
+                    self._store.set_channels(active.job.id, active.job.attempts, recording.channels)
                 if chunks is None:
                     done.check_all_seen()
-                    active.assembly.coverage.note(recording.missing, recording.warnings)
+                    active.assembly.coverage.note(recording.missing, _warnings(recording, options))
                     self._record_duration(active, recording.seconds)
                     self._scheduler.mark_complete(active, recording.seconds)
                     return
@@ -180,6 +186,11 @@ class Preprocessor:
         if seconds is not None:
             exact = round(seconds, 6)  # a sum of many blocks is off by less
             self._store.set_duration(active.job.id, active.job.attempts, exact)
+
+
+def _warnings(recording: Recording, options: DecodeOptions) -> list[str]:
+    apart = options.channels == "separate" or recording.channels not in (None, 1)
+    return recording.warnings + ([CHANNELS_SPEAK] if apart and options.speakers else [])
 
 
 def one_thread() -> None:

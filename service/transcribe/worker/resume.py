@@ -21,7 +21,7 @@ class DoneChunks:
 
     def __init__(self, assembly: Assembly) -> None:
         self._left = assembly.done
-        self._end = assembly.progress
+        self._end = assembly.cut
 
     def skip(self, chunks: Iterable[AudioChunk]) -> Iterator[AudioChunk]:
         """Those of the next chunks that are still to do. Raises ChunksChangedError."""

@@ -28,6 +28,7 @@ class ActiveJob:
     chunks: deque[tuple[int, AudioChunk]] = field(default_factory=deque)
     chunk_count: int = 0  # chunks cut so far
     seconds: float = 0.0  # of the recording, as far as it is decoded
+    channels: int = 1  # heard each by itself, or 1, as far as is known
     complete: bool = False  # the whole recording is cut into chunks
     error: JobError | None = None  # what is wrong with the recording
     setback: str = ""  # a transient error; another attempt may succeed
@@ -42,8 +43,17 @@ class ActiveJob:
 
     @property
     def waits_for_language(self) -> bool:
-        """The first chunk, from which the language of the whole job is detected, is still in the engine."""
-        return self.job.options.language is None and self.assembly.language is None and bool(self.in_flight)
+        """The first chunk of a channel, from which the language of the rest is detected, is still in the engine, and
+        the next is of the same channel."""
+        channel = self.chunks[0][1].channel if self.chunks else None
+        if self.job.options.language is not None or self.assembly.language_of(channel) is not None:
+            return False
+        return any(chunk.channel == channel for chunk in self.in_flight.values())
+
+    @property
+    def work(self) -> float:
+        """The seconds of audio that it has for the model, as far as is known."""
+        return max(self.job.length, self.seconds) * self.channels
 
 
 class ChunkScheduler:
@@ -71,7 +81,7 @@ class ChunkScheduler:
         """Adds a job that was just claimed, and of which `assembly` has what is done."""
         with self._changed:
             self._seen[job.key_id] = time.monotonic()
-            active = ActiveJob(job, turn=self._now, chunk_count=assembly.done, assembly=assembly)
+            active = ActiveJob(job, turn=self._now, chunk_count=assembly.done, assembly=assembly, channels=job.channels)
             self._jobs[job.id] = active
             return active
 

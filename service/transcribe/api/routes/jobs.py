@@ -142,13 +142,12 @@ def job_body(shared: AppContext, job: Job) -> dict[str, Any]:
 def _queue(shared: AppContext, job: Job) -> dict[str, Any]:
     """The job's position in the queue (0 when it runs), and the estimated seconds until it is done."""
     speed = shared.watcher.snapshot.speed
-    left = max(job.length - job.progress, 0.0)
     if job.status == "running":
         running = shared.watcher.snapshot.jobs.values()
         sharing = sum(other.status == "running" for other in running) or 1
-        return {"position": 0, "estimated_seconds": round(left * sharing / speed, 1)}
+        return {"position": 0, "estimated_seconds": round(job.left * sharing / speed, 1)}
     ahead = shared.store.ahead(job)
-    return {"position": ahead.queued + 1, "estimated_seconds": round((ahead.seconds + left) / speed, 1)}
+    return {"position": ahead.queued + 1, "estimated_seconds": round((ahead.seconds + job.left) / speed, 1)}
 
 
 def _whole(name: str, default: int, low: int, high: int) -> int:

@@ -1,0 +1,33 @@
+"""The form fields that say what of a recording is heard: its channels, its sound tracks."""
+
+from typing import Any
+
+from transcribe.api.errors import bad_request
+from transcribe.api.fields import Fields
+
+CHANNELS = ("mix", "separate", "auto")
+LONGEST_STREAM = 200  # characters
+SCHEMAS: dict[str, dict[str, Any]] = {  # of the fields, for /openapi.json
+    "channels": {
+        "type": "string",
+        "enum": list(CHANNELS),
+        "default": "mix",
+        "description": "Mixed into one, each by itself with its number as speaker, or so where each has its own voice.",
+    },
+    "audio_stream": {
+        "type": "string",
+        "maxLength": LONGEST_STREAM,
+        "description": "Which of a file's sound tracks: its number from 1, its title or its language.",
+        "examples": ["1"],
+    },
+}
+FIELDS = tuple(SCHEMAS)
+
+
+def parse(fields: Fields) -> dict[str, Any]:
+    """Those of DecodeOptions that the fields set. Raises ApiError."""
+    stream = fields.one("audio_stream") or ""
+    if len(stream) > LONGEST_STREAM:
+        message = f"audio_stream must be a number, a title or a language, of at most {LONGEST_STREAM} characters."
+        raise bad_request(message, "audio_stream", "invalid_value")
+    return {"channels": fields.choice("channels", CHANNELS, "mix"), "audio_stream": stream}

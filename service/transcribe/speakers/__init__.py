@@ -1,1 +1,0 @@
-"""Who speaks when: voices as numbers, the speakers among them, and whose each word is."""
