@@ -1,0 +1,1 @@
+"""Who speaks when: voices as numbers, the speakers among them, and whose each word is."""

@@ -1,0 +1,97 @@
+"""Whose each word is. Turns are cut at words: a segment in which the speaker changes becomes several."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from string import ascii_uppercase
+
+import numpy as np
+
+from transcribe.speakers.track import Track
+from transcribe.types import Segment, Word
+
+SHORTEST_SECONDS = 0.1  # a word counts for so much at least: times of words are not exact
+CHANGE = 0.15  # what a change of speaker must gain, in seconds of speech times likeness, where nobody pauses …
+PAUSE_SECONDS = 0.2  # … and half of it after a pause of this length
+SENTENCE_ENDS = ".?!。？！…"
+Tokens = Callable[[str], Sequence[int]]
+
+
+def assign(segments: Sequence[Segment], track: Track, tokens: Tokens) -> list[Segment]:
+    """The segments with `speaker` set, each one speaker's, numbered anew; `tokens` gives those of a piece of text.
+
+    Speakers that have no name are A, B, … in the order in which they first speak.
+    """
+    pieces = [piece for segment in segments for piece in _pieces(segment)]
+    owners = path(pieces, track)
+    labels = _labels(owners, track.names)
+    found: list[Segment] = []
+    at = 0
+    for segment in segments:
+        count = len(segment.words) if segment.words else 1
+        found += _cut(segment, owners[at : at + count], labels, tokens)
+        at += count
+    return [replace(segment, id=number) for number, segment in enumerate(found)]
+
+
+def _pieces(segment: Segment) -> Iterable[Word | Segment]:
+    """What is one speaker's: the words, or all of a segment that has none."""
+    return segment.words or (segment,)
+
+
+def path(pieces: Sequence[Word | Segment], track: Track) -> list[int]:
+    """The speaker of each piece: the likeliest sequence, where a change costs something (Viterbi's algorithm)."""
+    if not pieces:
+        return []
+    heard = [track.at(piece.start, piece.end) * max(piece.end - piece.start, SHORTEST_SECONDS) for piece in pieces]
+    best = heard[0]
+    came = []
+    for before, piece, gain in zip(pieces, pieces[1:], heard[1:], strict=False):
+        change = best.max() - _cost(before, piece)
+        stays = best >= change
+        came.append(np.where(stays, np.arange(len(best)), best.argmax()))
+        best = np.where(stays, best, change) + gain
+    owners = [int(best.argmax())]
+    for step in reversed(came):
+        owners.append(int(step[owners[-1]]))
+    return owners[::-1]
+
+
+def _cost(before: Word | Segment, piece: Word | Segment) -> float:
+    """What a change of speaker between the two costs."""
+    pause = max(0.0, piece.start - before.end)
+    text = before.word if isinstance(before, Word) else before.text
+    ends = text.strip()[-1:] in SENTENCE_ENDS
+    return CHANGE / (1.0 + pause / PAUSE_SECONDS) * (0.5 if ends else 1.0)
+
+
+def _labels(owners: Iterable[int], names: Sequence[str | None]) -> dict[int, str]:
+    """The name of each speaker who says something."""
+    taken = {name for name in names if name is not None}
+    letters = (letter for letter in _letters() if letter not in taken)
+    return {owner: names[owner] or next(letters) for owner in dict.fromkeys(owners)}
+
+
+def _letters() -> Iterator[str]:
+    """A to Z, then AA to AZ and so on."""
+    yield from ascii_uppercase
+    for first in _letters():
+        yield from (first + letter for letter in ascii_uppercase)
+
+
+def _cut(segment: Segment, owners: Sequence[int], labels: dict[int, str], tokens: Tokens) -> list[Segment]:
+    """The segment as one for each turn of a speaker in it."""
+    if not segment.words:
+        return [replace(segment, speaker=labels[owners[0]])]
+    words = [replace(word, speaker=labels[owner]) for word, owner in zip(segment.words, owners, strict=True)]
+    turns = [tuple(turn) for _, turn in groupby(words, key=lambda word: word.speaker)]
+    if len(turns) == 1:
+        return [replace(segment, speaker=words[0].speaker, words=turns[0])]
+    found = []
+    for turn in turns:
+        text = "".join(word.word for word in turn)
+        start = segment.start if turn is turns[0] else turn[0].start
+        end = segment.end if turn is turns[-1] else turn[-1].end
+        piece = replace(segment, start=start, end=end, text=text, tokens=tuple(tokens(text)), words=turn)
+        found.append(replace(piece, speaker=turn[0].speaker))
+    return found
