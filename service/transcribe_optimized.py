@@ -34,6 +34,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="hear them as one, each by itself with its number as speaker, or so where each has its own voice",
     )
     parser.add_argument("--audio-stream", default="", metavar="S", help="of several: its number, title or language")
+    _add_subtitles(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: results/ below the root)")
     options = parser.parse_args(arguments)
     if bool(options.file) == options.worker:
@@ -42,6 +43,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if unknown := [name for name in options.formats if name not in FORMATS]:
         parser.error(f"unknown format {unknown[0]!r}: choose of {', '.join(FORMATS)}")
     return options
+
+
+def _add_subtitles(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("subtitles", "of srt and vtt")
+    group.add_argument("--subtitles", choices=("readable", "raw"), default="readable", help="raw: a segment each")
+    group.add_argument("--max_line_width", type=int, default=42, metavar="N", help="characters a line (default: 42)")
+    group.add_argument("--max_line_count", type=int, default=2, metavar="N", help="lines (default: 2)")
+    group.add_argument("--max_cps", type=float, default=17.0, metavar="N", help="characters a second (default: 17)")
+    group.add_argument("--highlight_words", action="store_true", help="the time of each word as well (vtt)")
 
 
 def main(arguments: list[str] | None = None) -> int:

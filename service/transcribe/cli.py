@@ -18,6 +18,8 @@ from transcribe.engine import Chunk, Engine, EngineError
 from transcribe.formats import TranscriptionResult
 from transcribe.languages import to_code
 from transcribe.model_cache.cache_info import CacheError
+from transcribe.subtitles import SubtitleOptions
+from transcribe.subtitles.rules import FASTEST, MOST_LINES, NARROWEST, SLOWEST, WIDEST
 from transcribe.types import DecodeOptions, Segment, Transcript
 from transcribe.worker import main
 from transcribe.worker.assembly import Assembly
@@ -29,7 +31,7 @@ EXIT_USAGE = 2
 def run(config: ServiceConfig, options: argparse.Namespace) -> int:
     """Transcribes options.file, prints the text and writes the result files; returns the exit code."""
     try:
-        wanted = decode_options(config, options)
+        wanted, subtitles = decode_options(config, options), subtitle_options(options)
         with Decoder(options.file, config.limits) as decoder:
             next(iter(decoder), None)  # a bad file is refused before the model is loaded
         hearing = Hearing(wanted.channels, wanted.audio_stream)
@@ -37,7 +39,7 @@ def run(config: ServiceConfig, options: argparse.Namespace) -> int:
         loaded = main.load(config)
         ready = time.monotonic()
         with Recording(options.file, config.limits, loaded.vad, hearing) as recording:
-            answer = transcribe(loaded.engine, recording, wanted)
+            answer = replace(transcribe(loaded.engine, recording, wanted), subtitles=subtitles)
         took = time.monotonic() - ready
         written = write(answer, options.output or config.results, options.formats)
     except ValueError as error:
@@ -67,13 +69,32 @@ def decode_options(config: ServiceConfig, options: argparse.Namespace) -> Decode
     if language is None and asked not in ("", "auto"):
         raise ValueError(f"no language is called {asked!r}: use a code such as sv, or auto")
     task = options.task or config.model.task
+    words = options.words or bool({"srt", "vtt"}.intersection(options.formats))
     return DecodeOptions(
         language=language,
         task=task,
         prompt=options.prompt,
-        words=options.words,
+        words=words,
         channels=options.channels,
         audio_stream=options.audio_stream,
+    )
+
+
+def subtitle_options(options: argparse.Namespace) -> SubtitleOptions:
+    """How the command line wants subtitles. Raises ValueError."""
+    for name, low, high in (
+        ("max_line_width", NARROWEST, WIDEST),
+        ("max_line_count", 1, MOST_LINES),
+        ("max_cps", SLOWEST, FASTEST),
+    ):
+        if not low <= getattr(options, name) <= high:
+            raise ValueError(f"--{name} must be a number from {low:g} to {high:g}")
+    return SubtitleOptions(
+        max_line_width=options.max_line_width,
+        max_line_count=options.max_line_count,
+        max_cps=options.max_cps,
+        highlight_words=options.highlight_words,
+        raw=options.subtitles == "raw",
     )
 
 

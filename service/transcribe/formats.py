@@ -3,23 +3,25 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from itertools import groupby
 from typing import Any
 
+from . import subtitles
 from .languages import name_of
+from .subtitles import READABLE, Cue, SubtitleOptions, broken_rules, writing
 from .types import Segment, Transcript
 
 SPACE = re.compile(r"\s+")
-ARROW = re.compile(r"-{2,}>")
 NOBODY = "unknown"  # the speaker of a segment that has none, where a name is required
 
 
 @dataclass(frozen=True)
 class TranscriptionResult:
-    """A transcript with what the response formats also need: task, granularities, the coverage report, and the model
-    that it is of ('' if nobody asks)."""
+    """A transcript with what the response formats also need: task, granularities, the coverage report, the model that
+    it is of ('' if nobody asks), and how subtitles are made."""
 
     transcript: Transcript
     task: str = "transcribe"
@@ -27,6 +29,17 @@ class TranscriptionResult:
     logprobs: bool = False
     coverage: Mapping[str, Any] = field(default_factory=dict)
     model: str = ""
+    subtitles: SubtitleOptions = READABLE
+
+    @cached_property
+    def named_cues(self) -> list[Cue]:
+        """Subtitles that can be read, with the speakers' names in the text."""
+        return subtitles.cues(self.transcript.segments, self.transcript.language, self.subtitles, named=True)
+
+    @cached_property
+    def cues(self) -> list[Cue]:
+        """Subtitles that can be read, without names."""
+        return subtitles.cues(self.transcript.segments, self.transcript.language, self.subtitles)
 
 
 def text(answer: TranscriptionResult) -> str:
@@ -39,22 +52,32 @@ def text(answer: TranscriptionResult) -> str:
 
 
 def srt(answer: TranscriptionResult) -> str:
-    """SubRip: numbered cues; an arrow inside the text would start another cue for some players."""
-    return "".join(
-        f"{number}\n{clock(segment.start, ',')} --> {clock(segment.end, ',')}\n"
-        f"{ARROW.sub('->', _named(segment.speaker) + line)}\n\n"
-        for number, (segment, line) in enumerate(_lines(answer), start=1)
-    )
+    """SubRip, with the names of speakers in the text."""
+    if answer.subtitles.raw:
+        return writing.srt((*times, [_named(one.speaker) + line]) for times, one, line in _raw(answer))
+    return writing.srt((cue.start, cue.end, cue.texts) for cue in answer.named_cues)
 
 
 def vtt(answer: TranscriptionResult) -> str:
-    """WebVTT, its text escaped as https://www.w3.org/TR/webvtt1/#cue-text asks; a speaker is a voice span."""
-    cues = (
-        f"{clock(segment.start, '.')} --> {clock(segment.end, '.')}\n{_voice(segment.speaker)}{_escaped(line)}\n"
-        for segment, line in _lines(answer)
-    )
-    notes = (f"NOTE {ARROW.sub('->', warning)}\n" for warning in warnings(answer))
-    return "\n".join(("WEBVTT\n", *notes, *cues))
+    """WebVTT, its text escaped, with a voice span for a speaker, and the times of words if they were asked for."""
+    entries: Iterable[writing.Entry]
+    if answer.subtitles.raw:
+        entries = ((*times, [writing.voice(one.speaker) + writing.escaped(line)]) for times, one, line in _raw(answer))
+    else:
+        lines = writing.highlighted if answer.subtitles.highlight_words else writing.plain
+        entries = ((cue.start, cue.end, lines(cue)) for cue in answer.cues)
+    return writing.vtt(entries, [*warnings(answer), *hurried(answer, "vtt")])
+
+
+def hurried(answer: TranscriptionResult, response_format: str) -> list[str]:
+    """A warning if subtitles must be read faster than they should, because the speech is so fast."""
+    if answer.subtitles.raw or response_format not in ("srt", "vtt"):
+        return []
+    cues = answer.named_cues if response_format == "srt" else answer.cues
+    if not (bad := {one.number for one in broken_rules(cues, answer.subtitles)}):
+        return []
+    limit = f"{answer.subtitles.max_cps:g} characters a second"
+    return [f"The speech is too fast for {len(bad)} of {len(cues)} subtitles to keep to {limit}."]
 
 
 def tsv(answer: TranscriptionResult) -> str:
@@ -148,9 +171,9 @@ def segment_body(segment: Segment) -> dict[str, Any]:
 
 
 def words_body(segment: Segment) -> list[dict[str, Any]]:
-    """The segment's words in OpenAI's form, with the speaker if it was asked for."""
+    """The segment's words in OpenAI's form, with their probability, and the speaker if it was asked for."""
     return [
-        {"word": word.word.strip(), "start": word.start, "end": word.end}
+        {"word": word.word.strip(), "start": word.start, "end": word.end, "probability": word.probability}
         | ({} if word.speaker is None else {"speaker": word.speaker})
         for word in segment.words or ()
     ]
@@ -183,14 +206,6 @@ JSON_WRITERS: dict[str, Callable[[TranscriptionResult], dict[str, Any]]] = {
 }
 
 
-def clock(seconds: float, point: str) -> str:
-    """`HH:MM:SS` and milliseconds after `point`; hours grow as they must."""
-    whole, milliseconds = divmod(_milliseconds(seconds), 1000)
-    minutes, second = divmod(whole, 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours:02d}:{minute:02d}:{second:02d}{point}{milliseconds:03d}"
-
-
 def _milliseconds(seconds: float) -> int:
     return round(max(seconds, 0.0) * 1000)
 
@@ -205,9 +220,7 @@ def _named(speaker: str | None) -> str:
     return f"{speaker}: " if speaker else ""
 
 
-def _voice(speaker: str | None) -> str:
-    return f"<v {_escaped(speaker)}>" if speaker else ""
-
-
-def _escaped(line: str) -> str:
-    return line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def _raw(answer: TranscriptionResult) -> Iterator[tuple[tuple[int, int], Segment, str]]:
+    """The segments as subtitles: start and end in ms, and the line."""
+    for one, line in _lines(answer):
+        yield (_milliseconds(one.start), _milliseconds(one.end)), one, line

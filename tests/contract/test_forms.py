@@ -214,6 +214,11 @@ def test_lists_in_every_spelling(api: Api, spelling: tuple[tuple[str, str], ...]
         ("audio_stream", "x" * 201, "audio_stream"),
         ("task", "sing", "task"),
         ("callback_url", "https://a.example", "callback_url"),
+        ("max_line_width", "9", "max_line_width"),
+        ("max_line_count", "two", "max_line_count"),
+        ("max_cps", "0", "max_cps"),
+        ("highlight_words", "yes", "highlight_words"),
+        ("subtitles", "pretty", "subtitles"),
     ],
 )
 def test_what_is_not_understood_is_named(api: Api, name: str, value: str, param: str) -> None:

@@ -51,8 +51,8 @@ def test_the_model_goes_by_several_names(audio: Any, model: str) -> None:
     ("response_format", "start", "end"),
     [
         ("text", "Hej och", "adjö.\n"),
-        ("srt", "1\n00:00:00,000 --> 00:00:02,500\nHej och välkomna.\n\n2\n", "Tack -> slut & adjö.\n\n"),
-        ("vtt", "WEBVTT\n\n00:00:00.000 --> 00:00:02.500\nHej", "Tack --&gt; slut &amp; adjö.\n"),
+        ("srt", "1\n00:00:00,000 --> 00:00:02,420\nHej och välkomna.\n\n2\n", "Tack -> slut & adjö.\n\n"),
+        ("vtt", "WEBVTT\n\n00:00:00.000 --> 00:00:02.420\nHej", "Tack --&gt; slut &amp; adjö.\n"),
     ],
 )
 def test_plain_formats_are_raw_bodies(audio: Any, response_format: str, start: str, end: str) -> None:

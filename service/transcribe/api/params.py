@@ -7,8 +7,9 @@ from werkzeug.datastructures import MultiDict
 
 from ..config import ServiceConfig
 from ..languages import to_code
+from ..subtitles import READABLE, SubtitleOptions
 from ..types import DecodeOptions, SpeakerOptions
-from . import hearing, speakers
+from . import hearing, speakers, subtitle_fields
 from .errors import ApiError, bad_request
 from .fields import NOTHING, Fields, number
 
@@ -25,6 +26,7 @@ KNOWN = (
     *("file", "model", "language", "languages", "prompt", "keywords", "hotwords", "response_format", "temperature"),
     *("timestamp_granularities", "include", "stream", "chunking_strategy", "task", "callback_url", *speakers.FIELDS),
     *hearing.FIELDS,
+    *subtitle_fields.NAMES,
 )
 
 
@@ -41,6 +43,7 @@ class Params:
     chunking: dict[str, float] | None = None
     callback: str = ""
     ignored: tuple[str, ...] = ()
+    subtitles: SubtitleOptions = READABLE
 
     def request(self) -> dict[str, Any]:
         """What the job stores besides the decoding options."""
@@ -49,6 +52,7 @@ class Params:
             "granularities": list(self.granularities),
             "logprobs": self.logprobs,
             "chunking": self.chunking,
+            **subtitle_fields.stored(self.subtitles),
         }
 
 
@@ -83,7 +87,7 @@ def parse(fields: Fields, offer: Offer, *, task: str) -> Params:
         prompt=fields.text("prompt")[-PROMPT_END:],
         hotwords=_hotwords(fields),
         temperature=fields.number("temperature", 0.0, 1.0, default=0.0),
-        words=logprobs or "word" in granularities,
+        words=logprobs or "word" in granularities or response_format in subtitle_fields.SUBTITLES,
         speakers=told_apart,
         **hearing.parse(fields),
     )
@@ -95,6 +99,7 @@ def parse(fields: Fields, offer: Offer, *, task: str) -> Params:
         logprobs=logprobs,
         chunking=_chunking(fields),
         ignored=fields.unknown,
+        subtitles=subtitle_fields.subtitle_options(fields, response_format),
     )
 
 

@@ -34,6 +34,7 @@ def result_of(shared: AppContext, job: Job, params: Params) -> TranscriptionResu
         params.logprobs,
         job.coverage or {},
         shared.model_in_use,
+        params.subtitles,
     )
 
 
@@ -46,7 +47,7 @@ def write_result(answer: TranscriptionResult, response_format: str) -> Response:
         body = formats.JSON_WRITERS[response_format](answer)
         response = Response(json.dumps(body, ensure_ascii=False), mimetype="application/json")
     response.headers[MODEL_HEADER] = answer.model
-    if warnings := formats.warnings(answer):  # plain text, subtitles and tables have no other place for them
+    if warnings := [*formats.warnings(answer), *formats.hurried(answer, response_format)]:  # not all have another place
         response.headers[WARNINGS_HEADER] = " ".join(warnings)[:MAX_HEADER].encode("ascii", "replace").decode()
     return response
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from transcribe.api import hearing, params, references, speakers
+from transcribe.api import hearing, params, references, speakers, subtitle_fields
 from transcribe.formats import JSON_WRITERS, TEXT_WRITERS
+from transcribe.subtitles import READABLE, rules
 
 Schema = dict[str, Any]
 
@@ -89,11 +90,41 @@ SPEAKERS: dict[str, Schema] = {
         description=f"A recording of each known voice, 2 to 10 s, as a data URL; at most {references.LARGEST} bytes.",
     ),
 }
+SUBTITLES: dict[str, Schema] = {
+    "max_line_width": {
+        **INTEGER,
+        "minimum": rules.NARROWEST,
+        "maximum": rules.WIDEST,
+        "default": READABLE.max_line_width,
+        "description": "Characters in a line of srt and vtt; wide ones, such as Chinese, count as two.",
+    },
+    "max_line_count": {
+        **INTEGER,
+        "minimum": 1,
+        "maximum": rules.MOST_LINES,
+        "default": READABLE.max_line_count,
+        "description": "Lines in a subtitle.",
+    },
+    "max_cps": {
+        **NUMBER,
+        "minimum": rules.SLOWEST,
+        "maximum": rules.FASTEST,
+        "default": READABLE.max_cps,
+        "description": "Characters that are read in a second.",
+    },
+    "highlight_words": {**BOOLEAN, "default": False, "description": "The time of each word, in vtt."},
+    "subtitles": {
+        "type": "string",
+        "enum": list(subtitle_fields.KINDS),
+        "default": "readable",
+        "description": "raw: each segment is a subtitle.",
+    },
+}
 REQUIRED = ("file", "model")
 
 
 def _form(properties: dict[str, Schema]) -> Schema:
-    return {"type": "object", "properties": properties, "required": list(REQUIRED)}
+    return {"type": "object", "properties": {**properties, **SUBTITLES}, "required": list(REQUIRED)}
 
 
 SPEAKER: Schema = {
@@ -115,7 +146,9 @@ SEGMENT = record(
     },
     optional=("speaker", "channel"),
 )
-WORD = record({"word": STRING, "start": NUMBER, "end": NUMBER, "speaker": SPEAKER}, optional=("speaker",))
+WORD = record(
+    {"word": STRING, "start": NUMBER, "end": NUMBER, "probability": NUMBER, "speaker": SPEAKER}, optional=("speaker",)
+)
 DIARIZED = record(
     {
         "type": {"const": "transcript.text.segment"},

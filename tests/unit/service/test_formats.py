@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transcribe import formats
-from transcribe.formats import TranscriptionResult, clock
+from transcribe.formats import TranscriptionResult
+from transcribe.subtitles import SubtitleOptions, writing
 from transcribe.types import Segment, Transcript, Word
 
 
@@ -20,17 +21,18 @@ HELLO = segment(0, 0.0, 1.5, " Hej,", (Word(" Hej,", 0.1, 0.6, 0.5),))
 LATE = segment(1, 3661.5, 363_600.0004, " a --> b\n\n & <i>c</i>\t!")
 BLANK = segment(2, 363_601.0, 363_602.0, "  ")
 ANSWER = TranscriptionResult(Transcript("sv", 363_602.5, (HELLO, LATE, BLANK)), coverage={"speech": 2.0})
+RAW = replace(ANSWER, subtitles=SubtitleOptions(raw=True))
 EMPTY = TranscriptionResult(Transcript("en", 0.0))
 
 
 def test_srt() -> None:
-    assert formats.srt(ANSWER) == (
+    assert formats.srt(RAW) == (
         "1\n00:00:00,000 --> 00:00:01,500\nHej,\n\n2\n01:01:01,500 --> 101:00:00,000\na -> b & <i>c</i> !\n\n"
     )
 
 
 def test_vtt() -> None:
-    assert formats.vtt(ANSWER) == (
+    assert formats.vtt(RAW) == (
         "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nHej,\n\n"
         "01:01:01.500 --> 101:00:00.000\na --&gt; b &amp; &lt;i&gt;c&lt;/i&gt; !\n"
     )
@@ -97,14 +99,14 @@ def test_verbose_json_has_openais_fields() -> None:
 def test_words_alone_leave_out_segments() -> None:
     body = formats.verbose_json(replace(ANSWER, granularities=("word",)))
     assert "segments" not in body
-    assert body["words"] == [{"word": "Hej,", "start": 0.1, "end": 0.6}]
+    assert body["words"] == [{"word": "Hej,", "start": 0.1, "end": 0.6, "probability": 0.5}]
     assert body["warnings"], "the segments without word times must be owned up to"
 
 
 def test_what_is_ours_is_shown_where_it_was_asked_for() -> None:
     hello = replace(HELLO, speaker="A", language="sv", channel=1, words=(Word(" Hej,", 0.1, 0.6, 0.5, "A"),))
     body = formats.verbose_json(TranscriptionResult(Transcript("sv", 2.0, (hello,)), granularities=("segment", "word")))
-    assert body["words"] == [{"word": "Hej,", "start": 0.1, "end": 0.6, "speaker": "A"}]
+    assert body["words"] == [{"word": "Hej,", "start": 0.1, "end": 0.6, "probability": 0.5, "speaker": "A"}]
     shown = {name: body["segments"][0][name] for name in ("speaker", "language", "channel")}
     assert shown == {"speaker": "A", "language": "sv", "channel": 1}
 
@@ -115,20 +117,28 @@ def test_logprobs_are_those_of_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [
-        (0, "00:00:00.000"),
-        (0.9996, "00:00:01.000"),
-        (59.9999, "00:01:00.000"),
-        (3599.9999, "01:00:00.000"),
-        (-1, "00:00:00.000"),
-    ],
+    ("milliseconds", "shown"),
+    [(0, "00:00:00.000"), (999, "00:00:00.999"), (60_000, "00:01:00.000"), (363_600_001, "101:00:00.001")],
 )
-def test_clock_carries(seconds: float, shown: str) -> None:
-    assert clock(seconds, ".") == shown
+def test_clock_carries(milliseconds: int, shown: str) -> None:
+    assert writing.clock(milliseconds, ".") == shown
 
 
-CUE = re.compile(r"\d+\n\d{2,}:[0-5]\d:[0-5]\d,\d{3} --> \d{2,}:[0-5]\d:[0-5]\d,\d{3}\n(?!.*-->)[^\n]+")
+def test_subtitles_are_cut_to_be_read_and_speech_that_is_too_fast_is_owned_up_to() -> None:
+    text = " What was said in one breath is cut, so that it can be read on two lines at a time, at leisure."
+    slow, fast = segment(0, 0.0, 7.0, text), segment(0, 0.0, 1.0, text * 3)
+    answer = replace(ANSWER, transcript=Transcript("en", 7.0, (slow,)))
+    assert formats.vtt(answer) == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:02.572\nWhat was said in one breath is cut,\n\n"
+        "00:00:02.652 --> 00:00:07.000\nso that it can be read\non two lines at a time, at leisure.\n"
+    )
+    hurried = replace(answer, transcript=Transcript("en", 7.0, (fast,)))
+    assert "NOTE The speech is too fast for" in formats.vtt(hurried)
+    wide = replace(answer, subtitles=SubtitleOptions(max_line_width=100, max_line_count=1))
+    assert formats.srt(wide) == f"1\n00:00:00,000 --> 00:00:07,000\n{text.strip()}\n\n"
+
+
+CUE = re.compile(r"\d+\n\d{2,}:[0-5]\d:[0-5]\d,\d{3} --> \d{2,}:[0-5]\d:[0-5]\d,\d{3}(\n(?!.*-->)[^\n]+){1,2}")
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.floats(0, 30), st.text())))

@@ -12,6 +12,7 @@ from transcribe.api.errors import ApiError, bad_request, from_job
 from transcribe.api.params import LARGEST_PAGE, TASKS, Params, parse, read
 from transcribe.api.responses import name_ignored, result_of, write_result
 from transcribe.api.submission import submit
+from transcribe.api.subtitle_fields import result_options
 from transcribe.api.upload import form
 from transcribe.api.waiting import raise_if_failed
 from transcribe.formats import JSON_WRITERS, TEXT_WRITERS, segment_body, words_body
@@ -38,7 +39,8 @@ def create() -> Response:
             raise bad_request("Jobs are not streamed; ask for their segments instead.", "stream", "unsupported_value")
         callback = fields.one("callback_url") or ""
         webhooks.check(shared.config, callback)
-        job = submit(replace(params, callback=callback), detached=True)
+        options = replace(params.options, words=True)  # whichever format is asked for later may need them
+        job = submit(replace(params, options=options, callback=callback), detached=True)
     response = jsonify(job_body(shared, job))
     response.status_code, response.headers["Location"] = 202, f"{request.script_root}/v1/jobs/{job.id}"
     return name_ignored(response, params)
@@ -84,9 +86,17 @@ def result(job_id: str) -> Response:
     if response_format == "diarized_json" and done.options.speakers is None:
         message = "This job was not asked to tell speakers apart; send the recording again with speakers=true."
         raise bad_request(message, "format", "invalid_value")
-    granularities = ("segment", "word") if done.options.words else ("segment",)
-    params = Params(done.options, response_format, granularities, logprobs=bool(done.request.get("logprobs")))
-    return write_result(result_of(shared, done, params), response_format)
+    params = Params(
+        done.options,
+        response_format,
+        granularities=("segment", "word") if done.options.words else ("segment",),
+        logprobs=bool(done.request.get("logprobs")),
+        subtitles=result_options(request.args, response_format, done.request),
+    )
+    answer = result_of(shared, done, params)
+    if "word" not in done.request.get("granularities", ()) and not all(one.words for one in answer.transcript.segments):
+        answer = replace(answer, granularities=("segment",))  # words that nobody asked for are all there, or none
+    return write_result(answer, response_format)
 
 
 @blueprint.post("/<job_id>/cancel")

@@ -5,7 +5,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from transcribe.api import params
-from transcribe.api.schemas import RESULT_FORMATS, SCHEMAS, STRING, Schema, ref
+from transcribe.api.schemas import RESULT_FORMATS, SCHEMAS, STRING, SUBTITLES, Schema, ref
 
 blueprint = Blueprint("openapi", __name__)
 
@@ -91,6 +91,14 @@ def _audio() -> dict[str, Any]:
     }
 
 
+def _shaped() -> list[dict[str, Any]]:
+    """How a result's subtitles are made; the defaults are the job's."""
+    return [
+        _query(name, {key: value for key, value in schema.items() if key != "default"}, "By default as for the job")
+        for name, schema in SUBTITLES.items()
+    ]
+
+
 def _jobs() -> dict[str, Any]:
     limit = {"type": "integer", "minimum": 1, "maximum": params.LARGEST_PAGE, "default": 20}
     page = [_query("limit", limit, "Jobs a page"), _query("after", STRING, "The last id of the page before")]
@@ -126,7 +134,7 @@ def _jobs() -> dict[str, Any]:
             "get": _operation("listSegments", "The text so far", _content(ref("SegmentList")), f"400 {about}"),
         },
         f"{JOB_PATH}/result": {
-            "parameters": [JOB_ID, wanted],
+            "parameters": [JOB_ID, wanted, *_shaped()],
             # a failed job answers with its own reason, which may be any error of a transcription
             "get": _operation("getResult", "The finished text", _content(RESULT, *TEXTS), WORKED),
         },

@@ -1,0 +1,128 @@
+"""The rules that subtitles keep, and a check of them.
+
+Width, lines, speed, durations and gap are those of Netflix's timed text style guide for adults' programmes in most
+languages that are written with letters: 42 characters, two lines, 17 characters a second, 5/6 s to 7 s, two frames (of
+25 a second) between subtitles. A wide character, such as a Chinese one, counts as two; a combining mark as none.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+SHORTEST = 833  # ms: five sixths of a second
+LONGEST = 7000  # ms
+GAP = 80  # ms between two subtitles
+PAUSE = 1500  # ms of silence that no subtitle spans
+LEAD = 1000  # ms that a subtitle may begin before its first word
+LAG = 3000  # ms that it may stay on after its last
+WIDEST, NARROWEST = 200, 10  # columns that a line may be given
+MOST_LINES = 4
+FASTEST, SLOWEST = 60.0, 5.0  # columns a second
+
+
+@dataclass(frozen=True)
+class SubtitleOptions:
+    """How subtitles are to be made. With `raw` each segment is one, as Whisper cut it; with `highlight_words` WebVTT
+    has the time of each word."""
+
+    max_line_width: int = 42
+    max_line_count: int = 2
+    max_cps: float = 17.0
+    highlight_words: bool = False
+    raw: bool = False
+
+    @property
+    def capacity(self) -> int:
+        """Columns that fit in one subtitle: in its lines, and in the longest time that it may stay."""
+        return min(self.max_line_width * self.max_line_count, int(self.max_cps * LONGEST / 1000))
+
+    def reading_time(self, width: int) -> int:
+        """Milliseconds that a text of so many columns must stay."""
+        return max(SHORTEST, -int(-width * 1000 // self.max_cps))
+
+
+READABLE = SubtitleOptions()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is never cut: a word, or a character of a script without spaces. Times in ms; `space`: before it."""
+
+    text: str
+    space: bool
+    start: int
+    end: int
+    speaker: str | None = None
+
+    @property
+    def width(self) -> int:
+        """Its columns."""
+        return columns(self.text)
+
+
+@dataclass(frozen=True)
+class Cue:
+    """One subtitle, with the pieces of each line. Times in ms."""
+
+    start: int
+    end: int
+    lines: tuple[tuple[Piece, ...], ...]
+
+    @property
+    def texts(self) -> list[str]:
+        """Its lines."""
+        return [joined(line) for line in self.lines]
+
+    @property
+    def speaker(self) -> str | None:
+        """Who says it, if that is known."""
+        return self.lines[0][0].speaker
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A rule that a subtitle breaks; subtitles are numbered from 1."""
+
+    number: int
+    rule: str
+    found: str
+
+
+def joined(pieces: Sequence[Piece]) -> str:
+    """The pieces as one line."""
+    return "".join(f" {one.text}" if one.space and number else one.text for number, one in enumerate(pieces))
+
+
+def columns(text: str) -> int:
+    """How wide the text is."""
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+@cache
+def _columns(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def broken(cues: Sequence[tuple[int, int, Sequence[str]]], options: SubtitleOptions) -> list[Broken]:
+    """Every rule that the subtitles, each with start and end in ms and its lines, break."""
+    found: list[Broken] = []
+    before: int | None = None
+    for number, (start, end, lines) in enumerate(cues, start=1):
+        widths = [columns(line) for line in lines]
+        allowed = options.reading_time(sum(widths))
+        for rule, bad, value in (
+            ("line too wide", max(widths, default=0) > options.max_line_width, f"{max(widths, default=0)} columns"),
+            ("too many lines", len(widths) > options.max_line_count, f"{len(widths)}"),
+            ("empty", not any(widths) and not any(lines), ""),
+            ("too short", end - start < SHORTEST, f"{end - start} ms"),
+            ("too fast", end - start < allowed, f"{end - start} ms of {allowed}"),
+            ("too long", end - start > LONGEST, f"{end - start} ms"),
+            ("too close", before is not None and start < before + GAP, f"{start - (before or 0)} ms"),
+        ):
+            if bad:
+                found.append(Broken(number, rule, value))
+        before = end
+    return found
