@@ -8,10 +8,12 @@ import boto3
 from baker.aws import pricing
 from baker.aws.client import Clients
 from baker.config import from_mapping
+from baker.inputs import pillar
 from botocore.stub import Stubber
 from faults import account
 from faults.conftest import Lab
 from faults.faultcloud import DENIED, Fault
+from support.project_tree import PROJECT
 
 PRODUCT = {
     "terms": {
@@ -45,6 +47,20 @@ def test_a_price_that_nobody_knows_is_no_reason_to_fail(lab: Lab) -> None:
 def test_a_rate_for_disks_is_told_since_it_costs(lab: Lab) -> None:
     lab.configure("[instance]\ninitialization_rate = 200\n")
     assert "fetched at 200 MiB/s, for which EBS charges" in " ".join(lab.launch("plan").out.split())
+
+
+def test_a_clip_in_another_language_than_the_model_listens_for_is_refused(lab: Lab) -> None:
+    lab.configure('[pillar.model]\nlanguage = "de"\n')
+    ended = lab.launch("plan")
+    assert "the model listens for 'de' and the verification clip is in 'en'; set clip, language" in ended.err
+    assert ended.code == 2
+
+
+def test_the_pillar_verifies_in_the_language_that_its_model_listens_for() -> None:
+    declared = pillar.load(PROJECT)
+    assert declared["model"]["language"] == declared["verify"]["language"] == "sv"
+    assert (PROJECT / "service/clips" / declared["verify"]["clip"]).is_file()
+    assert "Sverige" in (PROJECT / "service/clips" / declared["verify"]["reference"]).read_text()
 
 
 def test_missing_permissions_are_named_together(lab: Lab) -> None:

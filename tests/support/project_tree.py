@@ -21,7 +21,7 @@ PILLAR = {
             "language": "en",
         },
         "batch": {"max_chunks": "auto"},
-        "verify": {"clip": "verify.flac", "reference": "verify.txt", "max_word_error_rate": 0.3},
+        "verify": {"clip": "verify.flac", "language": "en", "reference": "verify.txt", "max_word_error_rate": 0.3},
     }
 }
 USER_DATA = """#cloud-config

@@ -77,12 +77,13 @@ def parser() -> argparse.ArgumentParser:
     bake_ = commands.add_parser("bake", help="make an image, boot it, and mark it as verified")
     _where(bake_)
     _bake_options(bake_)
-    bake_.set_defaults(run=bake.bake, model="")
+    bake_.set_defaults(run=bake.bake, model="", listen_for="en")
 
     _image_commands(commands)
 
     rehearse = commands.add_parser("rehearse", help="the same on this computer, with real machines (root)")
     rehearse.add_argument("--model", metavar="ID", default="", help="a model of the real hub instead of the small one")
+    rehearse.add_argument("--listen-for", choices=("en", "sv"), default="en", help="default: en; the pillar says sv")
     rehearse.add_argument("--config", metavar="FILE", type=Path, help="sections of bake.toml, over the local cloud's")
     _bake_options(rehearse)
     rehearse.set_defaults(run=bake.rehearse, cloud=target.LOCAL)
@@ -139,7 +140,7 @@ def _image_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParse
 
     for command in (list_, publish, rollback, prune, diff, launch):
         _where(command)
-        command.set_defaults(model="", after="running the same command again continues it")
+        command.set_defaults(model="", listen_for="en", after="running the same command again continues it")
 
 
 def _doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -147,7 +148,7 @@ def _doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     _where(command)
     command.add_argument("--machine", action="store_true", help="also start one small machine that looks and ends")
     command.add_argument("--json", action="store_true", help="for a bug report")
-    command.set_defaults(run=doctor.doctor, model="")
+    command.set_defaults(run=doctor.doctor, model="", listen_for="en")
 
 
 def _recovery_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -167,7 +168,7 @@ def _recovery_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     reap.set_defaults(run=recover.reap)
     for command in (status, resume, reap):
         _where(command)
-        command.set_defaults(model="")
+        command.set_defaults(model="", listen_for="en")
 
 
 def _where(command: argparse.ArgumentParser) -> None:

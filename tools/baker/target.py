@@ -29,6 +29,7 @@ REHEARSAL = {
     "prices": {"g4dn.xlarge": 0},
     "tags": {"project": "transcribe", "rehearsal": "true"},
 }
+ENGLISH_CLIP = {"clip": "verify.flac", "language": "en", "reference": "verify.txt", "max_word_error_rate": 0.3}
 
 
 @contextmanager
@@ -47,10 +48,10 @@ def bake_config(root: Path, options: argparse.Namespace, display: Display) -> La
         return load(options.config or root / CONFIG_FILE)
     with _local_errors(), display.phase("local cloud"):
         endpoint = LocalCloud.ensure(root, say=lambda line: display.note(f"  {line}", "dim"))
-        return local_config(endpoint, options.config, options.model)
+        return local_config(endpoint, options.config, options.model, options.listen_for)
 
 
-def local_config(endpoint: Endpoint, path: Path | None, model: str = "") -> LauncherConfig:
+def local_config(endpoint: Endpoint, path: Path | None, model: str = "", language: str = "en") -> LauncherConfig:
     """The local cloud's configuration, overridden by the sections of the file at `path`, if any."""
     document: dict[str, Any] = {
         **REHEARSAL,
@@ -58,18 +59,20 @@ def local_config(endpoint: Endpoint, path: Path | None, model: str = "") -> Laun
         "s3": {"bucket": endpoint.bucket, "presign_endpoint_url": endpoint.machine_url},
         "source": {"ami": endpoint.source_ami},
         "hub": {"endpoint_url": REAL_HUB if model else endpoint.hub_url},
-        "pillar": {"model": rehearsed_model(endpoint, model)},
+        "pillar": rehearsed(endpoint, model, language),
     }
     overrides = read_toml(path) if path else {}
     config = from_mapping(pillar.merge(document, overrides))
     return replace(config, credentials=Credentials(endpoint.access_key_id, endpoint.secret_access_key))
 
 
-def rehearsed_model(endpoint: Endpoint, model: str) -> dict[str, str]:
-    """The pillar's model section for a rehearsal: the verification clip is English, so that is the language."""
+def rehearsed(endpoint: Endpoint, model: str, language: str) -> dict[str, Any]:
+    """The pillar's sections for a rehearsal: a small model in place of the one that the pillar names, and English
+    unless the pillar's own language is asked for."""
     if model:
-        return {"id": model, "endpoint": REAL_HUB}
-    return {"id": endpoint.model_id, "endpoint": endpoint.machine_hub_url, "language": "en"}
+        return {"model": {"id": model, "endpoint": REAL_HUB}}
+    found = {"model": {"id": endpoint.model_id, "endpoint": endpoint.machine_hub_url}}
+    return found if language == "sv" else pillar.merge(found, {"model": {"language": "en"}, "verify": ENGLISH_CLIP})
 
 
 def describe(config: LauncherConfig) -> str:

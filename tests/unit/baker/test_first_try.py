@@ -53,6 +53,10 @@ ROWS = {
         f"{CLOUD_INIT}::test_a_driver_that_dies_is_told",
         f"{DOCTOR}::test_a_fault_turns_its_row_red_and_no_other",
     ],
+    "11 the default configuration as it is": [
+        "tests/faults/test_plan.py::test_a_clip_in_another_language_than_the_model_listens_for_is_refused",
+        "tests/faults/test_plan.py::test_the_pillar_verifies_in_the_language_that_its_model_listens_for",
+    ],
     "12 a bucket of another region": [f"{ANSWERS}::test_a_bucket_of_another_region_is_refused"],
     "13 dry runs drop AWS's words": [f"{ANSWERS}::test_a_dry_run_counts_and_its_words_are_told"],
     "14 no room on the disk": [f"{FIRST_BOOT}::test_room_is_looked_for_before_anything_is_installed"],

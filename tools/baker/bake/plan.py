@@ -68,6 +68,7 @@ def _make(context: BakeContext) -> BakePlan:
     declared = pillar.load(root)
     pillar.check_overrides(declared, config.pillar)
     wanted = pillar.merge(declared, config.pillar)
+    _check_clip(wanted)
     source_tree.validate(root, [wanted["verify"]["clip"], wanted["verify"]["reference"]])
     source = context.images.source(config.source)
     refuse_unserved(source)
@@ -91,6 +92,16 @@ def _make(context: BakeContext) -> BakePlan:
         newest=verified[0] if verified else None,
         changed_files=_changed_files(context, packed, inputs, verified[0]) if verified else (),
     )
+
+
+def _check_clip(wanted: Mapping[str, Any]) -> None:
+    """The verification clip must be in the language that the model listens for."""
+    heard, spoken = wanted["model"]["language"], wanted["verify"]["language"]
+    if heard and heard != spoken:
+        raise UsageError(
+            f"the model listens for {heard!r} and the verification clip is in {spoken!r}; set clip, language, "
+            "reference and max_word_error_rate in [pillar.verify], or language in [pillar.model]"
+        )
 
 
 def _changed_files(
