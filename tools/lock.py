@@ -76,6 +76,9 @@ def main() -> None:
     peers = (ROOT / "tests/bench/peers/cuda.lock").read_text()
     (ROOT / "tests/bench/peers/cpu.lock").write_text(cpu_lock(peers))
     compile_lock("tests/bench/ansible.in", "tests/bench/ansible.lock")
+    for client in sorted((ROOT / "tests/clients").glob("*.in")):
+        source = str(client.relative_to(ROOT))
+        compile_lock(source, source.removesuffix(".in") + ".lock")
     compile_lock("salt/requirements.in", "salt/requirements.lock", "--no-emit-package", "timelib")
 
 
