@@ -1,12 +1,14 @@
 """Jobs of a fleet: real feeder processes on moto's S3 and SQS. Whatever ends where, each job has one outcome."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import fleets
+from support import api_process, fleets
 from support.fake_worker import TEXTS
 from support.fleets import FleetCloud, audio
+from support.waiting import until
 
 pytestmark = pytest.mark.slow
 TEXT = "".join(TEXTS).strip()
@@ -50,9 +52,17 @@ def test_a_job_goes_in_and_its_transcript_comes_out_in_every_format(cloud: Fleet
     assert found.data.decode().strip() == TEXT
 
 
+@pytest.fixture
+def patient_cloud() -> Iterator[FleetCloud]:
+    """One that gives a message up late: what a dead feeder was waiting for is delivered to nobody, and counts."""
+    with fleets.fleet_cloud(tries=50) as made:
+        yield made
+
+
 def test_a_feeder_that_is_killed_at_each_step_loses_nothing_and_does_nothing_twice(
-    cloud: FleetCloud, tmp_path: Path
+    patient_cloud: FleetCloud, tmp_path: Path
 ) -> None:
+    cloud = patient_cloud
     jobs = [cloud.submit(audio(str(number))) for number in range(len(STEPS))]
     left = list(STEPS)
     with fleets.machine(tmp_path / "a", cloud) as here:
@@ -73,3 +83,127 @@ def test_a_feeder_that_is_killed_at_each_step_loses_nothing_and_does_nothing_twi
     assert {one.status for one in ended.values()} == {"done"}
     assert cloud.watched.outcomes == dict.fromkeys(jobs, 1)
     assert cloud.queues.dead.waiting() == (0, 0)
+
+
+def test_two_machines_that_get_everything_twice_and_poison_have_one_outcome_each(
+    cloud: FleetCloud, tmp_path: Path
+) -> None:
+    jobs = [cloud.submit(audio(str(number)), owner=("anna", "bert")[number % 2]) for number in range(16)]
+    bad, poison = cloud.submit(b"bad"), cloud.submit(b"crash")
+    for job in jobs[::2]:
+        cloud.resend(job)
+    with (
+        fleets.machine(tmp_path / "a", cloud, delay=0.05) as a,
+        fleets.machine(tmp_path / "b", cloud, delay=0.05) as b,
+    ):
+        for one in (a, b):
+            one.start()
+        until(lambda: len(cloud.watched.outcomes) > 4, 30)
+        a.stop(signal.SIGKILL)
+        a.start()
+        ended = cloud.wait_over([*jobs, bad], 40)
+        until(lambda: cloud.queues.dead.waiting() == (1, 0), 30)
+        cloud.assert_empty()
+        until(lambda: not a.store.tickets.all() and not b.store.tickets.all())
+    assert {ended[job].status for job in jobs} == {"done"}
+    assert [(ended[bad].status, error.code) for error in (ended[bad].error,) if error] == [("failed", "no_audio")]
+    assert cloud.watched.outcomes == dict.fromkeys([*jobs, bad], 1)
+    state = cloud.state(poison)
+    assert state.error
+    assert (state.status, state.attempts, state.error.code) == ("dead", 3, "out_of_memory")
+
+
+def test_a_machine_that_is_ended_hands_on_what_it_has(cloud: FleetCloud, tmp_path: Path) -> None:
+    job = cloud.submit(audio("long"))
+    with (
+        fleets.machine(tmp_path / "a", cloud, delay=3.0) as a,
+        fleets.machine(tmp_path / "b", cloud) as b,
+    ):
+        a.start()
+        until(lambda: a.store.segments(job), 20)
+        assert a.stop() == 0
+        assert (a.store.tickets.all(), a.store.get(job)) == ([], None)
+        b.start()
+        ended = cloud.wait_over([job])[job]
+        cloud.assert_empty()
+    [seen] = b.worker.seen
+    assert seen.resume is not None
+    assert [segment.id for segment in ended.segments] == [0, 1, 2]
+    assert (ended.machine, cloud.state(job).attempts) == (b.identity, 1)
+
+
+def test_a_lost_machine_costs_what_was_done_since_its_last_sign_of_life(cloud: FleetCloud, tmp_path: Path) -> None:
+    job = cloud.submit(audio("long"))
+    with (
+        fleets.machine(tmp_path / "a", cloud, delay=1.5) as a,
+        fleets.machine(tmp_path / "b", cloud) as b,
+    ):
+        a.start()
+        until(lambda: cloud.bucket.read(cloud.layout.checkpoint(job)), 20)
+        a.stop(signal.SIGKILL)
+        a.worker.stop()
+        b.start()
+        ended = cloud.wait_over([job])[job]
+    [seen] = b.worker.seen
+    assert seen.resume is not None
+    assert [segment.id for segment in ended.segments] == [0, 1, 2]
+
+
+def test_a_job_without_progress_goes_to_another_machine(cloud: FleetCloud, tmp_path: Path) -> None:
+    job = cloud.submit(audio("one"))
+    with fleets.machine(tmp_path / "a", cloud) as a, fleets.machine(tmp_path / "b", cloud) as b:
+        a.worker.hold.set()
+        a.start()
+        until(lambda: a.store.get(job), 20)
+        b.start()
+        ended = cloud.wait_over([job])[job]
+        cloud.assert_empty()
+        until(lambda: not a.store.tickets.all())
+    assert ended.machine == b.identity
+
+
+def test_what_fits_is_finished_after_a_spot_notice(cloud: FleetCloud, tmp_path: Path) -> None:
+    jobs = [cloud.submit(audio(str(number))) for number in range(3)]
+    with fleets.metadata_service() as (address, answers), fleets.machine(tmp_path / "a", cloud, delay=0.3) as a:
+        feeder = a.start(AWS_EC2_METADATA_SERVICE_ENDPOINT=address)
+        until(lambda: a.worker.seen, 20)
+        answers["spot/instance-action"] = '{"action": "terminate"}'
+        assert feeder.wait(30) == 0
+        states = {job: cloud.state(job).status for job in jobs}
+        assert states[a.worker.seen[0].id] == "done"
+        assert set(states.values()) <= {"done", "queued"}
+        assert a.store.tickets.all() == []
+        assert [line["reason"] for line in a.log() if line["event"] == "leaving"] == ["spot"]
+
+
+def test_any_machine_takes_a_job_and_answers_for_it(cloud: FleetCloud, tmp_path: Path) -> None:
+    strangers = cloud.submit(audio("strangers"), owner="bert")
+    with (
+        fleets.machine(tmp_path / "a", cloud) as one,
+        fleets.machine(tmp_path / "b", cloud) as two,
+        api_process.started(tmp_path / "a", one.mapping) as a,
+        api_process.started(tmp_path / "b", two.mapping) as b,
+    ):
+        one.start(), two.start()
+        until(lambda: all(Path(each.mapping["fleet"]["socket"]).exists() for each in (one, two)))
+        made = a.upload("/v1/jobs", audio("one"), response_format="srt")
+        assert made.status == 202, made.body
+        job = made.json["id"]
+        assert a.upload("/v1/jobs", audio("one"), response_format="srt").json["id"] == job
+        until(lambda: all(each.request("GET", f"/v1/jobs/{job}").json["status"] == "done" for each in (a, b)))
+        results = [each.request("GET", f"/v1/jobs/{job}/result").body.decode() for each in (a, b)]
+        assert results[0] == results[1]
+        assert "Hej och välkomna." in results[0]
+        assert len(b.request("GET", f"/v1/jobs/{job}/segments?after=0").json["data"]) == 2
+        assert b.request("GET", f"/v1/jobs/{strangers}").code == "job_not_found"
+        assert b.request("DELETE", f"/v1/jobs/{job}").status == 200
+        assert a.request("GET", f"/v1/jobs/{job}").code == "job_not_found"
+        assert [key for key in cloud.bucket.keys("transcribe-fleet/") if job in key] == []
+        for each in (one, two):
+            each.worker.hold.set()
+        job = a.upload("/v1/jobs", audio("two")).json["id"]
+        assert b.request("POST", f"/v1/jobs/{job}/cancel").json["status"] == "cancelled"
+        assert a.request("POST", f"/v1/jobs/{job}/cancel").code == "job_over"
+        cloud.assert_empty()
+        one.stop(signal.SIGKILL)
+        assert a.upload("/v1/jobs", audio("three")).code == "fleet_unavailable"

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -106,11 +107,12 @@ def audio(text: str) -> bytes:
 class Machine:
     """A folder like a machine's, the worker in this process, and the feeder that was started last."""
 
-    config: ServiceConfig
+    mapping: dict[str, Any]
     file: Path
     store: Store
     worker: FakeWorker
     environment: dict[str, str]
+    identity: str
     feeder: "subprocess.Popen[bytes] | None" = None
 
     def start(self, **environment: str) -> "subprocess.Popen[bytes]":
@@ -182,7 +184,7 @@ def _empty(queue: queues.Queue) -> bool:
 
 
 @contextmanager
-def fleet_cloud() -> Iterator[FleetCloud]:
+def fleet_cloud(tries: int = queues.TRIES) -> Iterator[FleetCloud]:
     """moto behind the layer, with the bucket and the queues."""
     watched = Watched(s3_conditions.atomic(DomainDispatcherApplication(create_backend_app)))
     server = make_server("127.0.0.1", 0, watched, threaded=True, request_handler=DroppingHandler)
@@ -192,7 +194,7 @@ def fleet_cloud() -> Iterator[FleetCloud]:
     session = boto3.Session("testing", "testing", region_name=REGION)
     s3: Any = session.client("s3", endpoint_url=url)
     s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
-    made = queues.make(session.client("sqs", endpoint_url=url), QUEUE, {"project": "test"})
+    made = queues.make(session.client("sqs", endpoint_url=url), QUEUE, {"project": "test"}, tries)
     try:
         yield FleetCloud(url, watched, Bucket(s3, BUCKET), made, Layout("transcribe-fleet"))
     finally:
@@ -222,7 +224,9 @@ def machine(root: Path, cloud: FleetCloud, *, delay: float = 0.0, **changes: Any
     worker = FakeWorker(store, config.temp, delay=delay, resumes=True).start()
     kept = {name: value for name, value in os.environ.items() if not re.match("AWS_", name)}
     nowhere = {"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:9", "PYTHONUNBUFFERED": "1"}
-    found = Machine(config, file, store, worker, {**kept, **KEYS, **nowhere, "TRANSCRIBE_CONFIG": str(file)})
+    found = Machine(
+        mapping, file, store, worker, {**kept, **KEYS, **nowhere, "TRANSCRIBE_CONFIG": str(file)}, store.identity()
+    )
     try:
         yield found
     finally:
@@ -231,3 +235,31 @@ def machine(root: Path, cloud: FleetCloud, *, delay: float = 0.0, **changes: Any
             found.feeder.wait()
         worker.stop()
         store.close()
+
+
+@contextmanager
+def metadata_service() -> Iterator[tuple[str, dict[str, str]]]:
+    """Where an instance asks about itself: its address, and what it answers, by the path below meta-data."""
+    answers: dict[str, str] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self._answer("token")
+
+        def do_GET(self) -> None:
+            self._answer(answers.get(self.path.removeprefix("/latest/meta-data/"), ""))
+
+        def _answer(self, text: str) -> None:
+            self.send_response(200 if text else 404)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", answers
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -12,12 +12,12 @@ from flask import current_app, g
 from transcribe.api.auth import Keys
 from transcribe.api.fair_semaphore import FairSemaphore
 from transcribe.api.job_watcher import JobWatcher
-from transcribe.api.provenance import Provenance
 from transcribe.jobs.models import Bounds
 from transcribe.jobs.store import Store
 from transcribe.model_cache import cache_info
 
 from ..config import ServiceConfig
+from .elsewhere import FleetClient
 from .errors import busy
 from .metrics import Metrics
 from .params import Offer
@@ -36,7 +36,7 @@ class AppContext:
     metrics: Metrics
     waiting_slots: FairSemaphore
     storing_slots: FairSemaphore
-    provenance: Provenance
+    fleet: FleetClient | None = None  # that this machine belongs to
     started: float = field(default_factory=time.time)
     draining: threading.Event = field(default_factory=threading.Event)  # no new jobs or requests
     closing: threading.Event = field(default_factory=threading.Event)  # no more waiting either

@@ -85,7 +85,7 @@ def serve(config: ServiceConfig) -> None:
     shared = context_of(app)
     server = create_server(app, config)
     helpers: list[RetentionThread | WebhookSender] = [RetentionThread(config, store)]
-    if config.callbacks.enabled:
+    if config.callbacks.enabled and not config.fleet.on:  # then the feeder makes them
         helpers.append(WebhookSender(store, Path(config.callbacks.secret_file)))
     for helper in helpers:
         helper.start()

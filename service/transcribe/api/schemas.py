@@ -124,8 +124,7 @@ REQUIRED = ("file", "model")
 
 
 def _form(properties: dict[str, Schema]) -> Schema:
-    asked = {"record": {**BOOLEAN, "default": False, "description": "Add the signed record of the result."}}
-    return {"type": "object", "properties": {**properties, **SUBTITLES, **asked}, "required": list(REQUIRED)}
+    return {"type": "object", "properties": {**properties, **SUBTITLES}, "required": list(REQUIRED)}
 
 
 SPEAKER: Schema = {
@@ -184,14 +183,6 @@ JOB = record(
     }
 )
 SCHEMAS: dict[str, Schema] = {
-    "Record": record(
-        {
-            "payload": {**STRING, "description": "The record, as the JSON text that is signed."},
-            "public_key": {**STRING, "description": "Ed25519, base64."},
-            "signature": {**STRING, "description": "Of the payload in UTF-8, base64."},
-        }
-    ),
-    "MachineKey": record({"object": {"const": "machine_key"}, "algorithm": {"const": "Ed25519"}, "public_key": STRING}),
     "TranscriptionRequest": _form({**COMMON, **TIMED, **SPEAKERS, "languages[]": array(STRING), "stream": BOOLEAN}),
     "TranslationRequest": _form(COMMON),
     "JobRequest": _form(
@@ -210,9 +201,8 @@ SCHEMAS: dict[str, Schema] = {
             "logprobs": array(record({"token": STRING, "logprob": NUMBER, "bytes": array(INTEGER)})),
             "segments": array(ref("DiarizedSegment")),
             "warnings": array(STRING),
-            "record": ref("Record"),
         },
-        optional=("logprobs", "segments", "warnings", "record"),
+        optional=("logprobs", "segments", "warnings"),
     ),
     "DiarizedTranscription": record(
         {
@@ -223,9 +213,8 @@ SCHEMAS: dict[str, Schema] = {
             "usage": USAGE,
             "model": MODEL_RUN,
             "warnings": array(STRING),
-            "record": ref("Record"),
         },
-        optional=("warnings", "record"),
+        optional=("warnings",),
     ),
     "DiarizedSegment": DIARIZED,
     "VerboseTranscription": record(
@@ -240,9 +229,8 @@ SCHEMAS: dict[str, Schema] = {
             "segments": array(ref("Segment")),
             "words": array(ref("Word")),
             "warnings": array(STRING),
-            "record": ref("Record"),
         },
-        optional=("segments", "words", "warnings", "record"),
+        optional=("segments", "words", "warnings"),
     ),
     "Segment": SEGMENT,
     "Word": WORD,

@@ -3,14 +3,17 @@
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from flask import request
 
 from transcribe import logs
 from transcribe.api.context import AppContext, context, key_id
+from transcribe.api.elsewhere import FleetClient, Recording, repeatable
 from transcribe.api.errors import ApiError, busy
 from transcribe.api.params import Params
+from transcribe.api.spool import Spool
 from transcribe.api.upload import reference_recordings, uploaded
 from transcribe.jobs import uploads
 from transcribe.jobs.models import Job, NewJob, QueueFullError
@@ -36,11 +39,13 @@ def submit(params: Params, *, detached: bool) -> Job:
         suffix=suffix,
         estimate=min(spool.estimate(), shared.config.limits.audio_seconds),
         channels=1 if params.options.channels == "mix" else spool.channels(),
-        request={**params.request(), "audio": spool.facts(), "model": shared.model_in_use},
+        request=params.request(),
         fingerprint=_fingerprint([part.digest.hexdigest() for part in (spool, *references)], params),
         detached=detached,
         callback=params.callback,
     )
+    if shared.fleet and detached:
+        return _submit_to_fleet(shared.fleet, new, spool, references)
     folder, job = shared.config.temp, None
     try:
         spool.keep(uploads.recording(folder, new.id))
@@ -56,6 +61,16 @@ def submit(params: Params, *, detached: bool) -> Job:
         logs.event("job_created", job=job.id, bytes=spool.size, estimate=round(new.estimate, 1), detached=detached)
     else:
         logs.event("job_repeated", job=job.id)
+    return job
+
+
+def _submit_to_fleet(fleet: FleetClient, new: NewJob, spool: Spool, references: Sequence[Spool]) -> Job:
+    """The same where every machine of the fleet finds it. The files stay those of the request, which removes them."""
+    if not request.cache_control.no_cache:
+        new = repeatable(new, REUSE_SECONDS)
+    names = tuple(part.path.name for part in references)
+    job = fleet.submit(new, Recording(spool.path.name, spool.digest.hexdigest(), spool.size, names))
+    logs.event("job_submitted", job=job.id, bytes=spool.size, estimate=round(new.estimate, 1))
     return job
 
 

@@ -45,12 +45,15 @@ class Desk:
 
     def _submit(self, asked: Mapping[str, Any]) -> bool:
         """Puts a recording of the uploads' folder into the bucket, and its job into the queue."""
-        fleet, name = self._fleet, Path(asked["file"]).name
-        request = msgspec.convert(asked["request"], Request)
-        file = fleet.config.temp / name
-        return submission.submit(
-            fleet.bucket, fleet.queues, fleet.layout, request, lambda key: fleet.bucket.upload(key, file)
-        )
+        fleet, request = self._fleet, msgspec.convert(asked["request"], Request)
+        file, *speakers = (fleet.config.temp / Path(name).name for name in (asked["file"], *asked["speakers"]))
+
+        def store_audio(key: str) -> None:  # the recording last: by it, all are known to be there
+            for index, path in enumerate(speakers):
+                fleet.bucket.upload(fleet.layout.speaker(request.job, index), path)
+            fleet.bucket.upload(key, file)
+
+        return submission.submit(fleet.bucket, fleet.queues, fleet.layout, request, store_audio)
 
     def _look(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
         """The job's request, state and outcome; None if there is no such job."""
@@ -71,8 +74,11 @@ class Desk:
 
     def _remove(self, asked: Mapping[str, Any]) -> bool:
         """Ends a job and removes all that there is of it."""
+        fleet, job = self._fleet, _job(asked)
         self._cancel(asked)
-        self._fleet.bucket.delete(self._fleet.layout.everything(_job(asked)))
+        stored = fleet.bucket.read(fleet.layout.request(job))
+        speakers = decoded(stored.data, Request).speakers if stored else 0
+        fleet.bucket.delete(fleet.layout.everything(job, speakers))
         return True
 
 

@@ -11,11 +11,13 @@ import msgspec
 from transcribe import formats, logs
 from transcribe.feeder.fleet import Fleet, trouble
 from transcribe.fleet import states
-from transcribe.fleet.documents import Outcome, State
+from transcribe.fleet.documents import Outcome, State, Status
 from transcribe.fleet.layout import TRANSCRIPTS
+from transcribe.fleet.queues import TRIES
 from transcribe.formats import TranscriptionResult
 from transcribe.jobs.models import Job
 from transcribe.jobs.tickets import Ticket
+from transcribe.subtitles import SubtitleOptions
 from transcribe.types import Segment, Transcript
 
 SERVERS_FAULT = 500  # the status from which on an error is not the recording's
@@ -68,7 +70,8 @@ class Finisher:
             ended = None
         if ended is not None:
             self._write_texts(ended, job)
-            states.close(fleet.bucket, fleet.layout, ended)
+        if ended is None or not states.close(fleet.bucket, fleet.layout, ended):  # removed: nothing may stay of it
+            fleet.bucket.delete(fleet.layout.everything(job.id, 0))
         fleet.queues.by_url(ticket.queue).delete(ticket.receipt)
         fleet.bucket.delete([fleet.layout.checkpoint(job.id)])
         fleet.store.tickets.settle(ticket, ticket.callback if ended and fleet.config.callbacks.enabled else "")
@@ -82,7 +85,8 @@ class Finisher:
         def update(state: State) -> State:
             if state.over or state.machine != fleet.machine:
                 return state
-            return msgspec.structs.replace(state, status="queued", machine="", error=job.error)
+            status: Status = "dead" if ticket.count >= TRIES else "queued"
+            return msgspec.structs.replace(state, status=status, machine="", error=job.error)
 
         states.change(fleet.bucket, fleet.layout, job.id, update)
         fleet.queues.by_url(ticket.queue).hold(ticket.receipt, 0)
@@ -100,6 +104,7 @@ class Finisher:
             owner=job.key_id,
             status=job.status,
             task=job.options.task,
+            model=f"{fleet.config.model.id}@{fleet.config.model.revision}",
             language="en" if translated else job.language or job.options.language or "",
             duration=job.length,
             segments=tuple(segments) if job.status == "done" else (),
@@ -118,16 +123,24 @@ class Finisher:
         if ended.status != "done":
             return
         for response_format in TRANSCRIPTS:
+            if response_format == "diarized_json" and job.options.speakers is None:
+                continue
             key = self._fleet.layout.transcript(ended.job, response_format)
             self._fleet.bucket.put_new(key, rendered(ended, response_format, job))
 
 
 def rendered(ended: Outcome, response_format: str, job: Job) -> bytes:
     """The outcome in a format."""
-    granularities = ("segment", "word") if job.options.words else ("segment",)
-    transcript = Transcript(ended.language, ended.duration, ended.segments)
-    wanted = bool(job.request.get("logprobs"))
-    answer = TranscriptionResult(transcript, ended.task, granularities, wanted, ended.coverage or {})
+    timed = all(segment.words for segment in ended.segments)
+    answer = TranscriptionResult(
+        Transcript(ended.language, ended.duration, ended.segments),
+        task=ended.task,
+        granularities=("segment", "word") if timed else ("segment",),
+        logprobs=bool(job.request.get("logprobs")),
+        coverage=ended.coverage or {},
+        model=ended.model,
+        subtitles=SubtitleOptions(**job.request.get("subtitles", {})),
+    )
     if response_format in formats.TEXT_WRITERS:
         return formats.TEXT_WRITERS[response_format][1](answer).encode()
     return json.dumps(formats.JSON_WRITERS[response_format](answer), ensure_ascii=False).encode()

@@ -47,10 +47,6 @@ class Fleet:
         """How long a message is kept from others without a sign of life."""
         return self.config.fleet.hold_seconds
 
-    def recording(self, job_id: str) -> Path:
-        """Where the worker looks for the job's recording."""
-        return self.config.temp / job_id
-
 
 def program_digest() -> str:
     """Identifies the program that cuts recordings: only the same one can go on from where another left off."""

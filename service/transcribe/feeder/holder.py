@@ -19,7 +19,6 @@ from transcribe.jobs.tickets import Ticket
 
 ROUNDS = 3  # in the time that a message is held
 PATIENCE = 2  # times that time without progress, and the message is held no longer
-SAVED_SECONDS = 30.0  # of audio that are worth a new checkpoint
 
 
 @dataclass
@@ -59,17 +58,18 @@ class Holder:
         over = job is not None and job.over
         if now - watch.held < self._fleet.hold_seconds / ROUNDS:
             return
+        watch.held = now
         if not over and now - watch.moved > PATIENCE * self._fleet.hold_seconds:
             logs.warning("job_stands_still", job=ticket.job)
+            self._still_ours(ticket, None)
             return
-        watch.held = now
         kept = self._fleet.queues.by_url(ticket.queue).hold(ticket.receipt, self._fleet.hold_seconds)
         if over:
             return  # the Finisher has the rest
         if not kept:
             logs.warning("message_lost", job=ticket.job)
-        if job is None or self._still_ours(ticket, job):
-            self._save(ticket, job, watch)
+        if self._still_ours(ticket, job) and job is not None and job.progress > watch.saved:
+            watch.saved = checkpoints.save(self._fleet, ticket.job) or watch.saved
 
     def _mark(self, ticket: Ticket, job: Job | None) -> object:
         """Something that changes with progress: of the job, of its recording's way here, or of the worker."""
@@ -80,13 +80,13 @@ class Holder:
         parts = self._fleet.config.temp.glob(f"{ticket.job}{FETCHED}*")
         return (sum(part.stat().st_size for part in parts), work)
 
-    def _still_ours(self, ticket: Ticket, job: Job) -> bool:
-        """Says in the state how far the job is. False, and it is worked on no longer, if it is somebody else's by now,
-        or over, or removed."""
+    def _still_ours(self, ticket: Ticket, job: Job | None) -> bool:
+        """Says in the state how far the job is, unless it is None, which is no sign of life. False, and it is worked on
+        no longer, if it is somebody else's by now, or over, or removed."""
         fleet = self._fleet
 
         def update(state: State) -> State:
-            if state.over or state.machine != fleet.machine:
+            if state.over or state.machine != fleet.machine or job is None:
                 return state
             seconds = job.duration if job.duration is not None else state.seconds
             return msgspec.structs.replace(state, status="running", progress=job.progress, seconds=seconds)
@@ -99,7 +99,3 @@ class Holder:
         fleet.store.tickets.withdraw(ticket.job)
         logs.event("job_withdrawn", job=ticket.job, status=state.status if state else "removed")
         return False
-
-    def _save(self, ticket: Ticket, job: Job | None, watch: Watch) -> None:
-        if job is not None and job.progress >= watch.saved + SAVED_SECONDS:
-            watch.saved = checkpoints.save(self._fleet, ticket.job) or watch.saved

@@ -45,17 +45,17 @@ def _metadata(base: str, token: str, path: str) -> str:
         return ""
 
 
-def leave(fleet: Fleet, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-    """Waits up to so many seconds for jobs to be done, and hands the rest on. Nothing is taken meanwhile."""
-    finisher, holder, end = Finisher(fleet), Holder(fleet), clock() + seconds
-    while True:
+def leave(fleet: Fleet, seconds: float, stop_taking: Callable[[], None]) -> None:
+    """Waits up to so many seconds for jobs to be done, and hands the rest on. `stop_taking` returns when nothing more
+    comes."""
+    finisher, holder, end = Finisher(fleet), Holder(fleet), time.monotonic() + seconds
+    while fleet.store.tickets.all() and time.monotonic() < end:
         finisher.once()
-        left = fleet.store.tickets.all()
-        if not left or clock() >= end:
-            break
         holder.once()
         time.sleep(LOOK_SECONDS)
-    for ticket in left:
+    stop_taking()
+    finisher.once()
+    for ticket in fleet.store.tickets.all():
         with trouble("hand_on", ticket.job), fleet.guard:
             hand_on(fleet, ticket)
 

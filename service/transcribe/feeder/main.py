@@ -118,10 +118,11 @@ def feed(config: ServiceConfig, call_back: CallBack) -> None:
         notify(f"STATUS=takes jobs from {config.fleet.queue}")
         _watch(loops, leave)
         notify("STOPPING=1\nSTATUS=leaving")
-        for loop in loops:
-            loop.stop(taker.WAIT_SECONDS + 1.0)
+        for loop in reversed(loops):
+            loop.stop(0.0 if loop is loops[0] else taker.WAIT_SECONDS)
         logs.event("leaving", reason=why[0] if why else "asked", jobs=len(store.tickets.all()))
-        leaving.leave(fleet, leaving.SPOT_SECONDS if why == ["spot"] else config.fleet.leave_seconds)
+        seconds = leaving.SPOT_SECONDS if why == ["spot"] else config.fleet.leave_seconds
+        leaving.leave(fleet, seconds, lambda: loops[0].stop(taker.WAIT_SECONDS + 1.0))
         stop_calls()
         desk.shutdown()
     logs.event("stopped")

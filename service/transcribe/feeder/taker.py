@@ -14,6 +14,7 @@ from transcribe.feeder.fleet import FETCHED, Fleet, trouble
 from transcribe.fleet import states
 from transcribe.fleet.documents import Message, Request, State, decoded
 from transcribe.fleet.queues import Delivery
+from transcribe.jobs import uploads
 from transcribe.jobs.models import NewJob
 from transcribe.jobs.tickets import Ticket
 
@@ -22,6 +23,7 @@ FRESH_SECONDS = 20.0  # a worker that has not reported for longer is not there
 SUSPECT = 2  # deliveries from which on a job may be what ended its machine: it is worked on alone
 BLOCK = 1 << 20
 NO_JOB = "0" * 32
+CLAIMS = 8  # tries to write that a job is taken
 
 
 class Taker:
@@ -95,24 +97,26 @@ class Taker:
         """Makes the job this machine's, if it may be: its state says so, and its ticket is stored."""
         fleet = self._fleet
         queue = fleet.queues.by_url(found.queue)
-        known = states.read(fleet.bucket, fleet.layout, message.job)
-        if known is None:  # the job was removed
-            queue.delete(found.receipt)
-            return
-        state, stored = known
-        if self._held_elsewhere(state, stored.age):
-            if state.message != found.id:  # it was sent twice, and the other message is being worked on
+        for _ in range(CLAIMS):  # each delivery counts against the job, so others' writes are no reason to let it go
+            known = states.read(fleet.bucket, fleet.layout, message.job)
+            if known is None:  # the job was removed
                 queue.delete(found.receipt)
-            return
-        ended = state.over or fleet.bucket.read(fleet.layout.outcome(message.job)) is not None
-        if ended and state.message not in ("", found.id):  # it was sent twice, and the other has brought it to its end
-            queue.delete(found.receipt)
-            return
-        if not ended and not self._claim_state(state, stored.etag, found):
-            return
-        ticket = Ticket(message.job, found.queue, found.receipt, found.id, found.count, concluded=ended)
-        fleet.store.tickets.put(ticket)
-        logs.event("job_taken", job=message.job, delivery=found.count, ended=ended)
+                return
+            state, stored = known
+            if self._held_elsewhere(state, stored.age):
+                if state.message != found.id:  # it was sent twice, and the other message is being worked on
+                    queue.delete(found.receipt)
+                return
+            ended = state.over or fleet.bucket.read(fleet.layout.outcome(message.job)) is not None
+            if ended and state.message not in ("", found.id):  # sent twice, and the other has brought it to its end
+                queue.delete(found.receipt)
+                return
+            if ended or self._claim_state(state, stored.etag, found):
+                fleet.store.tickets.put(
+                    Ticket(message.job, found.queue, found.receipt, found.id, found.count, concluded=ended)
+                )
+                logs.event("job_taken", job=message.job, delivery=found.count, ended=ended)
+                return
 
     def _held_elsewhere(self, state: State, age: float) -> bool:
         """Whether another machine has shown, by S3's clock, that it works on the job. Each does so three times in the
@@ -120,6 +124,7 @@ class Taker:
         return state.status == "running" and state.machine != self._fleet.machine and age < self._fleet.hold_seconds / 2
 
     def _claim_state(self, state: State, etag: str, found: Delivery) -> bool:
+        """Writes into the state that the job is this machine's; False if somebody else has written meanwhile."""
         wanted = msgspec.structs.replace(
             state,
             status="running",
@@ -130,11 +135,9 @@ class Taker:
             started=state.started or time.time(),
             error=None,
         )
-        key = self._fleet.layout.state(state.job)
-        if wanted == state or self._fleet.bucket.put_if(key, wanted.encoded(), etag):
-            return True
-        again = states.read(self._fleet.bucket, self._fleet.layout, state.job)
-        return again is not None and (again[0].machine, again[0].message) == (self._fleet.machine, found.id)
+        return wanted == state or bool(
+            self._fleet.bucket.put_if(self._fleet.layout.state(state.job), wanted.encoded(), etag)
+        )
 
     def _fetch(self, ticket: Ticket) -> None:
         """Brings the recording, and gives the job to the worker. What cannot be fetched is tried by another machine."""
@@ -150,6 +153,9 @@ class Taker:
             try:
                 fleet.bucket.download(fleet.layout.audio(ticket.job), part)
                 check(part, request)
+                for index in range(request.speakers):
+                    voice = uploads.reference(fleet.config.temp, ticket.job, index)
+                    fleet.bucket.download(fleet.layout.speaker(ticket.job, index), voice)
             except (ClientError, ValueError):  # it is not there, or damaged: after so many tries it is given up
                 part.unlink(missing_ok=True)
                 fleet.store.tickets.withdraw(ticket.job)
@@ -161,8 +167,7 @@ class Taker:
                 return
             start = None if ticket.concluded else checkpoints.load(fleet, ticket.job)
             if part.exists():
-                part.chmod(0o640)
-                part.replace(fleet.recording(ticket.job))
+                part.replace(uploads.recording(fleet.config.temp, ticket.job))
             fleet.store.tickets.adopt(replace(latest, adopted=True, callback=request.callback), _job(request), start)
         logs.event("job_adopted", job=ticket.job, resumed=start is not None)
 
@@ -193,6 +198,7 @@ def _job(request: Request) -> NewJob:
         options=request.options,
         suffix=request.suffix,
         estimate=request.seconds,
+        channels=request.channels,
         request=request.request,
         fingerprint=request.sha256,
         detached=True,

@@ -35,10 +35,12 @@ class Request(Document, frozen=True):
     sha256: str = ""
     bytes: int = 0
     seconds: float = 0.0
+    channels: int = 1  # heard each by itself, as far as they are known
     suffix: str = ""
     name: str = ""  # of the file that was sent, to be shown
     request: dict[str, Any] = {}
     callback: str = ""
+    speakers: int = 0  # reference recordings of known voices
     priority: bool = False
     created: float = 0.0
 
@@ -86,6 +88,7 @@ class Outcome(Document, frozen=True):
     owner: str
     status: End
     task: str = "transcribe"
+    model: str = ""
     language: str = ""
     duration: float = 0.0  # seconds of audio
     segments: tuple[Segment, ...] = ()

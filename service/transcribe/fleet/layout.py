@@ -12,6 +12,7 @@ TRANSCRIPTS = {  # the formats of a transcript, by the end of their objects' nam
     "tsv": "tsv",
     "json": "json",
     "verbose_json": "verbose.json",
+    "diarized_json": "diarized.json",  # where speakers are told apart
 }
 
 
@@ -24,6 +25,10 @@ class Layout:
     def audio(self, job: str) -> str:
         """The recording, as it was sent."""
         return f"{self.prefix}/in/{job}/audio"
+
+    def speaker(self, job: str, index: int) -> str:
+        """The reference recording of a known voice, counted from 0."""
+        return f"{self.prefix}/in/{job}/speaker-{index}"
 
     def request(self, job: str) -> str:
         """What is to be done with it: a Request."""
@@ -45,11 +50,12 @@ class Layout:
         """The outcome's text in one of the TRANSCRIPTS."""
         return f"{self.prefix}/out/{job}/transcript.{TRANSCRIPTS[response_format]}"
 
-    def everything(self, job: str) -> list[str]:
-        """All keys that a job may have. The state is first: without it, nobody works on the job. The request is last:
-        it says whose the job is."""
+    def everything(self, job: str, speakers: int) -> list[str]:
+        """All keys that a job with so many known voices may have. The state is first: without it, nobody works on the
+        job. The request is last: it says whose the job is."""
         texts = [self.transcript(job, response_format) for response_format in TRANSCRIPTS]
-        return [self.state(job), self.audio(job), self.checkpoint(job), *texts, self.outcome(job), self.request(job)]
+        sounds = [self.audio(job), *(self.speaker(job, index) for index in range(speakers))]
+        return [self.state(job), *sounds, self.checkpoint(job), *texts, self.outcome(job), self.request(job)]
 
     @property
     def states(self) -> str:

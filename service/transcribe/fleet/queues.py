@@ -127,12 +127,12 @@ def find(sqs: Any, name: str) -> Queues | None:
     return Queues(*(Queue(sqs, url) for url in urls))
 
 
-def make(sqs: Any, name: str, tags: dict[str, str]) -> Queues:
-    """Creates the queues of the fleet where they are not there yet."""
+def make(sqs: Any, name: str, tags: dict[str, str], tries: int = TRIES) -> Queues:
+    """Creates the queues of the fleet where they are not there yet. A message is given up after so many `tries`."""
     kept = {"MessageRetentionPeriod": str(KEPT_SECONDS), "SqsManagedSseEnabled": "true"}
     dead = sqs.create_queue(QueueName=dead_letter_queue(name), Attributes=kept, tags=tags)["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-    redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": TRIES})
+    redrive = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": tries})
     urls = [
         sqs.create_queue(QueueName=each, Attributes={**kept, "RedrivePolicy": redrive}, tags=tags)["QueueUrl"]
         for each in (priority_queue(name), name)

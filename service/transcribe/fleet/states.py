@@ -51,8 +51,8 @@ def conclude(bucket: Bucket, layout: Layout, ended: Outcome) -> Outcome:
     return outcome(bucket, layout, ended.job) or ended  # removed meanwhile
 
 
-def close(bucket: Bucket, layout: Layout, ended: Outcome) -> None:
-    """Says in the job's state how it ended."""
+def close(bucket: Bucket, layout: Layout, ended: Outcome) -> bool:
+    """Says in the job's state how it ended; False if the job was removed."""
 
     def update(state: State) -> State:
         if state.status in FINAL:
@@ -66,7 +66,7 @@ def close(bucket: Bucket, layout: Layout, ended: Outcome) -> None:
             finished=ended.finished,
         )
 
-    change(bucket, layout, ended.job, update)
+    return change(bucket, layout, ended.job, update) is not None
 
 
 def cancel(bucket: Bucket, layout: Layout, state: State, now: float) -> Outcome:

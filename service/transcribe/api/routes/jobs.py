@@ -1,16 +1,17 @@
 """/v1/jobs: transcriptions that outlive their request."""
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
 from transcribe.api import webhooks
 from transcribe.api.context import AppContext, context, key_id
+from transcribe.api.elsewhere import FleetClient
 from transcribe.api.errors import ApiError, bad_request, from_job
 from transcribe.api.params import LARGEST_PAGE, TASKS, Params, parse, read
-from transcribe.api.responses import name_ignored, result_of, transcript_of, write_result
+from transcribe.api.responses import name_ignored, result_of, write_result
 from transcribe.api.submission import submit
 from transcribe.api.subtitle_fields import result_options
 from transcribe.api.upload import form
@@ -18,6 +19,7 @@ from transcribe.api.waiting import raise_if_failed
 from transcribe.formats import JSON_WRITERS, TEXT_WRITERS, segment_body, words_body
 from transcribe.jobs import uploads
 from transcribe.jobs.models import Job
+from transcribe.types import Segment
 
 blueprint = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
 
@@ -41,7 +43,7 @@ def create() -> Response:
         webhooks.check(shared.config, callback)
         options = replace(params.options, words=True)  # whichever format is asked for later may need them
         job = submit(replace(params, options=options, callback=callback), detached=True)
-    response = jsonify(job_body(shared, job))
+    response = jsonify(job_body(shared, job, here=shared.fleet is None))
     response.status_code, response.headers["Location"] = 202, f"{request.script_root}/v1/jobs/{job.id}"
     return name_ignored(response, params)
 
@@ -52,7 +54,7 @@ def listing() -> Response:
     shared = context()
     limit = _whole("limit", DEFAULT_PAGE, 1, LARGEST_PAGE)
     after = request.args.get("after")
-    before = owned(after).created if after else None
+    before = owned(after).job.created if after else None
     found = shared.store.jobs(key_id(), limit=limit + 1, before=before)
     data = [job_body(shared, job) for job in found[:limit]]
     return jsonify({"object": "list", "data": data, "has_more": len(found) > limit})
@@ -61,23 +63,27 @@ def listing() -> Response:
 @blueprint.get("/<job_id>")
 def show(job_id: str) -> Response:
     """The job's state and progress."""
-    return jsonify(job_body(context(), owned(job_id)))
+    return _shown(job_id)
 
 
 @blueprint.get("/<job_id>/segments")
 def segments(job_id: str) -> Response:
     """The text so far with its times, from the segment after `after`; more may follow until the status says done."""
-    shared, job = context(), owned(job_id)
+    shared, mine = context(), owned(job_id)
     after = _whole("after", -1, -1, 2**31)
-    found = shared.store.segments(job.id, after)
+    if mine.segments is None:
+        found = shared.store.segments(mine.job.id, after)
+    else:
+        found = [segment for segment in mine.segments if segment.id > after]
     data = [{**segment_body(segment), "words": words_body(segment)} for segment in found]
-    return jsonify({"object": "list", "data": data, "job": job_body(shared, owned(job_id))})
+    return jsonify({"object": "list", "data": data, "job": _body(owned(job_id))})
 
 
 @blueprint.get("/<job_id>/result")
 def result(job_id: str) -> Response:
     """The finished job's text in any format."""
-    shared, job = context(), owned(job_id)
+    shared, mine = context(), owned(job_id)
+    job = mine.job
     default = job.request.get("response_format", "json")
     response_format = FORMATS.get((request.args.get("format") or default).strip().lower())
     if response_format is None:
@@ -93,49 +99,75 @@ def result(job_id: str) -> Response:
         logprobs=bool(done.request.get("logprobs")),
         subtitles=result_options(request.args, response_format, done.request),
     )
-    answer = result_of(shared, done, params)
+    answer = result_of(shared, done, params, mine.segments)
     if "word" not in done.request.get("granularities", ()) and not all(one.words for one in answer.transcript.segments):
         answer = replace(answer, granularities=("segment",))  # words that nobody asked for are all there, or none
     return write_result(answer, response_format)
 
 
-@blueprint.get("/<job_id>/record")
-def record(job_id: str) -> Response:
-    """The signed record of the finished job."""
-    shared, job = context(), owned(job_id)
-    done = raise_if_failed(job)
-    return jsonify(shared.provenance.record(done, transcript_of(shared, done)))
-
-
 @blueprint.post("/<job_id>/cancel")
 def cancel(job_id: str) -> Response:
     """Cancels the job if it is not over yet."""
-    shared, job = context(), owned(job_id)
-    if not shared.store.cancel(job.id):
+    shared, mine = context(), owned(job_id)
+    ended = mine.fleet.cancel(job_id) if mine.fleet else False  # the fleet's word counts
+    here = shared.store.cancel(job_id)
+    if not (ended if mine.fleet else here):
         raise ApiError(409, "The job is already over.", code="job_over")
-    uploads.remove(shared.config.temp, job.id)
-    return jsonify(job_body(shared, owned(job_id)))
+    uploads.remove(shared.config.temp, job_id)
+    return _shown(job_id)
 
 
 @blueprint.delete("/<job_id>")
 def delete(job_id: str) -> Response:
     """Removes the job, its audio and its text, at once."""
-    shared, job = context(), owned(job_id)
-    shared.store.delete(job.id)
-    uploads.remove(shared.config.temp, job.id)
-    return jsonify({"id": job.id, "object": "transcription.job", "deleted": True})
+    shared, mine = context(), owned(job_id)
+    if mine.fleet:
+        mine.fleet.remove(job_id)
+    shared.store.delete(job_id)
+    uploads.remove(shared.config.temp, job_id)
+    return jsonify({"id": job_id, "object": "transcription.job", "deleted": True})
 
 
-def owned(job_id: str) -> Job:
+@dataclass(frozen=True)
+class Owned:
+    """A client's job. `fleet`: where it may be changed, if it is the fleet's. `segments`: its text, if the job is not
+    in this machine's store."""
+
+    job: Job
+    fleet: FleetClient | None = None
+    segments: tuple[Segment, ...] | None = None
+
+    @property
+    def here(self) -> bool:
+        """Whether this machine has the job in its store."""
+        return self.segments is None
+
+
+def owned(job_id: str) -> Owned:
     """The job if it is the client's own. Raises ApiError 404 otherwise: other keys' jobs are not revealed."""
-    job = context().store.get(job_id) if JOB_ID.fullmatch(job_id) else None
-    if job is None or job.key_id != key_id():
+    shared = context()
+    found = _find(shared, job_id) if JOB_ID.fullmatch(job_id) else None
+    if found is None or found.job.key_id != key_id():
         raise ApiError(404, "There is no such job.", "id", "job_not_found")
-    return job
+    return found
 
 
-def job_body(shared: AppContext, job: Job) -> dict[str, Any]:
-    """The job as clients see it. Moments are Unix times."""
+def _find(shared: AppContext, job_id: str) -> Owned | None:
+    """The job, wherever in the fleet it is. Of one that is worked on here, this machine knows more than the others."""
+    ticket, job = shared.store.tickets.get(job_id), shared.store.get(job_id)  # in this order: both may go in between
+    if shared.fleet is None or (job and not ticket):
+        return Owned(job) if job else None
+    seen = shared.fleet.look(job_id)
+    if seen is None:
+        return None
+    if job and not seen.ended:
+        return Owned(job, shared.fleet)
+    return Owned(seen.job(), shared.fleet, seen.ended.segments if seen.ended else ())
+
+
+def job_body(shared: AppContext, job: Job, *, here: bool = True) -> dict[str, Any]:
+    """The job as clients see it. Moments are Unix times. Of a job that is not `here` but elsewhere in the fleet neither
+    its place in the queue is known, nor when it is removed."""
     kept = shared.config.retention.results_hours * 3600
     return {
         "id": job.id,
@@ -144,17 +176,25 @@ def job_body(shared: AppContext, job: Job) -> dict[str, Any]:
         "created_at": int(job.created),
         "started_at": int(job.started) if job.started else None,
         "finished_at": int(job.finished) if job.finished else None,
-        "expires_at": int(job.finished + kept) if job.finished else None,
+        "expires_at": int(job.finished + kept) if job.finished and here else None,
         "task": job.options.task,
         "language": job.language or job.options.language,
         "model": shared.config.model.id,
         "response_format": job.request.get("response_format", "json"),
         "attempts": job.attempts,
         "progress": {"audio_seconds_done": job.progress, "audio_seconds_total": job.duration},
-        "queue": None if job.over else _queue(shared, job),
+        "queue": None if job.over or not here else _queue(shared, job),
         "coverage": job.coverage,
         "error": from_job(job.error).body()["error"] if job.error else None,
     }
+
+
+def _body(mine: Owned) -> dict[str, Any]:
+    return job_body(context(), mine.job, here=mine.here)
+
+
+def _shown(job_id: str) -> Response:
+    return jsonify(_body(owned(job_id)))
 
 
 def _queue(shared: AppContext, job: Job) -> dict[str, Any]:
