@@ -3,12 +3,14 @@
 
     transcribe_optimized.py FILE [--language sv] [--format txt,srt]   text on standard output, files in results/
     transcribe_optimized.py --worker                                  take jobs from the store until stopped
+    transcribe_optimized.py verify RECORD AUDIO [--key KEY]           check a result's signed record; needs no model
 
-Exit codes: 0 done, 1 the recording cannot be used, 2 usage, 70 a failure, 75 another worker runs, 78 a bad
-configuration or model.
+Exit codes: 0 done, 1 the recording cannot be used or a record is not good, 2 usage, 70 a failure, 75 another worker
+runs, 78 a bad configuration or model.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from transcribe.config import load_or_exit
@@ -56,7 +58,12 @@ def _add_subtitles(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    options = parse(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["verify"]:
+        from transcribe import verifying
+
+        return verifying.run(given[1:])
+    options = parse(given)
     config = load_or_exit("transcribe_optimized", working=True)
     if options.worker:
         return startup.work(config)

@@ -29,6 +29,9 @@ transcribe:
   dtype: auto  # auto | float32 | float16 | bfloat16 | int8
   batch:
     max_chunks: auto  # or a number: 16 on a processor; on a GPU measured when the model is warmed
+  speakers:
+    model: resemblyzer==0.1.4  # a package of the package index with the weights, or OWNER/NAME of the hub; '' for none
+    revision: 8f12eb2f1a9982d32e8db7856de754709b59c93a77bcf0ff536584b619a9dd1f  # SHA-256 of its wheel, or the commit
   limits:
     upload_bytes: 1073741824
     audio_seconds: 14400

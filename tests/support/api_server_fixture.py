@@ -31,7 +31,7 @@ PILLAR = Path(__file__).resolve().parents[2] / "salt" / "pillar" / "transcribe.s
 def settings(root: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The pillar's configuration below `root`, with `changes` by dotted key; `__` stands for the dot in keywords."""
     mapping: dict[str, Any] = deepcopy(yaml.safe_load(PILLAR.read_text())["transcribe"])
-    for key, value in {"root": str(root), **changes}.items():
+    for key, value in {"root": str(root), "speakers.model": "", **changes}.items():
         *parents, last = key.replace("__", ".").split(".")
         section = mapping
         for parent in parents:

@@ -24,7 +24,9 @@ from transcribe.engine import Chunk, ChunkResult, Engine, EngineError
 from transcribe.jobs.models import Job, NewJob
 from transcribe.jobs.store import Store
 from transcribe.model_cache import cache_info, fetch
+from transcribe.speakers.network import SpeakerNetwork
 from transcribe.types import SAMPLE_RATE, DecodeOptions, Segment
+from transcribe.worker.listener import Detectors
 from transcribe.worker.loop import Worker
 from transcribe.worker.status import StatusReporter
 
@@ -88,6 +90,9 @@ class FakeEngine:
         segment = Segment(0, 0, 0.0, seconds, f" {job[:8]}/{number}.", (1,), 0.0, -0.1, 1.0, 0.01)
         language = chunk.options.language or self.language
         return [ChunkResult(chunk.key, language, (replace(segment, **self.figures),))]  # type: ignore[arg-type]
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
 
     def discard(self, key: object) -> None:
         self.discarded.append(key)
@@ -158,10 +163,13 @@ class Running:
 
 
 @contextmanager
-def running_worker(service: ServiceFixture, engine: FakeEngine, *, vad: Vad | None = None) -> Iterator[Running]:
+def running_worker(
+    service: ServiceFixture, engine: FakeEngine, *, vad: Vad | None = None, speakers: SpeakerNetwork | None = None
+) -> Iterator[Running]:
     """The real worker with a fake engine and, if none is given, a fake detector."""
     reporter = StatusReporter(service.store)
-    worker = Worker(service.config, service.store, cast(Engine, engine), vad or cast(Vad, FakeVad()), reporter)
+    detectors = Detectors(vad or cast(Vad, FakeVad()), speakers)
+    worker = Worker(service.config, service.store, cast(Engine, engine), detectors, reporter)
     running = Running(worker, engine, reporter)
 
     def run() -> None:

@@ -10,6 +10,7 @@ from transcribe.audio.vad import Vad
 from transcribe.config import load
 from transcribe.engine import ChunkResult, Engine
 from transcribe.jobs.store import Store
+from transcribe.worker.listener import Detectors
 from transcribe.worker.loop import Worker
 from transcribe.worker.status import StatusReporter
 
@@ -41,7 +42,7 @@ def main(path: Path) -> None:
     reporter.start()
     store.requeue_running()
     engine = BatchingEngine(capacity=16, delay=STEP_SECONDS)
-    worker = Worker(config, store, cast(Engine, engine), cast(Vad, FakeVad()), reporter)
+    worker = Worker(config, store, cast(Engine, engine), Detectors(cast(Vad, FakeVad())), reporter)
     signal.signal(signal.SIGTERM, lambda *_: worker.stop())
     reporter.set_state("ready", device="cpu")
     worker.run()

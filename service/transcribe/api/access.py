@@ -10,8 +10,8 @@ from transcribe.api.errors import ApiError
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 DEFAULT_CORS_REQUEST = "Authorization, Content-Type"
 EXPOSED = (
-    "X-Request-Id, Retry-After, X-Should-Retry, X-Transcribe-Model, X-Transcribe-Warnings, OpenAI-Processing-Ms,"
-    " Location"
+    "X-Request-Id, Retry-After, X-Should-Retry, X-Transcribe-Model, X-Transcribe-Record, X-Transcribe-Warnings,"
+    " OpenAI-Processing-Ms, Location"
 )
 HEADER_NAMES = re.compile(r"[A-Za-z0-9_-]+(\s*,\s*[A-Za-z0-9_-]+)*")
 

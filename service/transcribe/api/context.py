@@ -12,6 +12,7 @@ from flask import current_app, g
 from transcribe.api.auth import Keys
 from transcribe.api.fair_semaphore import FairSemaphore
 from transcribe.api.job_watcher import JobWatcher
+from transcribe.api.provenance import Provenance
 from transcribe.jobs.models import Bounds
 from transcribe.jobs.store import Store
 from transcribe.model_cache import cache_info
@@ -36,6 +37,7 @@ class AppContext:
     metrics: Metrics
     waiting_slots: FairSemaphore
     storing_slots: FairSemaphore
+    provenance: Provenance
     fleet: FleetClient | None = None  # that this machine belongs to
     started: float = field(default_factory=time.time)
     draining: threading.Event = field(default_factory=threading.Event)  # no new jobs or requests

@@ -26,7 +26,7 @@ KNOWN = (
     *("file", "model", "language", "languages", "prompt", "keywords", "hotwords", "response_format", "temperature"),
     *("timestamp_granularities", "include", "stream", "chunking_strategy", "task", "callback_url", *speakers.FIELDS),
     *hearing.FIELDS,
-    *subtitle_fields.NAMES,
+    *(*subtitle_fields.NAMES, "record"),
 )
 
 
@@ -44,6 +44,7 @@ class Params:
     callback: str = ""
     ignored: tuple[str, ...] = ()
     subtitles: SubtitleOptions = READABLE
+    record: bool = False
 
     def request(self) -> dict[str, Any]:
         """What the job stores besides the decoding options."""
@@ -100,6 +101,7 @@ def parse(fields: Fields, offer: Offer, *, task: str) -> Params:
         chunking=_chunking(fields),
         ignored=fields.unknown,
         subtitles=subtitle_fields.subtitle_options(fields, response_format),
+        record=fields.boolean("record"),
     )
 
 

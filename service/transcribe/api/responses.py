@@ -2,10 +2,10 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from flask import Response
+from flask import Response, request
 
 from transcribe import formats
 from transcribe.api.context import AppContext
@@ -18,6 +18,7 @@ from transcribe.types import Segment, Transcript
 
 WARNINGS_HEADER = "X-Transcribe-Warnings"
 MODEL_HEADER = "X-Transcribe-Model"  # the one that ran, whatever name the client sent
+RECORD_HEADER = "X-Transcribe-Record"  # where the signed record is
 MAX_HEADER = 1000  # characters: proxies refuse long headers
 PING_SECONDS = 10.0  # so that no proxy thinks a silent stream is dead
 
@@ -26,12 +27,8 @@ def result_of(
     shared: AppContext, job: Job, params: Params, segments: Sequence[Segment] | None = None
 ) -> TranscriptionResult:
     """The finished job's result; its `segments` are in the store unless they are given."""
-    translated = job.options.task == "translate"
-    language = "en" if translated else job.language or job.options.language or ""
-    text = shared.store.segments(job.id) if segments is None else segments
-    transcript = Transcript(language, job.length, tuple(text))
     return TranscriptionResult(
-        transcript,
+        transcript_of(shared, job, segments),
         job.options.task,
         params.granularities,
         params.logprobs,
@@ -41,13 +38,33 @@ def result_of(
     )
 
 
-def write_result(answer: TranscriptionResult, response_format: str) -> Response:
-    """The answer as an HTTP response."""
+def transcript_of(shared: AppContext, job: Job, segments: Sequence[Segment] | None = None) -> Transcript:
+    """The finished job's text; its `segments` are in the store unless they are given."""
+    translated = job.options.task == "translate"
+    language = "en" if translated else job.language or job.options.language or ""
+    text = shared.store.segments(job.id) if segments is None else segments
+    return Transcript(language, job.length, tuple(text))
+
+
+def answer_to(shared: AppContext, job: Job, params: Params) -> Response:
+    """The finished job as its request wants it, with the signed record if it was asked for."""
+    answer = result_of(shared, job, params)
+    record = shared.provenance.record(job, answer.transcript) if params.record else None
+    response = write_result(answer, params.response_format, record)
+    if record:
+        response.headers[RECORD_HEADER] = f"{request.script_root}/v1/jobs/{job.id}/record"
+    return response
+
+
+def write_result(
+    answer: TranscriptionResult, response_format: str, record: Mapping[str, str] | None = None
+) -> Response:
+    """The answer as an HTTP response; JSON has room for the record."""
     if response_format in formats.TEXT_WRITERS:
         mimetype, write = formats.TEXT_WRITERS[response_format]
         response = Response(write(answer), content_type=mimetype)
     else:
-        body = formats.JSON_WRITERS[response_format](answer)
+        body = formats.JSON_WRITERS[response_format](answer) | ({"record": record} if record else {})
         response = Response(json.dumps(body, ensure_ascii=False), mimetype="application/json")
     response.headers[MODEL_HEADER] = answer.model
     if warnings := [*formats.warnings(answer), *formats.hurried(answer, response_format)]:  # not all have another place
@@ -102,7 +119,9 @@ def events(shared: AppContext, first: Job, updates: Iterator[Job], params: Param
                 yield from _pieces(segments, deltas, params)
                 quiet = time.monotonic() if segments else quiet
             if job.over:
-                yield _event(_done(result_of(shared, job, params), params))
+                answer = result_of(shared, job, params)
+                record = {"record": shared.provenance.record(job, answer.transcript)} if params.record else {}
+                yield _event(_done(answer, params) | record)
                 return
             if time.monotonic() - quiet > PING_SECONDS:
                 quiet = time.monotonic()

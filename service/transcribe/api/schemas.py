@@ -124,7 +124,8 @@ REQUIRED = ("file", "model")
 
 
 def _form(properties: dict[str, Schema]) -> Schema:
-    return {"type": "object", "properties": {**properties, **SUBTITLES}, "required": list(REQUIRED)}
+    asked = {"record": {**BOOLEAN, "default": False, "description": "Add the signed record of the result."}}
+    return {"type": "object", "properties": {**properties, **SUBTITLES, **asked}, "required": list(REQUIRED)}
 
 
 SPEAKER: Schema = {
@@ -183,6 +184,14 @@ JOB = record(
     }
 )
 SCHEMAS: dict[str, Schema] = {
+    "Record": record(
+        {
+            "payload": {**STRING, "description": "The record, as the JSON text that is signed."},
+            "public_key": {**STRING, "description": "Ed25519, base64."},
+            "signature": {**STRING, "description": "Of the payload in UTF-8, base64."},
+        }
+    ),
+    "MachineKey": record({"object": {"const": "machine_key"}, "algorithm": {"const": "Ed25519"}, "public_key": STRING}),
     "TranscriptionRequest": _form({**COMMON, **TIMED, **SPEAKERS, "languages[]": array(STRING), "stream": BOOLEAN}),
     "TranslationRequest": _form(COMMON),
     "JobRequest": _form(
@@ -201,8 +210,9 @@ SCHEMAS: dict[str, Schema] = {
             "logprobs": array(record({"token": STRING, "logprob": NUMBER, "bytes": array(INTEGER)})),
             "segments": array(ref("DiarizedSegment")),
             "warnings": array(STRING),
+            "record": ref("Record"),
         },
-        optional=("logprobs", "segments", "warnings"),
+        optional=("logprobs", "segments", "warnings", "record"),
     ),
     "DiarizedTranscription": record(
         {
@@ -213,8 +223,9 @@ SCHEMAS: dict[str, Schema] = {
             "usage": USAGE,
             "model": MODEL_RUN,
             "warnings": array(STRING),
+            "record": ref("Record"),
         },
-        optional=("warnings",),
+        optional=("warnings", "record"),
     ),
     "DiarizedSegment": DIARIZED,
     "VerboseTranscription": record(
@@ -229,8 +240,9 @@ SCHEMAS: dict[str, Schema] = {
             "segments": array(ref("Segment")),
             "words": array(ref("Word")),
             "warnings": array(STRING),
+            "record": ref("Record"),
         },
-        optional=("segments", "words", "warnings"),
+        optional=("segments", "words", "warnings", "record"),
     ),
     "Segment": SEGMENT,
     "Word": WORD,

@@ -38,6 +38,10 @@ class Spool(io.FileIO):
             done += super().write(view[done:]) or 0
         return done
 
+    def facts(self) -> dict[str, Any]:
+        """What the record of a result says of the recording."""
+        return {"sha256": self.digest.hexdigest(), "bytes": self.size}
+
     def estimate(self) -> float:
         """A guess of the audio's seconds, for the queue; only a WAV header says more than the size does.
 

@@ -39,7 +39,7 @@ def submit(params: Params, *, detached: bool) -> Job:
         suffix=suffix,
         estimate=min(spool.estimate(), shared.config.limits.audio_seconds),
         channels=1 if params.options.channels == "mix" else spool.channels(),
-        request=params.request(),
+        request={**params.request(), "audio": spool.facts(), "model": shared.model_in_use},
         fingerprint=_fingerprint([part.digest.hexdigest() for part in (spool, *references)], params),
         detached=detached,
         callback=params.callback,

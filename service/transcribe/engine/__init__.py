@@ -90,6 +90,10 @@ class Engine:
         """Encodes one chunk or decodes a few tokens of all. Returns the chunks that are done."""
         return self._scheduler.step()
 
+    def encode(self, text: str) -> list[int]:
+        """The tokens of text that stands after other text."""
+        return self._scheduler.encode(text)
+
     def discard(self, key: object) -> None:
         """Forgets the chunks with this key."""
         self._scheduler.discard(key)

@@ -225,19 +225,30 @@ class Store:
         with self._database.transaction() as connection:
             if not connection.execute(update, values).rowcount:
                 return False
-            rows = [(job_id, segment.id, to_json(segment)) for segment in segments]
-            connection.executemany("INSERT INTO segments (job, id, body) VALUES (?, ?, ?)", rows)
+            _insert(connection, job_id, segments)
         return True
 
-    def finish(self, job_id: str, attempt: int, *, language: str, coverage: Mapping[str, Any]) -> bool:
-        """Marks the job as done."""
-        return self._changes(
-            "UPDATE jobs SET status = 'done', finished = :now, language = :language, coverage = :coverage,"
-            f" resume = NULL, progress = coalesce(duration, progress) WHERE {CURRENT}",
-            _try(job_id, attempt),
-            language=language,
-            coverage=to_json(dict(coverage)),
-        )
+    def finish(
+        self,
+        job_id: str,
+        attempt: int,
+        *,
+        language: str,
+        coverage: Mapping[str, Any],
+        segments: Sequence[Segment] | None = None,
+    ) -> bool:
+        """Marks the job as done; `segments`, if there are any, take the place of the text that was added."""
+        values = {**_try(job_id, attempt), "language": language, "coverage": to_json(dict(coverage))}
+        with self._database.transaction() as connection:
+            changed = connection.execute(
+                "UPDATE jobs SET status = 'done', finished = :now, language = :language, coverage = :coverage,"
+                f" resume = NULL, progress = coalesce(duration, progress) WHERE {CURRENT}",
+                {**values, "now": self._clock()},
+            ).rowcount
+            if changed and segments is not None:
+                connection.execute("DELETE FROM segments WHERE job = ?", (job_id,))
+                _insert(connection, job_id, segments)
+        return bool(changed)
 
     def fail(self, job_id: str, attempt: int, error: JobError) -> bool:
         """Marks the job as failed with `error`, and removes its text."""
@@ -313,6 +324,11 @@ class Store:
         """Runs one writing statement; True if it changed a row. It may use `:now`."""
         with self._database.transaction() as connection:
             return bool(connection.execute(statement, {**keys, **values, "now": self._clock()}).rowcount)
+
+
+def _insert(connection: sqlite3.Connection, job_id: str, segments: Sequence[Segment]) -> None:
+    rows = [(job_id, segment.id, to_json(segment)) for segment in segments]
+    connection.executemany("INSERT INTO segments (job, id, body) VALUES (?, ?, ?)", rows)
 
 
 def _try(job_id: str, attempt: int) -> dict[str, Any]:

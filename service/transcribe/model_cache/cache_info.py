@@ -16,6 +16,7 @@ from transcribe.documents import decode
 REMEDY = "run advanced_cache.py again (on the machine: salt-call state.apply)"
 BLOCK = 4 * 1024 * 1024  # bytes hashed at a time
 HASHING_THREADS = 2
+SPEAKERS = "speakers"  # folder of speaker models, below that of the hub's cache
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -34,6 +35,14 @@ class FileInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     sha256: Annotated[str, msgspec.Meta(pattern=rf"^{SHA256.pattern}\Z")]
     bytes: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class SpeakersInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The speaker model: what was configured, and its `files` by their names in its folder."""
+
+    model: Annotated[str, msgspec.Meta(pattern=r"^[\w.=-]+(/[\w.-]+)?\Z")]
+    revision: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{40,64}\Z")]
+    files: dict[str, FileInfo]
 
 
 class CacheInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -57,6 +66,7 @@ class CacheInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     warmup_error: str = ""
     source: str = ""
     prepared: dict[str, FileInfo] = msgspec.field(default_factory=dict)
+    speakers: SpeakersInfo | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -65,7 +75,7 @@ class CacheInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
             raise ValueError(f"timestamp is {self.timestamp!r}, not a time") from None
         if moment.tzinfo is None:
             raise ValueError(f"timestamp is {self.timestamp!r}, without an offset")
-        for name in (*self.files, *self.prepared):
+        for name in (*self.files, *self.prepared, *(self.speakers.files if self.speakers else ())):
             parts = PurePosixPath(name).parts
             if not parts or parts[0] == "/" or ".." in parts:
                 raise ValueError(f"files names {name!r}, outside the model's folder")
@@ -84,6 +94,17 @@ def repo_folder(cache_dir: Path, model_id: str) -> Path:
 def snapshot_dir(info: CacheInfo) -> Path:
     """The transformers directory of the cached model."""
     return repo_folder(Path(info.cache_dir), info.model_id) / "snapshots" / info.model_revision
+
+
+def speakers_dir(info: CacheInfo) -> Path:
+    """The folder of the speaker model, of which the cache has one."""
+    assert info.speakers
+    return speakers_folder(Path(info.cache_dir), info.speakers.revision)
+
+
+def speakers_folder(cache_dir: Path, revision: str) -> Path:
+    """Where the speaker model of that revision lies."""
+    return cache_dir / SPEAKERS / revision
 
 
 def read(path: Path) -> CacheInfo:
@@ -159,6 +180,8 @@ def verify(info: CacheInfo, prepared: Path, *, hashes: bool) -> None:
     if unknown := set(names_below(prepared)) - set(info.prepared):
         raise CacheError(prepared / min(unknown), "was not there when the cache was made")
     listed = {folder / name: file for name, file in info.files.items()}
+    if info.speakers:
+        listed |= {speakers_dir(info) / name: file for name, file in info.speakers.files.items()}
     listed |= {prepared / name: file for name, file in info.prepared.items()}
     for path, expected in listed.items():
         _verify_file(path, expected, hashes=False)

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from transcribe import gpu
 from transcribe.config import ServiceConfig
-from transcribe.model_cache import cache_info
+from transcribe.model_cache import cache_info, speaker_model
 from transcribe.model_cache.cache_info import COMMIT, SHA256, CacheError, CacheInfo
 
 PROVENANCE = (
@@ -78,6 +78,10 @@ def _mismatch(config: ServiceConfig, info: CacheInfo) -> str:
     for key, value in wanted.items():
         if (found := getattr(info, key)) != value:
             return f"{key} is {found} but the configuration says {value}"
+    speakers = f"{info.speakers.model} at {info.speakers.revision}" if info.speakers else "none"
+    asked = f"{config.speakers.model} at {config.speakers.revision}" if config.speakers.model else "none"
+    if speakers != asked:
+        return f"the speaker model is {speakers} but the configuration says {asked}"
     return ""
 
 
@@ -99,13 +103,21 @@ def ensure(
     current = old and old.versions == versions and old.source == source_of(config) and not old.warmup_error
     if old and current and not anew:
         return CacheUpdate(info=old, changed=False, reason="")
-    folder = snapshot_dir(config) if old else download(config)
+    folder = snapshot_dir(config) if old else _download_all(config)
     info = _described(config, folder, versions, warm or warm_up)
     if old and replace(info, timestamp=old.timestamp, warmup_seconds=old.warmup_seconds) == old:
         return CacheUpdate(info=old, changed=False, reason="")  # the warm-up failed as it did before
     cache_info.write(config.cache_info, info)
     remove_other_models(config)
     return CacheUpdate(info=info, changed=True, reason=reason or "the warm-up had to run again")
+
+
+def _download_all(config: ServiceConfig) -> Path:
+    try:
+        speaker_model.fetch(config)
+    except speaker_model.SpeakerDownloadError as error:
+        raise DownloadError(str(error)) from None
+    return download(config)
 
 
 def snapshot_dir(config: ServiceConfig) -> Path:
@@ -212,6 +224,7 @@ def _described(
         warmup_error=facts.get("warmup_error", ""),
         source=source_of(config),
         prepared=cache_info.describe(config.prepared),
+        speakers=speaker_model.describe(config),
     )
 
 

@@ -12,13 +12,14 @@ from dataclasses import replace
 
 from transcribe import logs, memory
 from transcribe.audio.chunking import AudioChunk
-from transcribe.audio.vad import Vad
 from transcribe.config import ServiceConfig
 from transcribe.engine import Chunk, ChunkResult, Engine, EngineError
 from transcribe.jobs.database import is_transient
 from transcribe.jobs.models import JobError
 from transcribe.jobs.store import LONGEST_DELAY, Store
+from transcribe.speakers import words
 from transcribe.types import Segment
+from transcribe.worker.listener import Detectors
 from transcribe.worker.preprocess import Preprocessor
 from transcribe.worker.scheduler import READY_CHUNKS, ActiveJob, ChunkScheduler
 from transcribe.worker.status import StatusReporter
@@ -35,7 +36,9 @@ RESERVE_SHARE = 8  # one place in so many is kept from a single long recording, 
 class Worker:
     """Works until `stop` is called."""
 
-    def __init__(self, config: ServiceConfig, store: Store, engine: Engine, vad: Vad, reporter: StatusReporter) -> None:
+    def __init__(
+        self, config: ServiceConfig, store: Store, engine: Engine, detectors: Detectors, reporter: StatusReporter
+    ) -> None:
         places = engine.rows
         self._store = store
         self._engine = engine
@@ -43,7 +46,7 @@ class Worker:
         self._default_language = config.model.language or "en"
         most = max(1, places - max(1, places // RESERVE_SHARE))
         self._scheduler = ChunkScheduler(max_in_flight=most, ready=max(READY_CHUNKS, engine.windows))
-        self._preprocessor = Preprocessor(config, store, self._scheduler, vad, rows=places)
+        self._preprocessor = Preprocessor(config, store, self._scheduler, detectors, rows=places)
         self._in_flight: dict[tuple[str, int, int], ActiveJob] = {}  # by (job, attempt, chunk): the engine's keys
         self._worked: float | None = None  # when the engine made its last step since memory was given back
         self._given_back = time.monotonic()
@@ -119,6 +122,8 @@ class Worker:
         options = active.job.options
         if options.language is None:
             options = replace(options, language=active.assembly.language_of(chunk.channel))
+        if options.speakers:
+            options = replace(options, words=True)  # turns are cut at words
         try:
             self._engine.add(Chunk(key, chunk.audio, options))
         except EngineError as error:
@@ -171,7 +176,13 @@ class Worker:
             return
         job, coverage = active.job, active.assembly.coverage
         language = job.options.language or active.assembly.language or self._default_language
-        self._persist(lambda: self._store.finish(job.id, job.attempts, language=language, coverage=coverage.report()))
+        segments = None
+        if active.track:
+            segments = words.assign(self._store.segments(job.id), active.track, self._engine.encode)
+        report = coverage.report()
+        self._persist(
+            lambda: self._store.finish(job.id, job.attempts, language=language, coverage=report, segments=segments)
+        )
         self._scheduler.remove(active)
         totals = self._reporter.meter.totals
         totals["jobs_done_total"] += 1

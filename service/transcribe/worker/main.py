@@ -24,6 +24,7 @@ from transcribe.worker.status import StatusReporter
 
 if TYPE_CHECKING:
     from transcribe.audio.vad import Vad
+    from transcribe.speakers.network import SpeakerNetwork
 
 __all__ = ["EXIT_BROKEN", "EXIT_CONFIG", "VadError", "load", "work"]
 
@@ -40,6 +41,7 @@ class LoadedModel:
     engine: Engine
     vad: "Vad"
     info: CacheInfo
+    speakers: "SpeakerNetwork | None" = None
 
 
 def load(config: ServiceConfig) -> LoadedModel:
@@ -71,7 +73,20 @@ def _load(config: ServiceConfig, info: CacheInfo) -> LoadedModel:
         cache_dir=config.prepared,
         store=False,
     )
-    return LoadedModel(engine, vad, info)
+    return LoadedModel(engine, vad, info, _speakers(config, info))
+
+
+def _speakers(config: ServiceConfig, info: CacheInfo) -> "SpeakerNetwork | None":
+    """The speaker model, if the cache has one."""
+    from transcribe.speakers.network import SpeakerModelError, SpeakerNetwork
+
+    if info.speakers is None:
+        return None
+    folder = cache_info.speakers_dir(info)
+    try:
+        return SpeakerNetwork.load(folder)
+    except SpeakerModelError as error:
+        raise CacheError(folder, str(error)) from None
 
 
 def warm_up(loaded: LoadedModel) -> float:
@@ -95,6 +110,7 @@ def facts(loaded: LoadedModel) -> dict[str, Any]:
         "revision": loaded.info.model_revision,
         "engine": loaded.engine.facts,
         "rows": loaded.engine.rows,
+        "speakers": f"{loaded.info.speakers.model}@{loaded.info.speakers.revision}" if loaded.info.speakers else None,
         "nvidia_devices": gpu.devices(),
         "gpu": _card() if loaded.engine.device == "cuda" else None,
     }
@@ -150,9 +166,10 @@ def _work(config: ServiceConfig, store: Store) -> int:
 
 
 def _run(config: ServiceConfig, store: Store, loaded: LoadedModel, reporter: StatusReporter) -> int:
+    from transcribe.worker.listener import Detectors
     from transcribe.worker.loop import Worker
 
-    worker = Worker(config, store, loaded.engine, loaded.vad, reporter)
+    worker = Worker(config, store, loaded.engine, Detectors(loaded.vad, loaded.speakers), reporter)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     reporter.set_state("ready", **facts(loaded))

@@ -15,7 +15,6 @@ from transcribe import logs
 from transcribe.audio.chunking import VadOptions
 from transcribe.audio.errors import AudioError, DecoderError
 from transcribe.audio.recording import Hearing, Recording
-from transcribe.audio.vad import Vad
 from transcribe.config import ServiceConfig
 from transcribe.engine import limit_threads
 from transcribe.jobs.database import is_transient
@@ -23,6 +22,7 @@ from transcribe.jobs.models import Job, JobError
 from transcribe.jobs.store import Store
 from transcribe.types import DecodeOptions
 from transcribe.worker.assembly import Assembly
+from transcribe.worker.listener import Detectors, Listener
 from transcribe.worker.resume import ChunksChangedError, DoneChunks
 from transcribe.worker.scheduler import ActiveJob, ChunkScheduler
 
@@ -42,12 +42,14 @@ CLAIM_SECONDS = 1.0  # how often delayed jobs are looked for
 class Preprocessor:
     """Runs in threads of its own from `start` to `close`."""
 
-    def __init__(self, config: ServiceConfig, store: Store, scheduler: ChunkScheduler, vad: Vad, *, rows: int) -> None:
+    def __init__(
+        self, config: ServiceConfig, store: Store, scheduler: ChunkScheduler, detectors: Detectors, *, rows: int
+    ) -> None:
         """`rows` is the size of the model's batch."""
         self._config = config
         self._store = store
         self._scheduler = scheduler
-        self._vad = vad
+        self._detectors = detectors
         self._most = rows + SPARE_JOBS
         self._closing = threading.Event()
         self._processors = threading.BoundedSemaphore(max(1, os.cpu_count() or 1))
@@ -159,9 +161,12 @@ class Preprocessor:
 
     def _chunks(self, active: ActiveJob) -> None:
         done = DoneChunks(active.assembly)
+        with self._processors:
+            listener = Listener.of(active.job, self._config, self._detectors)
         options = active.job.options
         hearing = Hearing(options.channels, options.audio_stream, VadOptions.of(active.job.request.get("chunking")))
-        with Recording(self._config.temp / active.job.id, self._config.limits, self._vad, hearing) as recording:
+        path = self._config.temp / active.job.id
+        with Recording(path, self._config.limits, self._detectors.vad, hearing) as recording:
             steps, promised = iter(recording), None
             while not active.discarded:
                 with self._processors:  # not while `put` waits: a long file must not block short ones
@@ -174,6 +179,9 @@ class Preprocessor:
                     done.check_all_seen()
                     active.assembly.coverage.note(recording.missing, _warnings(recording, options))
                     self._record_duration(active, recording.seconds)
+                    if listener:
+                        with self._processors:
+                            active.track = listener.track()
                     self._scheduler.mark_complete(active, recording.seconds)
                     return
                 if promised != recording.promised:
@@ -181,6 +189,9 @@ class Preprocessor:
                     self._record_duration(active, promised)
                 if not all(self._scheduler.put(active, chunk) for chunk in done.skip(chunks)):
                     return
+                if listener:  # only now: meanwhile the model works on their text
+                    with self._processors:
+                        listener.hear(chunks)
 
     def _record_duration(self, active: ActiveJob, seconds: float | None) -> None:
         if seconds is not None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from transcribe.audio.chunking import AudioChunk
 from transcribe.jobs.models import Job, JobError
+from transcribe.speakers.track import Track
 from transcribe.worker.assembly import Assembly
 
 READY_CHUNKS = 3  # chunks of one job that may wait for the engine: bounds memory
@@ -35,6 +36,7 @@ class ActiveJob:
     discarded: bool = False  # cancelled, failed or released: its results are no longer wanted
     in_flight: dict[int, AudioChunk] = field(default_factory=dict)  # chunks in the engine, by number
     assembly: Assembly = field(default_factory=Assembly)
+    track: Track | None = None  # who speaks when, once all was heard, if voices are to tell
 
     @property
     def finished(self) -> bool:

@@ -1,14 +1,12 @@
 """Whose voice it is: windows, the network, how many speakers there are, known voices, turns cut at words."""
 
 import itertools
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from support.speaker_models import write_tiny
 from transcribe.audio.chunking import AudioChunk
 from transcribe.speakers import clustering, words
 from transcribe.speakers.network import SpeakerModelError, SpeakerNetwork
@@ -18,7 +16,6 @@ from transcribe.types import Segment, SpeakerOptions, Word
 
 SIZE = 256
 LIKE, COMMON = 0.78, 0.52  # cosines of two windows of one speaker, and of two speakers, as the real network has them
-TINY = {"architecture": "ge2e-lstm", "mel_bands": 8, "hidden_size": 6, "layers": 2, "embedding_size": 5}
 
 
 def speaker_centres(count: int, seed: int = 0) -> NDArray[np.float64]:
@@ -157,22 +154,8 @@ def test_windows_cover_speech_and_short_silence_parts_nothing() -> None:
     assert all(b[0] - a[0] <= 0.8 + 1e-9 for a, b in itertools.pairwise(covering))
 
 
-def _tiny(folder: Path, **changes: object) -> Path:
-    config = {**TINY, "window_frames": 20, "loudness": 0.36, **changes}
-    (folder / "config.json").write_text(json.dumps(config))
-    torch.manual_seed(0)
-    lstm, linear = torch.nn.LSTM(8, 6, 2), torch.nn.Linear(6, 5)
-    torch.nn.init.ones_(linear.bias)
-    state = {
-        **{f"lstm.{k}": v for k, v in lstm.state_dict().items()},
-        **{f"linear.{k}": v for k, v in linear.state_dict().items()},
-    }
-    save_file(state, folder / "model.safetensors")
-    return folder
-
-
 def test_a_window_sounds_the_same_alone_loud_and_among_others(tmp_path: Path) -> None:
-    network = SpeakerNetwork.load(_tiny(tmp_path))
+    network = SpeakerNetwork.load(write_tiny(tmp_path))
     audio = np.random.default_rng(3).normal(0, 0.05, 16_000).astype(np.float32)
     windows = [(0.1, 0.3), (0.5, 0.62), (0.7, 0.9)]
     together = network.embed(audio, windows)
@@ -189,4 +172,4 @@ def test_a_window_sounds_the_same_alone_loud_and_among_others(tmp_path: Path) ->
 @pytest.mark.parametrize("changes", [{"hidden_size": 7}, {"architecture": "x-vector"}, {"layers": 0}])
 def test_a_model_that_does_not_fit_is_refused_in_one_line(tmp_path: Path, changes: dict[str, object]) -> None:
     with pytest.raises(SpeakerModelError, match=r"^the speaker model in [^\n]* cannot be used [^\n]*$"):
-        SpeakerNetwork.load(_tiny(tmp_path, **changes))
+        SpeakerNetwork.load(write_tiny(tmp_path, **changes))

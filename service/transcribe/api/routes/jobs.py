@@ -11,7 +11,7 @@ from transcribe.api.context import AppContext, context, key_id
 from transcribe.api.elsewhere import FleetClient
 from transcribe.api.errors import ApiError, bad_request, from_job
 from transcribe.api.params import LARGEST_PAGE, TASKS, Params, parse, read
-from transcribe.api.responses import name_ignored, result_of, write_result
+from transcribe.api.responses import name_ignored, result_of, transcript_of, write_result
 from transcribe.api.submission import submit
 from transcribe.api.subtitle_fields import result_options
 from transcribe.api.upload import form
@@ -103,6 +103,17 @@ def result(job_id: str) -> Response:
     if "word" not in done.request.get("granularities", ()) and not all(one.words for one in answer.transcript.segments):
         answer = replace(answer, granularities=("segment",))  # words that nobody asked for are all there, or none
     return write_result(answer, response_format)
+
+
+@blueprint.get("/<job_id>/record")
+def record(job_id: str) -> Response:
+    """The signed record of the finished job."""
+    shared, mine = context(), owned(job_id)
+    if mine.fleet:
+        raise ApiError(404, "A job of a fleet has no signed record yet.", "id", "no_record")
+    job = mine.job
+    done = raise_if_failed(job)
+    return jsonify(shared.provenance.record(done, transcript_of(shared, done)))
 
 
 @blueprint.post("/<job_id>/cancel")

@@ -56,7 +56,7 @@ MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "st
 RESULT = {"anyOf": [ref("VerboseTranscription"), ref("DiarizedTranscription"), ref("Transcription")]}
 KEYED = "401 403 500"
 WORKED = f"400 {KEYED} 404 409 413 415 429 503 507"
-NEXT = ("getJob", "deleteJob", "cancelJob", "listSegments", "getResult")
+NEXT = ("getJob", "deleteJob", "cancelJob", "listSegments", "getResult", "getRecord")
 CREATED = {
     "headers": {"Location": {"schema": STRING, "description": "The job"}},
     "links": {name: {"operationId": name, "parameters": {"job_id": "$response.body#/id"}} for name in NEXT},
@@ -141,6 +141,18 @@ def _jobs() -> dict[str, Any]:
     }
 
 
+def _records() -> dict[str, Any]:
+    return {
+        f"{JOB_PATH}/record": {
+            "parameters": [JOB_ID],
+            "get": _operation("getRecord", "The signed record of the result", _content(ref("Record")), WORKED),
+        },
+        "/v1/machine-key": {
+            "get": _operation("getMachineKey", "With what records are signed", _content(ref("MachineKey")), KEYED)
+        },
+    }
+
+
 def _machine() -> dict[str, Any]:
     open_to_all: dict[str, Any] = {"security": []}
     health, ready = _content(ref("Health")), _content(ref("Ready"))
@@ -166,7 +178,7 @@ def document() -> dict[str, Any]:
             "description": "OpenAI's audio API, and jobs that outlive their requests.",
         },
         "security": [{"key": []}, {}],
-        "paths": {**_audio(), **_jobs(), **_machine()},
+        "paths": {**_audio(), **_jobs(), **_records(), **_machine()},
         "components": {"schemas": SCHEMAS, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
     }
 

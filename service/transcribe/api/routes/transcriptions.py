@@ -10,7 +10,7 @@ from transcribe.api.context import AppContext, context
 from transcribe.api.errors import busy
 from transcribe.api.fields import Fields
 from transcribe.api.params import Params, parse_request, parse_translation, read
-from transcribe.api.responses import MODEL_HEADER, events, name_ignored, result_of, write_result
+from transcribe.api.responses import MODEL_HEADER, answer_to, events, name_ignored
 from transcribe.api.submission import submit
 from transcribe.api.upload import form
 from transcribe.api.waiting import changes, disconnection_check, follow_job, raise_if_failed, wait_for_result
@@ -44,8 +44,7 @@ def _answer(parse: Callable[[Fields, AppContext], Params]) -> Response:
         stack.enter_context(follow_job(shared, job))
         if not params.stream:
             done = wait_for_result(shared, job)
-            response = write_result(result_of(shared, done, params), params.response_format)
-            return name_ignored(response, params)
+            return name_ignored(answer_to(shared, done, params), params)
         response = name_ignored(_streamed(shared, job, params), params)
         response.call_on_close(stack.pop_all().close)  # the slot is held until the stream ends
         return response

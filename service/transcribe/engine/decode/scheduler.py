@@ -68,6 +68,9 @@ class Scheduler:
             raise EngineError(f"the model cannot {chunk.options.task}")
         self._waiting.append(DecodeRequest(chunk, language=language if self._model.special.multilingual else "en"))
 
+    def encode(self, text: str) -> list[int]:
+        return self._model.tokenizer.encode(text)
+
     @torch.inference_mode()  # the cache was written in it, and cannot be changed outside
     def discard(self, key: object) -> None:
         self._waiting = deque(request for request in self._waiting if request.chunk.key != key)

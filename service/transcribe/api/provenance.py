@@ -1,0 +1,81 @@
+"""What a result's record says: the recording, the machine, the model, the options, and the outcome."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from transcribe.api.errors import ApiError
+from transcribe.config import ServiceConfig
+from transcribe.jobs.models import Job
+from transcribe.records import MachineKey, text_digest
+from transcribe.types import Transcript
+
+VERSION = 1
+PACKAGE = Path(__file__).parents[1]
+KEY_FILE = "machine-key"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Makes and signs records."""
+
+    config: ServiceConfig
+    key: MachineKey
+
+    @classmethod
+    def of(cls, config: ServiceConfig) -> "Provenance":
+        """With this machine's key, which is made when it is first needed: what is in `results` is sealed out of an
+        image, so that no two machines share one. Raises RecordError and OSError."""
+        return cls(config, MachineKey.at(config.results / KEY_FILE))
+
+    def record(self, job: Job, transcript: Transcript) -> dict[str, str]:
+        """The signed record of a finished job. Raises ApiError for a job whose recording's digest is not known."""
+        heard = job.request.get("audio")
+        if not heard:
+            message = "This job has no record: the digest of its recording was not kept."
+            raise ApiError(404, message, "id", "record_not_found")
+        return self.key.sign(
+            {
+                "version": VERSION,
+                "job": job.id,
+                "audio": {**heard, "seconds": transcript.duration},
+                "text_sha256": text_digest(transcript.text),
+                "language": transcript.language,
+                "model": job.request.get("model"),
+                "options": asdict(job.options),
+                "coverage": job.coverage,
+                "attempts": job.attempts,
+                "times": {name: _moment(getattr(job, name)) for name in ("created", "started", "finished")},
+                "image": self._image,
+                "programs_sha256": PROGRAMS,
+            }
+        )
+
+    @cached_property
+    def _image(self) -> Mapping[str, Any] | None:
+        """The image's manifest by its digest, and where the image comes from; None on a machine without."""
+        try:
+            content = (self.config.root / "manifest.json").read_bytes()
+            return {"manifest_sha256": hashlib.sha256(content).hexdigest(), "origin": json.loads(content).get("origin")}
+        except (OSError, ValueError):
+            return None
+
+
+def _programs() -> str:
+    """The digest of the service's own programs: of their names and digests, in order."""
+    whole = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        whole.update(f"{path.relative_to(PACKAGE)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+PROGRAMS = _programs()  # as they were when the server started
+
+
+def _moment(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

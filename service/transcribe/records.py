@@ -1,0 +1,137 @@
+"""Records of results that can be checked later: what was heard, by what, and with which outcome, signed by the machine.
+
+A signed record is a JSON object: `payload` is the record itself as JSON text, `signature` the Ed25519 signature (RFC
+8032) of that text in UTF-8, `public_key` the machine's key; both in base64. The text is signed as it stands, so nobody
+has to agree on how JSON is written.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+BLOCK = 1024 * 1024
+SEED_BYTES = 32
+MODE = 0o600  # the key's file: its user alone
+
+
+class RecordError(ValueError):
+    """A key or a record cannot be used. The message is one line."""
+
+
+class MachineKey:
+    """The key with which this machine signs."""
+
+    def __init__(self, seed: bytes) -> None:
+        self._private = Ed25519PrivateKey.from_private_bytes(seed)
+
+    @classmethod
+    def at(cls, path: Path) -> "MachineKey":
+        """The key in the file, which is made if there is none. Raises RecordError and OSError."""
+        if not path.exists():
+            _make(path)
+        seed = path.read_bytes()
+        if len(seed) != SEED_BYTES:
+            message = f"{path} holds no key: it has {len(seed)} bytes, not {SEED_BYTES}; remove it for a new one"
+            raise RecordError(message)
+        return cls(seed)
+
+    @property
+    def public(self) -> str:
+        """The public half in base64."""
+        return base64.b64encode(self._private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
+
+    def sign(self, record: Mapping[str, Any]) -> dict[str, str]:
+        """The record with its signature."""
+        payload = json.dumps(record, ensure_ascii=False, sort_keys=True)
+        signature = base64.b64encode(self._private.sign(payload.encode())).decode()
+        return {"payload": payload, "public_key": self.public, "signature": signature}
+
+
+def _make(path: Path) -> None:
+    """A new key, whole or not at all; of two that are made at once, the first stays."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix="machine-key.") as scratch:  # only its user may read it
+        scratch.write(os.urandom(SEED_BYTES))
+        scratch.flush()
+        os.fchmod(scratch.fileno(), MODE)
+        os.fsync(scratch.fileno())
+        try:
+            os.link(scratch.name, path)
+        except FileExistsError:
+            return
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked, and what was found."""
+
+    name: str
+    good: bool
+    found: str
+
+    def __str__(self) -> str:
+        return f"{'good' if self.good else 'BAD '}  {self.name}: {self.found}"
+
+
+def verify(signed: Mapping[str, Any], audio: Path, *, key: str = "", text: Path | None = None) -> list[Check]:
+    """Checks a signed record against a recording, and if they are given a machine's public key in base64 and the text
+    in a file. Raises RecordError for what is no signed record, and OSError."""
+    try:
+        payload, public, signature = (str(signed[name]) for name in ("payload", "public_key", "signature"))
+        record = json.loads(payload)
+        wanted, said = record["audio"]["sha256"], record["text_sha256"]
+    except (KeyError, TypeError, ValueError):
+        raise RecordError("this is no signed record of a result") from None
+    checks = [_signature(payload, public, signature)]
+    if key:
+        same = key.strip() == public
+        checks.append(Check("machine", same, "it has the key that you named" if same else f"its key is {public}"))
+    digest = digest_of(audio)
+    found = f"it has the SHA-256 {digest}"
+    checks.append(Check("audio", digest == wanted, found if digest == wanted else f"{found}, not {wanted}"))
+    if text is not None:
+        same = text_digest(text.read_text(encoding="utf-8")) == said
+        checks.append(
+            Check("text", same, "it is what the machine wrote" if same else "it is not what the machine wrote")
+        )
+    return checks
+
+
+def summary(signed: Mapping[str, Any]) -> str:
+    """What a record says, in one line, as far as it says it."""
+    record = json.loads(signed["payload"])
+    seconds = record["audio"].get("seconds")
+    return f"{record.get('model')} heard {seconds} s of sound; finished {record.get('times', {}).get('finished')}"
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file, in hex. Raises OSError."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def text_digest(text: str) -> str:
+    """The SHA-256 of a text without white space around it, in hex."""
+    return hashlib.sha256(text.strip().encode()).hexdigest()
+
+
+def _signature(payload: str, public: str, signature: str) -> Check:
+    try:
+        Ed25519PublicKey.from_public_bytes(base64.b64decode(public)).verify(
+            base64.b64decode(signature), payload.encode()
+        )
+    except (InvalidSignature, ValueError):
+        return Check("signature", False, "the record was changed, or another key signed it")
+    return Check("signature", True, f"signed with the key {public}")

@@ -1,0 +1,126 @@
+"""Signed records of results, over HTTP and on the command line."""
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from support.api_server_fixture import Api, running
+from support.waiting import until
+
+ROOT = Path(__file__).resolve().parents[2]
+AUDIO = b"RIFF a recording that is to be proved"
+TRANSCRIBE = "/v1/audio/transcriptions"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("records")
+    (folder / "manifest.json").write_text('{"origin": {"commit": "abc"}}')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def api(root: Path) -> Iterator[Api]:
+    with running(root) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def signed(api: Api) -> dict[str, str]:
+    job = api.upload("/v1/jobs", AUDIO, language="fi").json["id"]
+    assert api.get(f"/v1/jobs/{job}/record").status in (200, 409)
+    until(lambda: api.get(f"/v1/jobs/{job}").json["status"] == "done")
+    found: dict[str, str] = api.get(f"/v1/jobs/{job}/record").json
+    return found
+
+
+def test_a_record_says_what_was_heard_by_what_and_is_signed(api: Api, signed: dict[str, str]) -> None:
+    key = Ed25519PublicKey.from_public_bytes(base64.b64decode(api.get("/v1/machine-key").json["public_key"]))
+    key.verify(base64.b64decode(signed["signature"]), signed["payload"].encode())
+    said: dict[str, Any] = json.loads(signed["payload"])
+    assert said["audio"] == {"sha256": hashlib.sha256(AUDIO).hexdigest(), "bytes": len(AUDIO), "seconds": 7.5}
+    assert said["model"] == "KBLab/kb-whisper-small@0123456789abcdef0123456789abcdef01234567"
+    assert (said["options"]["language"], said["coverage"]["speech_seconds"]) == ("fi", 6.0)
+    assert said["times"]["started"] <= said["times"]["finished"] < datetime.now(UTC).isoformat()
+    assert said["image"]["origin"] == {"commit": "abc"}
+    assert len(said["programs_sha256"]) == 64
+    text = api.upload(TRANSCRIBE, AUDIO, language="fi").json["text"]
+    assert said["text_sha256"] == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("response_format", ["json", "verbose_json", "vtt"])
+def test_a_request_that_waits_gets_its_record(api: Api, response_format: str) -> None:
+    reply = api.upload(TRANSCRIBE, AUDIO, response_format=response_format, record="true")
+    found = api.get(reply.headers["X-Transcribe-Record"]).json
+    assert set(found) == {"payload", "public_key", "signature"}
+    if response_format != "vtt":
+        assert reply.json["record"] == found
+    plain = api.upload(TRANSCRIBE, AUDIO, response_format=response_format)
+    assert "X-Transcribe-Record" not in plain.headers
+    assert b'"record"' not in plain.body
+
+
+def test_a_stream_ends_with_its_record(api: Api) -> None:
+    reply = api.upload(TRANSCRIBE, AUDIO, stream="true", record="true")
+    assert json.loads(reply.body.decode().strip().split("data: ")[-1])["record"]["signature"]
+
+
+def test_the_key_is_the_machines_own_and_for_its_user_only(root: Path, signed: dict[str, str], tmp_path: Path) -> None:
+    file = root / "results" / "machine-key"  # seal.yaml removes what is in results, so an image has none
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert "{root}/results/*" in (ROOT / "salt/states/transcribe/files/seal.yaml").read_text()
+    (tmp_path / "results").mkdir()
+    shutil.copy(file, tmp_path / "results")
+    with running(tmp_path) as again, running(tmp_path / "other") as other:
+        assert again.get("/v1/machine-key").json["public_key"] == signed["public_key"], "it outlives a restart"
+        assert other.get("/v1/machine-key").json["public_key"] != signed["public_key"]
+
+
+def changed(signed: dict[str, str]) -> dict[str, str]:
+    return {**signed, "payload": signed["payload"].replace('"language": "fi"', '"language": "sv"')}
+
+
+@pytest.mark.parametrize(
+    ("case", "code", "lines"),
+    [
+        ("good", 0, ["good  signature", "good  audio", "KBLab/kb-whisper-small@", "Which machine signed"]),
+        ("with key and text", 0, ["good  signature", "good  machine", "good  audio", "good  text", "KBLab"]),
+        ("another recording", 1, ["good  signature", "BAD   audio"]),
+        ("changed record", 1, ["BAD   signature", "good  audio"]),
+        ("another key", 1, ["good  signature", "BAD   machine", "good  audio"]),
+        ("another text", 1, ["good  signature", "good  audio", "BAD   text"]),
+        ("no record", 2, []),
+        ("no file", 2, []),
+    ],
+)
+def test_verify(api: Api, signed: dict[str, str], tmp_path: Path, case: str, code: int, lines: list[str]) -> None:
+    record, audio, text = tmp_path / "record.json", tmp_path / "a.wav", tmp_path / "a.txt"
+    kept = {"changed record": changed(signed), "no record": {"text": "Hej"}}.get(case, signed)
+    record.write_text(json.dumps({"text": "", "record": kept} if case == "good" else kept))
+    audio.write_bytes(AUDIO + (b"!" if case == "another recording" else b""))
+    spoken = api.upload(TRANSCRIBE, AUDIO, language="fi", response_format="text").body.decode()
+    text.write_text("Hej" if case == "another text" else spoken)
+    more = {
+        "with key and text": ["--key", signed["public_key"], "--text", str(text)],
+        "another key": ["--key", base64.b64encode(bytes(32)).decode()],
+        "another text": ["--text", str(text)],
+    }.get(case, [])
+    program = [sys.executable, str(ROOT / "service/transcribe_optimized.py"), "verify", str(record)]
+    file = tmp_path / "none.wav" if case == "no file" else audio
+    done = subprocess.run(
+        [*program, str(file), *more], capture_output=True, text=True, check=False, env={**os.environ}, timeout=60
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    shown = done.stdout.splitlines()
+    assert [line.startswith(start) for line, start in zip(shown, lines, strict=True)] == [True] * len(lines), shown
+    assert len(done.stderr.splitlines()) == (1 if code == 2 else 0)

@@ -1,0 +1,155 @@
+"""Speakers in the worker: heard while chunks are cut, told apart at the end, whatever happens in between."""
+
+import io
+import wave
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from support.worker_fixture import FakeEngine, ServiceFixture, running_worker, service_fixture, wav
+from transcribe.engine import ChunkResult
+from transcribe.jobs import uploads
+from transcribe.jobs.models import NewJob
+from transcribe.speakers.network import SpeakerNetwork
+from transcribe.types import SAMPLE_RATE, DecodeOptions, Segment, SpeakerOptions, Word
+
+LOW, HIGH = 200, 3000  # Hz: the pitches of two "voices"
+
+
+class PitchNetwork:
+    """Tells voices apart by how often the sound crosses zero."""
+
+    longest = 1.6
+
+    def embed(self, audio: NDArray[np.float32], windows: Sequence[tuple[float, float]]) -> NDArray[np.float32]:
+        found = np.zeros((len(windows), 2), np.float32)
+        for row, (start, end) in zip(found, windows, strict=True):
+            part = audio[round(start * SAMPLE_RATE) : round(end * SAMPLE_RATE)]
+            crossings = np.count_nonzero(np.diff(np.sign(part))) / max(len(part), 1)
+            row[int(crossings > (LOW + HIGH) / SAMPLE_RATE)] = 1.0
+        return found
+
+
+PITCHES = cast(SpeakerNetwork, PitchNetwork())
+
+
+@dataclass
+class WordEngine(FakeEngine):
+    """Says a word every half second, where words are wanted."""
+
+    def step(self) -> list[ChunkResult]:
+        wanted = bool(self.in_flight) and self.in_flight[0].options.words
+        results = super().step()
+        return [
+            replace(found, segments=tuple(map(_with_words, found.segments))) if wanted else found for found in results
+        ]
+
+
+def _with_words(segment: Segment) -> Segment:
+    times = np.arange(0.0, segment.end, 0.5).tolist()
+    words = tuple(Word(f" w{n}", time, min(time + 0.5, segment.end), 0.9) for n, time in enumerate(times))
+    return replace(segment, text="".join(word.word for word in words), words=words)
+
+
+def turns(*pitches: int, seconds: float = 4.0, pause: float = 0.5, channels: int = 1) -> bytes:
+    """A WAV in which tones of these pitches take turns, on each of the channels."""
+    time = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    silence = np.zeros(int(pause * SAMPLE_RATE))
+    sound = np.concatenate([part for pitch in pitches for part in (0.3 * np.sin(2 * np.pi * pitch * time), silence)])
+    file = io.BytesIO()
+    with wave.open(file, "wb") as written:
+        written.setnchannels(channels)
+        written.setsampwidth(2)
+        written.setframerate(SAMPLE_RATE)
+        written.writeframes(np.repeat(sound * 32_767, channels).astype("<i2").tobytes())
+    return file.getvalue()
+
+
+def spoken(service: ServiceFixture, job: str) -> list[tuple[str | None, float]]:
+    """Who speaks, and from when on, without what the same one says next."""
+    found: list[tuple[str | None, float]] = []
+    for segment in service.store.segments(job):
+        assert segment.words
+        assert {word.speaker for word in segment.words} == {segment.speaker}
+        if not found or found[-1][0] != segment.speaker:
+            found.append((segment.speaker, round(segment.start)))
+    return found
+
+
+def test_turns_are_cut_at_words_and_ids_run_on(service: ServiceFixture) -> None:
+    with running_worker(service, WordEngine(), speakers=PITCHES):
+        job = service.wait(service.submit(turns(*[HIGH, LOW] * 5), speakers=SpeakerOptions()))
+    assert job.status == "done"
+    assert [speaker for speaker, _ in spoken(service, job.id)] == ["A", "B"] * 5
+    for (_, at), expected in zip(spoken(service, job.id), np.arange(10) * 4.5, strict=True):
+        assert at == pytest.approx(expected, abs=1.0)
+    segments = service.store.segments(job.id)
+    assert [segment.id for segment in segments] == list(range(len(segments)))
+    assert all(s.text == "".join(w.word for w in s.words or ()) for s in segments)
+
+
+def test_channels_heard_each_by_itself_are_the_speakers(service: ServiceFixture) -> None:
+    stereo = turns(HIGH, LOW, channels=2)
+    with running_worker(service, WordEngine(), speakers=PITCHES):
+        job = service.wait(service.submit(stereo, speakers=SpeakerOptions(), channels="separate"))
+    assert {segment.speaker for segment in service.store.segments(job.id)} == {"channel 1", "channel 2"}
+
+
+def test_an_attempt_that_goes_on_hears_the_voices_again(tmp_path: Path) -> None:
+    first = service_fixture(tmp_path, batch__max_chunks=4)
+    job = first.submit(turns(*[HIGH, LOW] * 20), speakers=SpeakerOptions())
+    engine = WordEngine(capacity=1, delay=0.03)
+    with running_worker(first, engine, speakers=PITCHES) as running:
+        first.until(lambda: len(first.store.segments(job)) > 2)
+        engine.error = RuntimeError("CUDA error")
+        first.until(lambda: running.failure is not None)
+    kept = len(first.store.segments(job))
+    first.store.close()
+    second = service_fixture(tmp_path, batch__max_chunks=4)
+    second.store.requeue_running()
+    rest = WordEngine()
+    with running_worker(second, rest, speakers=PITCHES):
+        assert second.wait(job).status == "done"
+    assert min(chunk.key[2] for chunk in rest.received) == kept  # type: ignore[index]
+    assert [speaker for speaker, _ in spoken(second, job)] == ["A", "B"] * 20
+    second.store.close()
+
+
+def submit_with_references(service: ServiceFixture, *references: bytes) -> str:
+    """A job whose speakers are known by these recordings."""
+    names = tuple(f"Voice {number}" for number in range(len(references)))
+    new = NewJob("key", DecodeOptions(language="en", speakers=SpeakerOptions(known_names=names)), detached=True)
+    uploads.recording(service.config.temp, new.id).write_bytes(turns(*[HIGH, LOW] * 3))
+    for number, data in enumerate(references):
+        uploads.reference(service.config.temp, new.id, number).write_bytes(data)
+    return service.store.create(new).id
+
+
+def test_known_voices_have_their_names_and_others_letters(service: ServiceFixture) -> None:
+    with running_worker(service, WordEngine(), speakers=PITCHES):
+        one = service.wait(submit_with_references(service, turns(LOW)))
+        both = service.wait(submit_with_references(service, turns(LOW), turns(HIGH)))
+    assert [speaker for speaker, _ in spoken(service, one.id)] == ["A", "Voice 0"] * 3
+    assert [speaker for speaker, _ in spoken(service, both.id)] == ["Voice 1", "Voice 0"] * 3
+
+
+@pytest.mark.parametrize("data", [b"Dear Sir", turns(LOW, seconds=0.7), wav(5.0, speech=0.0, pause=5.0)])
+def test_a_reference_without_a_voice_is_the_clients_error(service: ServiceFixture, data: bytes) -> None:
+    with running_worker(service, WordEngine(), speakers=PITCHES):
+        job = service.wait(submit_with_references(service, turns(LOW), data))
+    assert job.error is not None
+    assert (job.status, job.error.status, job.error.param) == ("failed", 400, "known_speaker_references[1]")
+    assert "known_speaker_references[1]" in job.error.message
+
+
+def test_without_a_speaker_model_only_speakers_are_refused(service: ServiceFixture) -> None:
+    with running_worker(service, WordEngine()):
+        refused = service.wait(service.submit(wav(3.0), speakers=SpeakerOptions()))
+        other = service.wait(service.submit(wav(3.0)))
+    assert refused.error is not None
+    assert (refused.error.status, refused.error.param, other.status) == (400, "speakers", "done")
+    assert [segment.speaker for segment in service.store.segments(other.id)] == [None]
