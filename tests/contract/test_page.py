@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from support.api_server_fixture import Api, running
 from support.browser import Page, chromium
+from support.javascript import installed
 from transcribe.keys import new_key
 
 pytestmark = pytest.mark.slow
@@ -68,7 +70,6 @@ def test_text_arrives_while_the_worker_listens(page: Page) -> None:
 
 
 def test_a_line_plays_its_part_and_the_keyboard_does_too(page: Page) -> None:
-    page.find("#words").click()
     page.send(CLIP)
     page.done()
     page.lines()[1].click()
@@ -87,6 +88,41 @@ def test_a_line_plays_its_part_and_the_keyboard_does_too(page: Page) -> None:
     page.press(Keys.ENTER)
     page.until(lambda: page.script("!audio.paused"))
     assert float(page.find("#wave").get_attribute("aria-valuemax")) > 5
+
+
+def test_tab_goes_from_one_doubtful_word_to_the_next(page: Page) -> None:
+    page.find("#language").send_keys("Norwegian")
+    page.send(CLIP)
+    page.done()
+    assert [mark.text for mark in page.driver.find_elements(By.CSS_SELECTOR, "#lines mark")] == ["Ärendet."]
+    page.lines()[0].click()
+    page.press(Keys.SPACE)
+    page.press(Keys.TAB)
+    assert page.script("document.activeElement.textContent") == "Ärendet. 35 %"
+    assert page.find("#lines mark").get_attribute("class") == "shown"
+    page.press(Keys.ENTER)
+    page.until(lambda: page.script("audio.currentTime >= 4 && audio.currentTime < 5"))
+    page.press(Keys.TAB)
+    assert page.script("document.activeElement.id") == "format", "lines are reached by arrows"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_an_accessibility_checker_finds_nothing(page: Page, dark: bool) -> None:
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    assert findings(page) == []
+    page.send(CLIP)
+    page.done()
+    assert findings(page) == []
+    page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def findings(page: Page) -> list[Any]:
+    """What axe-core finds wrong, with the places."""
+    page.driver.execute_script((installed("axe_js") / "node_modules/axe-core/axe.min.js").read_text())
+    run = "axe.run().then((r) => arguments[0](r.violations.map((v) => [v.id, v.nodes.map((n) => n.target.join())])))"
+    found: list[Any] = page.driver.execute_async_script(run)
+    return found
 
 
 def test_what_was_left_out_can_be_heard(page: Page, api: Api) -> None:

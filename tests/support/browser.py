@@ -30,7 +30,7 @@ class Page:
         return self.driver.find_element(By.CSS_SELECTOR, css)
 
     def lines(self) -> list[Any]:
-        found: list[Any] = self.driver.find_elements(By.CSS_SELECTOR, "#lines button")
+        found: list[Any] = self.driver.find_elements(By.CSS_SELECTOR, "#lines .line")
         return found
 
     def script(self, code: str) -> Any:

@@ -13,6 +13,7 @@ from transcribe.jobs.store import Store
 from transcribe.types import Segment, SpeakerOptions, Word
 
 TEXTS = (" Hej och välkomna.", " Nu ska vi tala om Ärendet.", " Tack --> slut & adjö. ")
+SURE = {"Ärendet.": 0.35}  # the probability of words that is not 0.9
 SEGMENT_SECONDS = 2.5
 FACTS: dict[str, Any] = {
     "state": "ready",
@@ -45,7 +46,9 @@ def _segment(number: int, text: str, *, words: bool) -> Segment:
     start = number * SEGMENT_SECONDS
     parts = text.split()
     length = SEGMENT_SECONDS / len(parts)
-    timed = tuple(Word(f" {w}", start + i * length, start + (i + 1) * length, 0.9) for i, w in enumerate(parts))
+    timed = tuple(
+        Word(f" {w}", start + i * length, start + (i + 1) * length, SURE.get(w, 0.9)) for i, w in enumerate(parts)
+    )
     return Segment(
         number, 0, start, start + SEGMENT_SECONDS, text, (number, 7), 0.0, -0.3, 1.1, 0.01, timed if words else None
     )

@@ -1,4 +1,4 @@
-"""OpenAI's JavaScript client as npm delivers it, and a web server that gives it to a browser."""
+"""OpenAI's JavaScript client and other packages as npm delivers them, and a web server for a browser."""
 
 import hashlib
 import os
@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-DECLARED = Path(__file__).parent / "openai_js"
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "npm"
 
 
-def installed() -> Path:
-    """A folder with the page and the locked package, which npm has checked; made once for each lock."""
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(DECLARED.iterdir()))).hexdigest()
-    folder = CACHE / f"openai-{digest[:16]}"
+def installed(name: str = "openai_js") -> Path:
+    """A copy of the folder of that name, with its locked package, which npm has checked; made once for each lock."""
+    declared = Path(__file__).parent / name
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(declared.iterdir()))).hexdigest()
+    folder = CACHE / f"{name.removesuffix('_js')}-{digest[:16]}"
     if folder.is_dir():
         return folder
     npm = shutil.which("npm")
@@ -32,7 +32,7 @@ def installed() -> Path:
     CACHE.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=CACHE) as made:
         fresh = Path(made) / "fresh"
-        shutil.copytree(DECLARED, fresh)
+        shutil.copytree(declared, fresh)
         command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
         done = subprocess.run(command, cwd=fresh, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -84,13 +84,7 @@ async function begin(file, title) {
 }
 
 function fields() {
-  const words = find("words").checked;
-  return {
-    language: find("language").value,
-    task: find("task").value,
-    response_format: "verbose_json",
-    "timestamp_granularities[]": words ? "word" : "",
-  };
+  return { language: find("language").value, task: find("task").value, response_format: "verbose_json" };
 }
 
 async function follow(mine) {

@@ -1,4 +1,7 @@
-// The lines of the transcript: each is a button that plays its part of the recording.
+// The lines of the transcript: each is a button that plays its part of the recording, with its doubtful words.
+
+const DOUBT = 0.5; // a word that is less likely right than that is marked
+const AROUND = 0.5; // seconds before a doubtful word, so that it is heard with what leads to it
 
 export function clock(seconds) {
   const whole = Math.floor(seconds);
@@ -30,11 +33,12 @@ export class Transcript {
     const time = document.createElement("time");
     const text = document.createElement("span");
     button.type = "button";
+    button.className = "line";
+    button.tabIndex = this.lines.length ? -1 : 0; // Tab comes to one line; arrows go from line to line
     time.textContent = clock(segment.start);
     const words = segment.words.map((word) => {
-      const part = document.createElement("i");
+      const part = document.createElement(word.probability < DOUBT ? "mark" : "i");
       part.textContent = word.word;
-      part.style.fontStyle = "normal";
       return { ...word, part };
     });
     if (words.length) text.append(...words.flatMap(({ part }) => [part, " "]));
@@ -43,8 +47,26 @@ export class Transcript {
     button.addEventListener("click", () => this.play(segment));
     const item = document.createElement("li");
     item.append(button);
+    const doubtful = words.filter(({ probability }) => probability < DOUBT);
+    if (doubtful.length) item.append(this.doubts(doubtful));
     this.list.append(item);
     this.lines.push({ segment, button, words });
+  }
+
+  // Buttons for the words that may be wrong: Tab goes from one to the next, and each plays its word.
+  doubts(words) {
+    const row = document.createElement("p");
+    row.className = "doubts";
+    row.append("Doubtful:", ...words.map((word) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = `${word.word} ${Math.round(word.probability * 100)} %`;
+      button.addEventListener("focus", () => word.part.classList.add("shown"));
+      button.addEventListener("blur", () => word.part.classList.remove("shown"));
+      button.addEventListener("click", () => this.play({ start: Math.max(0, word.start - AROUND) }));
+      return button;
+    }));
+    return row;
   }
 
   play(segment) {
@@ -59,6 +81,7 @@ export class Transcript {
     const from = focused >= 0 ? focused : this.lines.indexOf(this.current);
     const target = this.lines[Math.min(Math.max(from + by, 0), this.lines.length - 1)];
     if (target) {
+      for (const { button } of this.lines) button.tabIndex = button === target.button ? 0 : -1;
       target.button.focus();
       target.button.scrollIntoView({ block: "nearest" });
     }
