@@ -95,6 +95,8 @@ def tsv(answer: TranscriptionResult) -> str:
 def json(answer: TranscriptionResult) -> dict[str, Any]:
     """OpenAI's short form; with speakers it has the segments of the diarized one."""
     body: dict[str, Any] = {"text": answer.transcript.text, "usage": usage(answer.transcript)}
+    if answer.task == "transcribe":
+        body["languages"] = languages(answer.transcript)
     if any(segment.speaker for segment in answer.transcript.segments):
         body["segments"] = [diarized_segment(segment) for segment in answer.transcript.segments]
     if answer.logprobs:
@@ -186,6 +188,12 @@ def logprobs(segments: tuple[Segment, ...]) -> list[dict[str, Any]]:
         for segment in segments
         for word in segment.words or ()
     ]
+
+
+def languages(transcript: Transcript) -> list[dict[str, str]]:
+    """OpenAI's list of the languages that were heard, in the order of their appearance; empty without text."""
+    codes = dict.fromkeys(segment.language or transcript.language for segment in transcript.segments)
+    return [{"code": code} for code in codes]
 
 
 def usage(transcript: Transcript) -> dict[str, Any]:

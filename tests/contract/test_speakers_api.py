@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.api_server_fixture import Api, run_retention, running
 from support.fake_worker import FACTS
+from support.waiting import until
 
 TEXT = "Hej och välkomna. Nu ska vi tala om Ärendet. Tack --> slut & adjö."
 TRANSCRIBE, JOBS = "/v1/audio/transcriptions", "/v1/jobs"
@@ -71,6 +72,33 @@ def test_a_stream_has_the_events_of_every_segment(api: Api) -> None:
     assert (done["type"], done["segments"]) == ("transcript.text.done", segments)
 
 
+@pytest.mark.parametrize(("response_format", "early"), [("json", True), ("text", True), ("verbose_json", False)])
+def test_a_stream_with_speakers(
+    api: Api, monkeypatch: pytest.MonkeyPatch, response_format: Any, *, early: bool
+) -> None:
+    """The worker cuts the segments anew at the end: what was sent before is not sent again."""
+    monkeypatch.setattr(api.worker, "delay", 0.2)
+    before = len(api.worker.seen)
+    with api.client() as client:
+        stream = client.audio.transcriptions.create(
+            file=("a.wav", next(recordings)),
+            model="whisper-1",
+            response_format=response_format,
+            stream=True,
+            extra_body={"speakers": True},
+        )
+        events = []
+        for event in stream:
+            job = api.store.get(api.worker.seen[before].id)
+            assert job
+            events.append((event.to_dict(), job.over))
+    assert events[0][1] is not early
+    assert "".join(str(event.get("delta", "")) for event, _ in events) == events[-1][0]["text"] == TEXT
+    segments = [event["speaker"] for event, _ in events if event["type"] == "transcript.text.segment"]
+    assert segments == ([] if early else ["A", "A", "A"])
+    assert [segment["speaker"] for segment in events[-1][0]["segments"]] == ["A", "A", "A"]  # type: ignore[attr-defined]
+
+
 VOICES: dict[str, Any] = {NAMES: ["Åsa & co"], REFERENCES: [data_url()]}
 SHOWN = {
     "text": f"Åsa & co: {TEXT[:17]}\nA: {TEXT[18:44]}\nÅsa & co: {TEXT[45:]}\n",
@@ -87,8 +115,7 @@ def test_every_format_names_the_speakers(api: Api) -> None:
     fields = {**VOICES, "response_format": "verbose_json", "timestamp_granularities[]": ["word", "segment"]}
     job = api.upload(JOBS, next(recordings), **fields).json
     done = f"{JOBS}/{job['id']}"
-    while api.get(done).json["status"] != "done":
-        time.sleep(0.02)
+    until(lambda: api.get(done).json["status"] == "done")
     for name, part in SHOWN.items():
         reply = api.get(f"{done}/result?format={name}")
         assert part in reply.body.decode(), name
@@ -220,8 +247,7 @@ def test_references_go_with_the_recording(api: Api) -> None:
         assert {name[:32] for name in files()} & set(jobs) == {jobs[2]}
     finally:
         api.worker.hold.clear()
-    while api.get(f"{JOBS}/{jobs[2]}").json["status"] != "done":
-        time.sleep(0.02)
+    until(lambda: api.get(f"{JOBS}/{jobs[2]}").json["status"] == "done")
     run_retention(api, time.time())
     assert files() == []
 
@@ -229,19 +255,21 @@ def test_references_go_with_the_recording(api: Api) -> None:
 def test_a_worker_without_a_model_for_speakers(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api.worker, "facts", {**FACTS, "speakers": False})
     api.store.set_worker(api.worker.facts)
-    while api.shared.watcher.snapshot.worker["speakers"]:
-        time.sleep(0.01)
+    until(lambda: not api.shared.watcher.snapshot.worker["speakers"])
     for fields, param in (({"diarize": "true"}, "diarize"), ({"model": "gpt-4o-transcribe-diarize"}, "model")):
         reply = api.upload(TRANSCRIBE, next(recordings), **fields)
         assert (reply.status, reply.code, reply.json["error"]["param"]) == (400, "unsupported_parameter", param)
+    channels = {"channels": "separate", "response_format": "diarized_json"}
+    assert api.upload(TRANSCRIBE, next(recordings), **channels).status == 200, "the channels are the speakers"
+    assert api.worker.seen[-1].options.speakers is None
+    known = api.upload(TRANSCRIBE, next(recordings), **channels, **KNOWN)
+    assert (known.status, known.json["error"]["param"]) == (400, NAMES)
     api.store.set_worker(FACTS)
-    while not api.shared.watcher.snapshot.worker["speakers"]:
-        time.sleep(0.01)
+    until(lambda: api.shared.watcher.snapshot.worker["speakers"])
 
 
 def test_a_job_without_speakers_has_no_diarized_result(api: Api) -> None:
     job = api.upload(JOBS, next(recordings)).json["id"]
-    while api.get(f"{JOBS}/{job}").json["status"] != "done":
-        time.sleep(0.02)
+    until(lambda: api.get(f"{JOBS}/{job}").json["status"] == "done")
     reply = api.get(f"{JOBS}/{job}/result?format=diarized_json")
     assert (reply.status, reply.json["error"]["param"]) == (400, "format")

@@ -118,7 +118,6 @@ class FakeWorker:
         if speakers := job.options.speakers:
             paths = [uploads.reference(self.temp, job.id, index) for index in range(len(speakers.known_names))]
             self.references = [path.read_bytes() for path in paths]
-            segments = spoken(segments, speakers)
         self.store.set_duration(job.id, job.attempts, segments[-1].end)
         done = len(self.store.segments(job.id)) if job.resume else 0
         for segment in segments[done:]:
@@ -127,7 +126,9 @@ class FakeWorker:
             resume = {"chunks": segment.id + 1} if self.resumes else None
             if not self.store.add_segments(job.id, job.attempts, [segment], progress=segment.end, resume=resume):
                 return
-        self.store.finish(job.id, job.attempts, language=job.options.language or "sv", coverage=self.coverage)
+        told = spoken(segments, speakers) if speakers else None
+        language = job.options.language or "sv"
+        self.store.finish(job.id, job.attempts, language=language, coverage=self.coverage, segments=told)
 
 
 def main() -> None:

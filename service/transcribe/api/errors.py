@@ -19,7 +19,7 @@ from .. import logs
 RETRY_MOST = 120  # seconds; above this OpenAI's client does not retry at all
 TYPES = {403: "permission_error", 429: "rate_limit_error"}
 MESSAGES = {
-    404: "There is nothing at this URL.",
+    404: "There is nothing at this URL; GET /openapi.json lists what this server has.",
     405: "This method is not allowed here.",
     413: "The request is larger than this server accepts.",
     415: "Send the request as multipart/form-data.",

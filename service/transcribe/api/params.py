@@ -139,12 +139,12 @@ def _speakers(fields: Fields, offer: Offer, response_format: str, task: str) -> 
     implied = "response_format" if response_format == "diarized_json" else ""
     if not implied and fields.one("model") in offer.config.model_names.speakers:
         implied = "model"
-    able = offer.tells_speakers_apart or hearing.parse(fields)["channels"] == "separate"
-    found = speakers.parse(fields, implied=implied, able=able)
+    by_channel = hearing.parse(fields)["channels"] == "separate" and not speakers.details(fields)
+    found = speakers.parse(fields, implied=implied, able=offer.tells_speakers_apart or by_channel)
     if found and task == "translate":
         message = "Speakers can be told apart in a transcription only, not in a translation."
         raise bad_request(message, implied or speakers.asking(fields), "unsupported_parameter")
-    return found
+    return found if offer.tells_speakers_apart else None  # the channels are the speakers
 
 
 def _language(fields: Fields, default: str) -> str | None:
@@ -210,7 +210,10 @@ def _chunking(fields: Fields) -> dict[str, float] | None:
             message = "chunking_strategy must be auto or a server_vad object."
             raise bad_request(message, "chunking_strategy", "invalid_value")
         return None
-    if given.pop("type", "").strip().lower() != "server_vad" or set(given) - set(SERVER_VAD):
+    kind = given.pop("type", "").strip().lower()
+    if kind == "auto" and not given:
+        return None
+    if kind != "server_vad" or set(given) - set(SERVER_VAD):
         message = f"chunking_strategy must have type server_vad and may have {', '.join(SERVER_VAD)}."
         raise bad_request(message, "chunking_strategy", "invalid_value")
     return {

@@ -87,48 +87,62 @@ class Deltas:
     """Cuts the text into pieces which, put together, are exactly the stripped whole."""
 
     def __init__(self) -> None:
-        self._begun = False
+        self._sent = ""
         self._held = ""  # white space that is only part of the text if something follows
 
     def add(self, text: str) -> str:
         """The next piece; '' if there is none yet."""
         text = self._held + text
-        if not self._begun:
+        if not self._sent:
             text = text.lstrip()
         piece = text.rstrip()
         self._held = text[len(piece) :]
-        self._begun = self._begun or bool(piece)
+        self._sent += piece
         return piece
+
+    def rest(self, whole: str) -> str:
+        """What is missing of the whole text; '' if it does not begin with the pieces."""
+        return whole.removeprefix(self._sent) if whole.startswith(self._sent) else ""
 
 
 def events(shared: AppContext, first: Job, updates: Iterator[Job], params: Params) -> Iterator[bytes]:
     """OpenAI's stream: deltas while the audio is being worked on, then the whole. Failures are events too.
 
-    Who spoke is known when the whole recording was heard: with speakers everything comes at the end.
+    Who spoke is known when the whole recording was heard; the segments are cut anew then. So with speakers, segments
+    come at the end, and only text that has none comes before.
     """
     deltas, last, quiet = Deltas(), -1, time.monotonic()
     job, progress = first, -1.0
+    recut = params.options.speakers is not None
+    waits = recut and params.response_format in ("verbose_json", "diarized_json")
     try:
-        while True:
-            if job.over or job.progress != progress:
-                raise_if_failed(job) if job.over else None
+        while not job.over:
+            if job.progress != progress and not waits:
                 progress = job.progress
-                known = job.over or params.options.speakers is None
-                segments = shared.store.segments(job.id, after=last) if known else []
+                segments = shared.store.segments(job.id, after=last)
+                if recut and _is_over(shared, job):  # these may be the new ones
+                    segments = []
                 last = segments[-1].id if segments else last
                 yield from _pieces(segments, deltas, params)
                 quiet = time.monotonic() if segments else quiet
-            if job.over:
-                answer = result_of(shared, job, params)
-                record = {"record": shared.provenance.record(job, answer.transcript)} if params.record else {}
-                yield _event(_done(answer, params) | record)
-                return
             if time.monotonic() - quiet > PING_SECONDS:
                 quiet = time.monotonic()
                 yield b": ping\n\n"
             job = next(updates)
+        answer = result_of(shared, raise_if_failed(job), params)
+        if not recut or waits:
+            yield from _pieces([one for one in answer.transcript.segments if one.id > last], deltas, params)
+        elif rest := deltas.rest(answer.transcript.text):
+            yield _event({"type": "transcript.text.delta", "delta": rest})
+        record = {"record": shared.provenance.record(job, answer.transcript)} if params.record else {}
+        yield _event(_done(answer, params) | record)
     except Exception as error:
         yield _event(from_exception(error).body())
+
+
+def _is_over(shared: AppContext, job: Job) -> bool:
+    latest = shared.store.get(job.id)
+    return latest is None or latest.over
 
 
 def _pieces(segments: Sequence[Segment], deltas: Deltas, params: Params) -> Iterator[bytes]:

@@ -207,6 +207,7 @@ SCHEMAS: dict[str, Schema] = {
         {
             "text": STRING,
             "usage": USAGE,
+            "languages": array(record({"code": STRING})),
             "logprobs": array(record({"token": STRING, "logprob": NUMBER, "bytes": array(INTEGER)})),
             "segments": array(ref("DiarizedSegment")),
             "warnings": array(STRING),

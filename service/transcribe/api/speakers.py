@@ -22,6 +22,11 @@ def asking(fields: Fields) -> str:
     return ""
 
 
+def details(fields: Fields) -> bool:
+    """Whether the request says more of its speakers than that they are to be told apart."""
+    return any(fields.given(name) for name in FIELDS if name not in SWITCHES)
+
+
 def parse(fields: Fields, *, implied: str, able: bool) -> SpeakerOptions | None:
     """The options, or None if speakers are not to be told apart. `implied` names the field that asks for them by its
     value, response_format or model ('' if none does); `able` says whether this server can. Raises ApiError."""

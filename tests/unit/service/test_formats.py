@@ -45,7 +45,7 @@ def test_tsv() -> None:
 def test_nothing_was_said() -> None:
     written = {name: writer(EMPTY) for name, (_, writer) in formats.TEXT_WRITERS.items()}
     assert written == {"text": "\n", "srt": "", "vtt": "WEBVTT\n", "tsv": "start\tend\ttext\n"}
-    assert formats.json(EMPTY) == {"text": "", "usage": {"type": "duration", "seconds": 0}}
+    assert formats.json(EMPTY) == {"text": "", "usage": {"type": "duration", "seconds": 0}, "languages": []}
     assert formats.verbose_json(EMPTY)["segments"] == []
 
 
@@ -75,6 +75,16 @@ def test_what_is_not_in_the_text_is_said_where_a_format_has_room() -> None:
 
 def test_json_rounds_the_seconds_up() -> None:
     assert formats.json(ANSWER)["usage"] == {"type": "duration", "seconds": 363_603}
+
+
+def test_json_names_the_languages_that_were_heard() -> None:
+    pieces = tuple(replace(HELLO, id=n, language=code) for n, code in enumerate((None, "en", "sv", "en")))
+    assert formats.json(TranscriptionResult(Transcript("fi", 4.0, pieces)))["languages"] == [
+        {"code": "fi"},
+        {"code": "en"},
+        {"code": "sv"},
+    ]
+    assert "languages" not in formats.json(replace(ANSWER, task="translate"))
 
 
 def test_verbose_json_has_openais_fields() -> None:

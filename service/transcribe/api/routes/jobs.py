@@ -19,7 +19,7 @@ from transcribe.api.waiting import raise_if_failed
 from transcribe.formats import JSON_WRITERS, TEXT_WRITERS, segment_body, words_body
 from transcribe.jobs import uploads
 from transcribe.jobs.models import Job
-from transcribe.types import Segment
+from transcribe.types import Segment, Transcript
 
 blueprint = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
 
@@ -89,9 +89,6 @@ def result(job_id: str) -> Response:
     if response_format is None:
         raise bad_request(f"format must be one of {', '.join(FORMATS)}.", "format", "invalid_value")
     done = raise_if_failed(job)
-    if response_format == "diarized_json" and done.options.speakers is None:
-        message = "This job was not asked to tell speakers apart; send the recording again with speakers=true."
-        raise bad_request(message, "format", "invalid_value")
     params = Params(
         done.options,
         response_format,
@@ -100,9 +97,17 @@ def result(job_id: str) -> Response:
         subtitles=result_options(request.args, response_format, done.request),
     )
     answer = result_of(shared, done, params, mine.segments)
+    if response_format == "diarized_json" and not _told_apart(done, answer.transcript):
+        message = "Speakers were not told apart in this job; send the recording again with speakers=true."
+        raise bad_request(message, "format", "invalid_value")
     if "word" not in done.request.get("granularities", ()) and not all(one.words for one in answer.transcript.segments):
         answer = replace(answer, granularities=("segment",))  # words that nobody asked for are all there, or none
     return write_result(answer, response_format)
+
+
+def _told_apart(job: Job, transcript: Transcript) -> bool:
+    asked = job.options.speakers is not None or job.options.channels == "separate"
+    return asked or any(segment.speaker for segment in transcript.segments)
 
 
 @blueprint.get("/<job_id>/record")
