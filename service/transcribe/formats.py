@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from . import subtitles
+from .confidence import probability_right
 from .languages import name_of
 from .subtitles import READABLE, Cue, SubtitleOptions, broken_rules, writing
 from .types import Segment, Transcript
@@ -173,9 +174,15 @@ def segment_body(segment: Segment) -> dict[str, Any]:
 
 
 def words_body(segment: Segment) -> list[dict[str, Any]]:
-    """The segment's words in OpenAI's form, with their probability, and the speaker if it was asked for."""
+    """The segment's words in OpenAI's form, with the probability that they are right, and the speaker if it was asked
+    for."""
     return [
-        {"word": word.word.strip(), "start": word.start, "end": word.end, "probability": word.probability}
+        {
+            "word": word.word.strip(),
+            "start": word.start,
+            "end": word.end,
+            "probability": round(probability_right(word.probability, segment.avg_logprob), 3),
+        }
         | ({} if word.speaker is None else {"speaker": word.speaker})
         for word in segment.words or ()
     ]

@@ -106,7 +106,7 @@ SHOWN = {
     "vtt": "00:00:05.000 --> 00:00:07.500\n<v Åsa &amp; co>Tack --&gt; slut &amp; adjö.\n",
     "tsv": "start\tend\ttext\tspeaker\n0\t2500\tHej och välkomna.\tÅsa & co\n2500\t5000\t",
     "json": '"speaker": "A"',
-    "verbose_json": '"word": "slut", "start": 6.0, "end": 6.5, "probability": 0.9, "speaker": "Åsa & co"',
+    "verbose_json": '"word": "slut", "start": 6.0, "end": 6.5, "probability": 0.942, "speaker": "Åsa & co"',
     "diarized_json": '"id": "seg_1", "start": 2.5, "end": 5.0, "text": " Nu ska vi tala om Ärendet.", "speaker": "A"',
 }
 

@@ -109,14 +109,14 @@ def test_verbose_json_has_openais_fields() -> None:
 def test_words_alone_leave_out_segments() -> None:
     body = formats.verbose_json(replace(ANSWER, granularities=("word",)))
     assert "segments" not in body
-    assert body["words"] == [{"word": "Hej,", "start": 0.1, "end": 0.6, "probability": 0.5}]
+    assert body["words"] == [{"word": "Hej,", "start": 0.1, "end": 0.6, "probability": 0.814}]
     assert body["warnings"], "the segments without word times must be owned up to"
 
 
 def test_what_is_ours_is_shown_where_it_was_asked_for() -> None:
     hello = replace(HELLO, speaker="A", language="sv", channel=1, words=(Word(" Hej,", 0.1, 0.6, 0.5, "A"),))
     body = formats.verbose_json(TranscriptionResult(Transcript("sv", 2.0, (hello,)), granularities=("segment", "word")))
-    assert body["words"] == [{"word": "Hej,", "start": 0.1, "end": 0.6, "probability": 0.5, "speaker": "A"}]
+    assert body["words"] == [{"word": "Hej,", "start": 0.1, "end": 0.6, "probability": 0.814, "speaker": "A"}]
     shown = {name: body["segments"][0][name] for name in ("speaker", "language", "channel")}
     assert shown == {"speaker": "A", "language": "sv", "channel": 1}
 
