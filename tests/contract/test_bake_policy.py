@@ -10,10 +10,11 @@ import pytest
 from baker import cli
 from baker.aws import iam_policy, requests
 from baker.bake import pipeline, plan, steps
-from baker.config import ImageSection, LauncherConfig, SourceSection
+from baker.config import FleetSection, ImageSection, LauncherConfig, SourceSection
 from baker.deploy import serve, template
 from baker.doctor import disks, examination
 from baker.errors import BakeError
+from baker.fleet.cloud import make_queues
 from baker.images import publish
 from baker.recovery import cleanup, records
 from support.fake_cloud import Cloud
@@ -90,6 +91,12 @@ def planned(cloud: Cloud) -> None:
     assert context.prices.hourly(context.config) == {"g4dn.xlarge": None}  # moto has no price list
 
 
+def joined(cloud: Cloud) -> None:
+    config = replace(cloud.context.config, fleet=FleetSection(queue="speech"))
+    for _ in range(2):
+        make_queues(replace(cloud.context, config=config))
+
+
 # What a launcher does in its life; whoever adds a call to the policy table adds what makes it here.
 JOURNEYS: tuple[Callable[[Cloud], object], ...] = (
     source_by_parameter,
@@ -98,6 +105,7 @@ JOURNEYS: tuple[Callable[[Cloud], object], ...] = (
     published,
     swept,
     launched,
+    joined,
     planned,
     examined,
 )
@@ -113,7 +121,9 @@ def test_every_call_of_a_launcher_is_declared(
 
 def test_every_declared_call_was_made_and_fits_the_service_model(recorder: Recorder) -> None:
     """Runs after the journeys, whose recordings it reads."""
-    assert sorted(recorder.calls) == sorted((call.service, call.operation) for call in iam_policy.CALLS)
+    assert sorted(recorder.calls) == sorted(
+        (call.service, call.operation) for call in (*iam_policy.CALLS, *iam_policy.FLEET_CALLS)
+    )
     assert recorder.faults() == []
 
 

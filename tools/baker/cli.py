@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from baker import interrupts, target
-from baker.commands import bake, doctor, images, keys, recover
+from baker.aws import iam_policy
+from baker.commands import bake, doctor, fleet, images, keys, recover
 from baker.display.literal import literal
 from baker.display.progress import Event, events_to
 from baker.errors import BakeError, Interrupted, UsageError
@@ -66,13 +67,7 @@ def parser() -> argparse.ArgumentParser:
     top.set_defaults(run=None, events=False, after="what the bake had made is gone")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    plan = commands.add_parser("plan", help="say what a bake would do; creates nothing")
-    _where(plan)
-    plan.add_argument(
-        "--policy", action="store_true", help="only print the IAM policy that the launcher needs; asks AWS nothing"
-    )
-    plan.set_defaults(run=bake.plan)
-
+    _plan(commands)
     _doctor(commands)
     bake_ = commands.add_parser("bake", help="make an image, boot it, and mark it as verified")
     _where(bake_)
@@ -89,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     rehearse.set_defaults(run=bake.rehearse, cloud=target.LOCAL)
 
     _recovery_commands(commands)
+    _fleet_commands(commands)
 
     shell = commands.add_parser(
         "shell",
@@ -99,6 +95,19 @@ def parser() -> argparse.ArgumentParser:
     shell.add_argument("--disk", action="store_true", help="only enter the image's disk; boot nothing")
     shell.set_defaults(run=bake.shell, cloud=target.LOCAL)
     return top
+
+
+def _plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    plan = commands.add_parser("plan", help="say what a bake would do; creates nothing")
+    _where(plan)
+    plan.add_argument(
+        "--policy",
+        nargs="?",
+        const=iam_policy.LAUNCHER,
+        choices=iam_policy.ROLES,
+        help="only print an IAM policy; default: the launcher's; the others are for a fleet, `queues` for its launcher",
+    )
+    plan.set_defaults(run=bake.plan)
 
 
 def _image_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -169,6 +178,30 @@ def _recovery_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     for command in (status, resume, reap):
         _where(command)
         command.set_defaults(model="", listen_for="en")
+
+
+def _fleet_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """What is done with jobs of the fleet."""
+    submit = commands.add_parser("submit", help="send recordings to the fleet; nothing is sent twice")
+    submit.add_argument("what", metavar="WHAT", nargs="+", help="files, folders, or s3://BUCKET/PREFIX")
+    submit.add_argument("--language", metavar="CODE", help="of the recordings; default: the machines'")
+    submit.add_argument(
+        "--format", metavar="FORMAT", default="json", help="what GET …/result gives by itself; default: json"
+    )
+    submit.add_argument("--priority", action="store_true", help="before everything that is not")
+    submit.add_argument("--yes", action="store_true", help="however much it is")
+    submit.set_defaults(run=fleet.submit)
+
+    jobs = commands.add_parser("jobs", help="show the fleet's jobs, and what they cost")
+    jobs.add_argument("--watch", action="store_true", help="until all are over")
+    jobs.add_argument("--dead", action="store_true", help="only those that were given up")
+    jobs.add_argument("--redrive", metavar="JOB", help="try one of those again")
+    jobs.add_argument("--cancel", metavar="JOB", help="end one that is not over")
+    jobs.add_argument("--json", action="store_true", help="for programs")
+    jobs.set_defaults(run=fleet.jobs)
+    for command in (submit, jobs):
+        _where(command)
+        command.set_defaults(model="", after="running the same command again continues it")
 
 
 def _where(command: argparse.ArgumentParser) -> None:

@@ -31,6 +31,7 @@ Parameter = Annotated[
     str, _such(r"(?i:/(?!aws|ssm)[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*)", "a path such as /transcribe/image")
 ]
 LaunchName = Annotated[str, _such("[A-Za-z0-9][A-Za-z0-9-]{1,30}[A-Za-z0-9]", "3 to 32 letters, digits and hyphens")]
+FleetName = Annotated[str, _such("|[A-Za-z0-9_-]{1,70}", "up to 70 letters, digits, hyphens and underscores")]
 Account = Annotated[str, _such("[0-9]{12}", "")]
 Accounts = Annotated[tuple[Account, ...], Meta(description="a list of account numbers, of 12 digits each")]
 Organization = Annotated[str, _such("arn:[a-z-]+:organizations::[0-9]{12}:(organization/o-|ou/o-)[a-z0-9/-]+", "")]
@@ -133,6 +134,17 @@ class LaunchSection:
 
 
 @dataclass(frozen=True)
+class FleetSection:
+    """The fleet that launched machines belong to, and that submit and jobs ask; none without `queue`."""
+
+    queue: FleetName = ""
+    bucket: str = ""  # empty: that of [s3]
+    prefix: Text = "transcribe-fleet"
+    profile: str = ""  # the instance profile of its machines
+    owner: str = ""  # of what is submitted; empty: the name of the user
+
+
+@dataclass(frozen=True)
 class BakeSection:
     """How long a machine may exist at all."""
 
@@ -157,6 +169,7 @@ class LauncherConfig:
     image: ImageSection = ImageSection()
     publish: PublishSection = PublishSection()
     launch: LaunchSection = LaunchSection()
+    fleet: FleetSection = FleetSection()
     bake: BakeSection = BakeSection()
     hub: HubSection = HubSection()
     tags: Mapping[str, str] = field(default_factory=dict)

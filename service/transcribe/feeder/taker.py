@@ -168,8 +168,27 @@ class Taker:
             start = None if ticket.concluded else checkpoints.load(fleet, ticket.job)
             if part.exists():
                 part.replace(uploads.recording(fleet.config.temp, ticket.job))
-            fleet.store.tickets.adopt(replace(latest, adopted=True, callback=request.callback), _job(request), start)
+            fleet.store.tickets.adopt(
+                replace(latest, adopted=True, callback=request.callback), self._job(request), start
+            )
         logs.event("job_adopted", job=ticket.job, resumed=start is not None)
+
+    def _job(self, request: Request) -> NewJob:
+        """The job as the machine's own store knows it. It calls nobody back by itself: see Finisher."""
+        options = request.options
+        if request.default_language:
+            options = replace(options, language=self._fleet.config.model.language or None)
+        return NewJob(
+            id=request.job,
+            key_id=request.owner,
+            options=options,
+            suffix=request.suffix,
+            estimate=request.seconds,
+            channels=request.channels,
+            request=request.request,
+            fingerprint=request.sha256,
+            detached=True,
+        )
 
 
 def check(path: Path, request: Request) -> None:
@@ -188,18 +207,3 @@ def clean(fleet: Fleet) -> None:
     """Removes recordings that an earlier feeder has not brought in whole."""
     for path in fleet.config.temp.glob(f"*{FETCHED}*"):  # boto3 adds an end of its own while it writes
         path.unlink(missing_ok=True)
-
-
-def _job(request: Request) -> NewJob:
-    """The job as the machine's own store knows it. It calls nobody back by itself: see Finisher."""
-    return NewJob(
-        id=request.job,
-        key_id=request.owner,
-        options=request.options,
-        suffix=request.suffix,
-        estimate=request.seconds,
-        channels=request.channels,
-        request=request.request,
-        fingerprint=request.sha256,
-        detached=True,
-    )

@@ -85,7 +85,8 @@ class Bucket:
 
     def upload(self, key: str, path: Path) -> None:
         """Stores a file, a large one in parts."""
-        self._s3.upload_file(str(path), self.name, key)
+        with path.open("rb") as file:
+            self._s3.upload_fileobj(file, self.name, key)
 
     def download(self, key: str, path: Path) -> None:
         """Writes the object to a file, which is not complete before this returns."""

@@ -32,6 +32,7 @@ class Request(Document, frozen=True):
     job: str
     owner: str
     options: DecodeOptions
+    default_language: bool = False  # that of the machine which does it
     sha256: str = ""
     bytes: int = 0
     seconds: float = 0.0
@@ -74,6 +75,8 @@ class State(Document, frozen=True):
     started: float | None = None
     finished: float | None = None
     error: JobError | None = None
+    speed: float = 0.0  # as in the outcome
+    dollars_per_hour: float | None = None
 
     @property
     def over(self) -> bool:

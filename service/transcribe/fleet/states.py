@@ -64,6 +64,8 @@ def close(bucket: Bucket, layout: Layout, ended: Outcome) -> bool:
             error=ended.error,
             attempts=ended.attempts,
             finished=ended.finished,
+            speed=ended.speed,
+            dollars_per_hour=ended.dollars_per_hour,
         )
 
     return change(bucket, layout, ended.job, update) is not None

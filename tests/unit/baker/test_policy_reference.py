@@ -20,7 +20,11 @@ REFERENCE = json.loads(Path(__file__).with_name("authorization_reference.json").
 LIMIT = 6_144  # characters of a managed policy, without white space
 CONFIGS: dict[str, dict[str, Any]] = {
     "default": {},
+    "machine": {"fleet": {"queue": "speech", "bucket": "my.recordings"}},
+    "queues": {"fleet": {"queue": "speech"}},
+    "submitter": {"fleet": {"queue": "speech"}},
     "all": {
+        "fleet": {"queue": "speech", "profile": "fleet"},
         "image": {"kms_key": "alias/images"},
         "publish": {"regions": ["eu-west-1"]},
         "instance": {"profile": "look"},
@@ -42,7 +46,9 @@ NOT_NEEDED = {
 @cache
 def policy(name: str) -> dict[str, Any]:
     base = {"aws": {"region": "eu-north-1"}, "s3": {"bucket": "my.bucket"}, "source": {"ami": "ami-1"}}
-    return iam_policy.document(from_mapping({**base, **CONFIGS[name]}))
+    config = from_mapping({**base, **CONFIGS[name]})
+    role = name if name in iam_policy.ROLES else iam_policy.LAUNCHER
+    return iam_policy.document(config, iam_policy.calls_of(role))
 
 
 def granted(name: str) -> Iterator[tuple[str, str, list[str]]]:

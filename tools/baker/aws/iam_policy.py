@@ -12,6 +12,7 @@ import boto3
 from baker.aws import requests
 from baker.config import LauncherConfig
 
+LAUNCHER, QUEUES, MACHINE, SUBMITTER = ROLES = ("launcher", "queues", "machine", "submitter")
 ANY = ("*",)  # what has no resource of its own: every Describe of EC2
 IMAGES, SNAPSHOTS = "{ec2_any}image/*", "{ec2_any}snapshot/*"  # a public image belongs to no account
 INSTANCES, VOLUMES, GROUPS = "{ec2}instance/*", "{ec2}volume/*", "{ec2}security-group/*"
@@ -22,6 +23,9 @@ PUBLISHED = "{published_parameter}"
 SPOT = "{ec2}spot-instances-request/*"
 LINKED = "{iam}role/aws-service-role/*"  # roles that AWS's services have in an account, made at their first use
 PASSED = "{iam}role/{role}"  # to a machine that is kept, where a profile is configured
+RECORDINGS, FLEET_BUCKET = "{s3}{fleet_bucket}/{fleet_prefix}/*", "{s3}{fleet_bucket}"
+TAKEN = ("{sqs}{fleet}", "{sqs}{fleet}-priority")  # queues that machines take jobs from
+DEAD = "{sqs}{fleet}-dead"
 KEY = "{kms_key}"  # of disks, where it is the account's own
 NETWORK = ("{ec2}subnet/*", "{ec2}network-interface/*", "{ec2}vpc/*")
 
@@ -159,10 +163,48 @@ CALLS: tuple[ApiCall, ...] = (
     ApiCall("ssm", "PutParameter", (grant("ssm:PutParameter", PUBLISHED),)),
 )  # fmt: skip
 
+# What launch does for a fleet. A policy of its own: with it, the launcher's could be longer than IAM allows.
+FLEET_CALLS: tuple[ApiCall, ...] = (
+    ApiCall("sqs", "CreateQueue", (grant("sqs:CreateQueue", *TAKEN, DEAD), grant("sqs:TagQueue", *TAKEN, DEAD))),
+    ApiCall("sqs", "GetQueueAttributes", (grant("sqs:GetQueueAttributes", *TAKEN, DEAD),)),
+)
+
+# The role of a fleet's machines, which their feeders use.
+MACHINE_CALLS: tuple[ApiCall, ...] = (
+    # Without ListBucket, S3 answers that a missing object is denied.
+    ApiCall("s3", "GetObject", (grant("s3:GetObject", RECORDINGS), grant("s3:ListBucket", FLEET_BUCKET))),
+    ApiCall("s3", "HeadObject", (grant("s3:GetObject", RECORDINGS),)),
+    ApiCall("s3", "PutObject", (grant("s3:PutObject", RECORDINGS), grant("s3:AbortMultipartUpload", RECORDINGS))),
+    ApiCall("s3", "DeleteObject", (grant("s3:DeleteObject", RECORDINGS),)),
+    ApiCall("sqs", "GetQueueUrl", (grant("sqs:GetQueueUrl", *TAKEN, DEAD),)),
+    *(
+        ApiCall("sqs", operation, (grant(f"sqs:{operation}", *TAKEN),))
+        for operation in ("ReceiveMessage", "ChangeMessageVisibility", "DeleteMessage", "SendMessage")
+    ),
+)
+
+# Whoever submits recordings, looks at jobs, redrives and cancels them.
+SUBMITTER_CALLS: tuple[ApiCall, ...] = (
+    *MACHINE_CALLS[:3],
+    ApiCall("s3", "ListObjectsV2", (grant("s3:ListBucket", FLEET_BUCKET),)),
+    ApiCall("sqs", "GetQueueUrl", (grant("sqs:GetQueueUrl", *TAKEN, DEAD),)),
+    ApiCall("sqs", "GetQueueAttributes", (grant("sqs:GetQueueAttributes", *TAKEN, DEAD),)),
+    ApiCall("sqs", "SendMessage", (grant("sqs:SendMessage", *TAKEN),)),
+    *(
+        ApiCall("sqs", operation, (grant(f"sqs:{operation}", DEAD),))
+        for operation in ("ReceiveMessage", "DeleteMessage")
+    ),
+)
+
+
+def calls_of(role: str) -> tuple[ApiCall, ...]:
+    """What one of the ROLES may ask of AWS."""
+    return {LAUNCHER: CALLS, QUEUES: FLEET_CALLS, MACHINE: MACHINE_CALLS, SUBMITTER: SUBMITTER_CALLS}[role]
+
 
 def declared(service: str, operation: str) -> bool:
     """Whether the launcher may make this call at all."""
-    return any((call.service, call.operation) == (service, operation) for call in CALLS)
+    return any((call.service, call.operation) == (service, operation) for call in (*CALLS, *FLEET_CALLS))
 
 
 def document(config: LauncherConfig, calls: Iterable[ApiCall] = CALLS) -> dict[str, Any]:
@@ -186,7 +228,7 @@ def _concerns(config: LauncherConfig, resources: tuple[str, ...]) -> bool:
     there = {
         "{source_parameter}": config.source.ssm_parameter,
         KEY: config.image.kms_key,
-        PASSED: config.instance.profile,
+        PASSED: config.instance.profile or config.fleet.profile,
     }
     return all(configured for resource, configured in there.items() if resource in resources)
 
@@ -228,6 +270,10 @@ def _values(config: LauncherConfig) -> dict[str, str]:
         "s3": f"arn:{partition}:s3:::",
         "bucket": config.s3.bucket,
         "prefix": config.s3.prefix,
+        "fleet": config.fleet.queue,
+        "fleet_bucket": config.fleet.bucket or config.s3.bucket,
+        "fleet_prefix": config.fleet.prefix,
+        "sqs": f"arn:{partition}:sqs:{region}:*:",
         "published_parameter": f"arn:{partition}:ssm:{anywhere}:*:parameter{config.publish.ssm_parameter}",
         "source_parameter": f"arn:{partition}:ssm:{region}:*:parameter/{config.source.ssm_parameter.lstrip('/')}",
     }

@@ -29,7 +29,9 @@ def plan(root: Path, options: argparse.Namespace) -> int:
     console = open_console()
     with target.planning_config(root, options.cloud, options.config) as config:
         if options.policy:
-            print(json.dumps(iam_policy.document(config), indent=1))
+            if options.policy != iam_policy.LAUNCHER and not config.fleet.queue:
+                raise UsageError("there is no fleet: name its queue in [fleet] queue")
+            print(json.dumps(iam_policy.document(config, iam_policy.calls_of(options.policy)), indent=1))
             return 0
         context = open_context(root, config, Display(console))
         made = make_plan(context)

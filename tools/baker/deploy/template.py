@@ -40,12 +40,31 @@ def service_setup(root: Path, config: LauncherConfig) -> ServiceSetup:
             raise UsageError(f"[launch.pillar] {path} is part of the image: set it in [pillar], and bake")
     keys = _keys(root, wanted.keys_file)
     own = {"auth": {"keys_file": KEYS}, "host": EVERYWHERE} if keys else {}
-    overrides = pillar.merge(own, wanted.pillar)
+    overrides = pillar.merge({**own, **_fleet(config)}, wanted.pillar)
     whole = pillar.merge(pillar.merge(declared, config.pillar), overrides)
     is_open = whole["host"] not in ("127.0.0.1", "::1", "localhost")
     if is_open and not whole["auth"]["keys_file"]:
         raise UsageError(f"[launch.pillar] host {whole['host']} is open to others: name [launch] keys_file")
     return ServiceSetup(overrides, keys, is_open, int(whole["port"]))
+
+
+def _fleet(config: LauncherConfig) -> dict[str, Any]:
+    """How the machines join the fleet, if there is one. Raises UsageError if they would have no role."""
+    fleet = config.fleet
+    if not fleet.queue:
+        return {}
+    if not fleet.profile:
+        raise UsageError("[fleet] profile is needed: an instance profile whose role may use the queue and the bucket")
+    price = config.prices.get(config.launch.instance_type or config.instance.types[0], 0.0)
+    return {
+        "fleet": {
+            "queue": fleet.queue,
+            "bucket": fleet.bucket or config.s3.bucket,
+            "prefix": fleet.prefix,
+            "region": config.aws.region,
+            "price": float(price),
+        }
+    }
 
 
 def user_data(setup: ServiceSetup) -> str:
@@ -76,6 +95,8 @@ def template_data(
         "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
         "TagSpecifications": requests.tag_specifications(("instance", "volume"), tags),
     }
+    if config.fleet.queue:
+        data["IamInstanceProfile"] = {"Name": config.fleet.profile}
     rate = config.instance.initialization_rate
     if rate:
         data["BlockDeviceMappings"] = [{"DeviceName": root_device, "Ebs": {"VolumeInitializationRate": rate}}]

@@ -1,0 +1,118 @@
+"""The launcher's commands for a fleet: recordings are sent once, jobs are shown, tried again and ended."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from baker import cli
+from baker.config import from_mapping
+from baker.deploy import template
+from support import fleets
+from support.fleets import FleetCloud, audio
+from support.project_tree import make_tree
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Iterator[FleetCloud]:
+    with fleets.fleet_cloud() as made:
+        yield made
+
+
+@pytest.fixture
+def config(cloud: FleetCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, value in fleets.KEYS.items():
+        monkeypatch.setenv(name, value)
+    file = tmp_path / "bake.toml"
+    file.write_text(
+        f'[aws]\nregion = "{fleets.REGION}"\nendpoint_url = "{cloud.url}"\n[s3]\nbucket = "{fleets.BUCKET}"\n'
+        '[source]\nami = "ami-1"\n[fleet]\nqueue = "speech"\nowner = "newsroom"\n'
+    )
+    return file
+
+
+def listed(config: Path, capsys: pytest.CaptureFixture[str], *options: str) -> list[dict[str, Any]]:
+    assert cli.main(["jobs", "--json", *options, "--config", str(config)]) == 0
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_recordings_are_sent_once_tried_again_and_ended(
+    cloud: FleetCloud, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "archive"
+    (folder / ".hidden").mkdir(parents=True)
+    for name in ("one.wav", "two.wav", "copy of two.wav", ".hidden/three.wav"):
+        (folder / name).write_bytes(audio(name.removeprefix("copy of ")))
+    submit = ["submit", str(folder), "--language", "Swedish", "--format", "srt", "--config", str(config)]
+    assert cli.main(submit) == 0
+    assert cli.main(submit) == 0
+    told = capsys.readouterr().out
+    assert "0 sent, 3 had been sent before" in told
+    jobs = {Path(job["name"]).name.removeprefix("copy of "): job for job in listed(config, capsys)}
+    assert set(jobs) == {"one.wav", "two.wav"}
+    assert {(job["status"], job["owner"], job["sent"]) for job in jobs.values()} == {("queued", "newsroom", True)}
+    one, two = jobs["one.wav"]["job"], jobs["two.wav"]["job"]
+    assert cloud.queues.usual.waiting()[0] >= 2
+    assert cli.main(["jobs", "--cancel", one, "--config", str(config)]) == 0
+    assert cli.main(["jobs", "--cancel", one, "--config", str(config)]) == 2
+    assert cli.main(["jobs", "--redrive", two, "--config", str(config)]) == 2
+    assert "only a job that was given up" in capsys.readouterr().err
+    while taken := cloud.queues.usual.receive(hold=60, wait=0):
+        cloud.queues.usual.delete(taken.receipt)
+        dead = taken.body
+        if two.encode() in taken.body:
+            cloud.queues.dead.send(dead, "newsroom")
+    assert [job["job"] for job in listed(config, capsys, "--dead")] == [two]
+    for each in range(2):  # whoever looks keeps the messages to himself for a while: that is no obstacle
+        assert cli.main(["jobs", "--redrive", two, "--config", str(config)]) == (2 if each else 0)
+    capsys.readouterr()
+    again = cloud.queues.usual.receive(hold=60, wait=0)
+    assert again
+    assert two.encode() in again.body
+    assert {job["job"]: job["status"] for job in listed(config, capsys)} == {one: "cancelled", two: "queued"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["submit", "no-such-folder"], "no-such-folder: there is no such file or folder"),
+        (["submit", ".", "--language", "Klingonese"], "--language Klingonese: use a code such as sv"),
+        (["submit", ".", "--format", "doc"], "--format must be one of"),
+        (["submit", "s3://fleet/none"], "s3://fleet/none: there is nothing to submit"),
+        (["jobs", "--cancel", "x"], "'x' is no id of a job"),
+        (["jobs", "--redrive", "0" * 32], "there is no job"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    config: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str
+) -> None:
+    assert cli.main([*arguments, "--config", str(config)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert reason in line
+
+
+def test_a_large_submission_says_what_it_is_and_wants_to_be_meant(
+    cloud: FleetCloud, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = tmp_path / "large.mp3"
+    with large.open("wb") as file:
+        file.truncate(101 * 3600 * 8000)
+    assert cli.main(["submit", str(large), "--config", str(config)]) == 2
+    told = capsys.readouterr()
+    assert "1 recordings, about 101.0 hours of audio" in told.out
+    assert "--yes" in told.err
+
+
+def test_launched_machines_join_the_fleet_with_their_role(tmp_path: Path) -> None:
+    document: dict[str, Any] = {
+        "aws": {"region": "eu-north-1"}, "s3": {"bucket": "b"}, "source": {"ami": "ami-1"},
+        "fleet": {"queue": "speech", "profile": "fleet"}, "prices": {"g4dn.xlarge": 0.5},
+    }  # fmt: skip
+    config, root = from_mapping(document), make_tree(tmp_path / "tree")
+    setup = template.service_setup(root, config)
+    assert setup.overrides["fleet"] == {
+        "queue": "speech", "bucket": "b", "prefix": "transcribe-fleet", "region": "eu-north-1", "price": 0.5,
+    }  # fmt: skip
+    assert template.template_data(config, setup, ["sg-1"], "/dev/xvda")["IamInstanceProfile"] == {"Name": "fleet"}

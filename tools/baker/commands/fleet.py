@@ -1,0 +1,121 @@
+"""The commands about jobs of the fleet: submit, jobs."""
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from rich import box
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from transcribe.fleet.documents import State
+from transcribe.fleet.layout import TRANSCRIPTS
+from transcribe.languages import to_code
+
+from baker.commands.images import acting
+from baker.context import BakeContext
+from baker.display.literal import literal
+from baker.errors import BakeError, UsageError
+from baker.fleet import jobs as fleet_jobs
+from baker.fleet import recordings
+from baker.fleet.cloud import FleetCloud, open_fleet
+from baker.fleet.jobs import Wanted
+
+LARGE_HOURS = 100.0  # of audio, that want a --yes
+WATCH_SECONDS = 5.0
+SHOWN = 50  # jobs of a table; all are counted
+
+
+def submit(root: Path, options: argparse.Namespace) -> int:
+    """Send recordings to the fleet."""
+    language = to_code(options.language) if options.language else None
+    if options.language and language is None:
+        raise UsageError(f"--language {options.language}: use a code such as sv, or a name such as Swedish")
+    if options.format not in TRANSCRIPTS:
+        raise UsageError(f"--format must be one of {', '.join(TRANSCRIPTS)}")
+    context = acting(root, options)
+    fleet = open_fleet(context)
+    found = recordings.find(context, options.what)
+    _estimate(context, fleet, found, sure=options.yes)
+    wanted = Wanted(language, options.format, options.priority)
+    columns = (TextColumn("submit"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    new, known, problems = 0, 0, []
+    with Progress(*columns, console=context.display.console) as bar:
+        task = bar.add_task("submit", total=len(found))
+        for sent in fleet_jobs.submit(fleet, found, wanted):
+            bar.advance(task)
+            new, known = new + sent.new, known + (not sent.new and not sent.problem)
+            problems += [sent.problem] if sent.problem else []
+            if len(found) == 1 and sent.job:
+                context.display.note(f"job {sent.job}")
+    context.display.note(f"{new} sent, {known} had been sent before; results: {_results(fleet)}")
+    for problem in problems:
+        context.display.note(problem, "red")
+    if problems:
+        raise BakeError(f"{len(problems)} of {len(found)} could not be sent; the same command again sends only those")
+    return 0
+
+
+def _estimate(context: BakeContext, fleet: FleetCloud, found: Sequence[recordings.Recording], *, sure: bool) -> None:
+    """Say how much it is. Raises UsageError if it is much and nobody has said that it is meant."""
+    hours = sum(each.seconds for each in found) / 3600
+    large = hours > LARGE_HOURS
+    cost = fleet_jobs.hourly_cost(fleet_jobs.listed(fleet)) if large else None
+    price = f", about {cost * hours:,.2f} US dollars at {cost:.4f} an hour" if cost is not None else ""
+    context.display.note(f"{len(found)} recordings, about {hours:,.1f} hours of audio by their size{price}")
+    if large and not sure:
+        raise UsageError("that is much: give the command again with --yes")
+
+
+def _results(fleet: FleetCloud) -> str:
+    return f"s3://{fleet.bucket.name}/{fleet.layout.prefix}/out/"
+
+
+def jobs(root: Path, options: argparse.Namespace) -> int:
+    """Show the fleet's jobs, or change one."""
+    context = acting(root, options)
+    fleet = open_fleet(context)
+    if options.redrive:
+        fleet_jobs.redrive(fleet, options.redrive)
+        context.display.note(f"the job {options.redrive} waits again")
+        return 0
+    if options.cancel:
+        fleet_jobs.cancel(fleet, options.cancel)
+        context.display.note(f"the job {options.cancel} is cancelled")
+        return 0
+    while True:
+        known = _known(fleet, dead=options.dead)
+        if options.json:
+            print(msgspec.json.encode(known).decode())
+        else:
+            _print(context, known)
+        if not options.watch or all(state.over or state.status == "dead" for state in known):
+            return 0
+        context.sleep(WATCH_SECONDS)
+
+
+def _known(fleet: FleetCloud, *, dead: bool) -> list[State]:
+    if not dead:
+        return fleet_jobs.listed(fleet)
+    for job, _ in fleet_jobs.dead_messages(fleet):
+        if job:
+            fleet_jobs.mark_dead(fleet, job)
+    return [state for state in fleet_jobs.listed(fleet) if state.status == "dead"]
+
+
+def _print(context: BakeContext, known: Sequence[State]) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("job", "status", "done", "owner", "recording", "error"):
+        table.add_column(column, overflow="fold")
+    for state in known[:SHOWN]:
+        share = f"{min(state.progress / state.seconds, 1):.0%}" if state.seconds else ""
+        error = (state.error.code or state.error.message) if state.error else ""
+        row = (state.job, state.status, share, state.owner, state.name, error)
+        table.add_row(*(literal(cell) for cell in row))
+    context.display.console.print(table)
+    counts = ", ".join(f"{count} {status}" for status, count in Counter(state.status for state in known).items())
+    hours = sum(state.progress for state in known) / 3600
+    cost = fleet_jobs.hourly_cost(known)
+    price = f"; an hour of audio costs {cost:.4f} US dollars" if cost is not None else ""
+    context.display.note(f"{counts or 'no jobs'}; {hours:,.2f} hours of audio done{price}")

@@ -1,0 +1,187 @@
+"""Jobs of the fleet: sent, looked at, tried again, ended."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import msgspec
+from transcribe.fleet import states, submission
+from transcribe.fleet.documents import Message, Request, State, decoded
+from transcribe.fleet.layout import JOB, job_id
+from transcribe.fleet.queues import Delivery
+from transcribe.fleet.states import ContendedError
+from transcribe.types import DecodeOptions
+
+from baker.aws.client import aws_errors
+from baker.errors import AwsError, BakeError, UsageError
+from baker.fleet.cloud import FleetCloud
+from baker.fleet.recordings import Recording
+
+AT_ONCE = 8  # recordings or states that are under way
+LOOKED_AT = 50  # of the newest jobs, for what an hour of audio costs
+LOOK_SECONDS = 30  # that a message of the dead-letter queue is kept from others who look
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be done with recordings."""
+
+    language: str | None
+    response_format: str
+    priority: bool
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of one recording: its job; `new` if it was sent now; `problem` in one line if it could not be."""
+
+    recording: Recording
+    job: str = ""
+    new: bool = False
+    problem: str = ""
+
+
+def submit(fleet: FleetCloud, recordings: Sequence[Recording], wanted: Wanted) -> Iterator[Sent]:
+    """Sends recordings, several at once; yields what became of each as it is known."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        under_way = [pool.submit(_submit, fleet, recording, wanted) for recording in recordings]
+        try:
+            for done in as_completed(under_way):
+                yield done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _submit(fleet: FleetCloud, recording: Recording, wanted: Wanted) -> Sent:
+    try:
+        with aws_errors(f"to take {recording.name}"):
+            request = _request(fleet, recording, wanted)
+            new = submission.submit(
+                fleet.bucket, fleet.queues, fleet.layout, request, lambda key: _store(fleet, recording, key)
+            )
+            return Sent(recording, request.job, new)
+    except (OSError, AwsError, ContendedError, ValueError) as error:
+        if isinstance(error, AwsError) and error.logged_out:
+            raise
+        return Sent(recording, problem=f"{recording.name}: {getattr(error, 'strerror', None) or error}")
+
+
+def _request(fleet: FleetCloud, recording: Recording, wanted: Wanted) -> Request:
+    digest = recording.digest() if recording.path else ""
+    about = [fleet.owner, digest or recording.etag, wanted.language or "", wanted.response_format]
+    return Request(
+        job=job_id(*about),
+        owner=fleet.owner,
+        options=DecodeOptions(language=wanted.language, words=True),
+        default_language=wanted.language is None,
+        sha256=digest,
+        bytes=recording.size,
+        seconds=recording.seconds,
+        suffix=PurePath(recording.name).suffix.lower(),
+        name=recording.name,
+        request={"response_format": wanted.response_format},
+        priority=wanted.priority,
+        created=time.time(),
+    )
+
+
+def _store(fleet: FleetCloud, recording: Recording, key: str) -> None:
+    if recording.path:
+        fleet.bucket.upload(key, recording.path)
+    else:
+        fleet.bucket.copy(recording.bucket, recording.key, key)
+
+
+def listed(fleet: FleetCloud) -> list[State]:
+    """The state of every job, the newest first. A job that is being removed is left out."""
+    with aws_errors("ListObjectsV2"):
+        keys = list(fleet.bucket.keys(fleet.layout.states))
+    ids = [PurePath(key).stem for key in keys]
+
+    def read(job: str) -> State | None:
+        with aws_errors("GetObject state"):
+            found = states.read(fleet.bucket, fleet.layout, job)
+        return found[0] if found else None
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        known = [state for state in pool.map(read, ids) if state]
+    return sorted(known, key=lambda state: (-state.created, state.job))
+
+
+def hourly_cost(known: Sequence[State]) -> float | None:
+    """US dollars for an hour of audio, as the newest finished jobs cost; None: not known."""
+    costs = [state.dollars_per_hour for state in known if state.dollars_per_hour is not None][:LOOKED_AT]
+    return sum(costs) / len(costs) if costs else None
+
+
+def dead_messages(fleet: FleetCloud) -> Iterator[tuple[str, Delivery]]:
+    """The jobs in the dead-letter queue, each with its message."""
+    seen: set[str] = set()
+    while True:
+        with aws_errors("ReceiveMessage"):
+            found = fleet.queues.dead.receive(hold=LOOK_SECONDS, wait=0)
+        if found is None or found.id in seen:
+            return
+        seen.add(found.id)
+        try:
+            yield decoded(found.body, Message).job, found
+        except ValueError:
+            yield "", found
+
+
+def mark_dead(fleet: FleetCloud, job: str) -> None:
+    """Says in the state of a job that it was given up, if the machines did not come to it."""
+
+    def update(state: State) -> State:
+        return state if state.over else msgspec.structs.replace(state, status="dead", machine="")
+
+    _change(fleet, job, update)
+
+
+def redrive(fleet: FleetCloud, job: str) -> None:
+    """Tries a job again that was given up. Raises UsageError for another."""
+    state = _known(fleet, job)
+    dead = [found for each, found in dead_messages(fleet) if each == job]
+    if state.over or not (dead or state.status == "dead"):
+        raise UsageError(f"the job {job} is {state.status}: only a job that was given up can be tried again")
+    with aws_errors("GetObject request.json"):
+        stored = fleet.bucket.read(fleet.layout.request(job))
+    if stored is None:
+        raise BakeError(f"the job {job} is being removed")
+    fresh = {"status": "queued", "machine": "", "message": "", "attempts": 0, "error": None}
+    _change(fleet, job, lambda found: found if found.over else msgspec.structs.replace(found, **fresh))
+    with aws_errors("SendMessage"):
+        submission.send(fleet.queues, fleet.layout, decoded(stored.data, Request))
+        for found in dead:
+            fleet.queues.dead.delete(found.receipt)
+
+
+def cancel(fleet: FleetCloud, job: str) -> None:
+    """Ends a job. Raises UsageError for one that is over."""
+    state = _known(fleet, job)
+    if not state.over:
+        with aws_errors("PutObject outcome.json"):
+            ended = states.cancel(fleet.bucket, fleet.layout, state, time.time())
+        if ended.status == "cancelled":
+            return
+    raise UsageError(f"the job {job} is already over")
+
+
+def _known(fleet: FleetCloud, job: str) -> State:
+    if not JOB.fullmatch(job):
+        raise UsageError(f"{job!r} is no id of a job, which has 32 hexadecimal digits")
+    with aws_errors("GetObject state"):
+        found = states.read(fleet.bucket, fleet.layout, job)
+    if found is None:
+        raise UsageError(f"there is no job {job}")
+    return found[0]
+
+
+def _change(fleet: FleetCloud, job: str, update: Callable[[State], State]) -> None:
+    try:
+        with aws_errors("PutObject state"):
+            states.change(fleet.bucket, fleet.layout, job, update)
+    except ContendedError as error:
+        raise BakeError(str(error)) from None

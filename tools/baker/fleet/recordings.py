@@ -1,0 +1,84 @@
+"""What is to be submitted: files on this computer and objects in S3."""
+
+import hashlib
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from baker.aws.client import aws_errors
+from baker.context import BakeContext
+from baker.errors import UsageError
+
+S3 = "s3://"
+COMPRESSED_RATE = 8000  # bytes a second, 64 kbit/s: how long a recording is, as far as its size tells
+RIFF_HEADER = struct.Struct("<4s4x4s4s4xHHL6xH")  # up to the bits of a sample of a plain WAV file
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One recording; `name` is shown. It is a file at `path`, or the object `key` in `bucket` with this ETag."""
+
+    name: str
+    size: int
+    seconds: float
+    path: Path | None = None
+    bucket: str = ""
+    key: str = ""
+    etag: str = ""
+
+    def digest(self) -> str:
+        """The SHA-256 of a file, in hexadecimal. Raises OSError."""
+        assert self.path is not None
+        digest = hashlib.sha256()
+        with self.path.open("rb") as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+        return digest.hexdigest()
+
+
+def find(context: BakeContext, words: list[str]) -> list[Recording]:
+    """All recordings that the words name. Raises UsageError for one that names none."""
+    found: list[Recording] = []
+    for word in words:
+        more = list(_objects(context, word) if word.startswith(S3) else _files(Path(word)))
+        if not more:
+            raise UsageError(f"{word}: there is nothing to submit")
+        found += more
+    return found
+
+
+def _files(path: Path) -> Iterator[Recording]:
+    if not path.exists():
+        raise UsageError(f"{path}: there is no such file or folder")
+    paths = sorted(path.rglob("*")) if path.is_dir() else [path]
+    for each in paths:
+        hidden = path.is_dir() and any(part.startswith(".") for part in each.relative_to(path).parts)
+        if each.is_file() and not hidden and each.stat().st_size:
+            yield Recording(str(each), each.stat().st_size, _seconds(each), path=each)
+
+
+def _objects(context: BakeContext, word: str) -> Iterator[Recording]:
+    bucket, _, prefix = word.removeprefix(S3).partition("/")
+    if not bucket:
+        raise UsageError(f"{word}: name a bucket, such as s3://recordings/2026")
+    with aws_errors(f"ListObjectsV2 {word}"):
+        pages = context.clients.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        for page in pages:
+            for entry in page.get("Contents", []):
+                if size := entry["Size"]:
+                    seconds, key = size / COMPRESSED_RATE, entry["Key"]
+                    yield Recording(f"{S3}{bucket}/{key}", size, seconds, bucket=bucket, key=key, etag=entry["ETag"])
+
+
+def _seconds(path: Path) -> float:
+    """A guess of the audio's length; only a plain WAV file says more than its size does."""
+    rate, size = float(COMPRESSED_RATE), path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(RIFF_HEADER.size)
+    if len(head) == RIFF_HEADER.size:
+        riff, wave, chunk, _, channels, sample_rate, bits = RIFF_HEADER.unpack(head)
+        if (riff, wave, chunk) == (b"RIFF", b"WAVE", b"fmt ") and channels and sample_rate and bits:
+            rate = channels * sample_rate * bits / 8
+    return size / rate
