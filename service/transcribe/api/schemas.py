@@ -121,11 +121,13 @@ SUBTITLES: dict[str, Schema] = {
     },
 }
 REQUIRED = ("file", "model")
+PAIR = (f"{speakers.NAMES}[]", references.PARAM)  # neither without the other
 
 
 def _form(properties: dict[str, Schema]) -> Schema:
     asked = {"record": {**BOOLEAN, "default": False, "description": "Add the signed record of the result."}}
-    return {"type": "object", "properties": {**properties, **SUBTITLES, **asked}, "required": list(REQUIRED)}
+    pairs = {"dependentRequired": {PAIR[0]: [PAIR[1]], PAIR[1]: [PAIR[0]]}} if PAIR[0] in properties else {}
+    return {"type": "object", "properties": {**properties, **SUBTITLES, **asked}, "required": list(REQUIRED), **pairs}
 
 
 SPEAKER: Schema = {
@@ -213,7 +215,7 @@ SCHEMAS: dict[str, Schema] = {
             "warnings": array(STRING),
             "record": ref("Record"),
         },
-        optional=("logprobs", "segments", "warnings", "record"),
+        optional=("languages", "logprobs", "segments", "warnings", "record"),
     ),
     "DiarizedTranscription": record(
         {
