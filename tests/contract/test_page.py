@@ -1,5 +1,6 @@
 """The page in headless Chromium, with a real recording."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def test_its_policy_allows_no_foreign_or_inline_code(api: Api) -> None:
     assert "style=" not in text
     assert "onclick" not in text
     assert "{{" not in text
-    for name in ("style.css", "main.js", "api.js", "wave.js", "transcript.js", "recorder.js", "icon.svg"):
+    for name in ("style.css", "main.js", "api.js", "wave.js", "transcript.js", "recorder.js", "tongue.js", "icon.svg"):
         assert api.get(f"/static/{name}").status == 200
         assert b"http://" not in api.get(f"/static/{name}").body.replace(b"http://www.w3.org/2000/svg", b"")
     for name in ("index.html", "..%2fpage.py", "nothing.js"):
@@ -104,6 +105,37 @@ def test_tab_goes_from_one_doubtful_word_to_the_next(page: Page) -> None:
     page.until(lambda: page.script("audio.currentTime >= 4 && audio.currentTime < 5"))
     page.press(Keys.TAB)
     assert page.script("document.activeElement.id") == "format", "lines are reached by arrows"
+
+
+def texts(page: Page) -> list[str]:
+    """Every text and label in the page."""
+    code = "[...document.querySelectorAll('body *')].flatMap((e) => [e.ariaLabel, ...[...e.childNodes].filter("
+    found: list[str] = page.script(f"{code}(n) => n.nodeType === 3).map((n) => n.nodeValue.trim())]).filter(Boolean)")
+    return found
+
+
+def test_it_speaks_swedish(page: Page) -> None:
+    page.find("#language").send_keys("Estonian")
+    page.send(CLIP)
+    page.done()
+    english = texts(page)
+    page.find("#tongue").click()
+    try:
+        page.until(lambda: page.find("#status").text.startswith("Klar: 0:07 ljud"))
+        page.until(lambda: page.find("#health").text.startswith("Redo"))
+        assert page.script("[document.documentElement.lang, document.title]") == ["sv", "Tal till text"]
+        assert findings(page) == []
+        swedish = texts(page)
+        assert len(swedish) == len(english)
+        same = {one for one, other in zip(english, swedish, strict=True) if one == other}
+        said = {word for line in page.lines() for word in line.text.split()}
+        names = set(page.script("[...document.querySelectorAll('#language option')].map((o) => o.textContent)"))
+        kept = {"verify.flac", "Text", "Tab", *"↑↓←→", *said, *names}
+        assert {one for one in same - kept if not re.match(r"[\d:]+$|Ärendet", one)} == set()
+        assert {"Svenska", "Tyska"} <= names
+    finally:
+        page.find("#tongue").click()
+    page.until(lambda: texts(page)[:5] == english[:5])
 
 
 @pytest.mark.parametrize("dark", [False, True])

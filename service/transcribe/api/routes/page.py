@@ -66,8 +66,12 @@ def _files() -> dict[str, bytes]:
 @cache
 def _page(default: str, hours: float) -> str:
     names = sorted((name.title(), code) for code, name in LANGUAGES.items())
-    options = "".join(f'<option value="{code}">{html.escape(name)}</option>' for name, code in names)
-    usual = f'<option value="">{html.escape(name_of(default).title())} (usual)</option>' if default else ""
+    options = "".join(f'<option value="{code}" data-code="{code}">{html.escape(name)}</option>' for name, code in names)
+    usual = (
+        f'<option value="" data-code="{default}">{html.escape(name_of(default).title())} (usual)</option>'
+        if default
+        else ""
+    )
     kept = "an hour" if hours == 1 else f"{hours:g} hours"
     template = (FOLDER / "index.html").read_text(encoding="utf-8")
     return template.replace("{{languages}}", options).replace("{{usual}}", usual).replace("{{kept}}", kept)

@@ -1,5 +1,7 @@
 // The requests that the page makes. Every failure is an Error whose message can be shown.
 
+import { say } from "./tongue.js";
+
 let key = sessionStorage.getItem("key") || "";
 
 export function useKey(value) {
@@ -12,7 +14,7 @@ function headers() {
 }
 
 async function failure(status, body) {
-  let message = `The server answered ${status}.`;
+  let message = say("The server answered {0}.", status);
   try {
     message = JSON.parse(body).error.message;
   } catch { /* not OpenAI's error object: the status must do */ }
@@ -26,7 +28,7 @@ async function ask(method, path) {
   try {
     answer = await fetch(path, { method, headers: headers() });
   } catch {
-    throw new Error("The server cannot be reached.");
+    throw new Error(say("The server cannot be reached."));
   }
   if (!answer.ok) throw await failure(answer.status, await answer.text());
   return answer;
@@ -60,7 +62,7 @@ export function createJob(file, name, fields, onProgress) {
       if (request.status === 202) resolve(JSON.parse(request.responseText));
       else reject(await failure(request.status, request.responseText));
     };
-    request.onerror = () => reject(new Error("The upload was interrupted; is the server running?"));
+    request.onerror = () => reject(new Error(say("The upload was interrupted; is the server running?")));
     request.onabort = () => reject(new DOMException("", "AbortError"));
     request.send(form);
   });

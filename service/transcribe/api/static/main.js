@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { canRecord, Recorder } from "./recorder.js";
 import { clock, Transcript } from "./transcript.js";
+import { say as inTongue, wire as wireTongue } from "./tongue.js";
 import { Wave } from "./wave.js";
 
 const POLL = 500; // milliseconds between looks at a job
@@ -36,8 +37,8 @@ async function lookAtHealth() {
     const health = await api.health();
     pill.className = `pill ${STATES[health.status] ?? "bad"}`;
     const place = health.device === "cuda" ? "GPU" : health.device === "cpu" ? "CPU" : "";
-    const queue = health.queue.jobs_queued ? `${health.queue.jobs_queued} waiting` : "";
-    const state = health.ready ? "Ready" : `Not ready: ${health.worker.reason || health.worker.state}`;
+    const queue = health.queue.jobs_queued ? inTongue("{0} waiting", health.queue.jobs_queued) : "";
+    const state = health.ready ? inTongue("Ready") : inTongue("Not ready: {0}", health.worker.reason || health.worker.state);
     pill.textContent = [state, health.model, place, queue].filter(Boolean).join(" · ");
   } catch (error) {
     pill.className = "pill bad";
@@ -73,7 +74,7 @@ async function begin(file, title) {
   audio.src = URL.createObjectURL(file);
   wave.load(file);
   try {
-    upload = api.createJob(file, title, fields(), (share) => mine === run && say(`Uploading ${Math.round(share * 100)} %`, share));
+    upload = api.createJob(file, title, fields(), (share) => mine === run && say(inTongue("Uploading {0} %", Math.round(share * 100)), share));
     job = await upload;
     await follow(mine);
   } catch (error) {
@@ -118,21 +119,28 @@ function tell() {
   const { audio_seconds_done: done, audio_seconds_total: total } = job.progress;
   if (job.status === "queued") {
     const { position, estimated_seconds: wait } = job.queue;
-    say(position > 1 ? `Number ${position} in the queue, about ${clock(wait)} to go` : "Waiting for the worker");
+    say(position > 1 ? inTongue("Number {0} in the queue, about {1} to go", position, clock(wait)) : inTongue("Waiting for the worker"));
   } else if (job.status === "running") {
-    say(total ? `Listening: ${clock(done)} of ${clock(total)}` : "Listening", total ? done / total : undefined);
+    say(total ? inTongue("Listening: {0} of {1}", clock(done), clock(total)) : inTongue("Listening"), total ? done / total : undefined);
   }
+}
+
+// What is said of the job, in the page's language.
+function retell() {
+  if (job.status !== "done") return tell();
+  const seconds = job.finished_at - job.started_at;
+  const length = clock(job.progress.audio_seconds_total || 0);
+  say(seconds > 0 ? inTongue("Done: {0} of sound, in {1} s", length, seconds) : inTongue("Done: {0} of sound", length), 1);
+  showGaps(job.coverage?.dropped || []);
+  return transcript.retell();
 }
 
 function finish() {
   show("cancel", false);
   if (job.error) throw new Error(job.error.message);
-  if (job.status === "cancelled") throw new Error("Cancelled.");
-  const seconds = job.finished_at - job.started_at;
-  const took = seconds > 0 ? `, in ${seconds} s` : "";
-  say(`Done: ${clock(job.progress.audio_seconds_total || 0)} of sound${took}`, 1);
+  if (job.status === "cancelled") throw new Error(inTongue("Cancelled."));
+  retell();
   show("results");
-  showGaps(job.coverage?.dropped || []);
   show("nothing", !transcript.lines.length);
   wave.draw();
   return undefined;
@@ -143,12 +151,12 @@ function showGaps(dropped) {
   const buttons = dropped.slice(0, MOST_GAPS).map(({ start, end, reason }) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.textContent = `${clock(start)} ${REASONS[reason] || reason}`;
+    button.textContent = `${clock(start)} ${inTongue(REASONS[reason] || reason)}`;
     button.addEventListener("click", () => transcript.play({ start, end }));
     return button;
   });
   const label = find("gaps").firstElementChild;
-  const more = dropped.length > MOST_GAPS ? [`and ${dropped.length - MOST_GAPS} more`] : [];
+  const more = dropped.length > MOST_GAPS ? [inTongue("and {0} more", dropped.length - MOST_GAPS)] : [];
   find("gaps").replaceChildren(label, ...buttons, ...more);
   show("gaps", buttons.length > 0);
 }
@@ -182,12 +190,12 @@ function guarded(action) {
 }
 
 const recorder = new Recorder(
-  (seconds) => { find("record-text").textContent = `Stop at ${clock(seconds)}`; },
+  (seconds) => { find("record-text").firstChild.nodeValue = inTongue("Stop at {0}", clock(seconds)); },
   (blob) => {
     find("record").classList.remove("recording");
-    find("record-text").textContent = "Record";
+    find("record-text").firstChild.nodeValue = inTongue("Record");
     const moment = new Date().toTimeString().slice(0, 8).replaceAll(":", ".");
-    begin(blob, `Recording ${moment}${blob.type.includes("mp4") ? ".m4a" : ".webm"}`);
+    begin(blob, `${inTongue("Recording {0}", moment)}${blob.type.includes("mp4") ? ".m4a" : ".webm"}`);
   },
 );
 
@@ -214,7 +222,7 @@ function wireSource() {
       await recorder.start();
       return find("record").classList.add("recording");
     } catch {
-      find("record-hint").textContent = "The browser may not use the microphone; allow it for this page.";
+      find("record-hint").textContent = inTongue("The browser may not use the microphone; allow it for this page.");
       return show("record-hint");
     }
   });
@@ -226,7 +234,8 @@ function wirePlayer() {
   for (const [kind, icon, label] of [["play", PAUSE, "Pause"], ["pause", PLAY, "Play"]]) {
     audio.addEventListener(kind, () => {
       find("play-icon").setAttribute("d", icon);
-      find("play").setAttribute("aria-label", label);
+      find("play").setAttribute("aria-label", inTongue(label));
+      find("play").dataset.english = label;
     });
   }
   audio.addEventListener("timeupdate", () => { find("clock").textContent = clock(audio.currentTime); });
@@ -260,8 +269,8 @@ function wireResults() {
   }));
   find("copy").addEventListener("click", guarded(async () => {
     await navigator.clipboard.writeText(transcript.text);
-    find("copy").textContent = "Copied";
-    setTimeout(() => { find("copy").textContent = "Copy the text"; }, 1500);
+    find("copy").firstChild.nodeValue = inTongue("Copied");
+    setTimeout(() => { find("copy").firstChild.nodeValue = inTongue("Copy the text"); }, 1500);
   }));
   find("delete").addEventListener("click", guarded(async () => {
     await api.remove(job.id);
@@ -279,6 +288,10 @@ async function lookAtKey() {
   if (needed) find("key").focus();
 }
 
+wireTongue(() => {
+  lookAtHealth();
+  if (job && !find("work").hidden) retell();
+});
 wireSource();
 wirePlayer();
 wireResults();

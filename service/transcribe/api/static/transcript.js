@@ -1,5 +1,7 @@
 // The lines of the transcript: each is a button that plays its part of the recording, with its doubtful words.
 
+import { say } from "./tongue.js";
+
 const DOUBT = 0.5; // a word that is less likely right than that is marked
 const AROUND = 0.5; // seconds before a doubtful word, so that it is heard with what leads to it
 
@@ -57,7 +59,9 @@ export class Transcript {
   doubts(words) {
     const row = document.createElement("p");
     row.className = "doubts";
-    row.append("Doubtful:", ...words.map((word) => {
+    const label = document.createElement("span");
+    label.textContent = say("Doubtful:");
+    row.append(label, ...words.map((word) => {
       const button = document.createElement("button");
       button.type = "button";
       button.textContent = `${word.word} ${Math.round(word.probability * 100)} %`;
@@ -67,6 +71,11 @@ export class Transcript {
       return button;
     }));
     return row;
+  }
+
+  // The labels, in the page's language.
+  retell() {
+    for (const label of this.list.querySelectorAll(".doubts span")) label.textContent = say("Doubtful:");
   }
 
   play(segment) {
