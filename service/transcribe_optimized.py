@@ -16,7 +16,7 @@ from pathlib import Path
 from transcribe.config import load_or_exit
 from transcribe.worker import main as startup
 
-FORMATS = ("txt", "json", "verbose_json", "diarized_json", "srt", "vtt", "tsv")
+FORMATS = ("txt", "json", "verbose_json", "srt", "vtt", "tsv")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -25,11 +25,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE")
     parser.add_argument("--worker", action="store_true", help="take jobs from the API's store until stopped")
     parser.add_argument("--language", help="code, name or locale; 'auto' detects it (default: the configured one)")
+    parser.add_argument("--languages", default="", metavar="L[,L]", help="those that it may be in")
+    parser.add_argument("--multilingual", action="store_true", help="each part in its own language (of --languages)")
     parser.add_argument("--task", choices=("transcribe", "translate"), help="default: the configured one")
     parser.add_argument("--prompt", default="", help="text that the recording continues, or names as they are spelled")
     parser.add_argument("--format", default="txt", metavar="F[,F]", help=f"of {', '.join(FORMATS)} (default: txt)")
     parser.add_argument("--words", action="store_true", help="times of words as well (verbose_json)")
-    parser.add_argument("--speakers", action="store_true", help="tell speakers apart, and say who speaks")
     parser.add_argument(
         "--channels",
         default="mix",

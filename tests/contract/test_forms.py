@@ -211,6 +211,7 @@ def test_lists_in_every_spelling(api: Api, spelling: tuple[tuple[str, str], ...]
         ("task", "translate", "task"),
         ("channels", "left", "channels"),
         ("channel", "separate", "channel"),
+        ("multilingual", "maybe", "multilingual"),
         ("audio_stream", "x" * 201, "audio_stream"),
         ("task", "sing", "task"),
         ("callback_url", "https://a.example", "callback_url"),
@@ -304,3 +305,28 @@ def test_an_unknown_field_is_ignored_and_said(api: Api, name: str) -> None:
         assert reply.status == 200
         assert name.encode("ascii", "replace").decode() in reply.headers["X-Transcribe-Warnings"]
     assert "were ignored" in send(api, (name, "true"), path="/v1/jobs").headers["X-Transcribe-Warnings"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "several"),
+    [
+        ({"language": "auto", "languages": "sv,en"}, True),
+        ({"languages": "sv,en"}, False),  # one of them
+        ({"language": "auto", "languages": "sv"}, False),
+        ({"multilingual": "true"}, True),
+        ({"multilingual": "true", "languages": "sv,en"}, True),
+        ({"multilingual": "false", "language": "auto", "languages": "sv,en"}, False),
+        ({"multilingual": "true", "language": "sv"}, None),
+    ],
+)
+def test_several_languages_are_looked_for_where_they_are_asked_for(
+    api: Api, fields: dict[str, str], several: bool | None
+) -> None:
+    reply = send(api, *fields.items())
+    assert reply.status == (200 if several is not None else 400), reply.body
+    if several is None:
+        assert reply.json["error"]["param"] == "multilingual"
+        return
+    options = api.worker.seen[-1].options
+    assert options.multilingual == several
+    assert options.language is None or not several

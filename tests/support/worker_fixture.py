@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 from localcloud.hub.models import SOURCES, commit_of, model_dir
+from numpy.typing import NDArray
 from transcribe.audio.vad import Vad
 from transcribe.config import ServiceConfig
 from transcribe.engine import Chunk, ChunkResult, Engine, EngineError
@@ -47,6 +48,7 @@ class FakeEngine:
     windows: int = 1  # that are encoded together
     delay: float = 0.0
     language: str = "sv"
+    heard: Callable[[NDArray[np.float32]], dict[str, float]] = lambda _: {}  # chances of languages
     figures: dict[str, float] = field(default_factory=dict)  # of every segment
     error: Exception | None = None  # raised by the next step
     hold: threading.Event = field(default_factory=threading.Event)  # while set, no step finishes anything
@@ -74,7 +76,7 @@ class FakeEngine:
             replace(chunk, audio=chunk.audio[:0].copy())
         )  # without its audio: tests measure the memory
         self.largest_batch = max(self.largest_batch, len(self.in_flight))
-        tries = {cast(tuple[str, int, int], other.key)[:2] for other in self.in_flight}
+        tries = {cast(tuple[Any, ...], other.key)[:2] for other in self.in_flight}
         self.shared_last_try |= len(tries) > 1 and any(attempt >= 3 for _, attempt in tries)
 
     def step(self) -> list[ChunkResult]:
@@ -86,9 +88,12 @@ class FakeEngine:
             return []
         chunk = self.in_flight.pop(0)
         seconds = len(chunk.audio) / SAMPLE_RATE
-        job, _, number = cast(tuple[str, int, int], chunk.key)
-        segment = Segment(0, 0, 0.0, seconds, f" {job[:8]}/{number}.", (1,), 0.0, -0.1, 1.0, 0.01)
+        job, _, number, *piece = cast(tuple[Any, ...], chunk.key)
+        name = f"{number}-{piece[1]}" if piece else number
+        segment = Segment(0, 0, 0.0, seconds, f" {job[:8]}/{name}.", (1,), 0.0, -0.1, 1.0, 0.01)
         language = chunk.options.language or self.language
+        if chunk.listen:
+            return [ChunkResult(chunk.key, language, heard=self.heard(chunk.audio))]
         return [ChunkResult(chunk.key, language, (replace(segment, **self.figures),))]  # type: ignore[arg-type]
 
     def encode(self, text: str) -> list[int]:

@@ -81,9 +81,12 @@ def parse(fields: Fields, offer: Offer, *, task: str) -> Params:
     stream = fields.boolean("stream")
     if stream and response_format not in STREAMABLE:
         raise bad_request(f"response_format {response_format} cannot be streamed.", "stream", "unsupported_value")
+    candidates = _candidates(fields)
+    multilingual = hearing.multilingual(fields, candidates)
     options = DecodeOptions(
-        language=_language(fields, offer.config.model.language),
-        candidates=_candidates(fields),
+        language=None if multilingual else _language(fields, offer.config.model.language),
+        candidates=candidates,
+        multilingual=multilingual,
         task=task,
         prompt=fields.text("prompt")[-PROMPT_END:],
         hotwords=_hotwords(fields),

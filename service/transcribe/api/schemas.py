@@ -146,8 +146,9 @@ SEGMENT = record(
         **dict.fromkeys(("temperature", "avg_logprob", "compression_ratio", "no_speech_prob"), NUMBER),
         "speaker": SPEAKER,
         "channel": {**INTEGER, "description": "From 0, where each is heard by itself."},
+        "language": {**STRING, "description": "ISO 639-1, where each part has its own."},
     },
-    optional=("speaker", "channel"),
+    optional=("speaker", "channel", "language"),
 )
 WORD = record(
     {"word": STRING, "start": NUMBER, "end": NUMBER, "probability": NUMBER, "speaker": SPEAKER}, optional=("speaker",)

@@ -1,6 +1,7 @@
 """What goes into the engine and what comes out. Imports nothing heavy."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +19,13 @@ class EngineError(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """At most 30 s of 16 kHz mono float32 audio, decoded with its own options. `key` names it in the results."""
+    """At most 30 s of 16 kHz mono float32 audio, decoded with its own options. `key` names it in the results. Of a
+    chunk that is only to `listen` to, the language is wanted and no text."""
 
     key: object
     audio: npt.NDArray[np.float32]
     options: DecodeOptions
+    listen: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,11 @@ class ChunkResult:
     """The text of a chunk. Times count from the chunk's start, segment ids from 0.
 
     `language` is the one asked for, or the one detected. `avg_logprob`, `compression_ratio` and `no_speech_prob` are
-    those of the segment's window, as in OpenAI's Whisper; `seek` is that window's start within the chunk.
+    those of the segment's window, as in OpenAI's Whisper; `seek` is that window's start within the chunk. `heard` has
+    the natural logarithm of each possible language's probability, for a chunk that was listened to.
     """
 
     key: object
     language: str
-    segments: tuple[Segment, ...]
+    segments: tuple[Segment, ...] = ()
+    heard: Mapping[str, float] = field(default_factory=dict)

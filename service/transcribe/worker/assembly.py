@@ -71,11 +71,12 @@ def _within(gap: Dropped, dropped: list[Dropped]) -> bool:
 
 @dataclass
 class Strand:
-    """What came of one channel, or of the mix of all: where its text ends, its last texts, and its language."""
+    """What came of one channel, or of the mix of all: where its text ends, its last texts and its language."""
 
     end: float = 0.0
     language: str | None = None
     texts: list[str] = field(default_factory=list)
+    chances: dict[str, float] = field(default_factory=dict)  # of languages, that go on into the next chunk; see Pieces
 
 
 class Assembly:
@@ -110,7 +111,8 @@ class Assembly:
         for strand in strands:  # the default is what versions before channels stored
             channel = strand["channel"]
             texts = [segment.text for segment in (*segments, *found._held) if segment.channel == channel]
-            found._strands[channel] = Strand(strand["end"], strand["language"], texts[-SAME_SEGMENTS:])
+            chances = strand.get("chances", {})
+            found._strands[channel] = Strand(strand["end"], strand["language"], texts[-SAME_SEGMENTS:], chances)
         return found
 
     def state(self) -> dict[str, Any]:
@@ -123,7 +125,7 @@ class Assembly:
             "held": [asdict(segment) for segment in self._held],
             "spoken": dict(self._spoken),
             "strands": [
-                {"channel": channel, "end": strand.end, "language": strand.language}
+                {"channel": channel, "end": strand.end, "language": strand.language, "chances": strand.chances}
                 for channel, strand in self._strands.items()
             ],
             "coverage": asdict(self.coverage),
@@ -135,6 +137,11 @@ class Assembly:
         if self._spoken:
             return self._spoken.most_common(1)[0][0]
         return next((strand.language for strand in self._strands.values() if strand.language), None)
+
+    @property
+    def chances(self) -> dict[int | None, dict[str, float]]:
+        """Of each channel, how likely the next chunk is in each language."""
+        return {channel: strand.chances for channel, strand in self._strands.items() if strand.chances}
 
     def language_of(self, channel: int | None) -> str | None:
         """The language that the channel's first chunk is in, once that is known."""
@@ -162,6 +169,7 @@ class Assembly:
 
     def _settle(self, chunk: AudioChunk, result: ChunkResult) -> None:
         strand = self._strands[chunk.channel]
+        strand.chances = dict(result.heard)
         placed = [place(segment, chunk) for segment in result.segments]
         kept, dropped = remove_hallucinations(placed, chunk, strand.texts, self._prompt)
         settled = []
@@ -170,7 +178,7 @@ class Assembly:
             settled.append(inside(replace(segment, start=start, end=max(segment.end, start))))
             strand.end = settled[-1].end
             strand.texts = [*strand.texts, segment.text][-SAME_SEGMENTS:]
-            self._spoken[result.language] += round(1000 * (strand.end - start)) + 1
+            self._spoken[segment.language or result.language] += round(1000 * (strand.end - start)) + 1
         if chunk.channel is not None:
             settled = [of_channel(segment, chunk.channel) for segment in settled]
         self._held += settled

@@ -7,8 +7,9 @@ An error of the engine ends the process: systemd starts a new one, and the store
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from transcribe import logs, memory
 from transcribe.audio.chunking import AudioChunk
@@ -47,7 +48,7 @@ class Worker:
         most = max(1, places - max(1, places // RESERVE_SHARE))
         self._scheduler = ChunkScheduler(max_in_flight=most, ready=max(READY_CHUNKS, engine.windows))
         self._preprocessor = Preprocessor(config, store, self._scheduler, detectors, rows=places)
-        self._in_flight: dict[tuple[str, int, int], ActiveJob] = {}  # by (job, attempt, chunk): the engine's keys
+        self._in_flight: dict[tuple[Any, ...], ActiveJob] = {}  # by (job, attempt, chunk, …): the engine's keys
         self._worked: float | None = None  # when the engine made its last step since memory was given back
         self._given_back = time.monotonic()
         self._deadline: float | None = None
@@ -118,20 +119,21 @@ class Worker:
             self._add(*taken)
 
     def _add(self, active: ActiveJob, number: int, chunk: AudioChunk) -> None:
-        key = (active.job.id, active.job.attempts, number)
-        options = active.job.options
-        if options.language is None:
-            options = replace(options, language=active.assembly.language_of(chunk.channel))
-        if options.speakers:
-            options = replace(options, words=True)  # turns are cut at words
-        try:
-            self._engine.add(Chunk(key, chunk.audio, options))
-        except EngineError as error:
-            if error.broken:
-                raise
-            self._fail(active, JobError(str(error), "invalid_request_error", "unsupported", None, 400))
-            return
-        self._in_flight[key] = active
+        language = active.job.options.language or active.assembly.language_of(chunk.channel)
+        self._give(active, active.pieces.begin(number, chunk, language))
+
+    def _give(self, active: ActiveJob, pieces: Sequence[Chunk]) -> None:
+        for piece in pieces:
+            assert isinstance(piece.key, tuple)
+            key = (active.job.id, active.job.attempts, *piece.key)
+            try:
+                self._engine.add(replace(piece, key=key))
+            except EngineError as error:
+                if error.broken:
+                    raise
+                self._fail(active, JobError(str(error), "invalid_request_error", "unsupported", None, 400))
+                return
+            self._in_flight[key] = active
 
     def _step(self) -> None:
         began = time.monotonic()
@@ -140,15 +142,19 @@ class Worker:
         self._worked = time.monotonic()
         self._reporter.meter.worked(self._worked - began, chunks)
         for result in results:
-            self._write(result)
+            assert isinstance(result.key, tuple)
+            active = self._in_flight.pop(result.key)
+            if active.discarded:
+                continue
+            following, whole = active.pieces.take(replace(result, key=result.key[2:]))
+            self._give(active, following)
+            if whole is not None:
+                self._write(active, whole)
 
-    def _write(self, result: ChunkResult) -> None:
-        assert isinstance(result.key, tuple)
-        active = self._in_flight.pop(result.key)
-        number: int = result.key[2]
+    def _write(self, active: ActiveJob, result: ChunkResult) -> None:
+        assert isinstance(result.key, int)
+        number = result.key
         chunk = active.in_flight.pop(number)
-        if active.discarded:
-            return
         self._reporter.meter.wrote(chunk.end - chunk.start)
         self._count(result, active)
         done = active.assembly.done

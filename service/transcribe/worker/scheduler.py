@@ -14,6 +14,7 @@ from transcribe.audio.chunking import AudioChunk
 from transcribe.jobs.models import Job, JobError
 from transcribe.speakers.track import Track
 from transcribe.worker.assembly import Assembly
+from transcribe.worker.pieces import Pieces
 
 READY_CHUNKS = 3  # chunks of one job that may wait for the engine: bounds memory
 REMEMBERED_SECONDS = 600.0  # how long a key without jobs still counts as active
@@ -25,6 +26,7 @@ class ActiveJob:
     engine's loop changes the rest."""
 
     job: Job
+    pieces: Pieces
     turn: float = 0.0  # virtual time at which its next chunk is due; the smallest goes first
     chunks: deque[tuple[int, AudioChunk]] = field(default_factory=deque)
     chunk_count: int = 0  # chunks cut so far
@@ -47,8 +49,9 @@ class ActiveJob:
     def waits_for_language(self) -> bool:
         """The first chunk of a channel, from which the language of the rest is detected, is still in the engine, and
         the next is of the same channel."""
+        options = self.job.options
         channel = self.chunks[0][1].channel if self.chunks else None
-        if self.job.options.language is not None or self.assembly.language_of(channel) is not None:
+        if options.multilingual or options.language is not None or self.assembly.language_of(channel) is not None:
             return False
         return any(chunk.channel == channel for chunk in self.in_flight.values())
 
@@ -83,7 +86,8 @@ class ChunkScheduler:
         """Adds a job that was just claimed, and of which `assembly` has what is done."""
         with self._changed:
             self._seen[job.key_id] = time.monotonic()
-            active = ActiveJob(job, turn=self._now, chunk_count=assembly.done, assembly=assembly, channels=job.channels)
+            active = ActiveJob(job, Pieces(job.options, assembly.chances), self._now)
+            active.assembly, active.chunk_count, active.channels = assembly, assembly.done, job.channels
             self._jobs[job.id] = active
             return active
 
@@ -129,6 +133,7 @@ class ChunkScheduler:
         """Discards the results of earlier attempts."""
         with self._changed:
             active.assembly, active.chunk_count = Assembly(), 0
+            active.pieces = Pieces(active.job.options, {})
 
     def next_chunk(self) -> tuple[ActiveJob, int, AudioChunk] | None:
         """The chunk to transcribe next, with its job and number, or None. It is in flight from now on."""

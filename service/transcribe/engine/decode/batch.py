@@ -66,16 +66,17 @@ class Batch:
         self.cache.cross.store(first, encoded)
         return first
 
-    def languages(self, first: int, candidates: Sequence[Sequence[str]]) -> list[str]:
-        """The languages that the audio from row `first` on is in, as the model detects them: for each row one of its
-        `candidates`, if the model knows any."""
+    def languages(self, first: int, candidates: Sequence[Sequence[str]]) -> list[dict[str, float]]:
+        """The natural logarithms of the probabilities of the languages that the audio from row `first` on is in: for
+        each row of its `candidates`, if the model knows any, or else of all."""
         opening = [self._special.start]
         logits = self._prefill(first, [opening] * len(candidates), [[0]] * len(candidates))[:, 0]
         known = list(self._special.languages)
         found = []
         for row, wanted in zip(logits, candidates, strict=True):
             codes = [code for code in known if code in wanted] or known
-            found.append(codes[int(row[[self._special.languages[code] for code in codes]].argmax())])
+            chances = torch.log_softmax(row[[self._special.languages[code] for code in codes]].float(), -1)
+            found.append(dict(zip(codes, chances.tolist(), strict=True)))
         return found
 
     def join(self, rows: Sequence[DecodeSequence]) -> list[DecodeSequence]:

@@ -1,6 +1,7 @@
 """Takes chunks, keeps the decoder's batch full, returns results. One thread may use it."""
 
 import gc
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -153,12 +154,17 @@ class Scheduler:
         """Begins to decode the first request that waits, and with it others of the same size."""
         frames = self._frames(self._waiting[0])
         most = min(self.windows, self.batch.room)
-        requests = [request for request in self._waiting if self._frames(request) == frames][:most]
+        listen = self._waiting[0].chunk.listen
+        alike = (r for r in self._waiting if r.chunk.listen == listen and self._frames(r) == frames)
+        requests = list(itertools.islice(alike, most))
         first = self.batch.store(self._encoded(requests, frames))
         if any(request.language is None for request in requests):
             heard = self.batch.languages(first, [request.options.candidates for request in requests])
-            for request, language in zip(requests, heard, strict=True):
-                request.language = request.language or language
+            for request, chances in zip(requests, heard, strict=True):
+                request.heard = chances
+                request.language = request.language or max(chances, key=chances.__getitem__)
+        if listen:
+            return self._listened(requests)
         rows = []
         for request in requests:
             request.whole_window = frames == WINDOW_FRAMES
@@ -167,6 +173,14 @@ class Scheduler:
         for request in requests:  # not before: memory may run out
             self._waiting.remove(request)
         return finished
+
+    def _listened(self, requests: Sequence[DecodeRequest]) -> list[DecodeSequence]:
+        """Writes down what languages were heard; nothing is decoded, and the places in the batch are free again."""
+        for request in requests:
+            language = request.language or "en"
+            self._waiting.remove(request)
+            self._done.append(ChunkResult(request.chunk.key, language, heard=request.heard or {language: 0.0}))
+        return []
 
     def _encoded(self, requests: Sequence[DecodeRequest], frames: int) -> Tensor:
         """[requests, positions, width]"""

@@ -22,6 +22,7 @@ class DecodeRequest:
     chunk: Chunk
     offset: int = 0  # samples that are already transcribed
     language: str | None = None
+    heard: dict[str, float] = field(default_factory=dict)  # of languages, the logarithms of their probabilities
     whole_window: bool = False  # pad with silence to 30 s, as in the model's training
     segments: list[Segment] = field(default_factory=list)
 
