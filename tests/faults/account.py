@@ -9,6 +9,7 @@ from moto.ec2.models import ec2_backends
 from moto.iam.models import iam_backends
 from moto.kms.models import kms_backends
 from moto.s3.models import s3_backends
+from moto.sqs.models import sqs_backends
 from moto.ssm.models import ssm_backends
 from support.fake_cloud import BUCKET, REGION
 
@@ -43,7 +44,7 @@ def tags_of(thing: Any) -> Mapping[str, str]:
 def reset() -> None:
     """An empty account with the bucket."""
     iam_backends[DEFAULT_ACCOUNT_ID]["aws"].reset()
-    for backends in (ec2_backends, ssm_backends):
+    for backends in (ec2_backends, sqs_backends, ssm_backends):
         backends[DEFAULT_ACCOUNT_ID][REGION].reset()
     s3_backends[DEFAULT_ACCOUNT_ID]["aws"].reset()
     s3_backends[DEFAULT_ACCOUNT_ID]["aws"].create_bucket(BUCKET, REGION)

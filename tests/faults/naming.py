@@ -25,6 +25,8 @@ def name_of(environ: WSGIEnvironment) -> str:
         return "ListObjectsV2" if listing else "HeadBucket"
     tail = key.rpartition("/")[2]
     kind = "payload" if tail.endswith(".tar") else "bake.json" if "/bakes/" in key else tail
+    if "/state/" in key:
+        kind = "state"
     if "/reports/" in key:
         kind = "timeline" if tail.endswith(".html") else "final report"
     return f"{OBJECT_CALLS[environ['REQUEST_METHOD']]} {kind}"

@@ -74,11 +74,13 @@ class Watched:
     inner: WSGIApplication
     meets: Callable[[str, str], int | None] = lambda name, when: None
     outcomes: Counter[str] = field(default_factory=Counter)  # by job: how many were created
+    calls: set[str] = field(default_factory=set)  # all that were made
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         name = name_of(environ)
         if " transcribe-feeder" not in environ.get("HTTP_USER_AGENT", ""):
             return self.inner(environ, start_response)
+        self.calls.add(name)
         status = self.meets(name, "before")
         if status:
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))

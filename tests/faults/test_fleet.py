@@ -1,0 +1,107 @@
+"""Every AWS call of a submission and of a feeder, and what can happen to it: nothing is lost, nothing is done twice."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from baker.aws import iam_policy
+from faults.conftest import Lab
+from faults.faultcloud import DENIED, FAULTS, NOT_FOUND, Fault
+from faults.test_aws_faults import EVERYTHING, Point, name_of_case, sample
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
+from moto.sqs.models import sqs_backends
+from support import fleets
+from support.fake_cloud import BUCKET, REGION
+from support.fleets import FleetCloud, audio
+from support.waiting import until
+from transcribe.fleet import queues
+
+SUBMIT = [
+    "GetQueueUrl", "GetQueueUrl", "GetQueueUrl", "GetObject state", "HeadObject audio", "PutObject audio",
+    "PutObject request.json", "PutObject state", "SendMessage", "GetObject state", "PutObject state",
+]  # fmt: skip
+POINTS: list[Point] = [(name, Counter(SUBMIT[: index + 1])[name]) for index, name in enumerate(SUBMIT)]
+Record = Callable[[str, object], None]
+
+
+@pytest.fixture
+def newsroom(lab: Lab) -> Lab:
+    """A launcher with a fleet that has its queues."""
+    lab.configure('[fleet]\nqueue = "speech"\nowner = "newsroom"\n')
+    queues.make(boto3.Session(region_name=REGION).client("sqs", endpoint_url=lab.cloud_url), "speech", {})
+    return lab
+
+
+def messages() -> int:
+    return len(sqs_backends[DEFAULT_ACCOUNT_ID][REGION].queues["speech"]._messages)
+
+
+def test_the_calls_of_a_submission_are_those_that_the_table_tries(newsroom: Lab, tmp_path: Path) -> None:
+    recording = tmp_path / "one.wav"
+    recording.write_bytes(audio("one"))
+    assert newsroom.launch("submit", str(recording)).code == 0
+    assert newsroom.cloud.log == SUBMIT
+
+
+@pytest.mark.parametrize(("kind", "point"), sample([(k, p) for p in POINTS for k in FAULTS]), ids=name_of_case)
+def test_a_submission_that_goes_wrong_is_whole_after_the_same_command(
+    newsroom: Lab, tmp_path: Path, record_property: Record, kind: str, point: Point
+) -> None:
+    record_property("fault", (point[0], kind))
+    recording = tmp_path / "one.wav"
+    recording.write_bytes(audio("one"))
+    fault = Fault(kind, *point)
+    ended = newsroom.launch("submit", str(recording), fault=fault)
+    assert fault.hits, "the fault was never met"
+    assert "Traceback" not in ended.err
+    assert len(ended.err.splitlines()) == (1 if ended.code else 0), ended.err
+    assert ended.code == 0 or kind in (DENIED, NOT_FOUND), ended.err
+    assert newsroom.launch("submit", str(recording)).code == 0
+    objects = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[BUCKET].keys
+    [state] = [objects[key] for key in objects if key.startswith("transcribe-fleet/state/")]
+    assert b'"sent":true' in state.value
+    assert messages() >= 1
+
+
+# --- the feeder
+
+KINDS = ("lost before", "lost after effect", "5xx", "denied")
+
+
+@pytest.fixture
+def cloud() -> Iterator[FleetCloud]:
+    with fleets.fleet_cloud(tries=50) as made:
+        yield made
+
+
+def test_each_call_of_a_feeder_goes_wrong_in_each_way(
+    cloud: FleetCloud, tmp_path: Path, record_property: Record
+) -> None:
+    jobs = [cloud.submit(audio(str(number))) for number in range(8 if EVERYTHING else 3)]
+    left: dict[str, list[str]] = {}
+
+    def meets(name: str, when: str) -> int | None:
+        """Every call, once in each way, or in one that differs from call to call."""
+        due = left.setdefault(name, list(KINDS) if EVERYTHING else [KINDS[len(left) % len(KINDS)]])
+        if not due or (due[0] == "lost after effect") != (when == "after"):
+            return None
+        kind = due.pop(0)
+        record_property("fault", (name, kind))
+        if kind.startswith("lost"):
+            raise fleets.DroppedError
+        return 500 if kind == "5xx" else 403
+
+    cloud.watched.meets = meets
+    with fleets.machine(tmp_path / "a", cloud) as here:
+        here.start()
+        ended = cloud.wait_over(jobs, 80)
+        cloud.assert_empty(20)
+        until(lambda: not here.store.tickets.all(), 20)
+        assert here.stop() == 0
+    assert {one.status for one in ended.values()} == {"done"}
+    assert cloud.watched.outcomes == dict.fromkeys(jobs, 1)
+    allowed = {call.operation for call in iam_policy.MACHINE_CALLS}
+    assert {name.partition(" ")[0] for name in cloud.watched.calls} <= allowed
