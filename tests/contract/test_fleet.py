@@ -9,6 +9,10 @@ from support import api_process, fleets
 from support.fake_worker import TEXTS
 from support.fleets import FleetCloud, audio
 from support.waiting import until
+from transcribe.config import ServiceConfig
+from transcribe.feeder.finisher import Finisher
+from transcribe.feeder.fleet import Fleet, program_digest
+from transcribe.feeder.taker import Taker
 
 pytestmark = pytest.mark.slow
 TEXT = "".join(TEXTS).strip()
@@ -207,3 +211,29 @@ def test_any_machine_takes_a_job_and_answers_for_it(cloud: FleetCloud, tmp_path:
         cloud.assert_empty()
         one.stop(signal.SIGKILL)
         assert a.upload("/v1/jobs", audio("three")).code == "fleet_unavailable"
+
+
+def test_a_client_is_called_back_when_all_is_done_and_the_job_is_kept_until_then(
+    cloud: FleetCloud, tmp_path: Path
+) -> None:
+    job = cloud.submit(audio("one"), callback="https://example.org/done")
+    with fleets.machine(tmp_path / "a", cloud, callbacks__enabled=True) as here:
+        config = ServiceConfig.from_mapping(here.mapping)
+        fleet = Fleet(config, here.store, cloud.bucket, cloud.queues, here.identity, program_digest())
+        taker, finisher = Taker(fleet), Finisher(fleet)
+        until(lambda: taker.once() and here.store.get(job))
+
+        def settled() -> bool:
+            finisher.once()
+            return not here.store.tickets.all()[0].receipt
+
+        until(settled)
+        assert cloud.state(job).status == "done"
+        cloud.assert_empty()
+        [due] = here.store.pending_webhooks()
+        assert (due.id, due.callback) == (job, "https://example.org/done")
+        finisher.once()
+        assert here.store.get(job)
+        here.store.webhook_done(job)
+        finisher.once()
+        assert (here.store.get(job), here.store.tickets.all()) == (None, [])

@@ -18,6 +18,7 @@ from localcloud.daemon import Daemon
 from localcloud.endpoint import BUCKET, REGION, SEEN_BY_MACHINES, Secret
 from localcloud.server import LoopbackServer, hub_app
 from support.running_cloud import KEYS, SECRET, RunningCloud, forget_everything
+from transcribe.fleet import queues
 
 FORM = "Action=DescribeInstances&Version=2016-11-15"
 URLENCODED = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
@@ -120,20 +121,33 @@ def test_the_body_the_path_and_the_query_are_signed_too(running: RunningCloud) -
     assert send(running, "PUT", f"/{BUCKET}/key", "mine", headers=stored)[0] == 200
 
 
-@pytest.mark.parametrize("service", ["s3", "ec2", "ssm", "sts", "autoscaling", "elasticloadbalancing", "iam"])
+@pytest.mark.parametrize("service", ["s3", "ec2", "ssm", "sts", "autoscaling", "elasticloadbalancing", "iam", "sqs"])
 def test_each_service_answers_who_has_the_secret_only(running: RunningCloud, service: str) -> None:
     stranger = Secret().credentials
     assert (stranger.access_key, stranger.secret_key) != (KEYS.access_key, KEYS.secret_key)
     method, path, body, headers = "POST", "/", FORM.replace("Instances", "X"), URLENCODED
     if service == "s3":
         method, path, body, headers = "GET", f"/{BUCKET}", "", {}
-    elif service == "ssm":
-        body, headers = "{}", TARGET
+    elif service in ("ssm", "sqs"):
+        body, headers = "{}", TARGET if service == "ssm" else {**TARGET, "X-Amz-Target": "AmazonSQS.ListQueues"}
     for keys in (stranger, Credentials(KEYS.access_key, "local"), Credentials("local", "local")):
         signed = sign(running, method, path, body, service=service, headers=headers, keys=keys)
         status, seen = send(running, method, path, body, headers=signed)
         assert (status, bool(re.search("InvalidAccessKeyId|SignatureDoesNotMatch", seen))) == (403, True)
     assert send(running, method, path, body, headers=headers)[0] == 403
+
+
+def test_queues_of_a_fleet_are_served(running: RunningCloud) -> None:
+    sqs = running.client("sqs")
+    made = queues.make(sqs, "speech", {"project": "test"})
+    assert queues.find(sqs, "speech") is not None
+    sent = made.usual.send(b"{}", "anna")
+    taken = made.usual.receive(hold=60, wait=1)
+    assert taken
+    assert (taken.id, taken.group, taken.count) == (sent, "anna", 1)
+    assert made.usual.hold(taken.receipt, 30)
+    made.usual.delete(taken.receipt)
+    assert made.usual.waiting() == (0, 0)
 
 
 def test_a_refusal_is_an_error_of_aws_to_its_clients(running: RunningCloud) -> None:

@@ -18,6 +18,7 @@ from localcloud.machines import base_image
 from localcloud.server import Activity, LoopbackServer, Process, aws_app, control_app
 from moto.ec2.models import ec2_backends
 from moto.s3.models import s3_backends
+from moto.sqs.models import sqs_backends
 from moto.ssm.models import ssm_backends
 
 from support.waiting import until
@@ -34,6 +35,7 @@ def forget_everything() -> None:
     for backend in ec2_backends[ACCOUNT].values():
         backend.reset()
     s3_backends[ACCOUNT]["aws"].reset()
+    sqs_backends[ACCOUNT][REGION].reset()
     ssm_backends[ACCOUNT][REGION].reset()
 
 
