@@ -16,7 +16,7 @@ from pathlib import Path
 from transcribe.config import load_or_exit
 from transcribe.worker import main as startup
 
-FORMATS = ("txt", "json", "verbose_json", "srt", "vtt", "tsv")
+FORMATS = ("txt", "json", "verbose_json", "srt", "vtt", "tsv", "docx")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

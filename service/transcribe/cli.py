@@ -155,10 +155,12 @@ def write(answer: TranscriptionResult, folder: Path, wanted: list[str]) -> list[
         suffix = "verbose.json" if name == "verbose_json" else name
         path = folder / f"optimized_result_{stamp}.{suffix}"
         if name in formats.JSON_WRITERS:
-            body = json.dumps(formats.JSON_WRITERS[name](answer), ensure_ascii=False, indent=2) + "\n"
+            body = (json.dumps(formats.JSON_WRITERS[name](answer), ensure_ascii=False, indent=2) + "\n").encode()
+        elif name in formats.FILE_WRITERS:
+            body = formats.FILE_WRITERS[name][1](answer)
         else:
-            body = formats.TEXT_WRITERS["text" if name == "txt" else name][1](answer)
-        with path.open("x", encoding="utf-8") as file:  # a new file: no link that waits there is followed
+            body = formats.TEXT_WRITERS["text" if name == "txt" else name][1](answer).encode()
+        with path.open("xb") as file:  # a new file: no link that waits there is followed
             file.write(body)
         written.append(path)
     return written

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any
 
-from . import subtitles
+from . import docx, subtitles
 from .confidence import probability_right
 from .languages import name_of
 from .subtitles import READABLE, Cue, SubtitleOptions, broken_rules, writing
@@ -213,6 +213,9 @@ TEXT_WRITERS: dict[str, tuple[str, Callable[[TranscriptionResult], str]]] = {
     "srt": ("application/x-subrip; charset=utf-8", srt),
     "vtt": ("text/vtt; charset=utf-8", vtt),
     "tsv": ("text/tab-separated-values; charset=utf-8", tsv),
+}
+FILE_WRITERS: dict[str, tuple[str, Callable[[TranscriptionResult], bytes]]] = {
+    "docx": (docx.KIND, lambda answer: docx.document(answer.transcript)),
 }
 JSON_WRITERS: dict[str, Callable[[TranscriptionResult], dict[str, Any]]] = {
     "json": json,

@@ -63,6 +63,9 @@ def write_result(
     if response_format in formats.TEXT_WRITERS:
         mimetype, write = formats.TEXT_WRITERS[response_format]
         response = Response(write(answer), content_type=mimetype)
+    elif response_format in formats.FILE_WRITERS:
+        mimetype, pack = formats.FILE_WRITERS[response_format]
+        response = Response(pack(answer), content_type=mimetype)
     else:
         body = formats.JSON_WRITERS[response_format](answer) | ({"record": record} if record else {})
         response = Response(json.dumps(body, ensure_ascii=False), mimetype="application/json")

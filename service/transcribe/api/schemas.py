@@ -3,7 +3,7 @@
 from typing import Any
 
 from transcribe.api import hearing, params, references, speakers, subtitle_fields
-from transcribe.formats import JSON_WRITERS, TEXT_WRITERS
+from transcribe.formats import FILE_WRITERS, JSON_WRITERS, TEXT_WRITERS
 from transcribe.subtitles import READABLE, rules
 
 Schema = dict[str, Any]
@@ -12,7 +12,7 @@ STRING: Schema = {"type": "string"}
 NUMBER: Schema = {"type": "number"}
 INTEGER: Schema = {"type": "integer"}
 BOOLEAN: Schema = {"type": "boolean"}
-RESULT_FORMATS = ["txt", *TEXT_WRITERS, *JSON_WRITERS]
+RESULT_FORMATS = ["txt", *TEXT_WRITERS, *FILE_WRITERS, *JSON_WRITERS]
 
 
 def array(items: Schema, **more: Any) -> Schema:

@@ -16,7 +16,7 @@ from transcribe.api.submission import submit
 from transcribe.api.subtitle_fields import result_options
 from transcribe.api.upload import form
 from transcribe.api.waiting import raise_if_failed
-from transcribe.formats import JSON_WRITERS, TEXT_WRITERS, segment_body, words_body
+from transcribe.formats import FILE_WRITERS, JSON_WRITERS, TEXT_WRITERS, segment_body, words_body
 from transcribe.jobs import uploads
 from transcribe.jobs.models import Job
 from transcribe.types import Segment, Transcript
@@ -24,7 +24,7 @@ from transcribe.types import Segment, Transcript
 blueprint = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
 
 JOB_ID = re.compile(r"[0-9a-f]{32}")
-FORMATS = {"txt": "text"} | {name: name for name in (*TEXT_WRITERS, *JSON_WRITERS)}
+FORMATS = {"txt": "text"} | {name: name for name in (*TEXT_WRITERS, *FILE_WRITERS, *JSON_WRITERS)}
 DEFAULT_PAGE = 20
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from flask import Blueprint, Response, jsonify, request
 
+from transcribe import docx
 from transcribe.api import params
 from transcribe.api.schemas import RESULT_FORMATS, SCHEMAS, STRING, SUBTITLES, Schema, ref
 
@@ -136,7 +137,7 @@ def _jobs() -> dict[str, Any]:
         f"{JOB_PATH}/result": {
             "parameters": [JOB_ID, wanted, *_shaped()],
             # a failed job answers with its own reason, which may be any error of a transcription
-            "get": _operation("getResult", "The finished text", _content(RESULT, *TEXTS), WORKED),
+            "get": _operation("getResult", "The finished text", {**_content(RESULT, *TEXTS), docx.KIND: {}}, WORKED),
         },
     }
 

@@ -44,6 +44,7 @@ const SWEDISH = {
   "Subtitles (SRT)": "Undertexter (SRT)",
   "Subtitles (WebVTT)": "Undertexter (WebVTT)",
   "Text": "Text",
+  "Document (DOCX)": "Dokument (DOCX)",
   "Table (TSV)": "Tabell (TSV)",
   "Everything (JSON)": "Allt (JSON)",
   "Download": "Ladda ner",
