@@ -243,3 +243,13 @@ def test_what_the_model_cannot_do_is_refused_in_one_line(engine: Engine, tmp_pat
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(EngineError, match="not a Whisper"):
         Engine.load(tmp_path, device="cpu", dtype="auto", max_chunks=1, cache_dir=None)
+
+
+def test_what_is_listened_to_shares_the_engine_with_what_is_decoded(engine: Engine) -> None:
+    alone = engine.transcribe([Chunk(0, clips()[-1], ENGLISH)])
+    either = DecodeOptions(language=None, candidates=("sv", "en"))
+    spans = [Chunk(number, clip, either, listen=True) for number, clip in enumerate(clips()[:3])]
+    listened = engine.transcribe([spans[0], Chunk(9, clips()[-1], ENGLISH), *spans[1:]])
+    assert text(listened.pop(1)) == text(alone[0])
+    assert [result.language for result in listened] == ["en"] * 3
+    assert all(not result.segments and result.heard["en"] > result.heard["sv"] for result in listened)

@@ -5,6 +5,7 @@ Importing this is cheap; torch is imported by `Engine.load`. One thread may use 
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,17 +104,14 @@ class Engine:
         waiting = list(chunks)
         positions = {id(chunk): position for position, chunk in enumerate(waiting)}
         results: dict[int, ChunkResult] = {}
-        queue = [Chunk(positions[id(chunk)], chunk.audio, chunk.options) for chunk in waiting]
+        queue = [replace(chunk, key=positions[id(chunk)]) for chunk in waiting]
         while len(results) < len(waiting):
             while queue and self.room():
                 self.add(queue.pop(0))
             for result in self.step():
                 assert isinstance(result.key, int)
                 results[result.key] = result
-        return [
-            ChunkResult(chunk.key, results[position].language, results[position].segments)
-            for position, chunk in enumerate(waiting)
-        ]
+        return [replace(results[position], key=chunk.key) for position, chunk in enumerate(waiting)]
 
     def warm_up(self) -> float:
         """Transcribes noise, so that every kernel has run before the first recording comes.

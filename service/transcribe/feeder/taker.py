@@ -176,7 +176,7 @@ class Taker:
     def _job(self, request: Request) -> NewJob:
         """The job as the machine's own store knows it. It calls nobody back by itself: see Finisher."""
         options = request.options
-        if request.default_language:
+        if request.default_language and not options.multilingual:
             options = replace(options, language=self._fleet.config.model.language or None)
         return NewJob(
             id=request.job,
