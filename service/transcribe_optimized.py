@@ -16,7 +16,7 @@ from pathlib import Path
 from transcribe.config import load_or_exit
 from transcribe.worker import main as startup
 
-FORMATS = ("txt", "json", "verbose_json", "srt", "vtt", "tsv", "docx")
+FORMATS = ("txt", "json", "verbose_json", "diarized_json", "srt", "vtt", "tsv", "docx")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -31,6 +31,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--prompt", default="", help="text that the recording continues, or names as they are spelled")
     parser.add_argument("--format", default="txt", metavar="F[,F]", help=f"of {', '.join(FORMATS)} (default: txt)")
     parser.add_argument("--words", action="store_true", help="times of words as well (verbose_json)")
+    parser.add_argument("--speakers", action="store_true", help="tell speakers apart, and say who speaks")
     parser.add_argument(
         "--channels",
         default="mix",

@@ -18,11 +18,13 @@ from transcribe.engine import Engine, EngineError
 from transcribe.formats import TranscriptionResult
 from transcribe.languages import to_code
 from transcribe.model_cache.cache_info import CacheError
+from transcribe.speakers import words
 from transcribe.subtitles import SubtitleOptions
 from transcribe.subtitles.rules import FASTEST, MOST_LINES, NARROWEST, SLOWEST, WIDEST
-from transcribe.types import DecodeOptions, Segment, Transcript
+from transcribe.types import DecodeOptions, Segment, SpeakerOptions, Transcript
 from transcribe.worker import main
 from transcribe.worker.assembly import Assembly
+from transcribe.worker.listener import Listener
 from transcribe.worker.pieces import Pieces
 
 EXIT_RECORDING = 1
@@ -40,20 +42,21 @@ def run(config: ServiceConfig, options: argparse.Namespace) -> int:
         loaded = main.load(config)
         ready = time.monotonic()
         with Recording(options.file, config.limits, loaded.vad, hearing) as recording:
-            answer = replace(transcribe(loaded.engine, recording, wanted), subtitles=subtitles)
+            listener = Listener.alone(loaded.speakers, wanted.speakers)
+            answer = replace(transcribe(loaded.engine, recording, wanted, listener), subtitles=subtitles)
         took = time.monotonic() - ready
         written = write(answer, options.output or config.results, options.formats)
     except ValueError as error:
         return _fail(str(error), EXIT_USAGE)
     except AudioError as error:
-        return _fail(f"{options.file}: {error.message}", EXIT_RECORDING)
+        return _fail(f"{options.file if error.param == 'file' else 'speakers'}: {error.message}", EXIT_RECORDING)
     except (CacheError, EngineError, main.VadError) as error:
         return _fail(str(error), main.EXIT_CONFIG)
     except DecoderError as error:
         return _fail(str(error), main.EXIT_BROKEN)
     except OSError as error:
         return _fail(f"cannot write the result: {error}", main.EXIT_BROKEN)
-    print(answer.transcript.text)
+    print(formats.text(answer), end="")
     seconds = answer.transcript.duration
     speed = f"{seconds:.1f} s of sound in {took:.1f} s, {seconds / max(took, 1e-3):.0f} × real time"
     names = ", ".join(map(str, written))
@@ -74,16 +77,17 @@ def decode_options(config: ServiceConfig, options: argparse.Namespace) -> Decode
         asked = config.model.language if not candidates else candidates[0] if len(candidates) == 1 else "auto"
     language = None if multilingual or asked in ("", "auto") else _code(asked)
     task = options.task or config.model.task
-    words = options.words or bool({"srt", "vtt"}.intersection(options.formats))
+    with_words = options.words or bool({"srt", "vtt"}.intersection(options.formats))
     return DecodeOptions(
         language=language,
         candidates=candidates,
         multilingual=multilingual,
         task=task,
         prompt=options.prompt,
-        words=words,
+        words=with_words,
         channels=options.channels,
         audio_stream=options.audio_stream,
+        speakers=SpeakerOptions() if options.speakers or "diarized_json" in options.formats else None,
     )
 
 
@@ -112,10 +116,13 @@ def subtitle_options(options: argparse.Namespace) -> SubtitleOptions:
     )
 
 
-def transcribe(engine: Engine, recording: Recording, options: DecodeOptions) -> TranscriptionResult:
-    """The recording's text. A language that is not given is that of the first chunk, of each channel that is heard by
-    itself."""
+def transcribe(
+    engine: Engine, recording: Recording, options: DecodeOptions, listener: Listener | None = None
+) -> TranscriptionResult:
+    """The recording's text, with speakers if there is a listener. A language that is not given is that of the first
+    chunk, of each channel that is heard by itself."""
     assembly, segments = Assembly(), list[Segment]()
+    granularities = ("segment", "word") if options.words else ("segment",)
     pieces = Pieces(options, {})
     flying: dict[int, AudioChunk] = {}
     chunks = enumerate(chunk for step in recording for chunk in step)
@@ -129,6 +136,8 @@ def transcribe(engine: Engine, recording: Recording, options: DecodeOptions) -> 
                 for piece in pieces.begin(number, chunk, heard):
                     engine.add(piece)
                 flying[number] = chunk
+                if listener:
+                    listener.hear([chunk])
                 waiting = next(chunks, None)
                 continue  # as long as there is room: nothing else waits for the engine
         for result in engine.step():
@@ -139,10 +148,11 @@ def transcribe(engine: Engine, recording: Recording, options: DecodeOptions) -> 
                 assert isinstance(whole.key, int)
                 segments += assembly.add(whole.key, flying.pop(whole.key), whole, options.prompt)
     segments += assembly.flush()
+    if listener and (track := listener.track()):
+        segments = words.assign(segments, track, engine.encode)
     language = options.language or assembly.language or "en"
     transcript = Transcript(language, round(recording.seconds, 3), tuple(segments))
     assembly.coverage.note(recording.missing, recording.warnings)
-    granularities = ("segment", "word") if options.words else ("segment",)
     return TranscriptionResult(transcript, options.task, granularities, coverage=assembly.coverage.report())
 
 
@@ -152,7 +162,7 @@ def write(answer: TranscriptionResult, folder: Path, wanted: list[str]) -> list[
     stamp = datetime.now().astimezone().strftime("%Y%m%d_%H%M%S_%f")
     written = []
     for name in wanted:
-        suffix = "verbose.json" if name == "verbose_json" else name
+        suffix = name.replace("_json", ".json")
         path = folder / f"optimized_result_{stamp}.{suffix}"
         if name in formats.JSON_WRITERS:
             body = (json.dumps(formats.JSON_WRITERS[name](answer), ensure_ascii=False, indent=2) + "\n").encode()

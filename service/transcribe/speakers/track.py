@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from transcribe.speakers import clustering
 from transcribe.speakers.clustering import Floats, Groups, Labels, needed
-from transcribe.speakers.windows import Voices
+from transcribe.speakers.windows import Span, Voices
 from transcribe.types import SpeakerOptions
 
 ROUNDS = 5  # of moving windows to the speaker that they sound most like; fewer when nothing moves
@@ -19,11 +19,12 @@ FOREIGN = 0.05  # so much less a voice that was given may be like the same one i
 @dataclass(frozen=True)
 class Track:
     """`likeness` [n, speakers] of each window (start, end in seconds) of the recording, in order; `names` of the
-    speakers, None for those that nobody named."""
+    speakers, None for those that nobody named; `spans` of unbroken speech, in order."""
 
     windows: NDArray[np.float64]
     likeness: Floats
     names: tuple[str | None, ...]
+    spans: tuple[Span, ...] = ()
 
     def at(self, start: float, end: float) -> Floats:
         """[speakers]: the mean likeness of what was heard between these moments, or else nearest to them."""
@@ -75,7 +76,7 @@ def tell_apart(voices: Voices, options: SpeakerOptions, known: Mapping[str, Voic
         voices.embeddings, voices.seconds, least=options.min_speakers or 1, most=options.max_speakers
     )
     if not (labels >= 0).any():
-        return Track(voices.windows, np.zeros((len(voices.windows), 1)), (None,))
+        return Track(voices.windows, np.zeros((len(voices.windows), 1)), (None,), voices.spans)
     groups = Groups.of(voices.embeddings, voices.seconds, labels)
     candidates = _candidates(groups, known, options.max_speakers)
     labels = candidates.likeness(voices).argmax(1)
@@ -85,7 +86,7 @@ def tell_apart(voices: Voices, options: SpeakerOptions, known: Mapping[str, Voic
         if (before == labels).all():
             break
     candidates.keep(np.flatnonzero(clustering.enough(labels, voices.seconds, len(candidates.names))))
-    return Track(voices.windows, candidates.likeness(voices), tuple(candidates.names))
+    return Track(voices.windows, candidates.likeness(voices), tuple(candidates.names), voices.spans)
 
 
 def _candidates(groups: Groups, known: Mapping[str, Voices], most: int | None) -> _Candidates:

@@ -36,31 +36,49 @@ class Detectors:
 class Listener:
     """Hears one recording, chunk by chunk."""
 
-    def __init__(self, network: SpeakerNetwork, options: SpeakerOptions, known: dict[str, Voices]) -> None:
-        self._network, self._options, self._known = network, options, known
+    def __init__(self, network: SpeakerNetwork, options: SpeakerOptions) -> None:
+        self._network, self._options = network, options
+        self._known: dict[str, Voices] = {}
         self._heard: list[Voices] = []
         self._apart = False
 
     @classmethod
     def of(cls, job: Job, config: ServiceConfig, detectors: Detectors) -> "Listener | None":
-        """That of a job which asks for speakers, None for others
-        and where channels are the speakers. Raises AudioError for a reference recording."""
-        options = job.options.speakers
-        if options is None or job.options.channels == "separate":
+        """That of a job which asks for speakers, None for others and where channels are the speakers. Raises AudioError
+        for a reference recording."""
+        if job.options.channels == "separate":
             return None
-        if detectors.speakers is None:
-            raise AudioError(NO_MODEL, code="unsupported_parameter", param="speakers")
-        known = {}
-        for index, name in enumerate(options.known_names):
+        listener = cls.alone(detectors.speakers, job.options.speakers)
+        if listener is None:
+            return None
+        for index, name in enumerate(listener._options.known_names):
             path = uploads.reference(config.temp, job.id, index)
             try:
                 with Recording(path, config.limits, detectors.vad) as recording:
-                    known[name] = _voice(detectors.speakers, recording)
+                    listener.learn(name, recording)
             except AudioError as error:
                 raise _unusable(index, error.message, error.code) from None
-            if sum(end - start for start, end in known[name].spans) < LEAST_SECONDS:
+            if sum(end - start for start, end in listener._known[name].spans) < LEAST_SECONDS:
                 raise _unusable(index, f"there is less than {LEAST_SECONDS:.0f} s of speech in it", "no_speech")
-        return cls(detectors.speakers, options, known)
+        return listener
+
+    @classmethod
+    def alone(cls, network: SpeakerNetwork | None, options: SpeakerOptions | None) -> "Listener | None":
+        """One that knows no voices; None where nobody asks for speakers. Raises AudioError if there is no network."""
+        if options is None:
+            return None
+        if network is None:
+            raise AudioError(NO_MODEL, code="unsupported_parameter", param="speakers")
+        return cls(network, options)
+
+    def learn(self, name: str, recording: Recording) -> None:
+        """Listens to the recording of a known voice."""
+        heard: list[Voices] = []
+        for chunks in recording:
+            heard += [hear(self._network, chunk) for chunk in chunks]
+            if recording.seconds > MOST_SECONDS:
+                break
+        self._known[name] = Voices.joined(heard)
 
     def hear(self, chunks: Iterable[AudioChunk]) -> None:
         """Listens to the next chunks; where channels are heard each by itself, they are the speakers."""
@@ -72,15 +90,6 @@ class Listener:
     def track(self) -> Track | None:
         """Who speaks when in what was heard; None where the channels say that."""
         return None if self._apart else tell_apart(Voices.joined(self._heard), self._options, self._known)
-
-
-def _voice(network: SpeakerNetwork, recording: Recording) -> Voices:
-    heard: list[Voices] = []
-    for chunks in recording:
-        heard += [hear(network, chunk) for chunk in chunks]
-        if recording.seconds > MOST_SECONDS:
-            break
-    return Voices.joined(heard)
 
 
 def _unusable(index: int, reason: str, code: str) -> AudioError:

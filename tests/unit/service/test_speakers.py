@@ -1,6 +1,7 @@
 """Whose voice it is: windows, the network, how many speakers there are, known voices, turns cut at words."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,19 @@ def test_a_turn_ends_at_a_word_and_pieces_have_their_own_text() -> None:
         (1, "B", " six seven eight nine ten", 1.5, 3.0, (25,)),
     ]
     assert [word.speaker for segment in found for word in segment.words or ()] == ["A"] * 5 + ["B"] * 5
+
+
+def test_turns_reach_from_where_their_speech_begins_to_where_it_ends() -> None:
+    spans = ((0.8, 2.0), (2.3, 4.4), (6.0, 7.0))
+    track = replace(turns_of([(0.0, 3.9, 0), (4.0, 7.0, 1)], (None, None)), spans=spans)
+    segments = [said("one two three", 1.0), said("four five", 2.4), said("six", 4.0), said("seven", 6.2)]
+    found = words.assign([replace(one, start=one.start - 1, end=one.end + 1) for one in segments], track, encode)
+    assert [(one.speaker, one.start, one.end) for one in found] == [
+        ("A", 0.6, 2.2),
+        ("A", 2.2, 3.5),  # half a second beyond the words
+        ("B", 3.5, 4.6),
+        ("B", 5.8, 7.0),
+    ]
 
 
 def test_a_single_word_does_not_change_the_speaker_but_a_sentence_does() -> None:
