@@ -63,6 +63,7 @@ def patient_cloud() -> Iterator[FleetCloud]:
         yield made
 
 
+@pytest.mark.drill
 def test_a_feeder_that_is_killed_at_each_step_loses_nothing_and_does_nothing_twice(
     patient_cloud: FleetCloud, tmp_path: Path
 ) -> None:
@@ -153,6 +154,7 @@ def test_a_lost_machine_costs_what_was_done_since_its_last_sign_of_life(cloud: F
     assert [segment.id for segment in ended.segments] == [0, 1, 2]
 
 
+@pytest.mark.drill
 def test_a_job_without_progress_goes_to_another_machine(cloud: FleetCloud, tmp_path: Path) -> None:
     job = cloud.submit(audio("one"))
     with fleets.machine(tmp_path / "a", cloud) as a, fleets.machine(tmp_path / "b", cloud) as b:
