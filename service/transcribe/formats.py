@@ -174,14 +174,16 @@ def segment_body(segment: Segment) -> dict[str, Any]:
 
 
 def words_body(segment: Segment) -> list[dict[str, Any]]:
-    """The segment's words in OpenAI's form, with the probability that they are right, and the speaker if it was asked
-    for."""
+    """The segment's words in OpenAI's form, with the probability that they are right, which is 1 where a person has
+    corrected the segment, and the speaker if it was asked for."""
     return [
         {
             "word": word.word.strip(),
             "start": word.start,
             "end": word.end,
-            "probability": round(probability_right(word.probability, segment.avg_logprob), 3),
+            "probability": 1.0
+            if segment.corrected
+            else round(probability_right(word.probability, segment.avg_logprob), 3),
         }
         | ({} if word.speaker is None else {"speaker": word.speaker})
         for word in segment.words or ()

@@ -25,7 +25,8 @@ class Segment:
 
     `seek` is the start of its 30 s window, in frames of 10 ms; `compression_ratio` is
     the text's UTF-8 length over its zlib length; `avg_logprob` is the mean natural-log probability of its tokens.
-    `speaker`, `language` (ISO 639-1) and `channel` (from 0) are None unless they were asked for.
+    `speaker`, `language` (ISO 639-1) and `channel` (from 0) are None unless they were asked for; `corrected` is None
+    unless a person has changed the text, which then has no tokens.
     """
 
     id: int
@@ -42,6 +43,7 @@ class Segment:
     speaker: str | None = None
     language: str | None = None
     channel: int | None = None
+    corrected: bool | None = None
 
 
 @dataclass(frozen=True)

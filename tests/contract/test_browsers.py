@@ -74,7 +74,7 @@ def test_a_page_can_read_why_the_server_refused(api: Api, keyed: bytes, name: st
 @pytest.mark.parametrize(
     "path", [TRANSCRIBE, f"/{TRANSCRIBE}", f"{TRANSCRIBE}/", "/v1//models", "/v1/jobs", f"/v1/jobs/{'0' * 32}"]
 )
-@pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
+@pytest.mark.parametrize("method", ["POST", "GET", "PATCH", "DELETE"])
 def test_a_preflight_asks_for_no_key(api: Api, path: str, method: str) -> None:
     asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": STAINLESS}
     reply = api.send("OPTIONS", path, headers={"Origin": ORIGIN, **asked})

@@ -98,6 +98,11 @@ def changed(signed: dict[str, str]) -> dict[str, str]:
         ("another recording", 1, ["good  signature", "BAD   audio"]),
         ("changed record", 1, ["BAD   signature", "good  audio"]),
         ("another key", 1, ["good  signature", "BAD   machine", "good  audio"]),
+        (
+            "corrected",
+            1,
+            ["good  signature", "good  audio", "BAD   text: it is not what the machine wrote, but what peo"],
+        ),
         ("another text", 1, ["good  signature", "good  audio", "BAD   text"]),
         ("no record", 2, []),
         ("no file", 2, []),
@@ -110,7 +115,14 @@ def test_verify(api: Api, signed: dict[str, str], tmp_path: Path, case: str, cod
     audio.write_bytes(AUDIO + (b"!" if case == "another recording" else b""))
     spoken = api.upload(TRANSCRIBE, AUDIO, language="fi", response_format="text").body.decode()
     text.write_text("Hej" if case == "another text" else spoken)
+    if case == "corrected":
+        url = f"/v1/jobs/{json.loads(signed['payload'])['job']}"
+        content = b'{"segments": {"0": "Hej"}}'
+        api.send("PATCH", f"{url}/corrections", content, {"Content-Type": "application/json"})
+        record.write_bytes(api.get(f"{url}/record").body)
+        text.write_bytes(api.get(f"{url}/result?format=text").body)
     more = {
+        "corrected": ["--text", str(text)],
         "with key and text": ["--key", signed["public_key"], "--text", str(text)],
         "another key": ["--key", base64.b64encode(bytes(32)).decode()],
         "another text": ["--text", str(text)],

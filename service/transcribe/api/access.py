@@ -44,7 +44,7 @@ class Access:
         allowed = requested if requested and HEADER_NAMES.fullmatch(requested) else DEFAULT_CORS_REQUEST
         return {
             "Access-Control-Allow-Origin": origin,
-            "Access-Control-Allow-Methods": "GET, POST, DELETE, OPTIONS",
+            "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE, OPTIONS",
             "Access-Control-Allow-Headers": allowed,
             "Access-Control-Expose-Headers": EXPOSED,
             "Access-Control-Max-Age": "600",

@@ -8,7 +8,7 @@ from transcribe.api.fair_semaphore import FairSemaphore
 from transcribe.api.job_watcher import GRACE_SECONDS, JobWatcher
 from transcribe.api.paths import CleanPaths
 from transcribe.api.provenance import Provenance
-from transcribe.api.routes import health, jobs, machine_key, models, openapi, page, transcriptions
+from transcribe.api.routes import corrections, health, jobs, machine_key, models, openapi, page, transcriptions
 from transcribe.jobs.store import Store
 
 from ..config import ServiceConfig
@@ -48,7 +48,7 @@ def create_app(config: ServiceConfig, store: Store, *, grace: float = GRACE_SECO
     app.wsgi_app = CleanPaths(app.wsgi_app)  # type: ignore[method-assign]
     errors.register(app)
     middleware.register(app, shared)
-    for part in (transcriptions, jobs, models, machine_key, health, openapi, page):
+    for part in (transcriptions, jobs, corrections, models, machine_key, health, openapi, page):
         app.register_blueprint(part.blueprint)
     watcher.start()
     return app

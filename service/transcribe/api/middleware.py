@@ -47,7 +47,7 @@ def _finished(shared: AppContext, access: Access, response: Response) -> Respons
     requested = request.headers.get("Access-Control-Request-Headers")
     if cors := access.cors_headers(request.headers.get("Origin"), requested):
         response.headers.update(cors)
-    method = request.method if request.method in ("GET", "POST", "DELETE", "HEAD", "OPTIONS") else "other"
+    method = request.method if request.method in ("GET", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS") else "other"
     shared.metrics.requests.labels(method, route, response.status_code).inc()
     shared.metrics.latency.labels(route).observe(seconds)
     if response.status_code >= 400:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from transcribe.api.errors import ApiError
 from transcribe.config import ServiceConfig
+from transcribe.corrections import Corrections
 from transcribe.jobs.models import Job
 from transcribe.records import MachineKey, text_digest
 from transcribe.types import Transcript
@@ -18,6 +19,7 @@ from transcribe.types import Transcript
 VERSION = 1
 PACKAGE = Path(__file__).parents[1]
 KEY_FILE = "machine-key"
+NONE = Corrections()
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,9 @@ class Provenance:
         image, so that no two machines share one. Raises RecordError and OSError."""
         return cls(config, MachineKey.at(config.results / KEY_FILE))
 
-    def record(self, job: Job, transcript: Transcript) -> dict[str, str]:
-        """The signed record of a finished job. Raises ApiError for a job whose recording's digest is not known."""
+    def record(self, job: Job, transcript: Transcript, corrections: Corrections = NONE) -> dict[str, str]:
+        """The signed record of a finished job with the text as the model wrote it, and of how it was corrected. Raises
+        ApiError for a job whose recording's digest is not known."""
         heard = job.request.get("audio")
         if not heard:
             message = "This job has no record: the digest of its recording was not kept."
@@ -54,6 +57,7 @@ class Provenance:
                 "image": self._image,
                 "programs_sha256": PROGRAMS,
             }
+            | ({"corrections": _corrected(transcript, corrections)} if corrections else {})
         )
 
     @cached_property
@@ -64,6 +68,16 @@ class Provenance:
             return {"manifest_sha256": hashlib.sha256(content).hexdigest(), "origin": json.loads(content).get("origin")}
         except (OSError, ValueError):
             return None
+
+
+def _corrected(transcript: Transcript, corrections: Corrections) -> dict[str, Any]:
+    """How many names and segments people have changed, and the digest of the text that this makes."""
+    text = replace(transcript, segments=corrections.apply(transcript.segments)).text
+    return {
+        "speakers": len(corrections.speakers),
+        "segments": len(corrections.segments),
+        "text_sha256": text_digest(text),
+    }
 
 
 def _programs() -> str:

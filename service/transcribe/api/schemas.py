@@ -1,8 +1,9 @@
 """The data that requests and answers are made of, as schemas of OpenAPI 3.1."""
 
+from collections.abc import Callable
 from typing import Any
 
-from transcribe.api import hearing, params, references, speakers, subtitle_fields
+from transcribe.api import corrections, hearing, params, references, speakers, subtitle_fields
 from transcribe.formats import FILE_WRITERS, JSON_WRITERS, TEXT_WRITERS
 from transcribe.subtitles import READABLE, rules
 
@@ -147,8 +148,9 @@ SEGMENT = record(
         "speaker": SPEAKER,
         "channel": {**INTEGER, "description": "From 0, where each is heard by itself."},
         "language": {**STRING, "description": "ISO 639-1, where each part has its own."},
+        "corrected": {"const": True, "description": "Where a person has changed the text."},
     },
-    optional=("speaker", "channel", "language"),
+    optional=("speaker", "channel", "language", "corrected"),
 )
 WORD = record(
     {"word": STRING, "start": NUMBER, "end": NUMBER, "probability": NUMBER, "speaker": SPEAKER}, optional=("speaker",)
@@ -163,6 +165,20 @@ DIARIZED = record(
         "speaker": SPEAKER,
     }
 )
+NAMES: Schema = {**STRING, "minLength": 1, "maxLength": speakers.LONGEST_NAME}
+
+
+def _changes(value: Callable[[Schema], Schema]) -> dict[str, Schema]:
+    """Corrections by the speaker's name that the machine gave, and by the segment's id."""
+    return {
+        "speakers": {"type": "object", "additionalProperties": value(NAMES)},
+        "segments": {
+            "type": "object",
+            "additionalProperties": value({**STRING, "maxLength": corrections.LONGEST_TEXT}),
+        },
+    }
+
+
 ERROR = record({"message": STRING, "type": STRING, "param": nullable(STRING), "code": nullable(STRING)})
 MODEL_RUN: Schema = {**STRING, "description": "The model that ran, with its revision"}
 MOMENT = nullable({**INTEGER, "description": "Unix time"})
@@ -192,6 +208,19 @@ SCHEMAS: dict[str, Schema] = {
             "payload": {**STRING, "description": "The record, as the JSON text that is signed."},
             "public_key": {**STRING, "description": "Ed25519, base64."},
             "signature": {**STRING, "description": "Of the payload in UTF-8, base64."},
+        }
+    ),
+    "CorrectionsRequest": record(
+        _changes(nullable),
+        optional=("speakers", "segments"),
+        additionalProperties=False,
+        description="null takes a correction back; what is not named stays.",
+    ),
+    "Corrections": record(
+        {
+            "object": {"const": "transcription.corrections"},
+            "job": STRING,
+            **_changes(lambda schema: schema),
         }
     ),
     "MachineKey": record({"object": {"const": "machine_key"}, "algorithm": {"const": "Ed25519"}, "public_key": STRING}),

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 BUSY_SECONDS = 20.0  # how long to wait for the other process's commit
 TRANSIENT = {
     sqlite3.SQLITE_BUSY,
@@ -59,6 +59,16 @@ CREATE TABLE segments (
 CREATE TABLE facts (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
 CREATE TABLE tickets (job TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
 """
+CORRECTIONS = """
+CREATE TABLE corrections (
+  job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+  kind TEXT NOT NULL,
+  name TEXT NOT NULL,
+  body TEXT NOT NULL,
+  PRIMARY KEY (job, kind, name)
+) STRICT, WITHOUT ROWID;
+"""
+SCHEMA += CORRECTIONS
 MIGRATIONS = {  # from the version to the next one
     1: """
 ALTER TABLE jobs ADD COLUMN setbacks INTEGER NOT NULL DEFAULT 0;
@@ -67,6 +77,7 @@ ALTER TABLE jobs ADD COLUMN resume TEXT;
 """,
     2: "CREATE TABLE tickets (job TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;",
     3: "ALTER TABLE jobs ADD COLUMN channels INTEGER NOT NULL DEFAULT 1",
+    4: CORRECTIONS,
 }
 
 

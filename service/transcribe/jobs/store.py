@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import msgspec
 
+from transcribe.jobs.corrections import CorrectionStore
 from transcribe.jobs.database import BUSY_SECONDS, Database, StoreError
 from transcribe.jobs.models import (
     SEGMENT_DECODER,
@@ -62,6 +63,7 @@ class Store:
         self._database = Database(path, busy_seconds=busy_seconds)
         self._clock = clock
         self.tickets = Tickets(self._database, clock)
+        self.corrections = CorrectionStore(self._database)
 
     def version(self) -> int:
         """Changes with every commit of any process; poll it to wait."""

@@ -283,7 +283,7 @@ def test_another_schema_is_refused_in_one_line(tmp_path: Path) -> None:
     Store(path).close()
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 7")
-    with pytest.raises(StoreError, match=r"jobs.sqlite3 cannot .* schema is version 7, this program knows 4"):
+    with pytest.raises(StoreError, match=r"jobs.sqlite3 cannot .* schema is version 7, this program knows 5"):
         Store(path)
 
 

@@ -1,6 +1,7 @@
 """/v1/jobs: transcriptions that outlive their request."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from transcribe.api import webhooks
 from transcribe.api.context import AppContext, context, key_id
 from transcribe.api.elsewhere import FleetClient
 from transcribe.api.errors import ApiError, bad_request, from_job
+from transcribe.api.fields import Fields
 from transcribe.api.params import LARGEST_PAGE, TASKS, Params, parse, read
 from transcribe.api.responses import name_ignored, result_of, transcript_of, write_result
 from transcribe.api.submission import submit
@@ -72,7 +74,7 @@ def segments(job_id: str) -> Response:
     shared, mine = context(), owned(job_id)
     after = _whole("after", -1, -1, 2**31)
     if mine.segments is None:
-        found = shared.store.segments(mine.job.id, after)
+        found = _as_asked(shared, mine.job, shared.store.segments(mine.job.id, after))
     else:
         found = [segment for segment in mine.segments if segment.id > after]
     data = [{**segment_body(segment), "words": words_body(segment)} for segment in found]
@@ -96,13 +98,20 @@ def result(job_id: str) -> Response:
         logprobs=bool(done.request.get("logprobs")),
         subtitles=result_options(request.args, response_format, done.request),
     )
-    answer = result_of(shared, done, params, mine.segments)
+    found = _as_asked(shared, done, shared.store.segments(done.id)) if mine.segments is None else mine.segments
+    answer = result_of(shared, done, params, found)
     if response_format == "diarized_json" and not _told_apart(done, answer.transcript):
         message = "Speakers were not told apart in this job; send the recording again with speakers=true."
         raise bad_request(message, "format", "invalid_value")
     if "word" not in done.request.get("granularities", ()) and not all(one.words for one in answer.transcript.segments):
         answer = replace(answer, granularities=("segment",))  # words that nobody asked for are all there, or none
     return write_result(answer, response_format)
+
+
+def _as_asked(shared: AppContext, job: Job, found: Sequence[Segment]) -> Sequence[Segment]:
+    """The job's segments with what was corrected in them, unless the URL asks for the original."""
+    original = Fields(request.args, ("original",)).boolean("original")
+    return found if original or not job.over else shared.store.corrections.get(job.id).apply(found)
 
 
 def _told_apart(job: Job, transcript: Transcript) -> bool:
@@ -118,7 +127,8 @@ def record(job_id: str) -> Response:
         raise ApiError(404, "A job of a fleet has no signed record yet.", "id", "no_record")
     job = mine.job
     done = raise_if_failed(job)
-    return jsonify(shared.provenance.record(done, transcript_of(shared, done)))
+    heard, corrections = transcript_of(shared, done), shared.store.corrections.get(done.id)
+    return jsonify(shared.provenance.record(done, heard, corrections))
 
 
 @blueprint.post("/<job_id>/cancel")

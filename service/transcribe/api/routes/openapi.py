@@ -6,7 +6,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from transcribe import docx
 from transcribe.api import params
-from transcribe.api.schemas import RESULT_FORMATS, SCHEMAS, STRING, SUBTITLES, Schema, ref
+from transcribe.api.schemas import BOOLEAN, RESULT_FORMATS, SCHEMAS, STRING, SUBTITLES, Schema, ref
 
 blueprint = Blueprint("openapi", __name__)
 
@@ -52,12 +52,13 @@ def _query(name: str, schema: Schema, description: str) -> dict[str, Any]:
     return {"name": name, "in": "query", "schema": schema, "description": description}
 
 
+ORIGINAL = _query("original", BOOLEAN, "true: as the machine wrote it, without corrections")
 JOB_ID = {"name": "job_id", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"}}
 MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
 RESULT = {"anyOf": [ref("VerboseTranscription"), ref("DiarizedTranscription"), ref("Transcription")]}
 KEYED = "401 403 500"
 WORKED = f"400 {KEYED} 404 409 413 415 429 503 507"
-NEXT = ("getJob", "deleteJob", "cancelJob", "listSegments", "getResult", "getRecord")
+NEXT = ("getJob", "deleteJob", "cancelJob", "listSegments", "getResult", "getRecord", "getCorrections")
 CREATED = {
     "headers": {"Location": {"schema": STRING, "description": "The job"}},
     "links": {name: {"operationId": name, "parameters": {"job_id": "$response.body#/id"}} for name in NEXT},
@@ -131,14 +132,26 @@ def _jobs() -> dict[str, Any]:
             "post": _operation("cancelJob", "Cancels the job", _content(ref("Job")), f"409 {about}"),
         },
         f"{JOB_PATH}/segments": {
-            "parameters": [JOB_ID, after],
+            "parameters": [JOB_ID, after, ORIGINAL],
             "get": _operation("listSegments", "The text so far", _content(ref("SegmentList")), f"400 {about}"),
         },
         f"{JOB_PATH}/result": {
-            "parameters": [JOB_ID, wanted, *_shaped()],
+            "parameters": [JOB_ID, wanted, ORIGINAL, *_shaped()],
             # a failed job answers with its own reason, which may be any error of a transcription
             "get": _operation("getResult", "The finished text", {**_content(RESULT, *TEXTS), docx.KIND: {}}, WORKED),
         },
+    }
+
+
+def _corrections() -> dict[str, Any]:
+    content = _content(ref("Corrections"))
+    body = {"required": True, "content": _content(ref("CorrectionsRequest"))}
+    return {
+        f"{JOB_PATH}/corrections": {
+            "parameters": [JOB_ID],
+            "get": _operation("getCorrections", "What was corrected in the text", content, WORKED),
+            "patch": _operation("correctJob", "Corrects names and texts", content, WORKED, requestBody=body),
+        }
     }
 
 
@@ -179,7 +192,7 @@ def document() -> dict[str, Any]:
             "description": "OpenAI's audio API, and jobs that outlive their requests.",
         },
         "security": [{"key": []}, {}],
-        "paths": {**_audio(), **_jobs(), **_records(), **_machine()},
+        "paths": {**_audio(), **_jobs(), **_corrections(), **_records(), **_machine()},
         "components": {"schemas": SCHEMAS, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
     }
 
