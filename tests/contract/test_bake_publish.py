@@ -13,6 +13,8 @@ from baker.images import publish
 from support.fake_cloud import REGION, Cloud
 from support.made_images import ABROAD, ACCOUNT, UNIT, client, copies, made, named, publisher, record
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(name="wide")
 def widely_published(cloud: Cloud) -> BakeContext:

@@ -13,6 +13,8 @@ from support import fleets
 from support.fleets import FleetCloud, audio
 from support.project_tree import make_tree
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[FleetCloud]:

@@ -199,6 +199,7 @@ def test_a_python_that_is_too_old_is_told_before_anything_else(tmp_path: Path, b
     assert not (tmp_path / "srv").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("driver", "says"),
     [
@@ -216,6 +217,7 @@ def test_a_driver_that_dies_is_told(tmp_path: Path, server: UploadServer, driver
     assert "poweroff" in guest.called
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("deadline", "says"), [(False, "somebody on the machine stopped the bake"), (True, "deadline has passed")]
 )
@@ -231,6 +233,7 @@ def test_a_sigterm_says_what_it_was(tmp_path: Path, server: UploadServer, deadli
     assert says in reason(server)
 
 
+@pytest.mark.slow
 def test_a_machine_that_is_to_be_kept_stays_up_when_the_bootstrap_fails(tmp_path: Path, bucket: UploadServer) -> None:
     guest = Guest(tmp_path, {**parameters(bucket, bytes=1), "keep": True})
     assert guest.done().returncode != 0

@@ -35,6 +35,7 @@ def test_a_shorter_window_is_the_beginning_of_the_whole() -> None:
     np.testing.assert_allclose(log_mel(audio, frames), log_mel(audio)[:, :frames], atol=1e-6)
 
 
+@pytest.mark.slow  # librosa compiles
 def test_librosa_agrees() -> None:
     audio = noise(30.0)
     power = librosa.feature.melspectrogram(

@@ -61,6 +61,7 @@ def recorded(tiny: Tiny) -> tuple[Batch, Replay]:
     return batch, graphs.record(batch, CudaGraphs())
 
 
+@pytest.mark.slow
 def test_every_batch_and_size_is_recorded_also_after_the_graphs_of_another_are_gone(memory: GraphMemory) -> None:
     tiny = make(21)
     expected = decoded(tiny, Batch(tiny.decoder, tiny.special, ROWS))
@@ -153,7 +154,7 @@ def test_the_worker_says_which_gpus_it_has_seen(monkeypatch: pytest.MonkeyPatch,
     (tmp_path / "0000:00:05.0").mkdir()  # what has gone while it was read
     monkeypatch.setattr(gpu, "PCI", tmp_path)
     engine = engine_of(Batch(make(1).decoder, make(1).special, 1), wanted=False)
-    info = SimpleNamespace(model_id="a/b", model_revision="c" * 40)
+    info = SimpleNamespace(model_id="a/b", model_revision="c" * 40, speakers=None)
     said = facts(LoadedModel(engine, cast(Any, None), cast(Any, info)))
     assert said["nvidia_devices"] == ["0000:00:1e.0"]
     assert (said["device"], said["gpu"], said["rows"]) == ("cpu", None, 1)
