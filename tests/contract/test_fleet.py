@@ -87,7 +87,7 @@ def test_a_feeder_that_is_killed_at_each_step_loses_nothing_and_does_nothing_twi
         assert here.stop() == 0
     assert {one.status for one in ended.values()} == {"done"}
     assert cloud.watched.outcomes == dict.fromkeys(jobs, 1)
-    assert cloud.queues.dead.waiting() == (0, 0)
+    assert cloud.waiting(cloud.queues.dead) == (0, 0)
 
 
 def test_two_machines_that_get_everything_twice_and_poison_have_one_outcome_each(
@@ -107,7 +107,7 @@ def test_two_machines_that_get_everything_twice_and_poison_have_one_outcome_each
         a.stop(signal.SIGKILL)
         a.start()
         ended = cloud.wait_over([*jobs, bad], 40)
-        until(lambda: cloud.queues.dead.waiting() == (1, 0), 30)
+        until(lambda: cloud.waiting(cloud.queues.dead) == (1, 0), 30)
         cloud.assert_empty()
         until(lambda: not a.store.tickets.all() and not b.store.tickets.all())
     assert {ended[job].status for job in jobs} == {"done"}

@@ -56,7 +56,7 @@ def test_recordings_are_sent_once_tried_again_and_ended(
     assert set(jobs) == {"one.wav", "two.wav"}
     assert {(job["status"], job["owner"], job["sent"]) for job in jobs.values()} == {("queued", "newsroom", True)}
     one, two = jobs["one.wav"]["job"], jobs["two.wav"]["job"]
-    assert cloud.queues.usual.waiting()[0] >= 2
+    assert cloud.waiting(cloud.queues.usual)[0] >= 2
     assert cli.main(["jobs", "--cancel", one, "--config", str(config)]) == 0
     assert cli.main(["jobs", "--cancel", one, "--config", str(config)]) == 2
     assert cli.main(["jobs", "--redrive", two, "--config", str(config)]) == 2

@@ -30,6 +30,7 @@ from transcribe.fleet import queues, states, submission
 from transcribe.fleet.bucket import Bucket
 from transcribe.fleet.documents import Outcome, Request, State, decoded
 from transcribe.fleet.layout import Layout, job_id
+from transcribe.fleet.queues import Queue
 from transcribe.jobs.store import Store
 from transcribe.types import DecodeOptions
 from werkzeug.serving import make_server
@@ -178,11 +179,17 @@ class FleetCloud:
     def assert_empty(self, seconds: float = 10.0) -> None:
         """No message is left, neither waiting nor held."""
         for queue in (self.queues.usual, self.queues.priority):
-            until(partial(_empty, queue), seconds, queue.waiting)
+            until(partial(self._empty, queue), seconds, partial(self.waiting, queue))
 
+    def _empty(self, queue: Queue) -> bool:
+        return self.waiting(queue) == (0, 0)
 
-def _empty(queue: queues.Queue) -> bool:
-    return queue.waiting() == (0, 0)
+    def waiting(self, queue: Queue) -> tuple[int, int]:
+        """How many messages of the queue wait, and how many are held."""
+        sqs: Any = boto3.Session("testing", "testing", region_name=REGION).client("sqs", endpoint_url=self.url)
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        told = sqs.get_queue_attributes(QueueUrl=queue.url, AttributeNames=names)["Attributes"]
+        return int(told[names[0]]), int(told[names[1]])
 
 
 @contextmanager

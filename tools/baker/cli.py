@@ -201,7 +201,7 @@ def _fleet_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     jobs.set_defaults(run=fleet.jobs)
     for command in (submit, jobs):
         _where(command)
-        command.set_defaults(model="", after="running the same command again continues it")
+        command.set_defaults(model="", listen_for="en", after="running the same command again continues it")
 
 
 def _where(command: argparse.ArgumentParser) -> None:

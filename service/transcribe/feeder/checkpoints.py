@@ -33,6 +33,8 @@ def load(fleet: Fleet, job_id: str) -> Start | None:
         return None
     try:
         found = decoded(stored.data, Checkpoint)
+        if found.job != job_id or len({segment.id for segment in found.segments}) < len(found.segments):
+            raise ValueError(f"the checkpoint of the job {job_id} is not its own, or has a segment twice")
     except ValueError as error:
         logs.failure("checkpoint_unreadable", error)
         return None

@@ -39,7 +39,7 @@ class Desk:
         try:
             asked = json.loads(line)
             return msgspec.json.encode({"answer": self._actions[asked["do"]](asked)})
-        except (BotoCoreError, Boto3Error, ClientError, OSError, ContendedError) as error:
+        except (BotoCoreError, Boto3Error, ClientError, OSError, ValueError, ContendedError) as error:
             logs.failure("desk_failed", error)
             return msgspec.json.encode({"error": type(error).__name__})
 

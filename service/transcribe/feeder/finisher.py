@@ -125,8 +125,12 @@ class Finisher:
         for response_format in TRANSCRIPTS:
             if response_format == "diarized_json" and job.options.speakers is None:
                 continue
-            key = self._fleet.layout.transcript(ended.job, response_format)
-            self._fleet.bucket.put_new(key, rendered(ended, response_format, job))
+            try:
+                text = rendered(ended, response_format, job)
+            except Exception as error:  # what a client has asked for, from wherever, keeps nothing else back
+                logs.failure("format_failed", error)
+                continue
+            self._fleet.bucket.put_new(self._fleet.layout.transcript(ended.job, response_format), text)
 
 
 def rendered(ended: Outcome, response_format: str, job: Job) -> bytes:
@@ -139,7 +143,7 @@ def rendered(ended: Outcome, response_format: str, job: Job) -> bytes:
         logprobs=bool(job.request.get("logprobs")),
         coverage=ended.coverage or {},
         model=ended.model,
-        subtitles=SubtitleOptions(**job.request.get("subtitles", {})),
+        subtitles=msgspec.convert(job.request.get("subtitles", {}), SubtitleOptions),  # others' fields are passed over
     )
     if response_format in formats.TEXT_WRITERS:
         return formats.TEXT_WRITERS[response_format][1](answer).encode()

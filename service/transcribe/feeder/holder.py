@@ -61,7 +61,8 @@ class Holder:
         watch.held = now
         if not over and now - watch.moved > PATIENCE * self._fleet.hold_seconds:
             logs.warning("job_stands_still", job=ticket.job)
-            self._still_ours(ticket, None)
+            self._fleet.pause.begin(PATIENCE * self._fleet.hold_seconds)
+            self._fleet.store.tickets.withdraw(ticket.job)
             return
         kept = self._fleet.queues.by_url(ticket.queue).hold(ticket.receipt, self._fleet.hold_seconds)
         if over:

@@ -93,13 +93,15 @@ def run(call_back: CallBack) -> int:
 
 
 def feed(config: ServiceConfig, call_back: CallBack) -> None:
-    """Feeds until SIGTERM, SIGINT or a notice of AWS. Raises StoreError or OSError if it cannot start."""
+    """Feeds until SIGTERM, SIGINT or a notice of AWS. Raises StoreError, ConfigError or OSError if it cannot start."""
     store, leave = Store(config.database), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: leave.set())
+    stop_calls = call_back(config, store)
     notify("READY=1\nSTATUS=looking for the queue")
     fleet = _connected(config, store, leave)
     if fleet is None:
+        stop_calls()
         return
     taker.clean(fleet)
     why: list[str] = []
@@ -111,7 +113,6 @@ def feed(config: ServiceConfig, call_back: CallBack) -> None:
     ]
     with DeskServer(Desk(fleet), config.fleet.socket) as desk:
         threading.Thread(target=desk.serve_forever, name="desk", daemon=True).start()
-        stop_calls = call_back(config, store)
         for loop in loops:
             loop.start()
         logs.event("feeding", queue=config.fleet.queue, machine=fleet.machine)

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-from botocore.exceptions import ClientError
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import BotoCoreError
 
 from transcribe import logs
 from transcribe.feeder import checkpoints
@@ -23,6 +24,7 @@ FRESH_SECONDS = 20.0  # a worker that has not reported for longer is not there
 SUSPECT = 2  # deliveries from which on a job may be what ended its machine: it is worked on alone
 BLOCK = 1 << 20
 NO_JOB = "0" * 32
+PAUSE = 2  # times the time that a message is held: others come first to what this machine could not do
 CLAIMS = 8  # tries to write that a job is taken
 
 
@@ -60,7 +62,11 @@ class Taker:
     def _room(self, tickets: list[Ticket]) -> bool:
         """Whether the worker has less than one job ahead of its batch. A suspect is worked on alone."""
         worker = self._fleet.store.worker() or {}
-        if worker.get("state") != "ready" or time.time() - worker.get("updated", 0.0) > FRESH_SECONDS:
+        if (
+            self._fleet.pause.on
+            or worker.get("state") != "ready"
+            or time.time() - worker.get("updated", 0.0) > FRESH_SECONDS
+        ):
             return False
         if any(ticket.count >= SUSPECT or not ticket.adopted for ticket in tickets):
             return False
@@ -88,9 +94,9 @@ class Taker:
             if own and own.message == found.id:
                 fleet.store.tickets.put(replace(own, receipt=found.receipt, count=found.count))
                 return
-            if own:
+            if own and own.receipt:
                 queue.delete(found.receipt)  # it was sent twice
-            else:
+            else:  # of a ticket without a receipt only the callback is left: the job may be a new one by now
                 self._claim(message, found)
 
     def _claim(self, message: Message, found: Delivery) -> None:
@@ -103,6 +109,9 @@ class Taker:
                 queue.delete(found.receipt)
                 return
             state, stored = known
+            if state.job != message.job:
+                logs.warning("state_of_another_job", job=message.job)
+                return
             if self._held_elsewhere(state, stored.age):
                 if state.message != found.id:  # it was sent twice, and the other message is being worked on
                     queue.delete(found.receipt)
@@ -140,26 +149,40 @@ class Taker:
         )
 
     def _fetch(self, ticket: Ticket) -> None:
-        """Brings the recording, and gives the job to the worker. What cannot be fetched is tried by another machine."""
+        """Brings the recording, and gives the job to the worker. What cannot be fetched or read is another machine's
+        turn, and given up after so many tries; only a network that does not answer is waited for."""
+        fleet = self._fleet
+        try:
+            self._bring(ticket)
+        except (BotoCoreError, Boto3Error):
+            raise
+        except Exception as error:
+            if isinstance(error, OSError):  # as where the disk is full: the next recording would fare no better
+                fleet.pause.begin(PAUSE * fleet.hold_seconds)
+            fleet.store.tickets.withdraw(ticket.job)
+            self._part(ticket).unlink(missing_ok=True)
+            uploads.remove(fleet.config.temp, ticket.job)
+            raise
+
+    def _part(self, ticket: Ticket) -> Path:
+        return self._fleet.config.temp / f"{ticket.job}{FETCHED}"
+
+    def _bring(self, ticket: Ticket) -> None:
         fleet = self._fleet
         stored = fleet.bucket.read(fleet.layout.request(ticket.job))
         if stored is None:  # the job was removed
             fleet.queues.by_url(ticket.queue).delete(ticket.receipt)
             fleet.store.tickets.withdraw(ticket.job)
             return
-        request = decoded(stored.data, Request)
-        part = fleet.config.temp / f"{ticket.job}{FETCHED}"
+        request, part = decoded(stored.data, Request), self._part(ticket)
+        if request.job != ticket.job:
+            raise ValueError(f"what is asked of the job {ticket.job} is about another one")
         if not ticket.concluded:
-            try:
-                fleet.bucket.download(fleet.layout.audio(ticket.job), part)
-                check(part, request)
-                for index in range(request.speakers):
-                    voice = uploads.reference(fleet.config.temp, ticket.job, index)
-                    fleet.bucket.download(fleet.layout.speaker(ticket.job, index), voice)
-            except (ClientError, ValueError):  # it is not there, or damaged: after so many tries it is given up
-                part.unlink(missing_ok=True)
-                fleet.store.tickets.withdraw(ticket.job)
-                raise
+            fleet.bucket.download(fleet.layout.audio(ticket.job), part)
+            check(part, request)
+            for index in range(request.speakers):
+                voice = uploads.reference(fleet.config.temp, ticket.job, index)
+                fleet.bucket.download(fleet.layout.speaker(ticket.job, index), voice)
         with fleet.guard:
             latest = fleet.store.tickets.get(ticket.job)
             if latest is None:  # another machine has it by now

@@ -5,16 +5,18 @@ Moments are Unix times of whoever wrote them and are only shown; nothing is deci
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from transcribe.fleet.layout import JOB
 from transcribe.jobs.models import JobError, to_json
 from transcribe.types import DecodeOptions, Segment
 
 Status = Literal["queued", "running", "dead", "done", "failed", "cancelled"]
 End = Literal["done", "failed", "cancelled"]
 FINAL = ("done", "failed", "cancelled")
+JobId = Annotated[str, msgspec.Meta(pattern=rf"\A{JOB.pattern}\Z")]  # it becomes part of keys and of names of files
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +31,7 @@ class Request(Document, frozen=True):
     """What is to be done with a recording. `owner` is whose it is; `sha256` is '' where nobody has read all of it;
     `seconds` is its length as far as it can be guessed; `request` is what else the client asked for."""
 
-    job: str
+    job: JobId
     owner: str
     options: DecodeOptions
     default_language: bool = False  # that of the machine which does it
@@ -49,7 +51,7 @@ class Request(Document, frozen=True):
 class Message(Document, frozen=True):
     """A job's turn in the queue. `key` is the recording's."""
 
-    job: str
+    job: JobId
     key: str
     options: DecodeOptions
     sha256: str = ""
@@ -60,7 +62,7 @@ class State(Document, frozen=True):
     """How far a job is. `sent`: its message is in the queue for certain. `machine` and `message` are who holds it and
     by which message; `attempts` counts the deliveries of that message; `progress` is seconds of audio done."""
 
-    job: str
+    job: JobId
     owner: str
     status: Status = "queued"
     sent: bool = False
@@ -87,7 +89,7 @@ class State(Document, frozen=True):
 class Outcome(Document, frozen=True):
     """How a job ended. The first that is written counts, whoever wrote it."""
 
-    job: str
+    job: JobId
     owner: str
     status: End
     task: str = "transcribe"
@@ -109,7 +111,7 @@ class Checkpoint(Document, frozen=True):
     """The text of a job so far, and where to go on. It is good only for the same program and the same model, since
     only they cut the recording in the same way."""
 
-    job: str
+    job: JobId
     program: str
     revision: str
     progress: float

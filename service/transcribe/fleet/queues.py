@@ -21,7 +21,7 @@ LOST = frozenset(
     }
 )
 NO_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
-ATTRIBUTES = ("ApproximateReceiveCount", "MessageGroupId")
+COUNT = "ApproximateReceiveCount"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,6 @@ class Delivery:
     receipt: str
     body: bytes
     count: int
-    group: str
 
 
 class Queue:
@@ -57,7 +56,7 @@ class Queue:
             MaxNumberOfMessages=1,
             WaitTimeSeconds=wait,
             VisibilityTimeout=hold,
-            MessageSystemAttributeNames=list(ATTRIBUTES),
+            MessageSystemAttributeNames=[COUNT],
         ).get("Messages")
         if not found:
             return None
@@ -67,8 +66,7 @@ class Queue:
             id=message["MessageId"],
             receipt=message["ReceiptHandle"],
             body=message["Body"].encode(),
-            count=int(told.get("ApproximateReceiveCount", 1)),
-            group=told.get("MessageGroupId", ""),
+            count=int(told.get(COUNT, 1)),
         )
 
     def hold(self, receipt: str, seconds: int) -> bool:
@@ -88,12 +86,6 @@ class Queue:
         except ClientError as error:
             if code_of(error) not in LOST:
                 raise
-
-    def waiting(self) -> tuple[int, int]:
-        """About how many messages wait, and how many are held."""
-        names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
-        told = self._sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=list(names))["Attributes"]
-        return int(told[names[0]]), int(told[names[1]])
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,6 @@ from transcribe.fleet.layout import Layout
 from transcribe.fleet.queues import Queues
 
 
-def known(bucket: Bucket, layout: Layout, job: str) -> bool:
-    """Whether the job has been submitted to its end before."""
-    found = states.read(bucket, layout, job)
-    return found is not None and found[0].sent
-
-
 def submit(
     bucket: Bucket, queues: Queues, layout: Layout, request: Request, store_audio: Callable[[str], None]
 ) -> bool:

@@ -6,6 +6,7 @@ survives a power cut at once; DELETE would need synchronous=EXTRA for that.
 """
 
 import contextlib
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -114,6 +115,7 @@ class Database:
         self._writing = threading.Lock()  # threads queue here and not in SQLite's busy handler, which polls
         self._watching = threading.Lock()
         try:
+            _create(path)
             self._watcher = self._connect()
             self._migrate()
         except (sqlite3.Error, OSError) as error:
@@ -185,6 +187,21 @@ class Database:
                 raise sqlite3.DatabaseError(message)
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             _check_tables(connection)
+
+
+def share_with_group(path: Path) -> None:
+    """Lets the group write a store that was made before others were to use it; what is another user's stays. Raises
+    OSError."""
+    for name in (path, path.with_name(f"{path.name}-journal")):  # a journal has the mode that the store once had
+        with contextlib.suppress(FileNotFoundError):
+            if name.stat().st_uid == os.geteuid():
+                name.chmod(0o660)
+
+
+def _create(path: Path) -> None:
+    """Makes the file, unless it is there, for whom the umask says; SQLite itself would never let the group write it."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
 
 
 def _run_script(connection: sqlite3.Connection, script: str) -> None:

@@ -16,6 +16,7 @@ from transcribe import gpu, logs, memory
 from transcribe.audio.chunking import VadError
 from transcribe.config import EXIT_CONFIG, ServiceConfig
 from transcribe.engine import Engine, EngineError
+from transcribe.jobs.database import share_with_group
 from transcribe.jobs.store import Store, StoreError
 from transcribe.model_cache import cache_info, fetch
 from transcribe.model_cache.cache_info import CacheError, CacheInfo
@@ -135,6 +136,8 @@ def work(config: ServiceConfig) -> int:
     memory.share_arenas()
     try:
         with exclusive_lock(config.temp / "worker.lock"):
+            if config.fleet.on:
+                share_with_group(config.database)
             return _work(config, Store(config.database))
     except StoreError as error:
         return _refuse(str(error), EXIT_BROKEN if error.transient else EXIT_CONFIG)

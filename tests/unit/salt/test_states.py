@@ -186,4 +186,6 @@ def test_a_machine_of_a_fleet_has_a_feeder_and_keeps_its_fences() -> None:
         "169.254.169.254 fd00:ec2::254"  # where a machine's role is
     ]
     worker = unit("transcribe-worker.service", fleet=fleet)
+    for name in ("transcribe-api.service", "transcribe-worker.service"):
+        assert (unit(name)["UMask"], unit(name, fleet=fleet)["UMask"]) == (["0027"], ["0007"])
     assert (worker["PrivateNetwork"], worker["InaccessiblePaths"]) == (["true"], ["/run/transcribe-feeder"])

@@ -1,6 +1,7 @@
 """The job store under threads, processes, kill -9 and late writers."""
 
 import contextlib
+import os
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from transcribe.jobs.database import share_with_group
 from transcribe.jobs.models import Bounds, JobError, NewJob, QueueFullError, QueueStats
 from transcribe.jobs.store import LONGEST_HANDICAP, Store, StoreError
 from transcribe.types import DecodeOptions, Segment, SpeakerOptions, Word
@@ -32,6 +34,22 @@ def clock() -> Clock:
 @pytest.fixture
 def store(tmp_path: Path, clock: Clock) -> Store:
     return Store(tmp_path / "jobs.sqlite3", clock=clock)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o007, 0o660), (0o027, 0o640), (0o077, 0o600)])
+def test_a_store_is_for_whom_the_umask_says(tmp_path: Path, umask: int, mode: int) -> None:
+    path, before = tmp_path / "jobs.sqlite3", os.umask(umask)
+    try:
+        Store(path).create(new())
+    finally:
+        os.umask(before)
+    files = sorted(tmp_path.iterdir())
+    assert [(file.name, file.stat().st_mode & 0o777) for file in files] == [
+        ("jobs.sqlite3", mode), ("jobs.sqlite3-journal", mode),
+    ]  # fmt: skip
+    share_with_group(path)  # as where a machine joins a fleet
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o660}
+    assert Store(path).unfinished()
 
 
 def new(key_id: str = "", **changes: Any) -> NewJob:

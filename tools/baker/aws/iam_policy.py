@@ -188,7 +188,6 @@ SUBMITTER_CALLS: tuple[ApiCall, ...] = (
     *MACHINE_CALLS[:3],
     ApiCall("s3", "ListObjectsV2", (grant("s3:ListBucket", FLEET_BUCKET),)),
     ApiCall("sqs", "GetQueueUrl", (grant("sqs:GetQueueUrl", *TAKEN, DEAD),)),
-    ApiCall("sqs", "GetQueueAttributes", (grant("sqs:GetQueueAttributes", *TAKEN, DEAD),)),
     ApiCall("sqs", "SendMessage", (grant("sqs:SendMessage", *TAKEN),)),
     *(
         ApiCall("sqs", operation, (grant(f"sqs:{operation}", DEAD),))
