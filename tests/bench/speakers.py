@@ -131,7 +131,7 @@ class Bench:
         self.engine.warm_up()
 
     def run(self, sound: Sound, known: dict[str, Sound] | None) -> tuple[tuple[Segment, ...], float]:
-        """The segments and the seconds that it took; without speakers if `known` is None."""
+        """The segments and the processor's seconds that it took; without speakers if `known` is None."""
         listener, options = None, DecodeOptions(language=self.language)
         if known is not None:
             options = replace(options, speakers=SpeakerOptions(known_names=tuple(known)))
@@ -139,10 +139,10 @@ class Bench:
             for name, voice in known.items():
                 with Recording(self._file(voice), Limits(), self.vad) as recording:
                     listener.learn(name, recording)
-        began = time.perf_counter()
+        began = time.process_time()
         with Recording(self._file(sound), Limits(), self.vad) as recording:
             answer = cli.transcribe(self.engine, recording, options, listener)
-        return answer.transcript.segments, time.perf_counter() - began
+        return answer.transcript.segments, time.process_time() - began
 
     def turns(self, sound: Sound, known: dict[str, Sound]) -> list[Turn]:
         return [(one.start, one.end, str(one.speaker)) for one in self.run(sound, known)[0]]
@@ -192,7 +192,7 @@ def mostly(turns: Sequence[Turn], reference: Sequence[Turn], name: str) -> str:
 
 
 def cost(bench: Bench, sound: Sound, repeats: int = 3) -> dict[str, float]:
-    """Seconds without and with speakers, in turns; the best of each."""
+    """The processor's seconds without and with speakers, in turns; the best of each."""
     pairs = [(bench.run(sound, None)[1], bench.run(sound, {})[1]) for _ in range(repeats)]
     without, with_speakers = (min(column) for column in zip(*pairs, strict=True))
     return {"sound": len(sound) / SAMPLE_RATE, "without": without, "with": with_speakers}
@@ -212,7 +212,8 @@ def of_meetings(bench: Bench, folder: Path) -> dict[str, Any]:
         total += error
         figures[path.stem] = asdict(error)
         print(f"{path.stem}: {error.rate:.1%} {error}", flush=True)
-    print(f"meetings: error {total.rate:.1%}", flush=True)
+    parts = ", ".join(f"{name} {part / total.speech:.1%}" for name, part in asdict(total).items() if name != "speech")
+    print(f"meetings: error {total.rate:.1%}: {parts}", flush=True)
     return {"error": total.rate, **asdict(total), "recordings": figures}
 
 
