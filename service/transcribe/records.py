@@ -6,11 +6,13 @@ has to agree on how JSON is written.
 """
 
 import base64
+import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from transcribe.types import Segment
 
 BLOCK = 1024 * 1024
 SEED_BYTES = 32
@@ -39,9 +43,9 @@ class MachineKey:
         """The key in the file, which is made if there is none. Raises RecordError and OSError."""
         if not path.exists():
             _make(path)
-        seed = path.read_bytes()
+        seed = _own(path)
         if len(seed) != SEED_BYTES:
-            message = f"{path} holds no key: it has {len(seed)} bytes, not {SEED_BYTES}; remove it for a new one"
+            message = f"{path} holds no key, which would have {SEED_BYTES} bytes; remove it for a new one"
             raise RecordError(message)
         return cls(seed)
 
@@ -70,6 +74,24 @@ def _make(path: Path) -> None:
             return
 
 
+def _own(path: Path) -> bytes:
+    """What is in the key's file, if nobody but this process's user can have put it there or read it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would block
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise RecordError(f"{path} is a link and not a key; remove it for a new key") from None
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise RecordError(f"{path} is no file; remove it for a new key")
+        if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            message = f"{path} is not this user's alone (owner {found.st_uid}, mode {found.st_mode & 0o777:04o})"
+            raise RecordError(f"{message}: others may know the key; remove it for a new one")
+        return file.read(SEED_BYTES + 1)
+
+
 @dataclass(frozen=True)
 class Check:
     """One thing that was checked, and what was found."""
@@ -88,7 +110,7 @@ def verify(signed: Mapping[str, Any], audio: Path, *, key: str = "", text: Path 
     try:
         payload, public, signature = (str(signed[name]) for name in ("payload", "public_key", "signature"))
         record = json.loads(payload)
-        wanted, said = record["audio"]["sha256"], record["text_sha256"]
+        wanted, said = record["audio"]["sha256"], (record["text_sha256"], record.get("text_format_sha256"))
     except (KeyError, TypeError, ValueError):
         raise RecordError("this is no signed record of a result") from None
     checks = [_signature(payload, public, signature)]
@@ -99,7 +121,7 @@ def verify(signed: Mapping[str, Any], audio: Path, *, key: str = "", text: Path 
     found = f"it has the SHA-256 {digest}"
     checks.append(Check("audio", digest == wanted, found if digest == wanted else f"{found}, not {wanted}"))
     if text is not None:
-        checks.append(_text(text_digest(text.read_text(encoding="utf-8")), said, record.get("corrections") or {}))
+        checks.append(_text(text_digest(_read(text)), said, record.get("corrections") or {}))
     return checks
 
 
@@ -124,12 +146,35 @@ def text_digest(text: str) -> str:
     return hashlib.sha256(text.strip().encode()).hexdigest()
 
 
-def _text(digest: str, said: str, corrections: Mapping[str, Any]) -> Check:
-    if digest == said:
+def _text(digest: str, said: Container[str], corrections: Mapping[str, Any]) -> Check:
+    if digest in said:
         return Check("text", True, "it is what the machine wrote")
-    if digest == corrections.get("text_sha256"):
+    if digest in (corrections.get("text_sha256"), corrections.get("text_format_sha256")):
         return Check("text", False, "it is not what the machine wrote, but what people made of it on the machine")
     return Check("text", False, "it is not what the machine wrote")
+
+
+def segments_digest(segments: Iterable[Segment]) -> str:
+    """The SHA-256, in hex, of who says what and when: a list of objects with `start` and `end` in whole milliseconds,
+    `text` without white space around it, and `speaker`, which may be null, as canonical JSON (RFC 8785)."""
+    rows = [
+        {
+            "start": round(one.start * 1000),
+            "end": round(one.end * 1000),
+            "text": one.text.strip(),
+            "speaker": one.speaker,
+        }
+        for one in segments
+    ]
+    canonical = json.dumps(rows, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise RecordError(f"the text to check, {path}, is not in UTF-8") from None
 
 
 def _signature(payload: str, public: str, signature: str) -> Check:

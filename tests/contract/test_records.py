@@ -16,6 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from support.api_server_fixture import Api, running
 from support.waiting import until
+from transcribe.records import MachineKey, RecordError
 
 ROOT = Path(__file__).resolve().parents[2]
 AUDIO = b"RIFF a recording that is to be proved"
@@ -72,7 +73,40 @@ def test_a_request_that_waits_gets_its_record(api: Api, response_format: str) ->
 
 def test_a_stream_ends_with_its_record(api: Api) -> None:
     reply = api.upload(TRANSCRIBE, AUDIO, stream="true", record="true")
+    assert api.get(reply.headers["X-Transcribe-Record"]).json["signature"]
     assert json.loads(reply.body.decode().strip().split("data: ")[-1])["record"]["signature"]
+
+
+def test_the_result_of_a_job_has_the_record_that_was_asked_for(api: Api) -> None:
+    sent = {b"asked": {"record": "true"}, b"not": {}}
+    for recording, more in sent.items():
+        job = api.upload("/v1/jobs", AUDIO + recording, speakers="true", **more).json["id"]
+        until(lambda job=job: api.get(f"/v1/jobs/{job}").json["status"] == "done")
+        reply, text = (api.get(f"/v1/jobs/{job}/result?format={name}") for name in ("json", "text"))
+        assert ("record" in reply.json, "X-Transcribe-Record" in text.headers) == (bool(more), bool(more))
+        said = json.loads(api.get(f"/v1/jobs/{job}/record").json["payload"])
+        assert said["text_format_sha256"] == hashlib.sha256(text.body.strip()).hexdigest() != said["text_sha256"]
+        rows = [
+            f'{{"end":{one["end"] * 1000:.0f},"speaker":"{one["speaker"]}","start":{one["start"] * 1000:.0f},'
+            f'"text":"{one["text"].strip()}"}}'
+            for one in reply.json["segments"]
+        ]
+        assert said["segments_sha256"] == hashlib.sha256(f"[{','.join(rows)}]".encode()).hexdigest()
+
+
+@pytest.mark.parametrize("fault", ["link", "open to the group", "another user's"])
+def test_a_key_that_others_may_have_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    path = tmp_path / "machine-key"
+    assert MachineKey.at(path).public == MachineKey.at(path).public
+    if fault == "link":
+        path.rename(tmp_path / "elsewhere")
+        path.symlink_to(tmp_path / "elsewhere")
+    elif fault == "open to the group":
+        path.chmod(0o640)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    with pytest.raises(RecordError, match=r"machine-key is .*remove it"):
+        MachineKey.at(path)
 
 
 def test_the_key_is_the_machines_own_and_for_its_user_only(root: Path, signed: dict[str, str], tmp_path: Path) -> None:
@@ -104,6 +138,8 @@ def changed(signed: dict[str, str]) -> dict[str, str]:
             ["good  signature", "good  audio", "BAD   text: it is not what the machine wrote, but what peo"],
         ),
         ("another text", 1, ["good  signature", "good  audio", "BAD   text"]),
+        ("text of turns", 0, ["good  signature", "good  audio", "good  text", "KBLab", "Which machine signed"]),
+        ("text in Latin-1", 2, []),
         ("no record", 2, []),
         ("no file", 2, []),
     ],
@@ -121,11 +157,19 @@ def test_verify(api: Api, signed: dict[str, str], tmp_path: Path, case: str, cod
         api.send("PATCH", f"{url}/corrections", content, {"Content-Type": "application/json"})
         record.write_bytes(api.get(f"{url}/record").body)
         text.write_bytes(api.get(f"{url}/result?format=text").body)
+    if case == "text in Latin-1":
+        text.write_text("Ärende", encoding="latin-1")
+    if case == "text of turns":
+        reply = api.upload(TRANSCRIBE, AUDIO, speakers="true", response_format="text", record="true")
+        record.write_bytes(api.get(reply.headers["X-Transcribe-Record"]).body)
+        text.write_bytes(reply.body)
     more = {
         "corrected": ["--text", str(text)],
         "with key and text": ["--key", signed["public_key"], "--text", str(text)],
         "another key": ["--key", base64.b64encode(bytes(32)).decode()],
         "another text": ["--text", str(text)],
+        "text in Latin-1": ["--text", str(text)],
+        "text of turns": ["--text", str(text)],
     }.get(case, [])
     program = [sys.executable, str(ROOT / "service/transcribe_optimized.py"), "verify", str(record)]
     file = tmp_path / "none.wav" if case == "no file" else audio
@@ -136,3 +180,4 @@ def test_verify(api: Api, signed: dict[str, str], tmp_path: Path, case: str, cod
     shown = done.stdout.splitlines()
     assert [line.startswith(start) for line, start in zip(shown, lines, strict=True)] == [True] * len(lines), shown
     assert len(done.stderr.splitlines()) == (1 if code == 2 else 0)
+    assert ("not in UTF-8" in done.stderr) == (case == "text in Latin-1")

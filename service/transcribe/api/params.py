@@ -53,6 +53,7 @@ class Params:
             "granularities": list(self.granularities),
             "logprobs": self.logprobs,
             "chunking": self.chunking,
+            "record": self.record,
             **subtitle_fields.stored(self.subtitles),
         }
 

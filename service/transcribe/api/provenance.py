@@ -12,8 +12,9 @@ from typing import Any
 from transcribe.api.errors import ApiError
 from transcribe.config import ServiceConfig
 from transcribe.corrections import Corrections
+from transcribe.formats import TranscriptionResult, text
 from transcribe.jobs.models import Job
-from transcribe.records import MachineKey, text_digest
+from transcribe.records import MachineKey, segments_digest, text_digest
 from transcribe.types import Transcript
 
 VERSION = 1
@@ -47,7 +48,7 @@ class Provenance:
                 "version": VERSION,
                 "job": job.id,
                 "audio": {**heard, "seconds": transcript.duration},
-                "text_sha256": text_digest(transcript.text),
+                **_digests(transcript),
                 "language": transcript.language,
                 "model": job.request.get("model"),
                 "options": asdict(job.options),
@@ -72,11 +73,20 @@ class Provenance:
 
 def _corrected(transcript: Transcript, corrections: Corrections) -> dict[str, Any]:
     """How many names and segments people have changed, and the digest of the text that this makes."""
-    text = replace(transcript, segments=corrections.apply(transcript.segments)).text
+    corrected = replace(transcript, segments=corrections.apply(transcript.segments))
     return {
         "speakers": len(corrections.speakers),
         "segments": len(corrections.segments),
-        "text_sha256": text_digest(text),
+        **_digests(corrected),
+    }
+
+
+def _digests(transcript: Transcript) -> dict[str, str]:
+    """Of the text alone, of the text as it is served, with the names of speakers, and of who says what when."""
+    return {
+        "text_sha256": text_digest(transcript.text),
+        "text_format_sha256": text_digest(text(TranscriptionResult(transcript))),
+        "segments_sha256": segments_digest(transcript.segments),
     }
 
 

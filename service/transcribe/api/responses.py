@@ -51,9 +51,13 @@ def answer_to(shared: AppContext, job: Job, params: Params) -> Response:
     answer = result_of(shared, job, params)
     record = shared.provenance.record(job, answer.transcript) if params.record else None
     response = write_result(answer, params.response_format, record)
-    if record:
-        response.headers[RECORD_HEADER] = f"{request.script_root}/v1/jobs/{job.id}/record"
+    response.headers.update(record_header(job, params))
     return response
+
+
+def record_header(job: Job, params: Params) -> dict[str, str]:
+    """Where the signed record is, if it was asked for."""
+    return {RECORD_HEADER: f"{request.script_root}/v1/jobs/{job.id}/record"} if params.record else {}
 
 
 def write_result(

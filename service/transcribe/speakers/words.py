@@ -113,17 +113,19 @@ def fitted(segments: Sequence[Segment], spans: Sequence[Span]) -> list[Segment]:
         before = found[-1].end if found else 0.0
         while place < len(spans) and spans[place][1] + EDGE_SECONDS < times[0]:
             place += 1
-        start, end = _reach(times, spans[place:], before, after)
+        start, end = _reach(times, spans, place, before, after)
         if found and found[-1].speaker == segment.speaker and 0 < start - before < BREATH_SECONDS:
             found[-1] = replace(found[-1], end=round(start, 3))
         found.append(replace(segment, start=round(start, 3), end=round(max(start, end), 3)))
     return found
 
 
-def _reach(times: Span, spans: Iterable[Span], before: float, after: float) -> Span:
-    """Where the speech begins and ends that the words between the `times` are in, not beyond their neighbours."""
+def _reach(times: Span, spans: Sequence[Span], place: int, before: float, after: float) -> Span:
+    """Where the speech begins and ends that the words between the `times` are in, not beyond their neighbours; spans
+    before `place` do not touch them."""
     start, end = first, last = times
-    for opens, closes in spans:
+    for number in range(place, len(spans)):
+        opens, closes = spans[number]
         if opens - EDGE_SECONDS > last:
             break
         if opens - EDGE_SECONDS < first <= closes + EDGE_SECONDS:

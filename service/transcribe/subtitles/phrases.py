@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise
 
-from transcribe.subtitles.rules import PAUSE, Piece
+from transcribe.subtitles.rules import PAUSE, Piece, same_turn
 
 SENTENCE, CLAUSE, OPENER, PLAIN, TORN = 0.0, 2.0, 4.0, 8.0, 14.0  # what a break costs: less is better
 BREATH = 300  # ms of silence that make a break better
@@ -76,7 +76,7 @@ def break_costs(pieces: Sequence[Piece], language: str) -> list[float]:
 def forced_breaks(pieces: Sequence[Piece]) -> list[bool]:
     """For each piece whether a subtitle must begin with it: somebody else speaks, or a long pause went before."""
     return [
-        number > 0 and (one.speaker != pieces[number - 1].speaker or one.start - pieces[number - 1].end > PAUSE)
+        number > 0 and (not same_turn(pieces[number - 1], one) or one.start - pieces[number - 1].end > PAUSE)
         for number, one in enumerate(pieces)
     ]
 

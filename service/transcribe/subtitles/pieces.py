@@ -4,7 +4,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from transcribe.subtitles.rules import Piece, columns
+from transcribe.subtitles.rules import Piece, columns, same_turn
 from transcribe.types import Segment, Word
 
 # No line begins with these, none ends with those: the usual rules for Chinese and Japanese
@@ -16,15 +16,15 @@ DRAWL = 4.0  # columns a second: nobody speaks slower, so what is left of a segm
 UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF))  # Thai and Lao, Burmese, Khmer
 
 
-def pieces_of(segments: Iterable[Segment], widest: int, *, named: bool) -> list[Piece]:
-    """The segments' text in pieces of at most `widest` columns, in order, with times that never go back. With `named`
-    the name goes before the words of somebody who begins to speak."""
+def pieces_of(segments: Iterable[tuple[int, Segment]], widest: int, *, named: bool) -> list[Piece]:
+    """The text of segments, each with the number of its turn, in pieces of at most `widest` columns, in order, with
+    times that never go back. With `named` the name goes before the words of somebody who begins to speak."""
     found: list[Piece] = []
-    for segment in segments:
-        for number, piece in enumerate(_pieces(segment)):
+    for turn, segment in segments:
+        for number, piece in enumerate(_pieces(segment, turn)):
             last = found[-1] if found else None
             one = _begun(piece, last, first=number == 0)
-            if named and one.speaker is not None and (last is None or last.speaker != one.speaker):
+            if named and one.speaker is not None and (last is None or not same_turn(last, one)):
                 one = replace(one, text=f"{' '.join(one.speaker.split())}: {one.text}")
             if last and not one.space and not may_part(last.text[-1], one.text[0]):
                 found[-1] = replace(last, text=last.text + one.text, end=max(last.end, one.end))
@@ -39,7 +39,7 @@ def pieces_of(segments: Iterable[Segment], widest: int, *, named: bool) -> list[
 
 def _begun(piece: Piece, last: Piece | None, *, first: bool) -> Piece:
     """The piece as it goes on from the last one; `first` of a segment, it never runs into a word before it."""
-    if last and (last.speaker != piece.speaker or (first and not may_part(last.text[-1], piece.text[0]))):
+    if last and (not same_turn(last, piece) or (first and not may_part(last.text[-1], piece.text[0]))):
         return replace(piece, space=True)
     return piece
 
@@ -57,14 +57,14 @@ def _unspaced(character: str) -> bool:
     return any(low <= ord(character) <= high for low, high in UNSPACED)
 
 
-def _pieces(segment: Segment) -> Iterator[Piece]:
+def _pieces(segment: Segment, turn: int) -> Iterator[Piece]:
     """The segment's words as pieces. Where they have no times, or are not the text, time is shared out by width."""
     words: Sequence[Word] | None = segment.words
     if not words or _bare("".join(word.word for word in words)) != _bare(segment.text):
         end = min(segment.end, segment.start + columns(segment.text) / DRAWL)
         words = (Word(segment.text, segment.start, end, 0.0, segment.speaker),)
     for word in words:
-        whole = Piece(word.word, False, *_clock(word.start, word.end), word.speaker or segment.speaker)
+        whole = Piece(word.word, False, *_clock(word.start, word.end), word.speaker or segment.speaker, turn)
         parts, at = [], 0
         for part in word.word.split():
             place = word.word.index(part, at)
@@ -92,7 +92,8 @@ def _shared(whole: Piece, parts: Sequence[tuple[str, bool]]) -> Iterator[Piece]:
     for text, space in parts:
         start = whole.start + (whole.end - whole.start) * at // total
         at += columns(text) + 1
-        yield Piece(text, space, start, whole.start + (whole.end - whole.start) * at // total, whole.speaker)
+        end = whole.start + (whole.end - whole.start) * at // total
+        yield replace(whole, text=text, space=space, start=start, end=end)
 
 
 def _cut(piece: Piece, widest: int) -> Iterator[Piece]:

@@ -47,13 +47,15 @@ READABLE = SubtitleOptions()
 
 @dataclass(frozen=True)
 class Piece:
-    """What is never cut: a word, or a character of a script without spaces. Times in ms; `space`: before it."""
+    """What is never cut: a word, or a character of a script without spaces. Times in ms; `space`: before it; `turn`: by
+    number, somebody's turn that it is in."""
 
     text: str
     space: bool
     start: int
     end: int
     speaker: str | None = None
+    turn: int = 0
 
     @property
     def width(self) -> int:
@@ -63,11 +65,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class Cue:
-    """One subtitle, with the pieces of each line. Times in ms."""
+    """One subtitle, with the pieces of each line. Times in ms; `channel`, from 0, where each is heard by itself."""
 
     start: int
     end: int
     lines: tuple[tuple[Piece, ...], ...]
+    channel: int | None = None
 
     @property
     def texts(self) -> list[str]:
@@ -89,6 +92,11 @@ class Broken:
     found: str
 
 
+def same_turn(one: Piece, other: Piece) -> bool:
+    """Whether nobody else begins to speak between the two."""
+    return (one.speaker, one.turn) == (other.speaker, other.turn)
+
+
 def joined(pieces: Sequence[Piece]) -> str:
     """The pieces as one line."""
     return "".join(f" {one.text}" if one.space and number else one.text for number, one in enumerate(pieces))
@@ -106,11 +114,15 @@ def _columns(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def broken(cues: Sequence[tuple[int, int, Sequence[str]]], options: SubtitleOptions) -> list[Broken]:
-    """Every rule that the subtitles, each with start and end in ms and its lines, break."""
+def broken(
+    cues: Sequence[tuple[int, int, Sequence[str]]], options: SubtitleOptions, channels: Sequence[int | None] = ()
+) -> list[Broken]:
+    """Every rule that the subtitles, each with start and end in ms and its lines, break. Those of different `channels`
+    may overlap."""
     found: list[Broken] = []
-    before: int | None = None
-    for number, (start, end, lines) in enumerate(cues, start=1):
+    ends: dict[int | None, int] = {}  # of the last subtitle of each channel
+    for number, ((start, end, lines), channel) in enumerate(zip(cues, channels or [None] * len(cues), strict=True), 1):
+        before = ends.get(channel)
         widths = [columns(line) for line in lines]
         allowed = options.reading_time(sum(widths))
         for rule, bad, value in (
@@ -124,5 +136,5 @@ def broken(cues: Sequence[tuple[int, int, Sequence[str]]], options: SubtitleOpti
         ):
             if bad:
                 found.append(Broken(number, rule, value))
-        before = end
+        ends[channel] = end
     return found

@@ -9,7 +9,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from transcribe import logs, memory
 from transcribe.audio.chunking import AudioChunk
@@ -31,6 +31,7 @@ REST_SECONDS = 20.0  # without work, until memory is given back
 BUSY_SECONDS = 300.0  # between two times while there is work
 PATIENCE = 20  # setbacks before a job fails: a quarter of an hour
 SERVER_ERROR = "The server could not work on this recording"
+Answer = TypeVar("Answer")
 RESERVE_SHARE = 8  # one place in so many is kept from a single long recording, so that a short one finds it free
 
 
@@ -182,9 +183,14 @@ class Worker:
             return
         job, coverage = active.job, active.assembly.coverage
         language = job.options.language or active.assembly.language or self._default_language
-        segments = None
-        if active.track:
-            segments = words.assign(self._store.segments(job.id), active.track, self._engine.encode)
+        try:
+            segments = self._by_speaker(active)
+        except sqlite3.Error:
+            raise
+        except Exception as error:  # no fault of the other jobs
+            logs.failure("speakers_not_assigned", error)
+            self._scheduler.set_back(active, type(error).__name__)
+            return
         report = coverage.report()
         self._persist(
             lambda: self._store.finish(job.id, job.attempts, language=language, coverage=report, segments=segments)
@@ -194,6 +200,13 @@ class Worker:
         totals["jobs_done_total"] += 1
         totals["dropped_segments_total"] += coverage.count
         logs.event("job_done", job=job.id, audio_seconds=round(active.seconds, 2), chunks=active.chunk_count)
+
+    def _by_speaker(self, active: ActiveJob) -> list[Segment] | None:
+        """The job's segments, cut where the speaker changes; None if nobody asked who speaks."""
+        if active.track is None:
+            return None
+        segments = self._persist(lambda: self._store.segments(active.job.id))
+        return words.assign(segments, active.track, self._engine.encode)
 
     def _fail(self, active: ActiveJob, error: JobError) -> None:
         job = active.job
@@ -225,12 +238,12 @@ class Worker:
                     self._store.release(active.job.id, active.job.attempts, delay=delay)
             self._scheduler.remove(active)
 
-    def _persist(self, write: Callable[[], bool]) -> bool:
-        """Calls `write` until the store takes it: accepted work outlives a full disk and a locked store. Raises
+    def _persist(self, access: Callable[[], Answer]) -> Answer:
+        """Calls `access` until the store answers: accepted work outlives a full disk and a locked store. Raises
         sqlite3.Error when the store is broken, or the time to stop has come."""
         while True:
             try:
-                return write()
+                return access()
             except sqlite3.Error as error:
                 if not is_transient(error) or (self._deadline and time.monotonic() > self._deadline):
                     raise

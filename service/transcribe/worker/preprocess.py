@@ -134,7 +134,15 @@ class Preprocessor:
 
     def _open(self, job: Job) -> ActiveJob:
         logs.event("job_started", job=job.id, attempt=job.attempts)
-        assembly = Assembly.resumed(job.resume, self._store.segments(job.id)) if job.resume else Assembly()
+        try:
+            assembly = Assembly.resumed(job.resume, self._store.segments(job.id)) if job.resume else Assembly()
+        except Exception as error:
+            if isinstance(error, sqlite3.Error) and not is_transient(error):
+                raise
+            logs.failure("job_not_resumed", error)
+            active = self._scheduler.add(job, Assembly())  # claimed as it is, somebody has to give it back
+            self._scheduler.set_back(active, type(error).__name__)
+            return active
         active = self._scheduler.add(job, assembly)
         self._pool.submit(self._preprocess, active)
         return active

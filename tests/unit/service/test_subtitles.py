@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -54,6 +55,26 @@ def test_an_hour_of_speech_breaks_no_rule() -> None:
         assert first.start - LEAD <= cue.start
         assert cue.end <= last.end + LAG
         assert all(b.start - a.end <= PAUSE for line in cue.lines for a, b in pairwise(line))
+
+
+def test_channels_that_speak_at_once_have_subtitles_at_once() -> None:
+    long = " ".join(["Nobody waits for the other here,"] * 8) + " never."
+    segments = []
+    for number in range(4):
+        for channel in range(2):
+            one = spoken(long, 14.0, start=number * 20.0 + 0.3 * channel, speaker=f"channel {channel + 1}")
+            segments.append(replace(one, channel=channel))
+    found = cues(segments, "en", READABLE, named=True)
+    assert [cue.start for cue in found] == sorted(cue.start for cue in found)
+    assert broken_rules(found, READABLE) == []
+    for channel in range(2):
+        own = [replace(one, channel=None) for one in segments if one.channel == channel]
+        mine = [cue for cue in found if cue.channel == channel]
+        alone = cues(own, "en", READABLE)
+        assert abs(mine[0].start - alone[0].start) <= LEAD
+        assert sum(text.startswith(f"channel {channel + 1}: ") for cue in mine for text in cue.texts) == 4
+        assert all(cue.end <= cue.lines[-1][-1].end + LAG for cue in mine)
+    assert any(a.end > b.start for a, b in pairwise(found))
 
 
 words = st.builds(

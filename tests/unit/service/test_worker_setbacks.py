@@ -10,6 +10,7 @@ from support.worker_fixture import FakeEngine, ServiceFixture, running_worker, s
 from transcribe.audio import decoder
 from transcribe.jobs.database import SCHEMA_VERSION
 from transcribe.jobs.store import Store, StoreError
+from transcribe.types import Segment
 from transcribe.worker import loop, resume
 
 pytestmark = pytest.mark.attack
@@ -74,6 +75,28 @@ def test_a_worker_that_dies_leaves_its_text_to_the_next(tmp_path: Path) -> None:
         assert second.wait(job).status == "done"
     assert min(chunk.key[2] for chunk in rest.received) == kept  # type: ignore[index]
     second.store.close()
+
+
+def test_a_store_that_is_locked_just_after_a_claim_costs_an_attempt(
+    service: ServiceFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = service.submit(wav(400.0))
+    interrupt(service, job, monkeypatch)
+    original = service.store.segments
+    locked = sqlite3.OperationalError("database is locked")
+    locked.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    failures = iter([locked])
+
+    def segments(job_id: str, after: int = -1) -> list[Segment]:
+        for error in failures:
+            raise error
+        return original(job_id, after)
+
+    monkeypatch.setattr(service.store, "segments", segments)
+    with running_worker(service, FakeEngine()) as running:
+        done = service.wait(job, seconds=20.0)
+        assert running.failure is None
+    assert (done.status, done.setbacks) == ("done", 1)
 
 
 def test_another_way_of_cutting_begins_again(service: ServiceFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,12 @@
 """Speakers in the worker: heard while chunks are cut, told apart at the end, whatever happens in between."""
 
 import io
+import sqlite3
 import wave
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from support.worker_fixture import FakeEngine, ServiceFixture, running_worker, s
 from transcribe.engine import ChunkResult
 from transcribe.jobs import uploads
 from transcribe.jobs.models import NewJob
+from transcribe.speakers import words
 from transcribe.speakers.network import SpeakerNetwork
 from transcribe.types import SAMPLE_RATE, DecodeOptions, Segment, SpeakerOptions, Word
+from transcribe.worker import loop
 
 LOW, HIGH = 200, 3000  # Hz: the pitches of two "voices"
 
@@ -153,3 +156,27 @@ def test_without_a_speaker_model_only_speakers_are_refused(service: ServiceFixtu
     assert refused.error is not None
     assert (refused.error.status, refused.error.param, other.status) == (400, "speakers", "done")
     assert [segment.speaker for segment in service.store.segments(other.id)] == [None]
+
+
+@pytest.mark.parametrize("broken", ["store", "assignment"])
+def test_what_fails_when_the_turns_are_cut_costs_no_other_job(
+    service: ServiceFixture, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    owner, name = (service.store, "segments") if broken == "store" else (words, "assign")
+    original = getattr(owner, name)
+    locked = sqlite3.OperationalError("database is locked")
+    locked.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    failures: Iterator[Exception] = iter([locked if broken == "store" else ValueError("a defect")])
+
+    def failing(*arguments: Any) -> Any:
+        for error in failures:
+            raise error
+        return original(*arguments)
+
+    monkeypatch.setattr(owner, name, failing)
+    monkeypatch.setattr(loop, "LONGEST_DELAY", 0.1)
+    with running_worker(service, WordEngine(), speakers=PITCHES) as running:
+        job = service.wait(service.submit(turns(HIGH, LOW), speakers=SpeakerOptions()))
+        assert running.failure is None
+    assert (job.status, job.setbacks) == ("done", int(broken == "assignment"))
+    assert [speaker for speaker, _ in spoken(service, job.id)] == ["A", "B"]

@@ -13,7 +13,7 @@ from transcribe.api.elsewhere import FleetClient
 from transcribe.api.errors import ApiError, bad_request, from_job
 from transcribe.api.fields import Fields
 from transcribe.api.params import LARGEST_PAGE, TASKS, Params, parse, read
-from transcribe.api.responses import name_ignored, result_of, transcript_of, write_result
+from transcribe.api.responses import name_ignored, record_header, result_of, transcript_of, write_result
 from transcribe.api.submission import submit
 from transcribe.api.subtitle_fields import result_options
 from transcribe.api.upload import form
@@ -28,6 +28,7 @@ blueprint = Blueprint("jobs", __name__, url_prefix="/v1/jobs")
 JOB_ID = re.compile(r"[0-9a-f]{32}")
 FORMATS = {"txt": "text"} | {name: name for name in (*TEXT_WRITERS, *FILE_WRITERS, *JSON_WRITERS)}
 DEFAULT_PAGE = 20
+NO_FLEET_RECORD = "A job of a fleet has no signed record yet."
 
 
 @blueprint.post("")
@@ -41,6 +42,8 @@ def create() -> Response:
         params = parse(fields, shared.offer, task=task)
         if params.stream:
             raise bad_request("Jobs are not streamed; ask for their segments instead.", "stream", "unsupported_value")
+        if params.record and shared.fleet:
+            raise bad_request(NO_FLEET_RECORD, "record", "unsupported_parameter")
         callback = fields.one("callback_url") or ""
         webhooks.check(shared.config, callback)
         options = replace(params.options, words=True)  # whichever format is asked for later may need them
@@ -97,6 +100,7 @@ def result(job_id: str) -> Response:
         granularities=("segment", "word") if done.options.words else ("segment",),
         logprobs=bool(done.request.get("logprobs")),
         subtitles=result_options(request.args, response_format, done.request),
+        record=bool(done.request.get("record")) and mine.fleet is None,
     )
     found = _as_asked(shared, done, shared.store.segments(done.id)) if mine.segments is None else mine.segments
     answer = result_of(shared, done, params, found)
@@ -105,7 +109,9 @@ def result(job_id: str) -> Response:
         raise bad_request(message, "format", "invalid_value")
     if "word" not in done.request.get("granularities", ()) and not all(one.words for one in answer.transcript.segments):
         answer = replace(answer, granularities=("segment",))  # words that nobody asked for are all there, or none
-    return write_result(answer, response_format)
+    response = write_result(answer, response_format, _record(shared, done) if params.record else None)
+    response.headers.update(record_header(done, params))
+    return response
 
 
 def _as_asked(shared: AppContext, job: Job, found: Sequence[Segment]) -> Sequence[Segment]:
@@ -124,11 +130,14 @@ def record(job_id: str) -> Response:
     """The signed record of the finished job."""
     shared, mine = context(), owned(job_id)
     if mine.fleet:
-        raise ApiError(404, "A job of a fleet has no signed record yet.", "id", "no_record")
+        raise ApiError(404, NO_FLEET_RECORD, "id", "no_record")
     job = mine.job
-    done = raise_if_failed(job)
+    return jsonify(_record(shared, raise_if_failed(job)))
+
+
+def _record(shared: AppContext, done: Job) -> dict[str, str]:
     heard, corrections = transcript_of(shared, done), shared.store.corrections.get(done.id)
-    return jsonify(shared.provenance.record(done, heard, corrections))
+    return shared.provenance.record(done, heard, corrections)
 
 
 @blueprint.post("/<job_id>/cancel")

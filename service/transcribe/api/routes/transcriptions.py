@@ -10,7 +10,7 @@ from transcribe.api.context import AppContext, context
 from transcribe.api.errors import busy
 from transcribe.api.fields import Fields
 from transcribe.api.params import Params, parse_request, parse_translation, read
-from transcribe.api.responses import MODEL_HEADER, answer_to, events, name_ignored
+from transcribe.api.responses import MODEL_HEADER, answer_to, events, name_ignored, record_header
 from transcribe.api.submission import submit
 from transcribe.api.upload import form
 from transcribe.api.waiting import changes, disconnection_check, follow_job, raise_if_failed, wait_for_result
@@ -60,6 +60,7 @@ def _streamed(shared: AppContext, job: Job, params: Params) -> Response:
     if first.over:
         raise_if_failed(first)
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", MODEL_HEADER: shared.model_in_use}
+    headers |= record_header(job, params)
     return Response(events(shared, first, updates, params), content_type="text/event-stream", headers=headers)
 
 
