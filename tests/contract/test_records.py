@@ -78,10 +78,10 @@ def test_a_stream_ends_with_its_record(api: Api) -> None:
 
 
 def test_the_result_of_a_job_has_the_record_that_was_asked_for(api: Api) -> None:
-    sent = {b"asked": {"record": "true"}, b"not": {}}
+    sent: dict[bytes, dict[str, str]] = {b"asked": {"record": "true"}, b"not": {}}
     for recording, more in sent.items():
         job = api.upload("/v1/jobs", AUDIO + recording, speakers="true", **more).json["id"]
-        until(lambda job=job: api.get(f"/v1/jobs/{job}").json["status"] == "done")
+        until(lambda name=job: api.get(f"/v1/jobs/{name}").json["status"] == "done")  # type: ignore[misc]
         reply, text = (api.get(f"/v1/jobs/{job}/result?format={name}") for name in ("json", "text"))
         assert ("record" in reply.json, "X-Transcribe-Record" in text.headers) == (bool(more), bool(more))
         said = json.loads(api.get(f"/v1/jobs/{job}/record").json["payload"])
