@@ -50,7 +50,17 @@ def test_its_policy_allows_no_foreign_or_inline_code(api: Api) -> None:
     assert "style=" not in text
     assert "onclick" not in text
     assert "{{" not in text
-    for name in ("style.css", "main.js", "api.js", "wave.js", "transcript.js", "recorder.js", "tongue.js", "icon.svg"):
+    for name in (
+        "style.css",
+        "main.js",
+        "api.js",
+        "wave.js",
+        "transcript.js",
+        "editor.js",
+        "recorder.js",
+        "tongue.js",
+        "icon.svg",
+    ):
         assert api.get(f"/static/{name}").status == 200
         assert b"http://" not in api.get(f"/static/{name}").body.replace(b"http://www.w3.org/2000/svg", b"")
     for name in ("index.html", "..%2fpage.py", "nothing.js"):
@@ -130,7 +140,7 @@ def test_it_speaks_swedish(page: Page) -> None:
         same = {one for one, other in zip(english, swedish, strict=True) if one == other}
         said = {word for line in page.lines() for word in line.text.split()}
         names = set(page.script("[...document.querySelectorAll('#language option')].map((o) => o.textContent)"))
-        kept = {"verify.flac", "Text", "Tab", *"↑↓←→", *said, *names}
+        kept = {"verify.flac", "Text", "Tab", "F2", *"↑↓←→", *said, *names}
         assert {one for one in same - kept if not re.match(r"[\d:]+$|Ärendet", one)} == set()
         assert {"Svenska", "Tyska"} <= names
     finally:
@@ -147,6 +157,41 @@ def test_an_accessibility_checker_finds_nothing(page: Page, dark: bool) -> None:
     page.done()
     assert findings(page) == []
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_speakers_get_names_and_lines_are_corrected_by_keyboard(page: Page, downloads: Path) -> None:
+    page.find("#language").send_keys("Latin")  # not a job of another test again
+    page.until(lambda: page.find("#tell-speakers").is_displayed())
+    page.find("#tell-speakers").click()
+    page.send(CLIP)
+    page.done()
+    assert "A Hej och välkomna." in page.lines()[0].text
+    assert page.find("#speakers").text.split("\n") == ["Speakers:", "A"]
+    page.find("#speakers button").send_keys(Keys.ENTER)
+    assert page.script("document.activeElement.ariaLabel") == "New name for A"
+    page.press(Keys.ESCAPE)
+    assert page.script("document.activeElement.ariaLabel") == "Rename A"
+    page.press(Keys.ENTER)
+    page.driver.switch_to.active_element.send_keys("Åsa Ek", Keys.ENTER)
+    page.until(lambda: "Saved" in page.find("#status").text)
+    assert page.script("document.activeElement.ariaLabel") == "Rename Åsa Ek"
+    page.press(Keys.ARROW_DOWN)
+    page.press(Keys.ARROW_DOWN)
+    page.press(Keys.F2)
+    label = page.script("document.activeElement.ariaLabel")
+    assert label in ("Text at 0:00", "Text at 0:02")
+    assert findings(page) == []
+    page.driver.switch_to.active_element.send_keys(" Ja", Keys.ENTER)
+    page.until(lambda: page.script("document.activeElement.className") == "line")
+    page.until(lambda: "Saved" in page.find("#status").text)
+    assert page.script("document.activeElement.textContent").endswith("Ja ")
+    assert findings(page) == []
+    page.find("#format").send_keys("Table")
+    page.find("#download").click()
+    file = downloads / "verify.tsv"
+    page.until(file.exists)
+    assert {line.split("\t")[3] for line in file.read_text().splitlines()[1:]} == {"Åsa Ek"}
+    assert ". Ja\t" in file.read_text()
 
 
 def findings(page: Page) -> list[Any]:

@@ -310,6 +310,7 @@ SCHEMAS: dict[str, Schema] = {
         "properties": {
             "status": STRING,
             "ready": BOOLEAN,
+            "speakers": {**BOOLEAN, "description": "Whether speakers can be told apart"},
             "device": nullable(STRING),
             "nvidia_devices": nullable(array(STRING)),
             "gpu": nullable({"type": "object"}),

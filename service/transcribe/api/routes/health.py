@@ -81,6 +81,7 @@ def health_body(shared: AppContext) -> dict[str, Any]:
         "engine": _engine(worker),
         "model": worker.get("model") or shared.config.model.id,
         "model_revision": shared.revision,
+        "speakers": shared.offer.tells_speakers_apart,
         "queue": {"jobs_queued": queue.queued, "jobs_running": queue.running, "audio_seconds": round(queue.seconds, 1)},
         "worker": {
             "state": snapshot.worker_state,

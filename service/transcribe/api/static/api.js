@@ -23,10 +23,12 @@ async function failure(status, body) {
   return error;
 }
 
-async function ask(method, path) {
+async function ask(method, path, changes) {
+  const sent = changes && { body: JSON.stringify(changes) };
+  const kind = changes && { "Content-Type": "application/json" };
   let answer;
   try {
-    answer = await fetch(path, { method, headers: headers() });
+    answer = await fetch(path, { method, headers: { ...headers(), ...kind }, ...sent });
   } catch {
     throw new Error(say("The server cannot be reached."));
   }
@@ -70,9 +72,11 @@ export function createJob(file, name, fields, onProgress) {
   return promise;
 }
 
-export async function segments(id, after) {
-  return (await ask("GET", `v1/jobs/${id}/segments?after=${after}`)).json();
+export async function segments(id, after, original = false) {
+  return (await ask("GET", `v1/jobs/${id}/segments?after=${after}&original=${original}`)).json();
 }
+
+export const correct = (id, changes) => ask("PATCH", `v1/jobs/${id}/corrections`, changes);
 
 export async function result(id, format) {
   return (await ask("GET", `v1/jobs/${id}/result?format=${format}`)).blob();

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { canRecord, Recorder } from "./recorder.js";
+import { edit } from "./editor.js";
 import { clock, Transcript } from "./transcript.js";
 import { say as inTongue, wire as wireTongue } from "./tongue.js";
 import { Wave } from "./wave.js";
@@ -11,6 +12,7 @@ const PATIENCE = 10; // looks that may fail in a row: the server may be restarti
 const PLAY = "M8 5v14l11-7z";
 const PAUSE = "M7 5h4v14H7zm6 0h4v14h-4z";
 const MOST_GAPS = 12;
+const LONGEST_NAME = 100; // characters
 const REASONS = {
   no_text: "no text found",
   repetition: "repetition cut",
@@ -23,7 +25,7 @@ const STATES = { healthy: "good", degraded: "good", initializing: "", draining: 
 const find = (id) => document.getElementById(id);
 const show = (id, yes = true) => { find(id).hidden = !yes; };
 const audio = find("audio");
-const transcript = new Transcript(find("lines"), audio);
+const transcript = new Transcript(find("lines"), audio, correctText);
 const wave = new Wave(find("wave"), audio);
 const sleep = (milliseconds) => new Promise((resolve) => { setTimeout(resolve, milliseconds); });
 let run = 0; // numbers the recordings, so that an old one cannot write into a new one
@@ -39,6 +41,7 @@ async function lookAtHealth() {
     const place = health.device === "cuda" ? "GPU" : health.device === "cpu" ? "CPU" : "";
     const queue = health.queue.jobs_queued ? inTongue("{0} waiting", health.queue.jobs_queued) : "";
     const state = health.ready ? inTongue("Ready") : inTongue("Not ready: {0}", health.worker.reason || health.worker.state);
+    show("speakers-option", health.speakers);
     pill.textContent = [state, health.model, place, queue].filter(Boolean).join(" · ");
   } catch (error) {
     pill.className = "pill bad";
@@ -66,7 +69,7 @@ async function begin(file, title) {
   transcript.clear();
   wave.clear();
   find("name").textContent = title;
-  for (const id of ["error", "results", "nothing", "gaps"]) show(id, false);
+  for (const id of ["error", "results", "nothing", "gaps", "speakers"]) show(id, false);
   for (const id of ["work", "player", "cancel", "keys-hint"]) show(id);
   show("source", false);
   find("again").focus();
@@ -85,7 +88,9 @@ async function begin(file, title) {
 }
 
 function fields() {
-  return { language: find("language").value, task: find("task").value, response_format: "verbose_json" };
+  const task = find("task").value;
+  const speakers = task === "transcribe" && !find("speakers-option").hidden && find("tell-speakers").checked;
+  return { language: find("language").value, task, response_format: "verbose_json", speakers };
 }
 
 async function follow(mine) {
@@ -110,7 +115,7 @@ async function follow(mine) {
       wave.add(segment, job.progress.audio_seconds_total);
     }
     tell();
-    if (job.finished_at && !found.data.length) return finish(); // the last look found nothing new
+    if (job.finished_at && !found.data.length) return finish(mine); // the last look found nothing new
     if (!found.data.length) await sleep(POLL);
   }
 }
@@ -132,18 +137,76 @@ function retell() {
   const length = clock(job.progress.audio_seconds_total || 0);
   say(seconds > 0 ? inTongue("Done: {0} of sound, in {1} s", length, seconds) : inTongue("Done: {0} of sound", length), 1);
   showGaps(job.coverage?.dropped || []);
+  showSpeakers();
   return transcript.retell();
 }
 
-function finish() {
+async function finish(mine) {
   show("cancel", false);
   if (job.error) throw new Error(job.error.message);
   if (job.status === "cancelled") throw new Error(inTongue("Cancelled."));
+  await readSpeakers(mine);
+  if (mine !== run) return undefined;
+  transcript.finish();
   retell();
   show("results");
   show("nothing", !transcript.lines.length);
   wave.draw();
   return undefined;
+}
+
+// Who spoke is known when all was heard; the lines are cut anew then. `by` is the machine's own name.
+async function readSpeakers(mine) {
+  const own = await api.segments(job.id, -1, true);
+  if (!own.data.some(({ speaker }) => speaker)) return;
+  const found = await api.segments(job.id, -1);
+  if (mine !== run) return;
+  transcript.clear();
+  found.data.forEach((segment, place) => transcript.add({ ...segment, by: own.data[place].speaker }));
+}
+
+function showSpeakers() {
+  const buttons = transcript.speakers.map(({ by, speaker }) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.dataset.by = by;
+    button.textContent = speaker;
+    button.setAttribute("aria-label", inTongue("Rename {0}", speaker));
+    button.addEventListener("click", () => {
+      const save = (name) => rename(by, name);
+      edit(button, { value: speaker, label: inTongue("New name for {0}", speaker), longest: LONGEST_NAME, save });
+    });
+    return button;
+  });
+  find("speakers").replaceChildren(find("speakers").firstElementChild, ...buttons);
+  show("speakers", buttons.length > 0);
+}
+
+// Sends corrections, and says how it went. They are in all downloads then.
+async function correct(changes) {
+  say(inTongue("Saving"), 1);
+  try {
+    await api.correct(job.id, changes);
+  } catch (error) {
+    find("error").textContent = error.message;
+    show("error");
+    say(inTongue("Not saved"), 1);
+    throw error;
+  }
+  show("error", false);
+  say(inTongue("Saved; all downloads have it"), 1);
+}
+
+async function correctText({ id }, text) {
+  await correct({ segments: { [id]: text } });
+  return (await api.segments(job.id, id - 1)).data[0];
+}
+
+async function rename(by, name) {
+  await correct({ speakers: { [by]: name || null } });
+  transcript.rename(by, name || by);
+  showSpeakers();
+  return [...find("speakers").children].find(({ dataset }) => dataset.by === by);
 }
 
 // Nothing is left out silently: each place can be heard.
@@ -249,6 +312,7 @@ function wirePlayer() {
       ArrowUp: () => transcript.step(-1),
       ArrowLeft: () => wave.move(-5),
       ArrowRight: () => wave.move(5),
+      F2: () => transcript.edit(),
     };
     if (actions[event.key]) {
       event.preventDefault();

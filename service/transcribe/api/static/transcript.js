@@ -1,8 +1,11 @@
-// The lines of the transcript: each is a button that plays its part of the recording, with its doubtful words.
+// The lines of the transcript: each is a button that plays its part of the recording, with its doubtful words. Once the
+// job is done, each can be corrected.
 
+import { edit } from "./editor.js";
 import { say } from "./tongue.js";
 
 const DOUBT = 0.5; // a word that is less likely right than that is marked
+const LONGEST = 10000; // characters of a line
 const AROUND = 0.5; // seconds before a doubtful word, so that it is heard with what leads to it
 
 export function clock(seconds) {
@@ -13,9 +16,11 @@ export function clock(seconds) {
 }
 
 export class Transcript {
-  constructor(list, audio) {
+  // `correct` sends a segment's new text to the server, and answers with the segment as it is then.
+  constructor(list, audio, correct) {
     this.list = list;
     this.audio = audio;
+    this.correct = correct;
     this.clear();
     audio.addEventListener("timeupdate", () => this.follow());
   }
@@ -24,19 +29,39 @@ export class Transcript {
     this.list.replaceChildren();
     this.lines = [];
     this.current = null;
+    this.done = false;
   }
 
+  // The whole text; with speakers, each turn on a line of its own.
   get text() {
-    return this.lines.map(({ segment }) => segment.text).join("").trim();
+    let last;
+    return this.lines.map(({ segment: { speaker, text } }) => {
+      const name = speaker && speaker !== last ? `\n${speaker}:` : "";
+      last = speaker;
+      return name + text;
+    }).join("").trim();
+  }
+
+  // Who speaks, in the order of their first words: `by` is the machine's name, `speaker` the one that is shown.
+  get speakers() {
+    return [...new Map(this.lines.filter(({ segment }) => segment.by).map(({ segment }) => [segment.by, segment])).values()];
   }
 
   add(segment) {
+    const line = this.made(segment, this.lines.length ? -1 : 0); // Tab comes to one line; arrows go from line to line
+    this.list.append(line.item);
+    this.lines.push(line);
+  }
+
+  made(segment, tabIndex) {
     const button = document.createElement("button");
     const time = document.createElement("time");
     const text = document.createElement("span");
+    const who = document.createElement("b");
+    who.hidden = true;
     button.type = "button";
     button.className = "line";
-    button.tabIndex = this.lines.length ? -1 : 0; // Tab comes to one line; arrows go from line to line
+    button.tabIndex = tabIndex;
     time.textContent = clock(segment.start);
     const words = segment.words.map((word) => {
       const part = document.createElement(word.probability < DOUBT ? "mark" : "i");
@@ -45,14 +70,71 @@ export class Transcript {
     });
     if (words.length) text.append(...words.flatMap(({ part }) => [part, " "]));
     else text.textContent = segment.text.trim();
+    text.prepend(who, " ");
     button.append(time, text);
     button.addEventListener("click", () => this.play(segment));
     const item = document.createElement("li");
     item.append(button);
     const doubtful = words.filter(({ probability }) => probability < DOUBT);
     if (doubtful.length) item.append(this.doubts(doubtful));
-    this.list.append(item);
-    this.lines.push({ segment, button, words });
+    return { segment, item, button, words, who };
+  }
+
+  // The job is done: shows who speaks where it changes, and a button at each line that lets it be corrected.
+  finish() {
+    this.done = true;
+    for (const line of this.lines) this.offer(line);
+    this.nameTurns();
+  }
+
+  offer(line) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "edit";
+    button.tabIndex = -1; // F2 on the line does the same
+    button.addEventListener("click", () => this.edit(line));
+    line.button.setAttribute("aria-keyshortcuts", "F2");
+    line.button.after(button);
+    line.change = button;
+    this.label(line);
+  }
+
+  label({ change, segment }) {
+    change.textContent = say("Correct");
+    change.setAttribute("aria-label", say("Correct the text at {0}", clock(segment.start)));
+  }
+
+  nameTurns() {
+    let last;
+    for (const { segment: { speaker }, who } of this.lines) {
+      who.textContent = speaker || "";
+      who.hidden = !speaker || speaker === last;
+      last = speaker;
+    }
+  }
+
+  rename(by, name) {
+    for (const { segment } of this.lines) if (segment.by === by) segment.speaker = name;
+    this.nameTurns();
+  }
+
+  // Lets a line be corrected: by default the one that has the focus or is being played.
+  edit(line = this.lines.find(({ button }) => button === document.activeElement) || this.current) {
+    if (!line || !this.done || line.button.hidden) return;
+    const { segment } = line;
+    const save = async (text) => this.replace(line, { ...await this.correct(segment, text), by: segment.by });
+    const label = say("Text at {0}", clock(segment.start));
+    edit(line.button, { value: segment.text.trim(), label, longest: LONGEST, many: true, save });
+  }
+
+  replace(line, segment) {
+    const fresh = this.made(segment, line.button.tabIndex);
+    line.item.replaceWith(fresh.item);
+    this.lines[this.lines.indexOf(line)] = fresh;
+    this.offer(fresh);
+    this.nameTurns();
+    this.follow();
+    return fresh.button;
   }
 
   // Buttons for the words that may be wrong: Tab goes from one to the next, and each plays its word.
@@ -76,6 +158,7 @@ export class Transcript {
   // The labels, in the page's language.
   retell() {
     for (const label of this.list.querySelectorAll(".doubts span")) label.textContent = say("Doubtful:");
+    for (const line of this.lines) if (line.change) this.label(line);
   }
 
   play(segment) {
