@@ -24,7 +24,7 @@ from transcribe.subtitles.rules import FASTEST, MOST_LINES, NARROWEST, SLOWEST, 
 from transcribe.types import DecodeOptions, Segment, SpeakerOptions, Transcript
 from transcribe.worker import main
 from transcribe.worker.assembly import Assembly
-from transcribe.worker.listener import Listener
+from transcribe.worker.listener import Listener, warnings
 from transcribe.worker.pieces import Pieces
 
 EXIT_RECORDING = 1
@@ -42,14 +42,15 @@ def run(config: ServiceConfig, options: argparse.Namespace) -> int:
         loaded = main.load(config)
         ready = time.monotonic()
         with Recording(options.file, config.limits, loaded.vad, hearing) as recording:
-            listener = Listener.alone(loaded.speakers, wanted.speakers)
+            listener = Listener.alone(loaded.speakers, wanted)
             answer = replace(transcribe(loaded.engine, recording, wanted, listener), subtitles=subtitles)
         took = time.monotonic() - ready
         written = write(answer, options.output or config.results, options.formats)
     except ValueError as error:
         return _fail(str(error), EXIT_USAGE)
     except AudioError as error:
-        return _fail(f"{options.file if error.param == 'file' else 'speakers'}: {error.message}", EXIT_RECORDING)
+        to_blame = options.file if error.param == "file" else f"--{error.param.replace('_', '-')}"
+        return _fail(f"{to_blame}: {error.message}", EXIT_RECORDING)
     except (CacheError, EngineError, main.VadError) as error:
         return _fail(str(error), main.EXIT_CONFIG)
     except DecoderError as error:
@@ -152,7 +153,7 @@ def transcribe(
         segments = words.assign(segments, track, engine.encode)
     language = options.language or assembly.language or "en"
     transcript = Transcript(language, round(recording.seconds, 3), tuple(segments))
-    assembly.coverage.note(recording.missing, recording.warnings)
+    assembly.coverage.note(recording.missing, warnings(recording, options))
     return TranscriptionResult(transcript, options.task, granularities, coverage=assembly.coverage.report())
 
 

@@ -201,6 +201,8 @@ def test_lists_in_every_spelling(api: Api, spelling: tuple[tuple[str, str], ...]
         ("hotwords", "x" * 201, "hotwords"),
         ("hotwords", "x," * 101, "hotwords"),
         ("keywords", "x," * 101, "keywords[]"),
+        ("keywords[]", '["\\ud800"]', "keywords"),
+        ("known_speaker_references[]", '["data:audio/wav;base64,\\ud800"]', "known_speaker_references[]"),
         ("responseFormat", "srt", "responseFormat"),
         ("respons_format", "srt", "respons_format"),
         ("language", "klingon", "language"),

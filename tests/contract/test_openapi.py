@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from openapi_spec_validator import validate
 from support.api_server_fixture import Api, running
+from transcribe.api import params, speakers
 from transcribe.api.routes.openapi import document
 
 LONG = os.environ.get("DRILLS") == "long"
@@ -25,6 +26,13 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
 
 def test_the_document_is_valid_openapi() -> None:
     validate(document())
+
+
+@pytest.mark.parametrize("name", ["TranscriptionRequest", "TranslationRequest", "JobRequest"])
+def test_every_form_has_the_fields_that_are_taken_everywhere(name: str) -> None:
+    known = {field.removesuffix("[]") for field in document()["components"]["schemas"][name]["properties"]}
+    elsewhere = {"stream", "task", "callback_url", "timestamp_granularities", "include", *speakers.FIELDS}
+    assert set(params.KNOWN) - elsewhere <= known
 
 
 def test_every_route_is_in_it(api: Api) -> None:

@@ -134,9 +134,13 @@ def _entries(name: str, value: str, *, commas: bool) -> list[str]:
 
 def _json(name: str, value: str) -> Any:
     try:
-        return json.loads(value)
+        found = json.loads(value)
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # JSON can write half of a character, which nothing can store or send
+        raise bad_request(f"{name} has text that is not valid Unicode.", name, "invalid_value") from None
     except (ValueError, RecursionError):
         raise bad_request(f"{name} is not valid JSON.", name, "invalid_value") from None
+    return found
 
 
 def _squashed(name: str) -> str:

@@ -68,7 +68,7 @@ class ReferencePart:
         text = self._text.decode(errors="replace").strip()
         for url in _listed(text):
             part = ReferencePart(self._new, is_file=False)
-            part.write(url.encode())
+            part.write(url)
             part.end(fields, _files)
         if self._url is not None:
             self._url.end()
@@ -127,7 +127,7 @@ class _DataUrl:
             raise unusable("this one is not valid base64.") from None
 
 
-def _listed(text: str) -> list[str]:
+def _listed(text: str) -> list[bytes]:
     """The data URLs of a list in JSON; [] for a field that says nothing."""
     if text.lower() in NOTHING:
         return []
@@ -137,4 +137,4 @@ def _listed(text: str) -> list[str]:
         found = None
     if not isinstance(found, list) or not all(isinstance(url, str) and url[:5].lower() == "data:" for url in found):
         raise unusable("this one is none.")
-    return found
+    return [url.encode(errors="replace") for url in found]  # half a character is no base64 either

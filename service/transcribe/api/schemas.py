@@ -53,6 +53,7 @@ COMMON: dict[str, Schema] = {
         "examples": ["whisper-1"],
     },
     "language": {**STRING, "description": "The spoken language: sv, Swedish or sv-SE; auto to detect it."},
+    "languages[]": array(STRING, description="The model finds out which of these it is."),
     "prompt": {
         **STRING,
         "description": "Text that went before, for style and names. Its last 223 tokens count.",
@@ -224,7 +225,7 @@ SCHEMAS: dict[str, Schema] = {
         }
     ),
     "MachineKey": record({"object": {"const": "machine_key"}, "algorithm": {"const": "Ed25519"}, "public_key": STRING}),
-    "TranscriptionRequest": _form({**COMMON, **TIMED, **SPEAKERS, "languages[]": array(STRING), "stream": BOOLEAN}),
+    "TranscriptionRequest": _form({**COMMON, **TIMED, **SPEAKERS, "stream": BOOLEAN}),
     "TranslationRequest": _form(COMMON),
     "JobRequest": _form(
         {

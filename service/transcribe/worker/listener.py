@@ -17,10 +17,11 @@ from transcribe.jobs.models import Job
 from transcribe.speakers.network import SpeakerNetwork
 from transcribe.speakers.track import Track, tell_apart
 from transcribe.speakers.windows import Voices, hear
-from transcribe.types import SpeakerOptions
+from transcribe.types import DecodeOptions, SpeakerOptions
 
 LEAST_SECONDS = 1.0  # of speech in the recording of a known voice
 MOST_SECONDS = 60.0  # of it that are listened to
+CHANNELS_SPEAK = "Each channel was heard by itself and is its own speaker; voices within one were not told apart."
 NO_MODEL = "This server cannot tell speakers apart: it has no model for that."
 
 
@@ -46,9 +47,7 @@ class Listener:
     def of(cls, job: Job, config: ServiceConfig, detectors: Detectors) -> "Listener | None":
         """That of a job which asks for speakers, None for others and where channels are the speakers. Raises AudioError
         for a reference recording."""
-        if job.options.channels == "separate":
-            return None
-        listener = cls.alone(detectors.speakers, job.options.speakers)
+        listener = cls.alone(detectors.speakers, job.options)
         if listener is None:
             return None
         for index, name in enumerate(listener._options.known_names):
@@ -63,13 +62,14 @@ class Listener:
         return listener
 
     @classmethod
-    def alone(cls, network: SpeakerNetwork | None, options: SpeakerOptions | None) -> "Listener | None":
-        """One that knows no voices; None where nobody asks for speakers. Raises AudioError if there is no network."""
-        if options is None:
+    def alone(cls, network: SpeakerNetwork | None, options: DecodeOptions) -> "Listener | None":
+        """One that knows no voices; None where nobody asks for speakers or channels are the speakers. Raises AudioError
+        if there is no network."""
+        if options.speakers is None or options.channels == "separate":
             return None
         if network is None:
             raise AudioError(NO_MODEL, code="unsupported_parameter", param="speakers")
-        return cls(network, options)
+        return cls(network, options.speakers)
 
     def learn(self, name: str, recording: Recording) -> None:
         """Listens to the recording of a known voice."""
@@ -90,6 +90,12 @@ class Listener:
     def track(self) -> Track | None:
         """Who speaks when in what was heard; None where the channels say that."""
         return None if self._apart else tell_apart(Voices.joined(self._heard), self._options, self._known)
+
+
+def warnings(recording: Recording, options: DecodeOptions) -> list[str]:
+    """The recording's, and what there is to say of its speakers."""
+    apart = options.channels == "separate" or recording.channels not in (None, 1)
+    return recording.warnings + ([CHANNELS_SPEAK] if apart and options.speakers else [])
 
 
 def _unusable(index: int, reason: str, code: str) -> AudioError:

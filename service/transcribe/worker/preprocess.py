@@ -20,9 +20,8 @@ from transcribe.engine import limit_threads
 from transcribe.jobs.database import is_transient
 from transcribe.jobs.models import Job, JobError
 from transcribe.jobs.store import Store
-from transcribe.types import DecodeOptions
 from transcribe.worker.assembly import Assembly
-from transcribe.worker.listener import Detectors, Listener
+from transcribe.worker.listener import Detectors, Listener, warnings
 from transcribe.worker.resume import ChunksChangedError, DoneChunks
 from transcribe.worker.scheduler import ActiveJob, ChunkScheduler
 
@@ -35,7 +34,6 @@ RESERVED_FOR_OTHERS = 2  # that one key may not take while other keys are active
 SPARE_JOBS = 8  # jobs beyond what fills the model's batch
 LAST_TRY = 3  # a job that two workers died with is worked on alone, so that it takes no other job along
 ALONE_AFTER = 5  # setbacks; one of them may be the cause
-CHANNELS_SPEAK = "Each channel was heard by itself and is its own speaker; voices within one were not told apart."
 CLAIM_SECONDS = 1.0  # how often delayed jobs are looked for
 
 
@@ -185,7 +183,7 @@ class Preprocessor:
                     self._store.set_channels(active.job.id, active.job.attempts, recording.channels)
                 if chunks is None:
                     done.check_all_seen()
-                    active.assembly.coverage.note(recording.missing, _warnings(recording, options))
+                    active.assembly.coverage.note(recording.missing, warnings(recording, options))
                     self._record_duration(active, recording.seconds)
                     if listener:
                         with self._processors:
@@ -205,11 +203,6 @@ class Preprocessor:
         if seconds is not None:
             exact = round(seconds, 6)  # a sum of many blocks is off by less
             self._store.set_duration(active.job.id, active.job.attempts, exact)
-
-
-def _warnings(recording: Recording, options: DecodeOptions) -> list[str]:
-    apart = options.channels == "separate" or recording.channels not in (None, 1)
-    return recording.warnings + ([CHANNELS_SPEAK] if apart and options.speakers else [])
 
 
 def one_thread() -> None:
