@@ -16,6 +16,7 @@ from transcribe.audio.vad import Vad
 from transcribe.engine import Chunk, ChunkResult, Engine
 from transcribe.model_cache.cache_info import CacheInfo
 from transcribe.types import SAMPLE_RATE
+from transcribe.worker import main as startup
 from transcribe.worker.main import LoadedModel
 
 
@@ -33,7 +34,7 @@ class Alone(FakeEngine):
 def stereo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A recording with a voice on each channel, and a machine without a model for speakers."""
     loaded = LoadedModel(cast(Engine, Alone()), cast(Vad, FakeVad()), cast(CacheInfo, None))
-    monkeypatch.setattr(cli.main, "load", lambda _: loaded)
+    monkeypatch.setattr(startup, "load", lambda _: loaded)
     path = tmp_path / "two.wav"
     with wave.open(str(path), "wb") as file:
         file.setnchannels(2)
