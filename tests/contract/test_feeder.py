@@ -1,22 +1,27 @@
 """The parts of a feeder, one step after the other, on moto's S3 and SQS: what the bucket and the queue may hold."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from support import fleets
+from support import api_process, fleets
+from support.fake_worker import canned
 from support.fleets import FleetCloud, Machine, audio
 from support.waiting import until
 from transcribe.config import ServiceConfig
-from transcribe.feeder.desk import Desk
+from transcribe.feeder import leaving
+from transcribe.feeder.desk import Desk, DeskServer
 from transcribe.feeder.finisher import Finisher
 from transcribe.feeder.fleet import Fleet
 from transcribe.feeder.holder import Holder
 from transcribe.feeder.taker import Taker
-from transcribe.fleet.documents import Checkpoint, Message, Request, decoded
+from transcribe.fleet import states
+from transcribe.fleet.documents import Checkpoint, Message, Outcome, Request, decoded
+from transcribe.jobs.models import JobError
 from transcribe.types import DecodeOptions, Segment
 
 pytestmark = pytest.mark.slow
@@ -31,7 +36,9 @@ def cloud() -> Iterator[FleetCloud]:
 
 @pytest.fixture
 def here(cloud: FleetCloud, tmp_path: Path) -> Iterator[Machine]:
-    with fleets.machine(tmp_path / "a", cloud, callbacks__enabled=True) as made:
+    secret = tmp_path / "secret"
+    secret.write_text("0" * 32)
+    with fleets.machine(tmp_path / "a", cloud, callbacks__enabled=True, callbacks__secret_file=str(secret)) as made:
         yield made
 
 
@@ -152,3 +159,84 @@ def test_a_job_that_was_removed_and_sent_again_is_done_again(cloud: FleetCloud, 
     feeder.finish()
     assert cloud.state(job).status == "done"
     assert [due.id for due in feeder.fleet.store.pending_webhooks()] == [job]
+
+
+def test_a_client_is_told_how_its_job_ended_wherever_that_was(cloud: FleetCloud, here: Machine, feeder: Feeder) -> None:
+    here.worker.hold.set()
+    jobs = {name: cloud.submit(audio(name), callback="https://example.org/done") for name in ("here", "late", "failed")}
+    error = JobError("There is no sound in it.", code="no_audio", status=400)
+    cancelled = Outcome(job=jobs["here"], owner="anna", status="cancelled", machine="another")
+    feeder.adopt(jobs["here"])
+    assert here.store.claim()
+    feeder.take(lambda: feeder.fleet.store.tickets.get(jobs["late"]))
+    for ended in (
+        cancelled,
+        msgspec.structs.replace(cancelled, job=jobs["late"]),
+        msgspec.structs.replace(cancelled, job=jobs["failed"], status="failed", error=error),
+    ):
+        states.conclude(cloud.bucket, cloud.layout, ended)
+        states.close(cloud.bucket, cloud.layout, ended)
+    feeder.hold()
+    feeder.take(lambda: feeder.fleet.store.get(jobs["failed"]))
+    feeder.finish()
+    told = {due.id: (due.status, due.error) for due in feeder.fleet.store.pending_webhooks()}
+    assert told == {
+        jobs["here"]: ("cancelled", None), jobs["late"]: ("cancelled", None), jobs["failed"]: ("failed", error),
+    }  # fmt: skip
+    cloud.assert_empty()
+
+
+def test_a_job_that_is_worked_on_says_so_each_time_and_one_that_was_removed_leaves_nothing(
+    cloud: FleetCloud, here: Machine, feeder: Feeder, tmp_path: Path
+) -> None:
+    here.worker.hold.set()
+    job = cloud.submit(audio("one"))
+    feeder.take(lambda: feeder.fleet.store.tickets.get(job))
+    signs = [cloud.state(job).signs]
+    for adopted in (False, True):  # on its way here, and worked on
+        if adopted:
+            feeder.adopt(job)
+        for _ in range(2):
+            feeder.hold()
+            signs.append(cloud.state(job).signs)
+    assert signs == [1, 2, 3, 4, 5]
+    assert feeder.ask(do="remove", job=job) == {"answer": True}
+    cloud.bucket.put(cloud.layout.checkpoint(job), b"written meanwhile")
+    feeder.hold()
+    assert feeder.fleet.store.tickets.all() == []
+    assert list(cloud.bucket.keys(cloud.layout.prefix)) == []
+    job = cloud.submit(audio("two"))
+    feeder.adopt(job)
+    assert feeder.ask(do="remove", job=job) == {"answer": True}
+    cloud.bucket.put(cloud.layout.checkpoint(job), b"written meanwhile")
+    [ticket] = feeder.fleet.store.tickets.all()
+    leaving.hand_on(feeder.fleet, ticket)
+    assert list(cloud.bucket.keys(cloud.layout.prefix)) == []
+
+
+def test_a_result_is_there_when_all_of_it_is_and_a_cancelled_job_stands_in_for_none(
+    cloud: FleetCloud, here: Machine, feeder: Feeder, tmp_path: Path
+) -> None:
+    here.worker.hold.set()
+    with (
+        api_process.started(tmp_path / "a", here.mapping) as api,
+        DeskServer(feeder.desk, feeder.fleet.config.fleet.socket) as desk,
+    ):
+        threading.Thread(target=desk.serve_forever, args=(0.05,), daemon=True).start()
+        job = api.upload("/v1/jobs", audio("one")).json["id"]
+        owner = cloud.state(job).owner
+        ended = Outcome(
+            job=job, owner=owner, status="done", language="sv", duration=7.5, segments=tuple(canned(words=True))
+        )
+        states.conclude(cloud.bucket, cloud.layout, ended)
+        feeder.adopt(job)
+        assert feeder.fleet.store.tickets.all()[0].concluded
+        assert api.request("GET", f"/v1/jobs/{job}/result").status == 409
+        feeder.finish()
+        assert "Hej och" in api.request("GET", f"/v1/jobs/{job}/result").json["text"]
+        again = [api.upload("/v1/jobs", audio("two")).json["id"] for _ in range(2)]
+        assert again[0] == again[1]
+        assert api.request("POST", f"/v1/jobs/{again[0]}/cancel").json["status"] == "cancelled"
+        anew = api.upload("/v1/jobs", audio("two")).json
+        assert (anew["id"] != again[0], anew["status"]) == (True, "queued")
+        desk.shutdown()

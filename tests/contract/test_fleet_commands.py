@@ -73,6 +73,9 @@ def test_recordings_are_sent_once_tried_again_and_ended(
     again = cloud.queues.usual.receive(hold=60, wait=0)
     assert again
     assert two.encode() in again.body
+    cloud.queues.dead.send(again.body, "newsroom")  # from before: the job is tried again since
+    assert cloud.state(two).message == again.id
+    assert listed(config, capsys, "--dead") == []
     assert {job["job"]: job["status"] for job in listed(config, capsys)} == {one: "cancelled", two: "queued"}
 
 

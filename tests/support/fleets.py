@@ -159,7 +159,7 @@ class FleetCloud:
         """A second message for the job."""
         found = self.bucket.read(self.layout.request(job))
         assert found
-        submission.send(self.queues, self.layout, decoded(found.data, Request))
+        submission.send(self.queues, decoded(found.data, Request))
 
     def state(self, job: str) -> State:
         found = states.read(self.bucket, self.layout, job)

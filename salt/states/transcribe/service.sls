@@ -69,4 +69,23 @@ service-feeder-folder-made:
     - require_in:
       - service: service-worker-running
       - service: service-feeder-running
+{%- else %}
+
+# The machine has left its fleet, or has never been in one.
+service-feeder-stopped:
+  service.dead:
+    - name: transcribe-feeder
+    - enable: false
+
+service-feeder-unit-absent:
+  file.absent:
+    - name: /etc/systemd/system/transcribe-feeder.service
+    - require:
+      - service: service-feeder-stopped
+
+service-feeder-folder-absent:
+  file.absent:
+    - name: /etc/tmpfiles.d/transcribe-feeder.conf
+    - require:
+      - service: service-feeder-stopped
 {%- endif %}

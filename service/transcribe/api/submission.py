@@ -66,10 +66,12 @@ def submit(params: Params, *, detached: bool) -> Job:
 
 def _submit_to_fleet(fleet: FleetClient, new: NewJob, spool: Spool, references: Sequence[Spool]) -> Job:
     """The same where every machine of the fleet finds it. The files stay those of the request, which removes them."""
-    if not request.cache_control.no_cache:
-        new = repeatable(new, REUSE_SECONDS)
-    names = tuple(part.path.name for part in references)
-    job = fleet.submit(new, Recording(spool.path.name, spool.digest.hexdigest(), spool.size, names))
+    recording = Recording(
+        spool.path.name, spool.digest.hexdigest(), spool.size, tuple(part.path.name for part in references)
+    )
+    job = None if request.cache_control.no_cache else fleet.submit(repeatable(new, REUSE_SECONDS), recording)
+    if job is None or job.status in ("failed", "cancelled"):  # such a one stands in for nothing
+        job = fleet.submit(new, recording)
     logs.event("job_submitted", job=job.id, bytes=spool.size, estimate=round(new.estimate, 1))
     return job
 

@@ -54,6 +54,7 @@ class Finisher:
             if states.read(fleet.bucket, fleet.layout, ticket.job):
                 queue.hold(ticket.receipt, 0)
             else:
+                fleet.bucket.delete(fleet.layout.written(ticket.job))
                 queue.delete(ticket.receipt)
         fleet.store.tickets.withdraw(ticket.job)
 
@@ -71,10 +72,14 @@ class Finisher:
         if ended is not None:
             self._write_texts(ended, job)
         if ended is None or not states.close(fleet.bucket, fleet.layout, ended):  # removed: nothing may stay of it
-            fleet.bucket.delete(fleet.layout.everything(job.id, 0))
+            fleet.bucket.delete(fleet.layout.written(job.id))
         fleet.queues.by_url(ticket.queue).delete(ticket.receipt)
         fleet.bucket.delete([fleet.layout.checkpoint(job.id)])
-        fleet.store.tickets.settle(ticket, ticket.callback if ended and fleet.config.callbacks.enabled else "")
+        if ended:
+            callback = ticket.callback if fleet.config.callbacks.enabled else ""
+            fleet.store.tickets.settle(ticket, callback, ended.status, ended.error)
+        else:
+            fleet.store.tickets.withdraw(job.id)
         logs.event("job_finished", job=job.id, status=ended.status if ended else "removed")
 
     def _give_back(self, ticket: Ticket, job: Job) -> None:

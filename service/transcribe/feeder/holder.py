@@ -5,7 +5,7 @@ With the same rhythm it says in each job's state how far it is, and stores the t
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -82,20 +82,30 @@ class Holder:
         return (sum(part.stat().st_size for part in parts), work)
 
     def _still_ours(self, ticket: Ticket, job: Job | None) -> bool:
-        """Says in the state how far the job is, unless it is None, which is no sign of life. False, and it is worked on
-        no longer, if it is somebody else's by now, or over, or removed."""
+        """Says in the state that it is worked on, and how far it is; None: it is on its way here. False, and it is
+        worked on no longer, if it is somebody else's by now, or over, or removed."""
         fleet = self._fleet
 
         def update(state: State) -> State:
-            if state.over or state.machine != fleet.machine or job is None:
+            if state.over or state.machine != fleet.machine:
                 return state
+            alive = msgspec.structs.replace(state, status="running", signs=state.signs + 1)
+            if job is None:
+                return alive
             seconds = job.duration if job.duration is not None else state.seconds
-            return msgspec.structs.replace(state, status="running", progress=job.progress, seconds=seconds)
+            return msgspec.structs.replace(alive, progress=job.progress, seconds=seconds)
 
         state = states.change(fleet.bucket, fleet.layout, ticket.job, update)
         if state and not state.over and state.machine == fleet.machine:
             return True
-        if state is None or state.over:  # cancelled, removed, or done by a machine that had it as well
+        if state and state.over:  # cancelled, or done by a machine that had it as well: its client is still called back
+            if job is None:
+                fleet.store.tickets.put(replace(ticket, concluded=True))
+            else:
+                fleet.store.cancel(ticket.job)
+            return False
+        if state is None:
+            fleet.bucket.delete(fleet.layout.written(ticket.job))
             fleet.queues.by_url(ticket.queue).delete(ticket.receipt)
         fleet.store.tickets.withdraw(ticket.job)
         logs.event("job_withdrawn", job=ticket.job, status=state.status if state else "removed")

@@ -69,6 +69,7 @@ def hand_on(fleet: Fleet, ticket: Ticket) -> None:
     if not ticket.receipt:
         return  # all but its callback is done, which the next start makes
     stored = fleet.bucket.read(fleet.layout.request(ticket.job))
+    removed = stored is None
     if stored is not None:
         saved = checkpoints.save(fleet, ticket.job)
 
@@ -78,8 +79,11 @@ def hand_on(fleet: Fleet, ticket: Ticket) -> None:
             return msgspec.structs.replace(state, status="queued", machine="", message="")
 
         state = states.change(fleet.bucket, fleet.layout, ticket.job, update)
+        removed = state is None
         if state and state.status == "queued":
-            submission.send(fleet.queues, fleet.layout, decoded(stored.data, Request))
+            submission.send(fleet.queues, decoded(stored.data, Request))
         logs.event("job_handed_on", job=ticket.job, audio_seconds=saved)
+    if removed:
+        fleet.bucket.delete(fleet.layout.written(ticket.job))
     fleet.queues.by_url(ticket.queue).delete(ticket.receipt)
     fleet.store.tickets.withdraw(ticket.job)

@@ -143,10 +143,9 @@ class Taker:
             attempts=found.count,
             started=state.started or time.time(),
             error=None,
+            signs=state.signs + 1,
         )
-        return wanted == state or bool(
-            self._fleet.bucket.put_if(self._fleet.layout.state(state.job), wanted.encoded(), etag)
-        )
+        return bool(self._fleet.bucket.put_if(self._fleet.layout.state(state.job), wanted.encoded(), etag))
 
     def _fetch(self, ticket: Ticket) -> None:
         """Brings the recording, and gives the job to the worker. What cannot be fetched or read is another machine's
@@ -188,7 +187,7 @@ class Taker:
             if latest is None:  # another machine has it by now
                 part.unlink(missing_ok=True)
                 return
-            start = None if ticket.concluded else checkpoints.load(fleet, ticket.job)
+            start = None if latest.concluded else checkpoints.load(fleet, ticket.job)
             if part.exists():
                 part.replace(uploads.recording(fleet.config.temp, ticket.job))
             fleet.store.tickets.adopt(

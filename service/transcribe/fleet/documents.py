@@ -49,18 +49,16 @@ class Request(Document, frozen=True):
 
 
 class Message(Document, frozen=True):
-    """A job's turn in the queue. `key` is the recording's."""
+    """A job's turn in the queue, and how many seconds of audio it is, for who decides how many machines there are."""
 
     job: JobId
-    key: str
-    options: DecodeOptions
-    sha256: str = ""
     seconds: float = 0.0
 
 
 class State(Document, frozen=True):
     """How far a job is. `sent`: its message is in the queue for certain. `machine` and `message` are who holds it and
-    by which message; `attempts` counts the deliveries of that message; `progress` is seconds of audio done."""
+    by which message; `attempts` counts the deliveries of that message; `progress` is seconds of audio done. `signs`
+    counts who holds it saying so, so that each time the object is a new one, whose age is what others look at."""
 
     job: JobId
     owner: str
@@ -68,6 +66,7 @@ class State(Document, frozen=True):
     sent: bool = False
     machine: str = ""
     message: str = ""
+    signs: int = 0
     attempts: int = 0
     progress: float = 0.0
     seconds: float = 0.0

@@ -53,9 +53,14 @@ class Layout:
     def everything(self, job: str, speakers: int) -> list[str]:
         """All keys that a job with so many known voices may have. The state is first: without it, nobody works on the
         job. The request is last: it says whose the job is."""
-        texts = [self.transcript(job, response_format) for response_format in TRANSCRIPTS]
         sounds = [self.audio(job), *(self.speaker(job, index) for index in range(speakers))]
-        return [self.state(job), *sounds, self.checkpoint(job), *texts, self.outcome(job), self.request(job)]
+        return [self.state(job), *sounds, *self.written(job), self.request(job)]
+
+    def written(self, job: str) -> list[str]:
+        """What machines write besides the state. Where that is gone, nothing of this may stay; what a client sends may
+        be there already for the same job anew."""
+        texts = [self.transcript(job, response_format) for response_format in TRANSCRIPTS]
+        return [self.checkpoint(job), *texts, self.outcome(job)]
 
     @property
     def states(self) -> str:

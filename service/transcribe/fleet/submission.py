@@ -28,21 +28,15 @@ def submit(
             store_audio(key)
         bucket.put(layout.request(request.job), request.encoded())
         bucket.put_new(layout.state(request.job), _first(request).encoded())
-    send(queues, layout, request)
+    send(queues, request)
     states.change(bucket, layout, request.job, lambda state: msgspec.structs.replace(state, sent=True))
     return True
 
 
-def send(queues: Queues, layout: Layout, request: Request) -> None:
-    """Sends the job's message, and nothing else."""
-    message = Message(
-        job=request.job,
-        key=layout.audio(request.job),
-        sha256=request.sha256,
-        seconds=request.seconds,
-        options=request.options,
-    )
-    queues.of(priority=request.priority).send(message.encoded(), request.owner)
+def send(queues: Queues, request: Request) -> str:
+    """Sends the job's message, and nothing else; returns the message's id."""
+    message = Message(job=request.job, seconds=request.seconds)
+    return queues.of(priority=request.priority).send(message.encoded(), request.owner)
 
 
 def _first(request: Request) -> State:

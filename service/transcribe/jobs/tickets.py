@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from transcribe.jobs.database import Database
-from transcribe.jobs.models import SEGMENT_DECODER, Job, NewJob, job_from, row_from, to_json
+from transcribe.jobs.models import SEGMENT_DECODER, Job, JobError, NewJob, Status, job_from, row_from, to_json
 from transcribe.types import Segment
 
 PUT = "INSERT OR REPLACE INTO tickets (job, body) VALUES (?, ?)"
@@ -96,10 +96,12 @@ class Tickets:
             connection.execute("COMMIT")
         return (job_from(row), [SEGMENT_DECODER.decode(text[0]) for text in texts]) if row else None
 
-    def settle(self, ticket: Ticket, callback: str) -> None:
-        """The message is deleted: only the callback is left to make."""
+    def settle(self, ticket: Ticket, callback: str, status: Status, error: JobError | None) -> None:
+        """The message is deleted: only the callback is left to make. The job has ended in this way, which is not always
+        what became of it here."""
+        ended = (callback, status, to_json(error) if error else None, ticket.job)
         with self._database.transaction() as connection:
-            connection.execute("UPDATE jobs SET callback = ? WHERE id = ?", (callback, ticket.job))
+            connection.execute("UPDATE jobs SET callback = ?, status = ?, error = ? WHERE id = ?", ended)
             connection.execute(PUT, (ticket.job, to_json(replace(ticket, receipt=""))))
 
     def withdraw(self, job_id: str) -> None:

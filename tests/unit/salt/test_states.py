@@ -173,6 +173,12 @@ def test_a_machine_of_a_fleet_has_a_feeder_and_keeps_its_fences() -> None:
     pillar = {"transcribe": {**IT, "host": "0.0.0.0", "fleet": fleet}}
     alone, with_queue = states("service"), states("service", pillar=pillar)
     assert {"service-feeder-unit", "service-feeder-running", "service-feeder-folder"} <= set(with_queue) - set(alone)
+    left = {name: arguments(state) for name, state in alone.items() if name not in with_queue}
+    assert {(function, given["name"]) for function, given in left.values()} == {
+        ("service.dead", "transcribe-feeder"),
+        ("file.absent", "/etc/systemd/system/transcribe-feeder.service"),
+        ("file.absent", "/etc/tmpfiles.d/transcribe-feeder.conf"),
+    }
     layout = {name: arguments(state)[1] for name, state in states("layout", pillar=pillar).items()}
     assert arguments(with_queue["service-feeder-user"])[1]["gid"] == IT["group"]
     assert {name: layout[f"layout-{name}"]["mode"] for name in ("temp", "results", "logs")} == {

@@ -98,9 +98,9 @@ def jobs(root: Path, options: argparse.Namespace) -> int:
 def _known(fleet: FleetCloud, *, dead: bool) -> list[State]:
     if not dead:
         return fleet_jobs.listed(fleet)
-    for job, _ in fleet_jobs.dead_messages(fleet):
+    for job, found in fleet_jobs.dead_messages(fleet):
         if job:
-            fleet_jobs.mark_dead(fleet, job)
+            fleet_jobs.mark_dead(fleet, job, found.id)
     return [state for state in fleet_jobs.listed(fleet) if state.status == "dead"]
 
 

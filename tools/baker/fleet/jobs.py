@@ -21,6 +21,7 @@ from baker.fleet.recordings import Recording
 
 AT_ONCE = 8  # recordings or states that are under way
 LOOKED_AT = 50  # of the newest jobs, for what an hour of audio costs
+ALIVE_SECONDS = 600.0  # since its last sign of life, in which a job is not taken for dead
 LOOK_SECONDS = 30  # that a message of the dead-letter queue is kept from others who look
 
 
@@ -131,11 +132,17 @@ def dead_messages(fleet: FleetCloud) -> Iterator[tuple[str, Delivery]]:
             yield "", found
 
 
-def mark_dead(fleet: FleetCloud, job: str) -> None:
-    """Says in the state of a job that it was given up, if the machines did not come to it."""
+def mark_dead(fleet: FleetCloud, job: str, message: str) -> None:
+    """Says in the state of a job that it was given up with this message, if the machines did not come to it. One that
+    works on it still, as after twelve hours, is left alone, and so is a job that was tried again since."""
+    with aws_errors("GetObject state"):
+        known = states.read(fleet.bucket, fleet.layout, job)
+    if known and known[0].status == "running" and known[1].age < ALIVE_SECONDS:
+        return
 
     def update(state: State) -> State:
-        return state if state.over else msgspec.structs.replace(state, status="dead", machine="")
+        given_up = not state.over and state.message in ("", message)
+        return msgspec.structs.replace(state, status="dead", machine="") if given_up else state
 
     _change(fleet, job, update)
 
@@ -143,7 +150,7 @@ def mark_dead(fleet: FleetCloud, job: str) -> None:
 def redrive(fleet: FleetCloud, job: str) -> None:
     """Tries a job again that was given up. Raises UsageError for another."""
     state = _known(fleet, job)
-    dead = [found for each, found in dead_messages(fleet) if each == job]
+    dead = [found for each, found in dead_messages(fleet) if each == job and state.message in ("", found.id)]
     if state.over or not (dead or state.status == "dead"):
         raise UsageError(f"the job {job} is {state.status}: only a job that was given up can be tried again")
     with aws_errors("GetObject request.json"):
@@ -153,9 +160,11 @@ def redrive(fleet: FleetCloud, job: str) -> None:
     fresh = {"status": "queued", "machine": "", "message": "", "attempts": 0, "error": None}
     _change(fleet, job, lambda found: found if found.over else msgspec.structs.replace(found, **fresh))
     with aws_errors("SendMessage"):
-        submission.send(fleet.queues, fleet.layout, decoded(stored.data, Request))
+        sent = submission.send(fleet.queues, decoded(stored.data, Request))
         for found in dead:
             fleet.queues.dead.delete(found.receipt)
+    # An older message that is left in the dead-letter queue says nothing about the job from now on.
+    _change(fleet, job, lambda found: found if found.message else msgspec.structs.replace(found, message=sent))
 
 
 def cancel(fleet: FleetCloud, job: str) -> None:

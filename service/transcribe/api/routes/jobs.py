@@ -195,7 +195,7 @@ def _find(shared: AppContext, job_id: str) -> Owned | None:
     seen = shared.fleet.look(job_id)
     if seen is None:
         return None
-    if job and not seen.ended:
+    if job and not job.over and not seen.ended:  # one that is over here has its result only when all of it is there
         return Owned(job, shared.fleet)
     return Owned(seen.job(), shared.fleet, seen.ended.segments if seen.ended else ())
 
