@@ -76,16 +76,10 @@ service-feeder-stopped:
   service.dead:
     - name: transcribe-feeder
     - enable: false
+    - require_in:
+      - file: service-feeder-absent
 
-service-feeder-unit-absent:
+service-feeder-absent:
   file.absent:
-    - name: /etc/systemd/system/transcribe-feeder.service
-    - require:
-      - service: service-feeder-stopped
-
-service-feeder-folder-absent:
-  file.absent:
-    - name: /etc/tmpfiles.d/transcribe-feeder.conf
-    - require:
-      - service: service-feeder-stopped
+    - names: [/etc/systemd/system/transcribe-feeder.service, /etc/tmpfiles.d/transcribe-feeder.conf]
 {%- endif %}
