@@ -85,7 +85,7 @@ def test_programs_are_where_their_users_look_for_them() -> None:
     for program in ("scripts/transcribe_optimized.py", "scripts/api_server.py", "advanced_cache.py"):
         assert placed[f"/opt/transcribe/{program}"] == f"salt://service/{Path(program).name}"
     assert placed["/opt/transcribe/scripts/transcribe"] == "salt://service/transcribe"
-    units = {arguments(state)[1]["name"] for state in states("service").values()}
+    units = {arguments(state)[1].get("name") for state in states("service").values()}
     assert "/etc/systemd/system/transcribe-api.service" in units
 
 
@@ -174,7 +174,9 @@ def test_a_machine_of_a_fleet_has_a_feeder_and_keeps_its_fences() -> None:
     alone, with_queue = states("service"), states("service", pillar=pillar)
     assert {"service-feeder-unit", "service-feeder-running", "service-feeder-folder"} <= set(with_queue) - set(alone)
     left = {name: arguments(state) for name, state in alone.items() if name not in with_queue}
-    assert {(function, given["name"]) for function, given in left.values()} == {
+    assert {
+        (function, name) for function, given in left.values() for name in given.get("names", [given.get("name")])
+    } == {
         ("service.dead", "transcribe-feeder"),
         ("file.absent", "/etc/systemd/system/transcribe-feeder.service"),
         ("file.absent", "/etc/tmpfiles.d/transcribe-feeder.conf"),
