@@ -76,6 +76,9 @@ service-feeder-stopped:
   service.dead:
     - name: transcribe-feeder
     - enable: false
+    - onlyif:
+      - fun: file.file_exists  # of a service that does not exist a dry run says that it may change
+        path: /etc/systemd/system/transcribe-feeder.service
     - require_in:
       - file: service-feeder-absent
 
