@@ -6,13 +6,17 @@ Noise is raised as well, and stays noise to the detector.
 """
 
 from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.signal
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from transcribe.types import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    import torch
 
 HOP = SAMPLE_RATE // 20  # samples for which a level is measured
 AROUND = 8  # hops on either side whose level counts
@@ -21,9 +25,24 @@ REACH = AROUND + SMOOTH
 TARGET = 10 ** (-20 / 20)  # root mean square of the loudest hop of normal speech
 MOST = 10 ** (50 / 20)  # gain
 BLOCK = 160 * HOP  # samples that are given at a time, whatever the blocks that come
-RUMBLE = scipy.signal.butter(4, 100, "highpass", fs=SAMPLE_RATE, output="sos")  # hum and offset are not speech
+RUMBLE = 100  # Hz; hum and offset below are not speech
+SETTLING = 2048  # samples, after which nothing is left in the filter: -267 dB
 SILENCE = 1e-9
-SETTLING = SAMPLE_RATE // 4
+
+
+@cache
+def highpass() -> "torch.Tensor":
+    """The response of a Butterworth filter of the fourth order from RUMBLE on, at each bin of 2 * SETTLING samples.
+
+    By the bilinear transform (Oppenheim and Schafer, Discrete-Time Signal Processing, 7.1.2). scipy.signal has it
+    too, at the price of 1.5 s of imports before the worker can start.
+    """
+    import torch  # with the model, after the environment is set
+
+    s = 1j * np.tan(np.pi * np.arange(SETTLING + 1) / (2 * SETTLING))
+    corner = np.tan(np.pi * RUMBLE / SAMPLE_RATE)
+    first, second = (s**2 + 2 * np.cos(angle) * corner * s + corner**2 for angle in (np.pi / 8, 3 * np.pi / 8))
+    return torch.from_numpy((s**4 / (first * second)).astype(np.complex64))
 
 
 class Leveller:
@@ -31,7 +50,7 @@ class Leveller:
 
     def __init__(self) -> None:
         self._waiting: list[NDArray[np.float32]] = []
-        self._filter = np.zeros((len(RUMBLE), 2))
+        self._before: NDArray[np.float32] | None = None  # SETTLING samples; None after silence
         self._audio = self._clean = np.zeros(0, np.float32)
         self._levels = np.full(REACH, SILENCE)  # of the hops from REACH before _audio's first one on
         self._last = 0.0  # logarithm of the gain at _audio's beginning
@@ -58,17 +77,27 @@ class Leveller:
             yield self._given(len(self._levels) - 2 * REACH)[:length]
 
     def _take(self, block: NDArray[np.float32]) -> None:
-        clean = block
         if block.any():
-            if not self._filter.any():  # as if the sound had been there before: what it begins with is no click
-                _, self._filter = scipy.signal.sosfilt(RUMBLE, block[:SETTLING][::-1], zi=self._filter)
-            clean, self._filter = scipy.signal.sosfilt(RUMBLE, block, zi=self._filter)
-        else:  # the filter would grow slow on numbers next to nothing
-            self._filter = np.zeros_like(self._filter)
+            clean = self._without_rumble(block)
+        else:
+            clean, self._before = block, None
         levels = np.sqrt(np.square(clean).reshape(-1, HOP).mean(1)) + SILENCE
         self._audio = np.concatenate([self._audio, block])
-        self._clean = np.concatenate([self._clean, clean.astype(np.float32)])
+        self._clean = np.concatenate([self._clean, clean])
         self._levels = np.concatenate([self._levels, levels])
+
+    def _without_rumble(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        import torch
+
+        if self._before is None:  # as if the sound had been there before: what it begins with is no click
+            mirrored = block[:SETTLING][::-1]
+            self._before = np.pad(mirrored, (SETTLING - len(mirrored), 0))
+        whole = np.concatenate([self._before, block, np.zeros(-len(block) % SETTLING, np.float32)])
+        windows = torch.from_numpy(whole).unfold(0, 2 * SETTLING, SETTLING)
+        clean = torch.fft.irfft(torch.fft.rfft(windows) * highpass())[:, SETTLING:]
+        self._before = np.concatenate([self._before, block])[-SETTLING:]
+        given: NDArray[np.float32] = clean.reshape(-1)[: len(block)].numpy()
+        return given
 
     def _given(self, hops: int) -> NDArray[np.float32]:
         if hops <= 0:
