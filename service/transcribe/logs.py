@@ -43,9 +43,9 @@ def warning(name: str, **fields: Any) -> None:
     LOGGER.warning(name, extra={"fields": fields})
 
 
-def failure(name: str, error: BaseException) -> None:
+def failure(name: str, error: BaseException, **fields: Any) -> None:
     """Logs an unexpected exception: where it was raised and its kind, not its message, which may quote a client."""
-    LOGGER.error(name, extra={"fields": _described(error)})
+    LOGGER.error(name, extra={"fields": {**fields, **_described(error)}})
 
 
 def _described(error: BaseException) -> dict[str, Any]:

@@ -12,11 +12,12 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -26,6 +27,7 @@ from transcribe.types import Segment
 BLOCK = 1024 * 1024
 SEED_BYTES = 32
 MODE = 0o600  # the key's file: its user alone
+NO_RECORD = "this is no signed record of a result"
 
 
 class RecordError(ValueError):
@@ -101,7 +103,43 @@ class Check:
     found: str
 
     def __str__(self) -> str:
-        return f"{'good' if self.good else 'BAD '}  {self.name}: {self.found}"
+        return _on_one_line(f"{'good' if self.good else 'BAD '}  {self.name}: {self.found}")
+
+
+class _Texts(msgspec.Struct):
+    """The digests of a text, alone and as it is served."""
+
+    text_sha256: str | None = None
+    text_format_sha256: str | None = None
+
+
+class _Audio(msgspec.Struct):
+    sha256: str
+    seconds: float | None = None
+
+
+class _Record(msgspec.Struct):
+    """What is looked at in a record; what others add is passed over."""
+
+    audio: _Audio
+    text_sha256: str
+    text_format_sha256: str | None = None
+    corrections: _Texts | None = None
+    model: str | None = None
+    times: dict[str, Any] | None = None
+
+
+def _decoded(payload: str) -> _Record:
+    """The record in a payload. Raises RecordError."""
+    try:
+        return msgspec.json.decode(payload, type=_Record)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        raise RecordError(NO_RECORD) from None
+
+
+def _on_one_line(text: str) -> str:
+    """Without what would make a second line of it, or cannot be written: a record may come from anybody."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def verify(signed: Mapping[str, Any], audio: Path, *, key: str = "", text: Path | None = None) -> list[Check]:
@@ -109,27 +147,27 @@ def verify(signed: Mapping[str, Any], audio: Path, *, key: str = "", text: Path 
     in a file. Raises RecordError for what is no signed record, and OSError."""
     try:
         payload, public, signature = (str(signed[name]) for name in ("payload", "public_key", "signature"))
-        record = json.loads(payload)
-        wanted, said = record["audio"]["sha256"], (record["text_sha256"], record.get("text_format_sha256"))
-    except (KeyError, TypeError, ValueError):
-        raise RecordError("this is no signed record of a result") from None
+    except (KeyError, TypeError):
+        raise RecordError(NO_RECORD) from None
+    record = _decoded(payload)
     checks = [_signature(payload, public, signature)]
     if key:
         same = key.strip() == public
         checks.append(Check("machine", same, "it has the key that you named" if same else f"its key is {public}"))
     digest = digest_of(audio)
     found = f"it has the SHA-256 {digest}"
-    checks.append(Check("audio", digest == wanted, found if digest == wanted else f"{found}, not {wanted}"))
+    same = digest == record.audio.sha256
+    checks.append(Check("audio", same, found if same else f"{found}, not {record.audio.sha256}"))
     if text is not None:
-        checks.append(_text(text_digest(_read(text)), said, record.get("corrections") or {}))
+        checks.append(_text(text_digest(_read(text)), record))
     return checks
 
 
 def summary(signed: Mapping[str, Any]) -> str:
-    """What a record says, in one line, as far as it says it."""
-    record = json.loads(signed["payload"])
-    seconds = record["audio"].get("seconds")
-    return f"{record.get('model')} heard {seconds} s of sound; finished {record.get('times', {}).get('finished')}"
+    """What a record says, in one line, as far as it says it. Raises RecordError."""
+    record = _decoded(str(signed["payload"]))
+    finished = (record.times or {}).get("finished")
+    return _on_one_line(f"{record.model} heard {record.audio.seconds} s of sound; finished {finished}")
 
 
 def digest_of(path: Path) -> str:
@@ -146,10 +184,11 @@ def text_digest(text: str) -> str:
     return hashlib.sha256(text.strip().encode()).hexdigest()
 
 
-def _text(digest: str, said: Container[str], corrections: Mapping[str, Any]) -> Check:
-    if digest in said:
+def _text(digest: str, record: _Record) -> Check:
+    if digest in (record.text_sha256, record.text_format_sha256):
         return Check("text", True, "it is what the machine wrote")
-    if digest in (corrections.get("text_sha256"), corrections.get("text_format_sha256")):
+    corrected = record.corrections or _Texts()
+    if digest in (corrected.text_sha256, corrected.text_format_sha256):
         return Check("text", False, "it is not what the machine wrote, but what people made of it on the machine")
     return Check("text", False, "it is not what the machine wrote")
 

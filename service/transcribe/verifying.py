@@ -31,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
         checks = verify(signed, options.audio, key=options.key, text=options.text)
     except RecordError as error:
         return _fail(f"{options.record}: {error}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return _fail(f"{options.record}: this is no JSON")
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}")

@@ -234,6 +234,14 @@ def test_a_result_is_there_when_all_of_it_is_and_a_cancelled_job_stands_in_for_n
         assert api.request("GET", f"/v1/jobs/{job}/result").status == 409
         feeder.finish()
         assert "Hej och" in api.request("GET", f"/v1/jobs/{job}/result").json["text"]
+        here.worker.hold.clear()
+        job = api.upload("/v1/jobs", audio("over here")).json["id"]
+        feeder.adopt(job)
+        until(lambda: here.store.get(job).over)  # type: ignore[union-attr]
+        found = api.request("GET", f"/v1/jobs/{job}/segments").json  # not all of its result is there yet
+        assert (found["job"]["status"], len(found["data"])) == ("running", 3)
+        feeder.finish()
+        here.worker.hold.set()
         again = [api.upload("/v1/jobs", audio("two")).json["id"] for _ in range(2)]
         assert again[0] == again[1]
         assert api.request("POST", f"/v1/jobs/{again[0]}/cancel").json["status"] == "cancelled"

@@ -1,5 +1,6 @@
 """/v1/jobs: durable, private to their key, and gone when they should be."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,9 +9,12 @@ from typing import Any
 import openai
 import pytest
 from support.api_server_fixture import Api, run_retention, running
-from support.fake_worker import COVERAGE
+from support.fake_worker import COVERAGE, canned
 from support.waiting import until
+from transcribe.jobs import uploads
+from transcribe.jobs.models import NewJob
 from transcribe.keys import new_key
+from transcribe.types import DecodeOptions, Segment
 
 HOUR = 3600.0
 
@@ -247,3 +251,34 @@ def test_keys_are_read_again_when_their_file_changes(keyed: tuple[Api, dict[str,
 def test_a_name_stands_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="letters"):
         new_key("a b")
+
+
+def test_a_status_of_done_never_comes_before_the_end_of_the_text(held: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, read = created(held, b"ends meanwhile")["id"], held.store.segments
+
+    def ends_after(job_id: str, after: int = -1) -> list[Segment]:
+        found = read(job_id, after)
+        if claimed := held.store.claim():
+            text = canned(words=True)
+            held.store.finish(claimed.id, claimed.attempts, language="sv", coverage=COVERAGE, segments=text)
+        return found
+
+    monkeypatch.setattr(held.store, "segments", ends_after)
+    looks = [held.get(f"/v1/jobs/{job}/segments").json for _ in range(2)]
+    assert [(look["job"]["status"], len(look["data"])) for look in looks] == [("queued", 0), ("done", 3)]
+
+
+@pytest.mark.parametrize(
+    ("kept", "width"), [({"of_later_versions": 1, "max_line_width": 12}, 12), ({"max_cps": 0}, 42)]
+)
+def test_a_job_of_another_version_has_subtitles(api: Api, kept: dict[str, Any], width: int) -> None:
+    key = api.store.get(created(api, b"one")["id"])
+    assert key
+    options = DecodeOptions(language="sv", words=True)
+    new = NewJob(key_id=key.key_id, options=options, request={"subtitles": kept}, detached=True)
+    uploads.recording(api.config.temp, new.id).write_bytes(b"sound")
+    api.store.create(new)
+    finished(api, new.id)
+    reply = api.get(f"/v1/jobs/{new.id}/result?format=srt")
+    lines = [line for line in reply.body.decode().splitlines() if not re.match(r"\d|$", line)]
+    assert width / 2 < max(map(len, lines)) <= width

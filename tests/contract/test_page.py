@@ -11,6 +11,7 @@ from selenium.webdriver.common.keys import Keys
 from support.api_server_fixture import Api, running
 from support.browser import Page, chromium
 from support.javascript import installed
+from transcribe.api.routes import jobs
 from transcribe.keys import new_key
 
 pytestmark = pytest.mark.slow
@@ -266,6 +267,22 @@ def test_a_job_can_be_cancelled(page: Page, api: Api) -> None:
     page.until(lambda: page.find("#error").text == "Cancelled.")
     assert api.store.jobs("")[0].options.language == "fi"
     api.worker.hold.clear()
+
+
+def test_a_job_that_waits_elsewhere_is_followed(page: Page, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_queue", lambda shared, job: None)  # as of a job of a fleet
+    api.worker.hold.set()
+    page.find("#language").send_keys("Welsh")  # not a job of another test again
+    page.send(CLIP)
+    page.until(lambda: page.find("#status").text == "Waiting for the worker")
+    page.find("#tongue").click()
+    try:
+        page.until(lambda: page.find("#status").text == "Väntar på sin tur")
+        assert not page.find("#error").is_displayed()
+    finally:
+        page.find("#tongue").click()
+        api.worker.hold.clear()
+    page.done()
 
 
 def test_it_fits_a_phone(page: Page) -> None:

@@ -16,6 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from support.api_server_fixture import Api, running
 from support.waiting import until
+from transcribe import verifying
 from transcribe.records import MachineKey, RecordError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,6 +93,12 @@ def test_the_result_of_a_job_has_the_record_that_was_asked_for(api: Api) -> None
             for one in reply.json["segments"]
         ]
         assert said["segments_sha256"] == hashlib.sha256(f"[{','.join(rows)}]".encode()).hexdigest()
+
+
+def test_a_job_that_is_sent_again_with_a_record_has_one(api: Api) -> None:
+    jobs = [api.upload("/v1/jobs", AUDIO + b"again", **more).json["id"] for more in ({}, {"record": "true"})]
+    until(lambda: all(api.get(f"/v1/jobs/{job}").json["status"] == "done" for job in jobs))
+    assert ["record" in api.get(f"/v1/jobs/{job}/result").json for job in jobs] == [False, True]
 
 
 @pytest.mark.parametrize("fault", ["link", "open to the group", "another user's"])
@@ -181,3 +188,49 @@ def test_verify(api: Api, signed: dict[str, str], tmp_path: Path, case: str, cod
     assert [line.startswith(start) for line, start in zip(shown, lines, strict=True)] == [True] * len(lines), shown
     assert len(done.stderr.splitlines()) == (1 if code == 2 else 0)
     assert ("not in UTF-8" in done.stderr) == (case == "text in Latin-1")
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"times": None}, 0),
+        ({"model": "x\ngood  machine: \ud800"}, 0),
+        ({"corrections": "x"}, 2),
+        ({"corrections": ["x"]}, 2),
+        ({"times": "x"}, 2),
+        ({"audio": "x"}, 2),
+        ({"text_sha256": 1}, 2),
+        (b"[" * 100_000, 2),
+        ("payload", 2),
+    ],
+)
+def test_a_hostile_record_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: Any, code: int
+) -> None:
+    record, audio, text = tmp_path / "record.json", tmp_path / "a.wav", tmp_path / "a.txt"
+    audio.write_bytes(AUDIO)
+    text.write_text("Hej")
+    said = {"audio": {"sha256": hashlib.sha256(AUDIO).hexdigest()}, "text_sha256": hashlib.sha256(b"Hej").hexdigest()}
+    if more == "payload":
+        record.write_text(json.dumps({"payload": "[" * 100_000, "public_key": "", "signature": ""}))
+    elif isinstance(more, bytes):
+        record.write_bytes(more)
+    else:
+        signed = MachineKey(bytes(32)).sign({**said, **json.loads(json.dumps(more).replace("\\ud800", ""))})
+        record.write_text(json.dumps(signed))
+    assert verifying.run([str(record), str(audio), "--text", str(text)]) == code
+    told = capsys.readouterr()
+    assert (len(told.out.splitlines()), len(told.err.splitlines())) == ((5, 0) if code == 0 else (0, 1))
+
+
+def test_what_a_record_says_makes_no_lines_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record, audio = tmp_path / "record.json", tmp_path / "a.wav"
+    audio.write_bytes(AUDIO)
+    said: dict[str, Any] = {"audio": {"sha256": "\ud800"}, "text_sha256": ""}
+    forged = {"payload": json.dumps(said), "public_key": "x\ngood  machine: it has the key\ud800", "signature": ""}
+    record.write_text(json.dumps(forged))
+    assert verifying.run([str(record), str(audio), "--key", "x"]) == 2  # half a character is no JSON in UTF-8
+    said["audio"]["sha256"] = "x\ngood  audio"
+    record.write_text(json.dumps({**forged, "payload": json.dumps(said)}))
+    assert verifying.run([str(record), str(audio), "--key", "x"]) == 1
+    assert [line[:4] for line in capsys.readouterr().out.splitlines()] == ["BAD "] * 3

@@ -40,7 +40,7 @@ def submit(params: Params, *, detached: bool) -> Job:
         estimate=min(spool.estimate(), shared.config.limits.audio_seconds),
         channels=1 if params.options.channels == "mix" else spool.channels(),
         request={**params.request(), "audio": spool.facts(), "model": shared.model_in_use},
-        fingerprint=_fingerprint([part.digest.hexdigest() for part in (spool, *references)], params),
+        fingerprint=_fingerprint([part.digest.hexdigest() for part in (spool, *references)], params, detached=detached),
         detached=detached,
         callback=params.callback,
     )
@@ -76,9 +76,10 @@ def _submit_to_fleet(fleet: FleetClient, new: NewJob, spool: Spool, references: 
     return job
 
 
-def _fingerprint(digests: list[str], params: Params) -> str:
-    """Equal for the same recordings and the same options; the format of the answer does not matter."""
-    work = [digests, asdict(params.options), params.chunking, params.callback]
+def _fingerprint(digests: list[str], params: Params, *, detached: bool) -> str:
+    """Equal for the same recordings and the same options; the format of the answer does not matter. Whether its result
+    has a record is kept with a job; a request that waits knows it itself."""
+    work = [digests, asdict(params.options), params.chunking, params.callback, detached and params.record]
     return hashlib.sha256(json.dumps(work).encode()).hexdigest()
 
 

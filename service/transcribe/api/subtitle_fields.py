@@ -24,7 +24,7 @@ def subtitle_options(fields: Fields, response_format: str) -> SubtitleOptions:
 
 def result_options(query: MultiDict[str, str], response_format: str, stored: Mapping[str, Any]) -> SubtitleOptions:
     """What a result's URL asks for; the rest as the job was created. Raises ApiError."""
-    return _options(Fields(query, NAMES), response_format, SubtitleOptions(**stored.get("subtitles", {})))
+    return _options(Fields(query, NAMES), response_format, SubtitleOptions.stored(stored.get("subtitles", {})))
 
 
 def stored(options: SubtitleOptions) -> dict[str, Any]:

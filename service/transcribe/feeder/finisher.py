@@ -133,7 +133,7 @@ class Finisher:
             try:
                 text = rendered(ended, response_format, job)
             except Exception as error:  # what a client has asked for, from wherever, keeps nothing else back
-                logs.failure("format_failed", error)
+                logs.failure("format_failed", error, job=ended.job, format=response_format)
                 continue
             self._fleet.bucket.put_new(self._fleet.layout.transcript(ended.job, response_format), text)
 
@@ -148,7 +148,7 @@ def rendered(ended: Outcome, response_format: str, job: Job) -> bytes:
         logprobs=bool(job.request.get("logprobs")),
         coverage=ended.coverage or {},
         model=ended.model,
-        subtitles=msgspec.convert(job.request.get("subtitles", {}), SubtitleOptions),  # others' fields are passed over
+        subtitles=SubtitleOptions.stored(job.request.get("subtitles", {})),
     )
     if response_format in formats.TEXT_WRITERS:
         return formats.TEXT_WRITERS[response_format][1](answer).encode()

@@ -9,6 +9,9 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Annotated
+
+import msgspec
 
 SHORTEST = 833  # ms: five sixths of a second
 LONGEST = 7000  # ms
@@ -26,11 +29,20 @@ class SubtitleOptions:
     """How subtitles are to be made. With `raw` each segment is one, as Whisper cut it; with `highlight_words` WebVTT
     has the time of each word."""
 
-    max_line_width: int = 42
-    max_line_count: int = 2
-    max_cps: float = 17.0
+    max_line_width: Annotated[int, msgspec.Meta(ge=NARROWEST, le=WIDEST)] = 42
+    max_line_count: Annotated[int, msgspec.Meta(ge=1, le=MOST_LINES)] = 2
+    max_cps: Annotated[float, msgspec.Meta(ge=SLOWEST, le=FASTEST)] = 17.0
     highlight_words: bool = False
     raw: bool = False
+
+    @classmethod
+    def stored(cls, found: object) -> "SubtitleOptions":
+        """What was stored as JSON values. Fields of later versions are passed over; what cannot be used is as if nobody
+        had asked for anything."""
+        try:
+            return msgspec.convert(found, cls)
+        except msgspec.ValidationError:
+            return READABLE
 
     @property
     def capacity(self) -> int:

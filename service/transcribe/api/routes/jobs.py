@@ -74,14 +74,14 @@ def show(job_id: str) -> Response:
 @blueprint.get("/<job_id>/segments")
 def segments(job_id: str) -> Response:
     """The text so far with its times, from the segment after `after`; more may follow until the status says done."""
-    shared, mine = context(), owned(job_id)
+    shared, mine = context(), owned(job_id)  # the status before the text: what says done has all of it
     after = _whole("after", -1, -1, 2**31)
     if mine.segments is None:
         found = _as_asked(shared, mine.job, shared.store.segments(mine.job.id, after))
     else:
         found = [segment for segment in mine.segments if segment.id > after]
     data = [{**segment_body(segment), "words": words_body(segment)} for segment in found]
-    return jsonify({"object": "list", "data": data, "job": _body(owned(job_id))})
+    return jsonify({"object": "list", "data": data, "job": _body(mine)})
 
 
 @blueprint.get("/<job_id>/result")
@@ -195,9 +195,12 @@ def _find(shared: AppContext, job_id: str) -> Owned | None:
     seen = shared.fleet.look(job_id)
     if seen is None:
         return None
-    if job and not job.over and not seen.ended:  # one that is over here has its result only when all of it is there
+    if seen.ended:
+        return Owned(seen.job(), shared.fleet, seen.ended.segments)
+    if job and not job.over:
         return Owned(job, shared.fleet)
-    return Owned(seen.job(), shared.fleet, seen.ended.segments if seen.ended else ())
+    # One that is over here has its result only when all of it is there; until then it shows the text that there is.
+    return Owned(seen.job(), shared.fleet, tuple(shared.store.segments(job_id)) if job else ())
 
 
 def job_body(shared: AppContext, job: Job, *, here: bool = True) -> dict[str, Any]:

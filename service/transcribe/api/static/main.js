@@ -123,7 +123,7 @@ async function follow(mine) {
 function tell() {
   const { audio_seconds_done: done, audio_seconds_total: total } = job.progress;
   if (job.status === "queued") {
-    const { position, estimated_seconds: wait } = job.queue;
+    const { position, estimated_seconds: wait } = job.queue ?? {}; // none is known of a job elsewhere in the fleet
     say(position > 1 ? inTongue("Number {0} in the queue, about {1} to go", position, clock(wait)) : inTongue("Waiting for the worker"));
   } else if (job.status === "running") {
     say(total ? inTongue("Listening: {0} of {1}", clock(done), clock(total)) : inTongue("Listening"), total ? done / total : undefined);
