@@ -32,12 +32,20 @@ def test_only_modules_that_are_meant() -> None:
 
 
 def test_deadline_is_armed_before_anything_else() -> None:
-    command = rendered()["bootcmd"][1]
+    _, script, command = rendered()["bootcmd"]
     assert command[0] == "systemd-run"
     assert "--on-active=2400s" in command
     assert "--no-block" in command  # cloud-init itself runs before what a timer by default waits for
     assert "--timer-property=DefaultDependencies=no" in command
-    assert command[-1].index("systemctl --force poweroff") < command[-1].index("systemctl -ff poweroff")
+    assert script.index("systemctl --force poweroff") < script.index("systemctl -ff poweroff")
+    assert f"cat >{command[-1]} <<END" in script
+
+
+def test_deadline_outlives_a_reload_of_systemd() -> None:
+    """Which any package with a unit causes: then systemd reads back what it wrote of a transient unit, with `\\;`."""
+    for command in (*rendered()["bootcmd"], *rendered()["runcmd"]):
+        if command[0] == "systemd-run":
+            assert [word for word in command if ";" in word or "\n" in word] == []
 
 
 def test_everything_written_is_transient_and_private() -> None:
