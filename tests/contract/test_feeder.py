@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from support import api_process, fleets
-from support.fake_worker import canned
+from support.fake_worker import canned, resume_after
 from support.fleets import FleetCloud, Machine, audio
 from support.waiting import until
 from transcribe.config import ServiceConfig
@@ -26,6 +26,7 @@ from transcribe.types import DecodeOptions, Segment
 
 pytestmark = pytest.mark.slow
 REQUEST = {"subtitles": {"of_later_versions": 1, "max_cps": 20.0}}
+SEGMENT = Segment(0, 0, 0.0, 1.0, "a", (), 0.0, 0.0, 1.0, 0.0)
 
 
 @pytest.fixture
@@ -103,25 +104,56 @@ def test_what_is_no_id_of_a_job_or_another_jobs_never_becomes_a_name(cloud: Flee
 
 
 def test_a_document_that_cannot_be_read_keeps_no_other_job_back(cloud: FleetCloud, feeder: Feeder) -> None:
-    bad, twice, good = (cloud.submit(audio(name), request=REQUEST) for name in ("bad", "twice", "good"))
+    bad, odd, good = (
+        cloud.submit(audio(name), request=request)
+        for name, request in {"bad": REQUEST, "odd": {"subtitles": "x"}, "good": REQUEST}.items()
+    )
     cloud.bucket.put(cloud.layout.request(bad), b"[]")
-    segment = Segment(0, 0, 0.0, 1.0, "a", (), 0.0, 0.0, 1.0, 0.0)
-    revision = feeder.fleet.config.model.revision
-    text: dict[str, Any] = {
-        "job": twice,
-        "program": "program",
-        "revision": revision,
-        "progress": 1.0,
-        "duration": 8.0,
-        "resume": {},
-    }
-    cloud.bucket.put(cloud.layout.checkpoint(twice), Checkpoint(**text, segments=(segment, segment)).encoded())
-    feeder.take(lambda: feeder.fleet.store.get(twice) and feeder.fleet.store.get(good))
+    feeder.take(lambda: feeder.fleet.store.get(odd) and feeder.fleet.store.get(good))
     assert feeder.fleet.store.tickets.get(bad) is None
     feeder.finish()
-    assert [cloud.state(job).status for job in (twice, good)] == ["done", "done"]
-    assert cloud.bucket.read(cloud.layout.transcript(good, "srt"))
-    assert cloud.bucket.read(cloud.layout.transcript(twice, "vtt"))
+    assert [cloud.state(job).status for job in (odd, good)] == ["done", "done"]
+    for job in (odd, good):
+        for response_format in ("json", "srt", "vtt"):
+            assert cloud.bucket.read(cloud.layout.transcript(job, response_format))
+    told = feeder.ask(do="look", job=bad)
+    assert told == {"error": "unreadable"}, "AWS has answered: to ask again helps nobody"
+
+
+@pytest.mark.parametrize(
+    ("changes", "segments", "goes_on"),
+    [
+        ({}, (SEGMENT,), True),
+        ({}, (SEGMENT, SEGMENT), False),
+        ({"next_id": 0}, (SEGMENT,), False),
+        ({"next_id": "1"}, (SEGMENT,), False),
+        ({"coverage": None}, (SEGMENT,), False),
+    ],
+)
+def test_a_checkpoint_that_nobody_can_go_on_from_is_passed_over(
+    cloud: FleetCloud,
+    here: Machine,
+    feeder: Feeder,
+    changes: dict[str, Any],
+    segments: tuple[Segment, ...],
+    goes_on: bool,
+) -> None:
+    here.worker.hold.set()
+    job = cloud.submit(audio("one"))
+    checkpoint = Checkpoint(
+        job=job,
+        program="program",
+        revision=feeder.fleet.config.model.revision,
+        progress=1.0,
+        duration=8.0,
+        resume=resume_after(SEGMENT) | changes,
+        segments=segments,
+    )
+    cloud.bucket.put(cloud.layout.checkpoint(job), checkpoint.encoded())
+    feeder.adopt(job)
+    kept = feeder.fleet.store.get(job)
+    assert kept
+    assert (kept.resume is not None, len(feeder.fleet.store.segments(job))) == (goes_on, int(goes_on))
 
 
 def test_a_machine_that_cannot_do_a_job_lets_others_come_first(
@@ -242,6 +274,8 @@ def test_a_result_is_there_when_all_of_it_is_and_a_cancelled_job_stands_in_for_n
         assert (found["job"]["status"], len(found["data"])) == ("running", 3)
         feeder.finish()
         here.worker.hold.set()
+        cloud.bucket.put(cloud.layout.state(job), b"[]")
+        assert api.request("GET", f"/v1/jobs/{job}").code == "job_unreadable"
         again = [api.upload("/v1/jobs", audio("two")).json["id"] for _ in range(2)]
         assert again[0] == again[1]
         assert api.request("POST", f"/v1/jobs/{again[0]}/cancel").json["status"] == "cancelled"

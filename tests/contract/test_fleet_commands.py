@@ -9,9 +9,11 @@ import pytest
 from baker import cli
 from baker.config import from_mapping
 from baker.deploy import template
+from msgspec import structs
 from support import fleets
 from support.fleets import FleetCloud, audio
 from support.project_tree import make_tree
+from transcribe.fleet import states
 
 pytestmark = pytest.mark.slow
 
@@ -77,6 +79,20 @@ def test_recordings_are_sent_once_tried_again_and_ended(
     assert cloud.state(two).message == again.id
     assert listed(config, capsys, "--dead") == []
     assert {job["job"]: job["status"] for job in listed(config, capsys)} == {one: "cancelled", two: "queued"}
+
+
+def test_a_job_that_is_worked_on_is_not_tried_again(
+    cloud: FleetCloud, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = cloud.submit(audio("a long one"), owner="newsroom")
+    while taken := cloud.queues.usual.receive(hold=60, wait=0):
+        cloud.queues.usual.delete(taken.receipt)
+        if job.encode() in taken.body:
+            cloud.queues.dead.send(taken.body, "newsroom")  # as the queue does after twelve hours
+    states.change(cloud.bucket, cloud.layout, job, lambda state: structs.replace(state, status="running", machine="a"))
+    assert cli.main(["jobs", "--redrive", job, "--config", str(config)]) == 2
+    assert f"the job {job} is worked on" in capsys.readouterr().err
+    assert (cloud.state(job).status, cloud.queues.usual.receive(hold=1, wait=0)) == ("running", None)
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,13 @@ def spoken(segments: list[Segment], speakers: SpeakerOptions) -> list[Segment]:
     return found
 
 
+def resume_after(segment: Segment) -> dict[str, Any]:
+    """What a worker that has heard so far stores to go on from."""
+    coverage = {"speech": segment.end, "text": segment.end, "count": 0, "dropped": []}
+    state = {"chunks": segment.id + 1, "progress": segment.end, "next_id": segment.id + 1}
+    return {**state, "coverage": coverage, "end": segment.end}
+
+
 @dataclass
 class FakeWorker:
     """`delay` seconds pass before each segment. A file that starts with b"bad" fails as audio, one that starts with
@@ -123,7 +130,7 @@ class FakeWorker:
         for segment in segments[done:]:
             if self._stop.wait(self.delay):
                 return
-            resume = {"chunks": segment.id + 1} if self.resumes else None
+            resume = resume_after(segment) if self.resumes else None
             if not self.store.add_segments(job.id, job.attempts, [segment], progress=segment.end, resume=resume):
                 return
         told = spoken(segments, speakers) if speakers else None

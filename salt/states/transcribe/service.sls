@@ -76,13 +76,15 @@ service-feeder-stopped:
   service.dead:
     - name: transcribe-feeder
     - enable: false
-    - onlyif:
-      - fun: file.file_exists  # of a service that does not exist a dry run says that it may change
-        path: /etc/systemd/system/transcribe-feeder.service
-    - require_in:
-      - file: service-feeder-absent
+    - onlyif: test -e /etc/systemd/system/transcribe-feeder.service  # a dry run takes a missing one for a change
+    - require_in: [file: service-feeder-absent]
 
 service-feeder-absent:
   file.absent:
     - names: [/etc/systemd/system/transcribe-feeder.service, /etc/tmpfiles.d/transcribe-feeder.conf]
+
+service-feeder-forgotten:
+  cmd.run:
+    - name: systemctl daemon-reload
+    - onchanges: [file: service-feeder-absent]
 {%- endif %}

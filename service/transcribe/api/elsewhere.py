@@ -12,7 +12,7 @@ import msgspec
 
 from transcribe import logs
 from transcribe.api.errors import ApiError, busy
-from transcribe.fleet.documents import Outcome, Request, State
+from transcribe.fleet.documents import UNREADABLE, Outcome, Request, State
 from transcribe.fleet.layout import job_id
 from transcribe.jobs.models import Job, JobError, NewJob, Status
 
@@ -80,7 +80,8 @@ class Recording:
 
 
 class FleetClient:
-    """Asks the feeder. Every method raises ApiError 503 when the feeder or AWS does not answer now."""
+    """Asks the feeder. Every method raises ApiError 503 when the feeder or AWS does not answer now, and 500 when a
+    document of the job cannot be read."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -132,6 +133,9 @@ class FleetClient:
         except (OSError, ValueError) as error:
             logs.failure("feeder_unreachable", error)
             raise unavailable() from None
+        if told.get("error") == UNREADABLE:
+            message = "What the fleet keeps of this job cannot be read; tell whoever runs it."
+            raise ApiError(500, message, "id", "job_unreadable")
         if "answer" not in told:
             raise unavailable()
         return told["answer"]

@@ -22,7 +22,7 @@ from transcribe.api.retention import RetentionThread
 from transcribe.api.webhooks import WebhookSender, read_secret
 from transcribe.api.wsgi import Server, create_server
 from transcribe.config import EXIT_CONFIG, ConfigError, ServiceConfig, check_user, default_path, load
-from transcribe.jobs.database import share_with_group
+from transcribe.jobs.database import set_sharing
 from transcribe.jobs.store import Store, StoreError
 from transcribe.sdnotify import notify, watchdog_seconds
 
@@ -81,8 +81,7 @@ def is_loopback(host: str) -> bool:
 def serve(config: ServiceConfig) -> None:
     """Serves until SIGTERM or SIGINT. Raises OSError or StoreError if it cannot start."""
     _raise_file_limit()
-    if config.fleet.on:
-        share_with_group(config.database)
+    set_sharing(config.database, shared=config.fleet.on)
     store = Store(config.database, busy_seconds=STORE_SECONDS)
     app = create_app(config, store)
     shared = context_of(app)

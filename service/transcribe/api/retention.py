@@ -35,13 +35,14 @@ class RetentionThread:
 
     def once(self, now: float) -> None:
         """One round, at the Unix time `now`."""
-        for job_id in self._store.expire(now - self._config.retention.results_hours * 3600):
+        before = now - self._config.retention.results_hours * 3600
+        for job_id in self._store.expire(before, fleet=self._config.fleet.on):
             logs.event("job_expired", job=job_id)
         for path in self._config.temp.iterdir():
             if (owner := uploads.owner(path)) is None:
                 continue
             job = self._store.get(owner)
-            if job.over if job else now - path.stat().st_mtime > ORPHAN_SECONDS:
+            if job.over if job else now - path.lstat().st_mtime > ORPHAN_SECONDS:
                 path.unlink(missing_ok=True)
 
     def _run(self) -> None:

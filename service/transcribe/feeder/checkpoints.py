@@ -3,6 +3,7 @@
 from transcribe import logs
 from transcribe.feeder.fleet import Fleet
 from transcribe.fleet.documents import Checkpoint, decoded
+from transcribe.jobs import resume
 from transcribe.jobs.tickets import Start
 
 
@@ -27,19 +28,21 @@ def save(fleet: Fleet, job_id: str) -> float | None:
 
 
 def load(fleet: Fleet, job_id: str) -> Start | None:
-    """Where to go on; None: from the beginning, as after a change of the program or of the model."""
+    """Where to go on; None: from the beginning, as after a change of the program or of the model, or where nobody could
+    go on from what is stored."""
     stored = fleet.bucket.read(fleet.layout.checkpoint(job_id))
     if stored is None:
         return None
     try:
         found = decoded(stored.data, Checkpoint)
-        if found.job != job_id or len({segment.id for segment in found.segments}) < len(found.segments):
-            raise ValueError(f"the checkpoint of the job {job_id} is not its own, or has a segment twice")
+        if found.job != job_id:
+            raise ValueError(f"the checkpoint is that of the job {found.job}")
+        if (found.program, found.revision) != (fleet.program, fleet.config.model.revision):
+            logs.event("checkpoint_of_another_program", job=job_id)
+            return None
+        resume.check(found.resume, found.segments)
     except ValueError as error:
-        logs.failure("checkpoint_unreadable", error)
-        return None
-    if (found.program, found.revision) != (fleet.program, fleet.config.model.revision):
-        logs.event("checkpoint_of_another_program", job=job_id)
+        logs.failure("checkpoint_unreadable", error, job=job_id)
         return None
     logs.event("job_continued", job=job_id, audio_seconds=round(found.progress, 1))
     return Start(found.progress, found.duration, found.resume, found.segments)

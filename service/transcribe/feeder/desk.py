@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from transcribe import logs
 from transcribe.feeder.fleet import Fleet
 from transcribe.fleet import states, submission
-from transcribe.fleet.documents import Request, decoded
+from transcribe.fleet.documents import UNREADABLE, Request, UnreadableError, decoded
 from transcribe.fleet.layout import JOB
 from transcribe.fleet.states import ContendedError
 
@@ -35,10 +35,14 @@ class Desk:
         }
 
     def answer(self, line: bytes) -> bytes:
-        """The answer to one line: `answer`, or `error` if AWS does not do its part now."""
+        """The answer to one line: `answer`, or `error` if AWS does not do its part now. UNREADABLE means that what is
+        kept of the job cannot be read, so that to ask again helps nobody."""
         try:
             asked = json.loads(line)
             return msgspec.json.encode({"answer": self._actions[asked["do"]](asked)})
+        except UnreadableError as error:
+            logs.failure("document_unreadable", error, job=str(asked.get("job", "")))
+            return msgspec.json.encode({"error": UNREADABLE})
         except (BotoCoreError, Boto3Error, ClientError, OSError, ValueError, ContendedError) as error:
             logs.failure("desk_failed", error)
             return msgspec.json.encode({"error": type(error).__name__})

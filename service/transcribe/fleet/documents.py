@@ -16,6 +16,7 @@ from transcribe.types import DecodeOptions, Segment
 Status = Literal["queued", "running", "dead", "done", "failed", "cancelled"]
 End = Literal["done", "failed", "cancelled"]
 FINAL = ("done", "failed", "cancelled")
+UNREADABLE = "unreadable"  # what the feeder says of a document that is not what it should be
 JobId = Annotated[str, msgspec.Meta(pattern=rf"\A{JOB.pattern}\Z")]  # it becomes part of keys and of names of files
 
 
@@ -122,9 +123,13 @@ class Checkpoint(Document, frozen=True):
 Kind = TypeVar("Kind", bound=Document)
 
 
+class UnreadableError(ValueError):
+    """A document is not what it should be. The message is one line."""
+
+
 def decoded(data: bytes, kind: type[Kind]) -> Kind:
-    """The document. Raises ValueError in one line."""
+    """The document. Raises UnreadableError."""
     try:
         return msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError as error:  # ValidationError is one
-        raise ValueError(f"no {kind.__name__.lower()}: {error}") from None
+    except (msgspec.DecodeError, RecursionError) as error:  # ValidationError is one
+        raise UnreadableError(f"no {kind.__name__.lower()}: {error}") from None

@@ -8,6 +8,7 @@ survives a power cut at once; DELETE would need synchronous=EXTRA for that.
 import contextlib
 import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -189,13 +190,36 @@ class Database:
             _check_tables(connection)
 
 
-def share_with_group(path: Path) -> None:
-    """Lets the group write a store that was made before others were to use it; what is another user's stays. Raises
-    OSError."""
+def set_sharing(path: Path, *, shared: bool) -> None:
+    """Lets the group write a store that was made before others were to use it, or no longer lets it; what is another
+    user's stays. Raises StoreError where others may write and have put something else in the store's place."""
     for name in (path, path.with_name(f"{path.name}-journal")):  # a journal has the mode that the store once had
-        with contextlib.suppress(FileNotFoundError):
-            if name.stat().st_uid == os.geteuid():
-                name.chmod(0o660)
+        if shared:
+            _set_group_write(name, on=True)
+        else:
+            with contextlib.suppress(StoreError):  # only the service's user can have put it there
+                _set_group_write(name, on=False)
+
+
+def _set_group_write(path: Path, *, on: bool) -> None:
+    """Changes the mode of this very file, and of none that it leads to. Raises StoreError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would block
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StoreError(f"{path} cannot be used as the job store ({error.strerror}); move it away") from None
+    try:
+        found = os.fstat(descriptor)
+        if found.st_uid != os.geteuid():
+            return
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            raise StoreError(f"{path} cannot be used as the job store (it is not a file of its own); move it away")
+        mode = 0o660 if on else stat.S_IMODE(found.st_mode) & ~0o020
+        if mode != stat.S_IMODE(found.st_mode):
+            os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
 
 
 def _create(path: Path) -> None:

@@ -119,12 +119,13 @@ class Store:
         """Removes the job and its text; True if it was there."""
         return self._changes("DELETE FROM jobs WHERE id = :id", {"id": job_id})
 
-    def expire(self, before: float) -> list[str]:
-        """Removes the jobs that finished before that moment, and that no other machine waits for; returns their ids."""
+    def expire(self, before: float, *, fleet: bool = False) -> list[str]:
+        """Removes the jobs that finished before that moment; returns their ids. A machine of a `fleet` keeps those that
+        it still has tickets for. Elsewhere nobody asks for those any more, and they go with their tickets."""
+        kept = " AND id NOT IN (SELECT job FROM tickets)" if fleet else ""
         with self._database.transaction() as connection:
-            rows = connection.execute(
-                "DELETE FROM jobs WHERE finished < ? AND id NOT IN (SELECT job FROM tickets) RETURNING id", (before,)
-            ).fetchall()
+            rows = connection.execute(f"DELETE FROM jobs WHERE finished < ?{kept} RETURNING id", (before,)).fetchall()
+            connection.executemany("DELETE FROM tickets WHERE job = ?", rows)
         return [row[0] for row in rows]
 
     def unfinished(self) -> list[Job]:

@@ -16,7 +16,7 @@ from transcribe import gpu, logs, memory
 from transcribe.audio.chunking import VadError
 from transcribe.config import EXIT_CONFIG, ServiceConfig
 from transcribe.engine import Engine, EngineError
-from transcribe.jobs.database import share_with_group
+from transcribe.jobs.database import set_sharing
 from transcribe.jobs.store import Store, StoreError
 from transcribe.model_cache import cache_info, fetch
 from transcribe.model_cache.cache_info import CacheError, CacheInfo
@@ -136,8 +136,7 @@ def work(config: ServiceConfig) -> int:
     memory.share_arenas()
     try:
         with exclusive_lock(config.temp / "worker.lock"):
-            if config.fleet.on:
-                share_with_group(config.database)
+            set_sharing(config.database, shared=config.fleet.on)
             return _work(config, Store(config.database))
     except StoreError as error:
         return _refuse(str(error), EXIT_BROKEN if error.transient else EXIT_CONFIG)
@@ -145,6 +144,8 @@ def work(config: ServiceConfig) -> int:
         return _refuse(f"{config.database} cannot be used now ({error})", EXIT_BROKEN)
     except BlockingIOError:
         return _refuse("another worker is running here: stop it, or let it work", EXIT_BUSY)
+    except OSError as error:
+        return _refuse(f"{error.filename or config.temp}: {error.strerror}", EXIT_BROKEN)
 
 
 def _work(config: ServiceConfig, store: Store) -> int:
@@ -195,9 +196,9 @@ def _run(config: ServiceConfig, store: Store, loaded: LoadedModel, reporter: Sta
 
 @contextmanager
 def exclusive_lock(path: Path) -> Iterator[None]:
-    """Holds the lock file. Raises BlockingIOError if another process does."""
+    """Holds the lock file. Raises BlockingIOError if another process does, OSError if it is a link or a pipe."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o640), "w")
+    file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o640), "w")
     with file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.write(f"{os.getpid()}\n")

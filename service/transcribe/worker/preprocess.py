@@ -17,6 +17,7 @@ from transcribe.audio.errors import AudioError, DecoderError
 from transcribe.audio.recording import Hearing, Recording
 from transcribe.config import ServiceConfig
 from transcribe.engine import limit_threads
+from transcribe.jobs import resume
 from transcribe.jobs.database import is_transient
 from transcribe.jobs.models import Job, JobError
 from transcribe.jobs.store import Store
@@ -133,7 +134,7 @@ class Preprocessor:
     def _open(self, job: Job) -> ActiveJob:
         logs.event("job_started", job=job.id, attempt=job.attempts)
         try:
-            assembly = Assembly.resumed(job.resume, self._store.segments(job.id)) if job.resume else Assembly()
+            assembly = self._resumed(job)
         except Exception as error:
             if isinstance(error, sqlite3.Error) and not is_transient(error):
                 raise
@@ -144,6 +145,21 @@ class Preprocessor:
         active = self._scheduler.add(job, assembly)
         self._pool.submit(self._preprocess, active)
         return active
+
+    def _resumed(self, job: Job) -> Assembly:
+        """What is done of the job already; nothing, if nobody can go on from what is stored."""
+        if not job.resume:
+            return Assembly()
+        try:
+            kept = self._store.segments(job.id)
+            resume.check(job.resume, kept)
+            return Assembly.resumed(job.resume, kept)
+        except (sqlite3.Error, MemoryError):
+            raise
+        except Exception as error:
+            logs.failure("job_restarted", error, job=job.id)
+            self._store.restart(job.id, job.attempts)
+            return Assembly()
 
     def _preprocess(self, active: ActiveJob) -> None:
         began = time.monotonic()

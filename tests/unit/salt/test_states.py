@@ -180,7 +180,9 @@ def test_a_machine_of_a_fleet_has_a_feeder_and_keeps_its_fences() -> None:
         ("service.dead", "transcribe-feeder"),
         ("file.absent", "/etc/systemd/system/transcribe-feeder.service"),
         ("file.absent", "/etc/tmpfiles.d/transcribe-feeder.conf"),
+        ("cmd.run", "systemctl daemon-reload"),
     }
+    assert left["service-feeder-forgotten"][1]["onchanges"] == [{"file": "service-feeder-absent"}]
     layout = {name: arguments(state)[1] for name, state in states("layout", pillar=pillar).items()}
     assert arguments(with_queue["service-feeder-user"])[1]["gid"] == IT["group"]
     assert {name: layout[f"layout-{name}"]["mode"] for name in ("temp", "results", "logs")} == {

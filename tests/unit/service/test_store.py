@@ -1,7 +1,6 @@
 """The job store under threads, processes, kill -9 and late writers."""
 
 import contextlib
-import os
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from transcribe.jobs.database import share_with_group
 from transcribe.jobs.models import Bounds, JobError, NewJob, QueueFullError, QueueStats
 from transcribe.jobs.store import LONGEST_HANDICAP, Store, StoreError
+from transcribe.jobs.tickets import Ticket
 from transcribe.types import DecodeOptions, Segment, SpeakerOptions, Word
 
 OPTIONS = DecodeOptions(language="sv", prompt="Ärendet", words=True)
@@ -34,22 +33,6 @@ def clock() -> Clock:
 @pytest.fixture
 def store(tmp_path: Path, clock: Clock) -> Store:
     return Store(tmp_path / "jobs.sqlite3", clock=clock)
-
-
-@pytest.mark.parametrize(("umask", "mode"), [(0o007, 0o660), (0o027, 0o640), (0o077, 0o600)])
-def test_a_store_is_for_whom_the_umask_says(tmp_path: Path, umask: int, mode: int) -> None:
-    path, before = tmp_path / "jobs.sqlite3", os.umask(umask)
-    try:
-        Store(path).create(new())
-    finally:
-        os.umask(before)
-    files = sorted(tmp_path.iterdir())
-    assert [(file.name, file.stat().st_mode & 0o777) for file in files] == [
-        ("jobs.sqlite3", mode), ("jobs.sqlite3-journal", mode),
-    ]  # fmt: skip
-    share_with_group(path)  # as where a machine joins a fleet
-    assert {file.stat().st_mode & 0o777 for file in files} == {0o660}
-    assert Store(path).unfinished()
 
 
 def new(key_id: str = "", **changes: Any) -> NewJob:
@@ -247,6 +230,14 @@ def test_expiry_takes_what_finished_long_ago(store: Store, clock: Clock) -> None
     assert store.get(old.id) is None
     assert store.unfinished() == [waiting]
     assert store.counts() == {"cancelled": 1, "queued": 1}
+
+
+def test_a_ticket_keeps_a_job_only_as_long_as_the_machine_is_of_a_fleet(store: Store, clock: Clock) -> None:
+    job = store.create(new())
+    store.tickets.put(Ticket(job.id, "queue", "receipt", "message", 1, adopted=True))
+    store.cancel(job.id)
+    assert (store.expire(clock.now + 50, fleet=True), store.tickets.get(job.id) is None) == ([], False)
+    assert (store.expire(clock.now + 50), store.tickets.get(job.id)) == ([job.id], None)
 
 
 def test_jobs_are_listed_for_their_key_alone(store: Store, clock: Clock) -> None:

@@ -1,17 +1,20 @@
 """Accepted work outlives whatever passes: restarts, a locked store, a full disk, a lack of memory."""
 
 import contextlib
+import json
+import os
 import sqlite3
 import time
 from pathlib import Path
 
 import pytest
 from support.worker_fixture import FakeEngine, ServiceFixture, running_worker, service_fixture, wav
+from transcribe import logs, memory
 from transcribe.audio import decoder
 from transcribe.jobs.database import SCHEMA_VERSION
 from transcribe.jobs.store import Store, StoreError
 from transcribe.types import Segment
-from transcribe.worker import loop, resume
+from transcribe.worker import loop, main, resume
 
 pytestmark = pytest.mark.attack
 
@@ -109,6 +112,43 @@ def test_another_way_of_cutting_begins_again(service: ServiceFixture, monkeypatc
     assert min(chunk.key[2] for chunk in engine.received) == 0  # type: ignore[index]
     ids = [segment.id for segment in service.store.segments(job)]
     assert ids == list(range(len(ids)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"next_id": 0}, {"next_id": "3"}, {"chunks": None}, {"coverage": {"of_later_versions": 1}}, {"strands": [{}]}],
+    ids=str,
+)
+def test_a_job_begins_again_where_nobody_can_go_on_from_what_is_stored(
+    service: ServiceFixture, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    job = service.submit(wav(400.0))
+    interrupt(service, job, monkeypatch)
+    with contextlib.closing(sqlite3.connect(service.config.database, isolation_level=None)) as store:
+        ((kept,),) = store.execute("SELECT resume FROM jobs WHERE id = ?", (job,))
+        store.execute("UPDATE jobs SET resume = ? WHERE id = ?", (json.dumps(json.loads(kept) | changes), job))
+    with running_worker(service, FakeEngine()) as running:
+        done = service.wait(job)
+        assert running.failure is None
+    assert (done.status, done.setbacks) == ("done", 0)
+    ids = [segment.id for segment in service.store.segments(job)]
+    assert ids == list(range(len(ids)))
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_lock_file_that_is_none_is_named_in_one_line(
+    service: ServiceFixture, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    place = service.config.temp / "worker.lock"
+    if kind == "link":
+        place.symlink_to(service.config.database)
+    else:
+        os.mkfifo(place)
+    monkeypatch.setattr(logs, "configure", lambda: None)
+    monkeypatch.setattr(memory, "share_arenas", lambda: None)
+    assert main.work(service.config) == main.EXIT_BROKEN
+    [line] = capsys.readouterr().err.splitlines()
+    assert str(place) in line
 
 
 def test_orderly_restarts_make_no_suspect(service: ServiceFixture, monkeypatch: pytest.MonkeyPatch) -> None:

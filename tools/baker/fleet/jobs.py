@@ -137,7 +137,7 @@ def mark_dead(fleet: FleetCloud, job: str, message: str) -> None:
     works on it still, as after twelve hours, is left alone, and so is a job that was tried again since."""
     with aws_errors("GetObject state"):
         known = states.read(fleet.bucket, fleet.layout, job)
-    if known and known[0].status == "running" and known[1].age < ALIVE_SECONDS:
+    if known and _alive(known[0], known[1].age):
         return
 
     def update(state: State) -> State:
@@ -148,8 +148,10 @@ def mark_dead(fleet: FleetCloud, job: str, message: str) -> None:
 
 
 def redrive(fleet: FleetCloud, job: str) -> None:
-    """Tries a job again that was given up. Raises UsageError for another."""
-    state = _known(fleet, job)
+    """Tries a job again that was given up. Raises UsageError for another, as for one that is still worked on."""
+    state, age = _known(fleet, job)
+    if _alive(state, age):
+        raise UsageError(f"the job {job} is worked on: its machine gave a sign of life {age:.0f} s ago")
     dead = [found for each, found in dead_messages(fleet) if each == job and state.message in ("", found.id)]
     if state.over or not (dead or state.status == "dead"):
         raise UsageError(f"the job {job} is {state.status}: only a job that was given up can be tried again")
@@ -169,7 +171,7 @@ def redrive(fleet: FleetCloud, job: str) -> None:
 
 def cancel(fleet: FleetCloud, job: str) -> None:
     """Ends a job. Raises UsageError for one that is over."""
-    state = _known(fleet, job)
+    state, _ = _known(fleet, job)
     if not state.over:
         with aws_errors("PutObject outcome.json"):
             ended = states.cancel(fleet.bucket, fleet.layout, state, time.time())
@@ -178,14 +180,20 @@ def cancel(fleet: FleetCloud, job: str) -> None:
     raise UsageError(f"the job {job} is already over")
 
 
-def _known(fleet: FleetCloud, job: str) -> State:
+def _alive(state: State, age: float) -> bool:
+    """Whether a machine has shown lately that it works on the job; `age` is that of the state in seconds."""
+    return state.status == "running" and age < ALIVE_SECONDS
+
+
+def _known(fleet: FleetCloud, job: str) -> tuple[State, float]:
+    """The job's state, and its age in seconds. Raises UsageError."""
     if not JOB.fullmatch(job):
         raise UsageError(f"{job!r} is no id of a job, which has 32 hexadecimal digits")
     with aws_errors("GetObject state"):
         found = states.read(fleet.bucket, fleet.layout, job)
     if found is None:
         raise UsageError(f"there is no job {job}")
-    return found[0]
+    return found[0], found[1].age
 
 
 def _change(fleet: FleetCloud, job: str, update: Callable[[State], State]) -> None:

@@ -1,0 +1,45 @@
+"""The job store's files: who may use them, also where another user of the group may write to their folder."""
+
+import os
+from pathlib import Path
+
+import pytest
+from transcribe.jobs.database import set_sharing
+from transcribe.jobs.models import NewJob
+from transcribe.jobs.store import Store, StoreError
+from transcribe.types import DecodeOptions
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o007, 0o660), (0o027, 0o640), (0o077, 0o600)])
+def test_a_store_is_for_whom_the_umask_says(tmp_path: Path, umask: int, mode: int) -> None:
+    path, before = tmp_path / "jobs.sqlite3", os.umask(umask)
+    try:
+        Store(path).create(NewJob(key_id="", options=DecodeOptions(language=None)))
+    finally:
+        os.umask(before)
+    files = sorted(tmp_path.iterdir())
+    assert [(file.name, file.stat().st_mode & 0o777) for file in files] == [
+        ("jobs.sqlite3", mode), ("jobs.sqlite3-journal", mode),
+    ]  # fmt: skip
+    set_sharing(path, shared=True)  # as where a machine joins a fleet
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o660}
+    assert Store(path).unfinished()
+    set_sharing(path, shared=False)  # and leaves it
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o640}
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe"])
+@pytest.mark.parametrize("name", ["jobs.sqlite3", "jobs.sqlite3-journal"])
+def test_what_another_user_may_have_put_in_the_place_of_a_store_is_not_opened_to_the_group(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    secret, place = tmp_path / "machine-key", tmp_path / name
+    secret.touch(0o600)
+    if kind == "pipe":
+        os.mkfifo(place, 0o600)
+    else:
+        (place.symlink_to if kind == "link" else place.hardlink_to)(secret)
+    with pytest.raises(StoreError, match=rf"{name} cannot be used .*; move it away"):
+        set_sharing(tmp_path / "jobs.sqlite3", shared=True)
+    set_sharing(tmp_path / "jobs.sqlite3", shared=False)
+    assert (secret.stat().st_mode | place.stat().st_mode) & 0o777 == 0o600
