@@ -106,7 +106,7 @@ def _cut(segment: Segment, owners: Sequence[int], labels: dict[int, str], tokens
 def fitted(segments: Sequence[Segment], spans: Sequence[Span]) -> list[Segment]:
     """The segments from where the speech of their words begins to where it ends, none over another."""
     said = [(one.words[0].start, one.words[-1].end) if one.words else (one.start, one.end) for one in segments]
-    afters = [start for start, _ in said[1:]] + [math.inf]
+    afters = [*(start for start, _ in said[1:]), math.inf][: len(said)]
     found: list[Segment] = []
     place = 0  # of the first span that may touch the next segment
     for segment, times, after in zip(segments, said, afters, strict=True):

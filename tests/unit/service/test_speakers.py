@@ -102,6 +102,10 @@ def test_where_nothing_was_heard_one_speaker_says_what_there_is() -> None:
     assert [found.speaker for found in words.assign([said("Hm.", 0.0)], track, encode)] == ["A"]
 
 
+def test_a_recording_without_text_has_no_turns() -> None:
+    assert words.assign([], turns_of([(0.0, 1.5, 1), (1.5, 3.0, 0)], (None, None)), encode) == []
+
+
 def test_a_turn_ends_at_a_word_and_pieces_have_their_own_text() -> None:
     track = turns_of([(0.0, 1.5, 1), (1.5, 3.0, 0)], (None, None))
     found = words.assign([said("one two three four five six seven eight nine ten", 0.0)], track, encode)
