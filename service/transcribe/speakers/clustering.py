@@ -25,7 +25,7 @@ PRIOR, PRIOR_PAIRS = 0.77, 2.0  # mean cosine of two windows of a speaker, and h
 LEAST_SECONDS = 3.0  # of speech: what has less is no speaker of its own, unless the whole recording has little
 LEAST_SHARE = 0.2  # of all speech, which is enough in a short recording
 SHORTEST_SECONDS = 0.6  # windows below it tell too little to found a group
-BLOCK = 400  # windows that are compared with each other; of longer recordings, the groups found in each block are
+BLOCK = 400  # windows that are compared with each other; of longer recordings, the groups found in each block are, and so on
 SAFE = 0.05  # more likeness is asked for within a block, where little of the recording is known
 SAFER = 0.15  # the same where more speakers are wanted than may be found
 MERGED = -9.0  # no likeness is so low
@@ -41,13 +41,29 @@ class Groups:
     squares: Floats
 
     @classmethod
+    def each(cls, embeddings: NDArray[np.float32], seconds: Floats) -> "Groups":
+        """A group of every window."""
+        weights = seconds / WINDOW_SECONDS
+        return cls(embeddings * weights[:, None], weights, weights**2)
+
+    @classmethod
     def of(cls, embeddings: NDArray[np.float32], seconds: Floats, labels: Labels, count: int | None = None) -> "Groups":
         """The groups 0 … `count` - 1 that `labels` make of the windows; those with others are left out."""
+        return cls.each(embeddings, seconds).joined(labels, count)
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def part(self, which: slice) -> "Groups":
+        """Some of them."""
+        return Groups(self.sums[which], self.weights[which], self.squares[which])
+
+    def joined(self, labels: Labels, count: int | None = None) -> "Groups":
+        """The groups 0 … `count` - 1 that `labels` make of these."""
         if count is None:
             count = int(labels.max(initial=-1)) + 1
         member = np.equal.outer(np.arange(count), labels).astype(np.float64)
-        weights = seconds / WINDOW_SECONDS
-        return cls(member @ (embeddings * weights[:, None]), member @ weights, member @ weights**2)
+        return Groups(member @ self.sums, member @ self.weights, member @ self.squares)
 
     def likeness(self, other: "Groups") -> Floats:
         """[n of self, n of other]; of different speakers below 0.8."""
@@ -80,21 +96,30 @@ class Merge:
 def merges(groups: Groups) -> Iterator[Merge]:
     """Merges the two groups that are surest to be one, until one is left."""
     sums, weights, squares = groups.sums.copy(), groups.weights.copy(), groups.squares.copy()
+    within = groups.within()
     margins = groups.likeness(groups) - needed(weights, weights)
     np.fill_diagonal(margins, MERGED)
-    gone = np.zeros(len(weights), np.bool_)
+    nearest, best = margins.argmax(1), margins.max(1)  # of each group: nobody looks through all pairs again
     for _ in range(len(weights) - 1):
-        first, second = (int(place) for place in divmod(int(margins.argmax()), len(weights)))
-        yield Merge(first, second, float(margins[first, second]))
+        first = int(best.argmax())
+        second = int(nearest[first])
+        yield Merge(first, second, float(best[first]))
         for part in (sums, weights, squares):
             part[first] += part[second]
-        gone[second] = True
-        now = Groups(sums, weights, squares)
-        one = Groups(sums[first : first + 1], weights[first : first + 1], squares[first : first + 1])
-        row = (one.likeness(now) - needed(one.weights, weights))[0]
-        row[gone], row[first] = MERGED, MERGED
+        one = Groups(sums, weights, squares).part(slice(first, first + 1))
+        within[first] = one.within()[0]
+        row = sums @ one.sums[0] / (weights * weights[first]) / np.sqrt(within * within[first])
+        row -= needed(one.weights, weights)[0]
+        row[margins[first] == MERGED] = MERGED
+        row[second] = MERGED
         margins[first], margins[:, first] = row, row
         margins[second], margins[:, second] = MERGED, MERGED
+        best[second] = MERGED
+        closer = row > best
+        nearest[closer], best[closer] = first, row[closer]
+        for place in {first, *np.flatnonzero((nearest == first) | (nearest == second)).tolist()}:
+            nearest[place] = margins[place].argmax()
+            best[place] = margins[place, nearest[place]]
 
 
 def cut(count: int, done: Sequence[Merge]) -> Labels:
@@ -106,18 +131,24 @@ def cut(count: int, done: Sequence[Merge]) -> Labels:
     return np.argsort(np.argsort(first))[found]
 
 
-def founded(embeddings: NDArray[np.float32], seconds: Floats, margin: float) -> Labels:
-    """Labels of windows in groups that are surely one speaker's each. The work grows with the length of the recording,
-    not with its square: blocks are looked at one by one."""
-    labels = np.zeros(len(seconds), np.int64)
-    count = 0
-    for at in range(0, len(seconds), BLOCK):
-        part = slice(at, at + BLOCK)
-        size = len(seconds[part])
-        steps = merges(Groups.of(embeddings[part], seconds[part], np.arange(size)))
-        labels[part] = count + cut(size, list(itertools.takewhile(lambda step: step.margin >= margin, steps)))
-        count = int(labels[part].max()) + 1
-    return labels
+def founded(groups: Groups, margin: float) -> tuple[Labels, Groups]:
+    """The larger groups that the `groups` are surely of, by number, and they themselves: at most half as many, or one
+    more. Blocks are looked at one by one, so the work grows with the number of groups and not with its square."""
+    labels, found, count = np.zeros(len(groups), np.int64), list[Groups](), 0
+    for at in range(0, len(groups), BLOCK):
+        block = groups.part(slice(at, at + BLOCK))
+        steps = merges(block)
+        done = list(itertools.islice(steps, len(block) // 2))
+        done += itertools.takewhile(lambda step: step.margin >= margin, steps)
+        mine = cut(len(block), done)
+        labels[at : at + BLOCK] = count + mine
+        found.append(block.joined(mine))
+        count += len(found[-1])
+    return labels, Groups(
+        np.concatenate([one.sums for one in found]),
+        np.concatenate([one.weights for one in found]),
+        np.concatenate([one.squares for one in found]),
+    )
 
 
 def speakers(embeddings: NDArray[np.float32], seconds: Floats, *, least: int = 1, most: int | None = None) -> Labels:
@@ -128,14 +159,14 @@ def speakers(embeddings: NDArray[np.float32], seconds: Floats, *, least: int = 1
     if not len(usable):
         return labels
     embeddings, seconds = embeddings[usable], seconds[usable]
-    small = np.arange(len(usable))
-    if len(usable) > BLOCK:
-        small = founded(embeddings, seconds, SAFE if least == 1 else SAFER)
-    groups = Groups.of(embeddings, seconds, small)
+    groups, small = Groups.each(embeddings, seconds), np.arange(len(usable))
+    while len(groups) > BLOCK:
+        larger, groups = founded(groups, SAFE if least == 1 else SAFER)
+        small = larger[small]
     steps = list(merges(groups))
 
     def after(count: int) -> Labels:
-        return _with_time(cut(len(groups.weights), steps[:count])[small], seconds)
+        return _with_time(cut(len(groups), steps[:count])[small], seconds)
 
     at = next((count for count, step in enumerate(steps) if step.margin < 0), len(steps))
     while most is not None and at < len(steps) and after(at).max() >= most:

@@ -53,7 +53,10 @@ def test_the_number_of_speakers_is_found(counts: list[int], found: int) -> None:
         assert grouped(track.likeness.argmax(1), turns)
 
 
-def test_hours_are_told_apart_without_comparing_everything_with_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("least", "noise"), [(1, 0.0), (4, 0.8)])  # in noise, few windows are surely of one voice
+def test_hours_are_told_apart_without_comparing_everything_with_everything(
+    monkeypatch: pytest.MonkeyPatch, least: int, noise: float
+) -> None:
     largest = 0
     original = clustering.merges
 
@@ -64,7 +67,11 @@ def test_hours_are_told_apart_without_comparing_everything_with_everything(monke
 
     monkeypatch.setattr(clustering, "merges", watched)
     turns = np.random.default_rng(2).integers(0, 4, 1500).tolist()
-    track = tell_apart(talk(turns), SpeakerOptions(), {})
+    monkeypatch.setattr(clustering, "BLOCK", 100)
+    voices = talk(turns)
+    heard = voices.embeddings + np.random.default_rng(3).normal(size=voices.embeddings.shape) * noise / np.sqrt(SIZE)
+    voices = replace(voices, embeddings=(heard / np.linalg.norm(heard, axis=1, keepdims=True)).astype(np.float32))
+    track = tell_apart(voices, SpeakerOptions(min_speakers=least), {})
     assert grouped(track.likeness.argmax(1), turns)
     assert 0 < largest <= clustering.BLOCK
 
