@@ -20,6 +20,8 @@ from support.waiting import until
 from transcribe.config import ServiceConfig
 from transcribe.jobs.store import Store
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def config(tmp_path: Path) -> dict[str, Any]:
@@ -83,7 +85,6 @@ def test_sigterm_lets_a_running_request_finish(tmp_path: Path, config: dict[str,
     assert [reply.status for reply in replies] == [200]
 
 
-@pytest.mark.slow
 def test_kill_9_keeps_every_accepted_job(tmp_path: Path, config: dict[str, Any], worker: FakeWorker) -> None:
     accepted: list[str] = []
     worker.delay = 0.01

@@ -109,6 +109,7 @@ def test_not_a_number_does_not_reach_the_model(folder: Path) -> None:
     assert np.abs(found).max() <= 1.0
 
 
+@pytest.mark.slow
 def test_blocks_come_as_they_are_decoded(folder: Path) -> None:
     """An hour of silence is 1 MB of FLAC and 230 MB of samples; they must not be in memory at once."""
     path = folder / "hours.flac"
@@ -146,6 +147,7 @@ def test_text_that_begins_like_mp3_is_no_recording(folder: Path) -> None:
     assert refused(path).code == "invalid_audio"
 
 
+@pytest.mark.slow
 def test_too_long_is_refused_before_it_is_decoded(folder: Path) -> None:
     path = folder / "long.flac"
     ffmpeg("-f", "lavfi", "-i", "anullsrc=r=16000:cl=mono", "-t", "7200", path)

@@ -43,6 +43,7 @@ def test_machines_are_launched_closed_and_tagged(cloud: Cloud) -> None:
         assert group["IpPermissions"] == []
 
 
+@pytest.mark.slow
 def test_an_unchanged_tree_reuses_the_image_unless_forced(cloud: Cloud) -> None:
     first = cloud.bake()
     again = cloud.bake()
@@ -53,6 +54,7 @@ def test_an_unchanged_tree_reuses_the_image_unless_forced(cloud: Cloud) -> None:
     assert forced.image.id != first.image.id
 
 
+@pytest.mark.slow
 def test_a_recording_boots_the_reused_image_and_only_that(cloud: Cloud, tmp_path: Path) -> None:
     first = cloud.bake()
     recording = tmp_path / "talk.WAV"
@@ -66,6 +68,7 @@ def test_a_recording_boots_the_reused_image_and_only_that(cloud: Cloud, tmp_path
     assert len(cloud.images()) == 1
 
 
+@pytest.mark.slow
 def test_a_changed_input_makes_a_new_image(cloud: Cloud) -> None:
     first = cloud.bake()
     (cloud.context.root / "salt/states/layout.sls").write_text("other: test.nop\n")
@@ -78,6 +81,7 @@ def test_a_changed_input_makes_a_new_image(cloud: Cloud) -> None:
     assert f"transcribe-bake/manifests/{second.bake}/sbom.cdx.json" in keys
 
 
+@pytest.mark.slow
 def test_the_client_token_is_in_the_bucket_before_it_is_used(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     run, tokens = cloud.context.machines.run, []
 

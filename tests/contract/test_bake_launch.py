@@ -16,6 +16,8 @@ from baker.images import publish
 from support.fake_cloud import Cloud
 from support.made_images import KEYS, client, made, served
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(name="serving")
 def published_and_ready_to_serve(cloud: Cloud) -> BakeContext:

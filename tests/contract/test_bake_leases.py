@@ -16,6 +16,8 @@ from localcloud.aws import s3_conditions
 from support.fake_cloud import Cloud
 from support.recorder import Recorder
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_living_launcher_renews_it_and_notices_its_loss(
     cloud: Cloud, recorder: Recorder, monkeypatch: pytest.MonkeyPatch

@@ -22,6 +22,8 @@ from support.fake_machine import FakeMachine
 from support.made_images import ACCOUNT, KEYS, made, publisher, served
 from support.recorder import Recorder, model_faults
 
+pytestmark = pytest.mark.slow
+
 
 def fails(machine: FakeMachine) -> None:
     machine.put("report", machine.report(verdict="failure", reason="no room"))
@@ -160,7 +162,6 @@ def key_statements(config: LauncherConfig) -> list[Any]:
         ("arn:aws:kms:eu-north-1:111122223333:key/mrk-1", "arn:aws:kms:eu-north-1:111122223333:key/mrk-1", None),
     ],
 )
-@pytest.mark.slow
 def test_a_key_of_ones_own_may_be_used_by_ec2_and_nobody_else(
     cloud: Cloud, recorder: Recorder, named: str, resource: str, alias: str | None
 ) -> None:
@@ -185,7 +186,6 @@ def test_a_key_of_ones_own_may_be_used_by_ec2_and_nobody_else(
     assert disk["Ebs"]["KmsKeyId"] == named
 
 
-@pytest.mark.slow
 def test_the_policy_confines_what_can_be_confined(cloud: Cloud) -> None:
     statements = iam_policy.document(cloud.context.config)["Statement"]
     for statement in statements:

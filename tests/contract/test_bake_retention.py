@@ -7,6 +7,8 @@ from baker.images import catalog, publish
 from support.fake_cloud import Cloud
 from support.made_images import ABROAD, ACCOUNT, client, copies, made, publisher
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(name="wide")
 def published_abroad(cloud: Cloud) -> BakeContext:
@@ -18,7 +20,6 @@ def reasons(context: BakeContext, keep: int) -> dict[str, tuple[str, ...]]:
     return {decision.image.image.name: decision.reasons for decision in catalog.judge(catalog.read(context), keep)}
 
 
-@pytest.mark.slow
 def test_prune_removes_only_what_nobody_needs_with_copies_and_disks(cloud: Cloud, wide: BakeContext) -> None:
     images = {name: made(cloud, name) for name in ("old", "runs", "shared", "back", "now", "new")}
     made(cloud, "half", verified=False)

@@ -14,7 +14,7 @@ from transcribe.audio.decoder import Decoder
 from transcribe.audio.errors import DecoderError
 from transcribe.worker import status
 
-pytestmark = pytest.mark.attack
+pytestmark = [pytest.mark.slow, pytest.mark.attack]
 
 BROKEN = "#!/bin/sh\necho 'error while loading shared libraries: libavcodec.so.59' >&2; exit 127\n"
 PRESENT = {

@@ -133,6 +133,7 @@ WAYS: list[Callable[[socket.socket], None]] = [
 ]
 
 
+@pytest.mark.slow
 def test_no_request_and_no_way_of_leaving_ends_the_server(api: Api) -> None:
     chance = random.Random(7)
     for _ in range(40 if LONG else 2):

@@ -9,6 +9,8 @@ import pytest
 from support.api_server_fixture import Api, running
 from transcribe.api import wsgi
 
+pytestmark = pytest.mark.slow
+
 FIELDS = b'--B\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
 FILE = b'--B\r\nContent-Disposition: form-data; name="file"; filename="live.webm"\r\n\r\n'
 END = b"\r\n--B--\r\n"

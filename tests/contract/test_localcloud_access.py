@@ -20,6 +20,8 @@ from localcloud.server import LoopbackServer, hub_app
 from support.running_cloud import KEYS, SECRET, RunningCloud, forget_everything
 from transcribe.fleet import queues
 
+pytestmark = pytest.mark.slow
+
 FORM = "Action=DescribeInstances&Version=2016-11-15"
 URLENCODED = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
 TARGET = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "AmazonSSM.DescribeParameters"}

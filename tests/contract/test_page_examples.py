@@ -12,6 +12,8 @@ from support.api_server_fixture import Api, running
 from support.fake_worker import TEXTS
 from support.pages import ROOT, Page
 
+pytestmark = pytest.mark.slow
+
 README, API = Page(ROOT / "README.md"), Page(ROOT / "docs/api.md")
 HERE = "http://localhost:8000"
 COMMANDS = [command for page in (README, API) for command in page.commands if HERE in command]

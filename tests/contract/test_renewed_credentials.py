@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+import pytest
 import requests
 from baker import interrupts
 from baker.aws.s3 import Bucket
@@ -10,6 +11,8 @@ from botocore.credentials import ReadOnlyCredentials
 from support.fake_cloud import BUCKET, Cloud
 from support.fake_machine import FakeMachine
 from support.waiting import until
+
+pytestmark = pytest.mark.slow
 
 
 @dataclass

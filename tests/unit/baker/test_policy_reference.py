@@ -73,6 +73,7 @@ def matcher(pattern: str) -> re.Pattern[str]:
     return re.compile(translate(pattern))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_action_and_resource_exists(name: str) -> None:
     for action, resource, _ in granted(name):

@@ -21,6 +21,8 @@ from baker.inputs import user_data
 from baker.inputs.payload import Payload
 from support.project_tree import PROJECT, make_tree, write
 
+pytestmark = pytest.mark.slow
+
 PARAMETERS = {"build_id": "b1", "nonce": "n", "deadline_seconds": 600, "report_url": "https://s3/?a=1&b='\"$x\n"}
 CONFIG = from_mapping({"aws": {"region": "eu-north-1"}, "s3": {"bucket": "b" * 63}, "source": {"ami": "ami-1"}})
 

@@ -19,6 +19,8 @@ from transcribe.jobs.models import NewJob
 from transcribe.types import SAMPLE_RATE, DecodeOptions, Segment
 from transcribe.worker import loop
 
+pytestmark = pytest.mark.slow
+
 Samples = NDArray[np.float32]
 
 

@@ -15,7 +15,7 @@ from transcribe.jobs.models import NewJob
 from transcribe.jobs.store import Store
 from transcribe.types import DecodeOptions, Segment
 
-pytestmark = pytest.mark.attack
+pytestmark = [pytest.mark.slow, pytest.mark.attack]
 
 SERVICE = Path(__file__).resolve().parents[3] / "service"
 

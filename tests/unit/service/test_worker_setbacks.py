@@ -16,7 +16,7 @@ from transcribe.jobs.store import Store, StoreError
 from transcribe.types import Segment
 from transcribe.worker import loop, main, resume
 
-pytestmark = pytest.mark.attack
+pytestmark = [pytest.mark.slow, pytest.mark.attack]
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,8 @@ from transcribe.speakers.network import SpeakerNetwork
 from transcribe.types import SAMPLE_RATE, DecodeOptions, Segment, SpeakerOptions, Word
 from transcribe.worker import loop
 
+pytestmark = pytest.mark.slow
+
 LOW, HIGH = 200, 3000  # Hz: the pitches of two "voices"
 
 
