@@ -27,7 +27,9 @@ PYTHON = "3.11"  # the oldest interpreter that the locks must serve
 TORCH_CPU_BUILD = """\
 torch==2.13.0+cpu \\
     --hash=sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b \\
-    --hash=sha256:4ca4a9394b0c771238a4f73590fdbbc4debad85ed0fa63d026ae1b085da7d6e2"""  # cp311, cp312
+    --hash=sha256:4ca4a9394b0c771238a4f73590fdbbc4debad85ed0fa63d026ae1b085da7d6e2 \\
+    --hash=sha256:3fbf9c9d1f3c10c2d59d04aca426dee9ccc6ceb32d255c61e93acc3b4f75fae6 \\
+    --hash=sha256:d20fa53ee744502fa4c69818a720b05ca0d37abd055d4f6e66cae155114bc691"""  # cp311, cp312, cp313, cp314
 CUDA_ONLY = re.compile(r"^(nvidia-|cuda-|triton==)")
 
 

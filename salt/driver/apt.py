@@ -30,7 +30,7 @@ SETTLED = 2  # looks in a row that find nobody: between two packages no lock is 
 def wait_until_quiet(say: Callable[[str], None], seconds: float = QUIET_SECONDS) -> None:
     """Return once nobody installs or updates packages. Raises DriverError that names who still does after `seconds`."""
     subprocess.run(["systemctl", "stop", "--no-block", *UNITS], check=False, capture_output=True)
-    end, quiet = time.monotonic() + seconds, 0
+    end, quiet, told = time.monotonic() + seconds, 0, ""
     while quiet < SETTLED:
         busy = busy_with()
         quiet = 0 if busy else quiet + 1
@@ -38,6 +38,9 @@ def wait_until_quiet(say: Callable[[str], None], seconds: float = QUIET_SECONDS)
             raise DriverError(f"package management is still busy after {seconds:.0f} s: {busy}")
         if busy:
             say(f"waiting for {busy}")
+        if busy and busy != told:
+            print(f"waiting for {busy}", flush=True)  # the log tells of each once
+            told = busy
         time.sleep(POLL_SECONDS if busy else POLL_SECONDS / 4)
 
 

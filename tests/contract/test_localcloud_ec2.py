@@ -204,6 +204,17 @@ def test_deregistering_frees_the_layers_that_nothing_stands_on(running: RunningC
     assert base_image.folder(running.folders).is_dir()
 
 
+def test_the_roots_of_all_bases_stay_and_each_can_be_launched(running: RunningCloud) -> None:
+    for name in (*base_image.BASES, "old"):
+        root = base_image.folder(running.folders, name) if name != "old" else running.folders.roots / "owned-old"
+        root.mkdir(exist_ok=True)
+    for name in base_image.BASES:
+        launch(running.ec2, ImageId=base_image.source_ami(name))
+    running.cloud.images.collect(())
+    left = {path.name for path in running.folders.roots.iterdir()}
+    assert left == {base_image.folder(running.folders, name).name for name in base_image.BASES}
+
+
 @pytest.mark.slow
 def test_images_and_their_tags_outlive_the_local_cloud(folders: Folders) -> None:
     first = RunningCloud(folders)

@@ -7,22 +7,11 @@ from pathlib import Path
 
 import pytest
 from localcloud import LocalCloud
-from support.baked_machine import ROOT, BakedMachine, ec2
+from support.baked_machine import DISK, ROOT, BakedMachine, ec2
 
 USER_DATA = """#cloud-config
 ssh_authorized_keys: [ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBAKEDMACHINETESTKEY person@example.com]
 write_files: [{path: /run/first-boot, content: hello}]
-"""
-# What of a machine's life must not be on an image's disk; each line that this prints is something found, but two.
-# In wtmp the shutdown itself ends the console's getty, after the seal.
-DISK = r"""
-ls -d /etc/ssh/ssh_host_* /root/.ssh /root/.cache /home/*/.ssh /var/lib/cloud/* /var/lib/apt/lists/* 2>/dev/null
-find /var/log /tmp /var/tmp /opt/transcribe/{results,temp,logs} -type f -size +0 -not -name wtmp
-find /etc/systemd -name 'transcribe-bake*' -o -name 'transcribe-deadline*'
-grep --recursive --files-with-matches --extended-regexp --exclude-dir={venv,models,__pycache__} \
-  'X-Amz-Signatur[e]=|[?&]Signatur[e]=' /etc /var /root /home /srv /opt/transcribe
-stat --format='machine-id %s' /etc/machine-id
-echo "payload $(cat /srv/transcribe/payload.sha256)"
 """
 
 

@@ -14,7 +14,7 @@ from support import gpu_shape
 from support.baked_machine import ROOT, ec2
 from support.waiting import until
 
-HANGS = "#!/bin/bash\nsleep infinity\n"
+HANGS = "#!/bin/bash\nsystemctl daemon-reload\nsleep infinity\n"  # as the installation of a package does
 # A machine that claims success at once, with a nonce that is not its own.
 FORGES = """#!/bin/bash
 python3 - <<'PY'

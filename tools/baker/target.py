@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from localcloud import Endpoint, LocalCloud, LocalCloudError
+from localcloud import BASES, DEFAULT, Endpoint, LocalCloud, LocalCloudError
 
 from baker.aws import requests
 from baker.config import Credentials, LauncherConfig, from_mapping, load, read_toml
 from baker.context import BakeContext, open_context
 from baker.display.progress import Display
 from baker.errors import BakeError, UsageError
-from baker.inputs import pillar
+from baker.inputs import pillar, wheels
 
 AWS, LOCAL = "aws", "local"
 CONFIG_FILE = "bake.toml"
@@ -46,8 +46,10 @@ def bake_config(root: Path, options: argparse.Namespace, display: Display) -> La
     """The configuration to bake with; starts the local cloud where that is meant."""
     if options.cloud == AWS:
         return load(options.config or root / CONFIG_FILE)
+    if options.base != DEFAULT:
+        wheels.require(root, options.base, BASES[options.base].python)
     with _local_errors(), display.phase("local cloud"):
-        endpoint = LocalCloud.ensure(root, say=lambda line: display.note(f"  {line}", "dim"))
+        endpoint = LocalCloud.ensure(root, base=options.base, say=lambda line: display.note(f"  {line}", "dim"))
         return local_config(endpoint, options.config, options.model, options.listen_for)
 
 

@@ -3,5 +3,6 @@
 from .client import LocalCloud
 from .common import LocalCloudError
 from .endpoint import Endpoint
+from .machines.base_image import BASES, DEFAULT
 
-__all__ = ["Endpoint", "LocalCloud", "LocalCloudError"]
+__all__ = ["BASES", "DEFAULT", "Endpoint", "LocalCloud", "LocalCloudError"]

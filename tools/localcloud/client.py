@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -34,21 +35,21 @@ class LocalCloud:
     """The interface for the launcher and the tests; `root` is the project's folder. Raises only LocalCloudError."""
 
     @staticmethod
-    def ensure(root: Path, *, say: Say = say_on_stderr) -> Endpoint:
+    def ensure(root: Path, *, base: str = base_image.DEFAULT, say: Say = say_on_stderr) -> Endpoint:
         """Prepare this host, then start the local cloud or find it running; it stays while this process lives.
 
-        Needs root.
+        The endpoint's `source_ami` is that of the base. Needs root.
         """
         folders = folders_of(root)
         host.prepare(say)
         folders.make_state()
         with (folders.state / "start.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            base_image.ensure(folders, say)
+            base_image.ensure(folders, say, base)
             _ensure_model(folders, say)
             endpoint = _running(folders) or _start(folders)
             _ask(folders, "POST", "users", {"pid": os.getpid()})  # it stays while this process lives
-            return endpoint
+            return replace(endpoint, source_ami=base_image.source_ami(base))
 
     @staticmethod
     @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from localcloud.aws.moto_instances import MotoRegion
 from localcloud.aws.query_protocol import Ec2Error
-from localcloud.machines import guest
+from localcloud.machines import base_image, guest
 from localcloud.machines.disk_images import DiskImage, DiskImages
 from localcloud.machines.machines import LaunchRequest, LocalMachines
 from localcloud.machines.port_forward import Forwarder
@@ -28,7 +28,8 @@ class Backend:
         self._imaging: set[str] = set()
         self._forwarders: dict[tuple[str, int], Forwarder] = {}
         self._lock = threading.RLock()
-        moto.add_source(self.images.source())
+        for base in base_image.BASES:
+            moto.add_source(self.images.source(base), base)
         for image in self.images.all():
             moto.restore(image)
 

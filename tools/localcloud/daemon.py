@@ -27,10 +27,11 @@ TICK_SECONDS = 5.0
 
 
 def code_version() -> str:
-    """A digest of the local cloud's code, so that a process with old code is noticed."""
+    """A digest of the local cloud's code and of its bases' files, so that a process with old ones is noticed."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
+    for path in sorted(Path(__file__).parent.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -2,7 +2,8 @@
 {%- set it = pillar['transcribe'] %}
 {%- import_yaml 'transcribe/files/seal.yaml' as seal %}
 
-{%- for unit in ['transcribe-feeder', 'transcribe-api', 'transcribe-worker', 'transcribe-warm', 'syslog.socket', 'rsyslog'] %}
+{%- for unit in ['transcribe-feeder', 'transcribe-api', 'transcribe-worker', 'transcribe-warm', 'cron', 'syslog.socket',
+                 'rsyslog'] %}
 
 seal-stop-{{ unit }}:
   service.dead:

@@ -61,6 +61,12 @@ def test_all_of_the_list_is_removed_and_then_asserted() -> None:
     assert list(rendered)[-1] == "seal-asserted"
 
 
+@pytest.mark.parametrize("unit", ["cron", "rsyslog", "syslog.socket", "transcribe-worker"])
+def test_what_writes_is_stopped_before_anything_is_removed(unit: str) -> None:
+    function, given = arguments(states("seal")[f"seal-stop-{unit}"])
+    assert (function, given["name"], given["require_in"]) == ("service.dead", unit, [{"cmd": "seal-journal-volatile"}])
+
+
 def seal(tmp_path: Path, *, test: bool = False, mounts: tuple[Path, ...] = ()) -> Any:
     table = tmp_path / "mountinfo"
     table.write_text("".join(f"1 0 8:1 / {path} rw - ext4 x rw\n" for path in (Path("/"), *mounts)))

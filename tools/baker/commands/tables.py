@@ -145,6 +145,7 @@ def _print_image(console: Console, report: Document) -> None:
     word = "reused" if report["reused"] else "baked and verified"
     found = (literal(f"\n{word}", "bold green"), "  ", literal(image["id"], "bold"), "  ", literal(image["name"]))
     console.print(Text.assemble(*found))
+    console.print(literal("  from {id} {name}".format(**report["source_image"]), "dim"))
     console.print(literal(f"  content hash {report['content_hash']}", "dim"))
 
 

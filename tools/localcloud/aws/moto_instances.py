@@ -17,7 +17,6 @@ from localcloud.machines import base_image
 from localcloud.machines.disk_images import DiskImage
 
 SOURCE_OWNER = "136693071363"  # Debian's account, which owns its images on AWS
-SOURCE_NAME = f"debian-12-amd64-{base_image.key()[:8]}"
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 
 
@@ -89,9 +88,11 @@ class MotoRegion:
     def has_image_named(self, name: str) -> bool:
         return moto_images.is_named(self.region, name)
 
-    def add_source(self, image: DiskImage) -> None:
-        """Offer the image that every bake starts from, as Debian would."""
-        self._add(image.id, owner=SOURCE_OWNER, facts={"name": SOURCE_NAME, "description": "Debian 12 (local cloud)"})
+    def add_source(self, image: DiskImage, base: str) -> None:
+        """Offer the image that a bake on this base starts from, as Debian would."""
+        made = base_image.BASES[base]
+        facts = {"name": f"{made.image_name}-{made.key()[:8]}", "description": f"{made.system} (local cloud)"}
+        self._add(image.id, owner=SOURCE_OWNER, facts=facts)
 
     def restore(self, image: DiskImage) -> None:
         """Offer an image of an earlier run again, with its tags and its snapshot's id."""

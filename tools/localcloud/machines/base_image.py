@@ -1,14 +1,14 @@
-"""The disk of the source image: a Debian like Debian's own cloud images, built once by mmdebstrap."""
+"""The disks of the source images: systems like those of real clouds, each built once by mmdebstrap."""
 
 import hashlib
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from localcloud.common import Folders, LocalCloudError, Say, run
 from localcloud.machines.supervisor import USER_COUNT, USERS
 
-SUITE = "bookworm"
 PACKAGES = (
     "ca-certificates",
     "cloud-init",
@@ -40,33 +40,55 @@ OWN += ["--console=pipe", "--as-pid2", f"--private-users={USERS}:{USER_COUNT}", 
 OWNED = "owned-"  # before the name of a root whose owner is the machines', not this host's
 
 
-def key() -> str:
-    """A digest of what the root file system is built from; the source image's id is derived from it."""
-    return hashlib.sha256(json.dumps([SUITE, PACKAGES, FINISH, USERS]).encode()).hexdigest()
+@dataclass(frozen=True)
+class Base:
+    """A system that a rehearsal starts from."""
+
+    name: str
+    image_name: str  # begins as that of the real image does
+    system: str
+    python: str  # the version that the system brings, such as 3.11
+    suite: str
+    packages: tuple[str, ...] = PACKAGES
+    finish: tuple[str, ...] = FINISH
+
+    def key(self) -> str:
+        """A digest of what the root file system is built from; the source image's id is derived from it."""
+        return hashlib.sha256(json.dumps([self.suite, self.packages, self.finish, USERS]).encode()).hexdigest()
+
+    def command(self, target: Path) -> list[str]:
+        """The command that builds the root file system."""
+        command = ["mmdebstrap", "--mode=root", "--variant=important", f"--include={','.join(self.packages)}"]
+        command += [f"--customize-hook={hook}" for hook in self.finish]
+        return [*command, self.suite, str(target)]
 
 
-def source_ami() -> str:
-    """The id of the image that every bake starts from."""
-    return f"ami-{key()[:17]}"
+BOOKWORM = Base("bookworm", "debian-12-amd64", "Debian 12", "3.11", "bookworm")
+TRIXIE = Base("trixie", "debian-13-amd64", "Debian 13", "3.13", "trixie")
+BASES = {base.name: base for base in (BOOKWORM, TRIXIE)}
+DEFAULT = BOOKWORM.name
 
 
-def folder(folders: Folders) -> Path:
-    return folders.roots / f"{OWNED}{key()[:17]}"
+def source_ami(base: str = DEFAULT) -> str:
+    """The id of the image that a bake on this base starts from."""
+    return f"ami-{BASES[base].key()[:17]}"
 
 
-def ensure(folders: Folders, say: Say) -> Path:
+def folder(folders: Folders, base: str = DEFAULT) -> Path:
+    return folders.roots / f"{OWNED}{BASES[base].key()[:17]}"
+
+
+def ensure(folders: Folders, say: Say, base: str = DEFAULT) -> Path:
     """The unpacked root, built on first use (about a minute). Raises LocalCloudError."""
-    target = folder(folders)
+    target = folder(folders, base)
     if target.is_dir():
         return target
     folders.roots.mkdir(parents=True, exist_ok=True)
     scratch = target.with_name(target.name + ".making")
     shutil.rmtree(scratch, ignore_errors=True)
-    say(f"making the source image, Debian {SUITE}: about a minute, once")
-    command = ["mmdebstrap", "--mode=root", "--variant=important", f"--include={','.join(PACKAGES)}"]
-    command += [f"--customize-hook={hook}" for hook in FINISH]
+    say(f"making the source image {base}, {BASES[base].system}: about a minute, once")
     try:
-        run([*command, SUITE, scratch], why="make the source image", timeout=1800)
+        run(BASES[base].command(scratch), why="make the source image", timeout=1800)
         run([*OWN, f"--directory={scratch}", "--", "true"], why="give the source image to the machines' root")
     except LocalCloudError:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -41,18 +41,21 @@ class DiskImages:
         with self._lock:
             return list(self._images.values())
 
-    def source(self) -> DiskImage:
-        """The image that every bake starts from. It is not in the registry: it can be made again at any time."""
-        return DiskImage(id=base_image.source_ami(), root=base_image.folder(self.folders).name)
+    def source(self, base: str = base_image.DEFAULT) -> DiskImage:
+        """The image that a bake on this base starts from. It is not in the registry: it can be made again any time."""
+        return DiskImage(id=base_image.source_ami(base), root=base_image.folder(self.folders, base).name)
+
+    def sources(self) -> dict[str, DiskImage]:
+        """The images that bakes start from, by their ids."""
+        return {image.id: image for image in map(self.source, base_image.BASES)}
 
     def get(self, image_id: str) -> DiskImage:
         """Raises LocalCloudError if there is no such image."""
         with self._lock:
-            if image_id == base_image.source_ami():
-                return self.source()
-            if image_id not in self._images:
+            found = self._images.get(image_id) or self.sources().get(image_id)
+            if found is None:
                 raise LocalCloudError(f"the local cloud has no image {image_id}")
-            return self._images[image_id]
+            return found
 
     def disk(self, image: DiskImage) -> tuple[Path, ...]:
         """The read-only folders that make up an image's disk, top first."""
@@ -78,8 +81,8 @@ class DiskImages:
     def collect(self, in_use: Iterable[Path]) -> None:
         """Delete every layer and old root that no image and no machine (`in_use`) uses."""
         with self._lock:
-            kept = {*in_use, *self.disk(self.source())}
-            for image in self._images.values():
+            kept = set(in_use)
+            for image in (*self._images.values(), *self.sources().values()):
                 kept.update(self.disk(image))
             for parent in (self.folders.layers, self.folders.roots):
                 for path in parent.iterdir() if parent.is_dir() else ():

@@ -1,0 +1,72 @@
+"""The systems that a rehearsal starts from: their choice, their keys, and the wheels that they need."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from baker import cli
+from baker.errors import UsageError
+from baker.inputs import wheels
+from localcloud import BASES, DEFAULT
+from localcloud.machines import base_image
+
+LOCK = "numpy==2.4.6 \\\n    --hash=sha256:0\ntorch==2.13.0+cpu \\\n    --hash=sha256:1\n"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    (tmp_path / "service").mkdir()
+    (tmp_path / wheels.LOCK).write_text(LOCK)
+    return tmp_path
+
+
+def pip_says(monkeypatch: pytest.MonkeyPatch, text: str, code: int = 0) -> list[list[str]]:
+    """Let pip answer `text`; returns the commands that it is asked with."""
+    asked: list[list[str]] = []
+
+    def run(command: list[str], **_options: object) -> "subprocess.CompletedProcess[str]":
+        asked.append(command)
+        return subprocess.CompletedProcess(command, code, text, "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return asked
+
+
+def test_a_rehearsal_may_name_its_base(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.parse(["rehearse"]).base == DEFAULT == "bookworm"
+    assert [cli.parse(["rehearse", f"--base={name}"]).base for name in BASES] == ["bookworm", "trixie"]
+    assert cli.parse(["bake", "--cloud=local"]).base == DEFAULT
+    with pytest.raises(SystemExit):
+        cli.parse(["rehearse", "--base=woody"])
+    assert "woody" in capsys.readouterr().err
+
+
+def test_each_base_has_a_root_and_an_image_of_its_own() -> None:
+    assert len({base_image.source_ami(name) for name in BASES}) == len(BASES)
+
+
+def test_a_wheel_that_pip_cannot_get_is_named_with_the_mend(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = pip_says(monkeypatch, "torch (2.15.0)\nAvailable versions: 2.15.0, 2.13.0\n")
+    with pytest.raises(UsageError, match=r"Python 3\.13.* torch 2\.13\.0\+cpu: add .*extra-index-url") as refused:
+        wheels.require(tree, "trixie", "3.13")
+    assert "\n" not in str(refused.value)
+    [command] = asked
+    assert {"torch", "--python-version=3.13", "--only-binary=:all:"} <= set(command)
+
+
+def test_nothing_is_said_where_pip_gets_every_wheel(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pip_says(monkeypatch, "torch (2.15.0)\nAvailable versions: 2.15.0, 2.13.0+cpu, 2.13.0\n")
+    wheels.require(tree, "trixie", "3.13")
+
+
+def test_an_index_that_does_not_answer_has_no_wheel(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pip_says(monkeypatch, "ERROR: No matching distribution found for torch\n", code=1)
+    with pytest.raises(UsageError, match=r"torch 2\.13\.0\+cpu"):
+        wheels.require(tree, "trixie", "3.13")
+
+
+def test_the_lock_has_a_hash_of_torch_for_each_python_that_is_served() -> None:
+    root = Path(__file__).resolve().parents[3]
+    lock = (root / wheels.LOCK).read_text()
+    block = lock[lock.index("torch==") :].split("\ntqdm==")[0]
+    assert block.count("--hash=sha256:") == 4  # CPython 3.11 to 3.14
