@@ -40,8 +40,9 @@ def test_corrections_are_in_every_format_and_the_original_is_kept(api: Api) -> N
     before = {name: api.get(f"{url}/result?format={name}").body for name in formats}
     record = json.loads(api.get(f"{url}/record").json["payload"])
     reply = patch(
-        api, url, {"speakers": {"A": " Åsa Ek "}, "segments": {"1": "Nu ska vi\n tala om Ärendena.", "2": ""}}
+        api, url, {"speakers": {"A": " Åsa\u00a0 Ek\n"}, "segments": {"1": "Nu ska vi\n tala om Ärendena.", "2": ""}}
     )
+    assert api.get(url).json["correctable"]
     kept = {"speakers": {"A": "Åsa Ek"}, "segments": {"1": "Nu ska vi tala om Ärendena.", "2": ""}}
     assert (reply.status, reply.json) == (200, {"object": "transcription.corrections", "job": url[9:], **kept})
     assert api.get(f"{url}/corrections").json == reply.json
@@ -73,6 +74,8 @@ def test_corrections_are_taken_back_one_by_one_and_go_with_their_job(api: Api) -
     again = {"speakers": {"A": None}, "segments": {"0": "Hej  och välkomna.", "2": "Slut."}}
     assert patch(api, url, again).json["segments"] == {"1": "Nu.", "2": "Slut."}
     assert patch(api, url, {}).json["speakers"] == {}
+    family = "\U0001f469\u200d\U0001f469\u200d\U0001f467"  # one sign for a reader, of three that are joined
+    assert patch(api, url, {"speakers": {"A": family}}).json["speakers"] == {"A": family}
     api.send("DELETE", url)
     assert not api.store.corrections.get(url[9:])
     assert patch(api, url, {}).code == "job_not_found"
@@ -91,7 +94,7 @@ def test_corrections_are_taken_back_one_by_one_and_go_with_their_job(api: Api) -
         ({"speakers": {"Z": "Åsa"}}, "speakers.Z", "invalid_value"),
         ({"speakers": {"A": " "}}, "speakers.A", "invalid_value"),
         ({"speakers": {"A": "Å" * 101}}, "speakers.A", "invalid_value"),
-        ({"speakers": {"A": "Å\nsa"}}, "speakers.A", "invalid_value"),
+        ({"speakers": {"A": "Å\0sa"}}, "speakers.A", "invalid_value"),
         ({"segments": {"3": "Hej"}}, "segments.3", "invalid_value"),
         ({"segments": {"01": "Hej"}}, "segments.01", "invalid_value"),
         ({"segments": {"1": "a\0"}}, "segments.1", "invalid_value"),

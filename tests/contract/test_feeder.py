@@ -267,11 +267,14 @@ def test_a_result_is_there_when_all_of_it_is_and_a_cancelled_job_stands_in_for_n
         feeder.finish()
         assert "Hej och" in api.request("GET", f"/v1/jobs/{job}/result").json["text"]
         here.worker.hold.clear()
-        job = api.upload("/v1/jobs", audio("over here")).json["id"]
+        made = api.upload("/v1/jobs", audio("over here")).json
+        job = made["id"]
+        assert (made["correctable"], api.request("GET", f"/v1/jobs/{job}").json["correctable"]) == (False, False)
         feeder.adopt(job)
         until(lambda: here.store.get(job).over)  # type: ignore[union-attr]
         found = api.request("GET", f"/v1/jobs/{job}/segments").json  # not all of its result is there yet
-        assert (found["job"]["status"], len(found["data"])) == ("running", 3)
+        assert (found["job"]["status"], found["job"]["correctable"], len(found["data"])) == ("running", False, 3)
+        assert [one["correctable"] for one in api.request("GET", "/v1/jobs?limit=1").json["data"]] == [False]
         feeder.finish()
         here.worker.hold.set()
         cloud.bucket.put(cloud.layout.state(job), b"[]")

@@ -105,6 +105,9 @@ def test_words_when_they_were_asked_for(api: Api) -> None:
     assert [piece["id"] for piece in pieces["data"]] == [1, 2]
     assert pieces["data"][0]["words"][0]["word"] == "Nu"
     assert pieces["job"]["status"] == "done"
+    few = api.get(f"/v1/jobs/{job['id']}/segments?after=0&limit=1").json["data"]
+    assert [piece["id"] for piece in few] == [1]
+    assert api.get(f"/v1/jobs/{job['id']}/segments?limit=0").code == "invalid_value"
 
 
 def test_a_failed_job_says_why(api: Api) -> None:
@@ -256,8 +259,8 @@ def test_a_name_stands_once(tmp_path: Path) -> None:
 def test_a_status_of_done_never_comes_before_the_end_of_the_text(held: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     job, read = created(held, b"ends meanwhile")["id"], held.store.segments
 
-    def ends_after(job_id: str, after: int = -1) -> list[Segment]:
-        found = read(job_id, after)
+    def ends_after(job_id: str, after: int = -1, limit: int = -1) -> list[Segment]:
+        found = read(job_id, after, limit)
         if claimed := held.store.claim():
             text = canned(words=True)
             held.store.finish(claimed.id, claimed.attempts, language="sv", coverage=COVERAGE, segments=text)

@@ -9,8 +9,7 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from support.api_server_fixture import Api, running
-from support.browser import Page, chromium
-from support.javascript import installed
+from support.browser import Page, chromium, findings
 from transcribe.api.routes import jobs
 from transcribe.keys import new_key
 
@@ -58,6 +57,7 @@ def test_its_policy_allows_no_foreign_or_inline_code(api: Api) -> None:
         "wave.js",
         "transcript.js",
         "editor.js",
+        "speakers.js",
         "recorder.js",
         "tongue.js",
         "icon.svg",
@@ -193,14 +193,6 @@ def test_speakers_get_names_and_lines_are_corrected_by_keyboard(page: Page, down
     page.until(file.exists)
     assert {line.split("\t")[3] for line in file.read_text().splitlines()[1:]} == {"Åsa Ek"}
     assert ". Ja\t" in file.read_text()
-
-
-def findings(page: Page) -> list[Any]:
-    """What axe-core finds wrong, with the places."""
-    page.driver.execute_script((installed("axe_js") / "node_modules/axe-core/axe.min.js").read_text())
-    run = "axe.run().then((r) => arguments[0](r.violations.map((v) => [v.id, v.nodes.map((n) => n.target.join())])))"
-    found: list[Any] = page.driver.execute_async_script(run)
-    return found
 
 
 def test_what_was_left_out_can_be_heard(page: Page, api: Api) -> None:

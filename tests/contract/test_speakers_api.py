@@ -160,7 +160,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"min_speakers": "3", "max_speakers": "2"}, "min_speakers"),
     ({**KNOWN, "max_speakers": "1"}, "max_speakers"),
     ({NAMES: ["a", "a"], REFERENCES: KNOWN[REFERENCES]}, NAMES),
-    ({NAMES: ["a\nb"], REFERENCES: [data_url()]}, NAMES),
+    ({NAMES: ["a\0b"], REFERENCES: [data_url()]}, NAMES),
     ({NAMES: ["a" * 101], REFERENCES: [data_url()]}, NAMES),
     ({REFERENCES: [data_url()]}, NAMES),
     (ONE, REFERENCES),
@@ -264,6 +264,7 @@ def test_a_worker_without_a_model_for_speakers(api: Api, monkeypatch: pytest.Mon
     assert api.worker.seen[-1].options.speakers is None
     known = api.upload(TRANSCRIBE, next(recordings), **channels, **KNOWN)
     assert (known.status, known.json["error"]["param"]) == (400, NAMES)
+    monkeypatch.setattr(api.worker, "facts", FACTS)  # or its next report would take the model away again
     api.store.set_worker(FACTS)
     until(lambda: api.shared.watcher.snapshot.worker["speakers"])
 

@@ -12,6 +12,8 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
+from support.javascript import installed
+
 ARGUMENTS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1100,900"),
     *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
@@ -74,3 +76,11 @@ def chromium(downloads: Path) -> Iterator[Any]:
         yield found
     finally:
         found.quit()
+
+
+def findings(page: Page) -> list[Any]:
+    """What axe-core finds wrong, with the places."""
+    page.driver.execute_script((installed("axe_js") / "node_modules/axe-core/axe.min.js").read_text())
+    run = "axe.run().then((r) => arguments[0](r.violations.map((v) => [v.id, v.nodes.map((n) => n.target.join())])))"
+    found: list[Any] = page.driver.execute_async_script(run)
+    return found

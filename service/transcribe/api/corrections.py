@@ -1,7 +1,6 @@
 """What a request says about corrections: names for speakers, and texts for segments."""
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
@@ -9,7 +8,7 @@ import msgspec
 from flask import Request
 
 from transcribe.api.errors import CODES, ApiError, bad_request
-from transcribe.api.speakers import LONGEST_NAME
+from transcribe.api.speakers import LONGEST_NAME, has_control
 from transcribe.types import Segment
 
 LONGEST_TEXT = 10_000  # characters of a segment
@@ -54,16 +53,16 @@ def _refuse(found: str) -> NoReturn:
 
 
 def names(wanted: Mapping[str, str | None], heard: Sequence[Segment]) -> dict[str, str | None]:
-    """The new names, None where it is the machine's own. Raises ApiError."""
+    """The new names, each on one line, None where it is the machine's own. Raises ApiError."""
     known = {segment.speaker for segment in heard}
     found: dict[str, str | None] = {}
     for speaker, given in wanted.items():
         field = f"speakers.{speaker[:SHOWN]}"
         if speaker not in known:
             raise bad_request(f"There is no speaker {speaker[:SHOWN]} in this job.", field, "invalid_value")
-        name = speaker if given is None else given.strip()
-        if not (0 < len(name) <= LONGEST_NAME and name.isprintable()):
-            message = f"{field} must be a name of at most {LONGEST_NAME} characters on one line."
+        name = speaker if given is None else " ".join(given.split())
+        if not 0 < len(name) <= LONGEST_NAME or has_control(name):
+            message = f"{field} must have 1 to {LONGEST_NAME} characters, none of them a control character."
             raise bad_request(message, field, "invalid_value")
         found[speaker] = None if name == speaker else name
     return found
@@ -80,7 +79,7 @@ def texts(wanted: Mapping[str, str | None], heard: Sequence[Segment]) -> dict[in
             raise bad_request(f"There is no segment {number[:SHOWN]} in this job.", field, "invalid_value")
         own = " ".join(segment.text.split())
         text = own if given is None else " ".join(given.split())
-        if len(text) > LONGEST_TEXT or any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        if len(text) > LONGEST_TEXT or has_control(text):
             message = f"{field} must have at most {LONGEST_TEXT} characters, none of them a control character."
             raise bad_request(message, field, "invalid_value")
         found[segment.id] = None if text == own else text

@@ -200,6 +200,7 @@ JOB = record(
         "progress": record({"audio_seconds_done": NUMBER, "audio_seconds_total": nullable(NUMBER)}),
         "queue": nullable(record({"position": INTEGER, "estimated_seconds": NUMBER})),
         "coverage": nullable(ref("Coverage")),
+        "correctable": {**BOOLEAN, "description": "Corrections of it are kept, once it is done"},
         "error": nullable(ERROR),
     }
 )

@@ -1,5 +1,7 @@
 """What a request says about speakers: whether to tell them apart, how many there are, and whose voices are known."""
 
+import unicodedata
+
 from transcribe.api.errors import bad_request
 from transcribe.api.fields import Fields
 from transcribe.api.references import FIELD as REFERENCES
@@ -48,11 +50,17 @@ def parse(fields: Fields, *, implied: str, able: bool) -> SpeakerOptions | None:
     return SpeakerOptions(low, high, names)
 
 
+def has_control(text: str) -> bool:
+    """Whether there are control characters or half ones in it. Those that join others, as in an emoji, are none."""
+    return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+
+
 def _names(fields: Fields) -> tuple[str, ...]:
     """The known speakers' names, one for each reference recording."""
-    names, recordings = fields.whole_texts(NAMES), len(fields.many(REFERENCES))
-    if any(len(name) > LONGEST_NAME or not name.isprintable() for name in names) or len(set(names)) < len(names):
-        message = f"{NAMES}[] must be different names of at most {LONGEST_NAME} characters, each on one line."
+    names = [" ".join(name.split()) for name in fields.whole_texts(NAMES)]
+    recordings = len(fields.many(REFERENCES))
+    if any(len(name) > LONGEST_NAME or has_control(name) for name in names) or len(set(names)) < len(names):
+        message = f"{NAMES}[] must be different names of at most {LONGEST_NAME} characters, without control characters."
         raise bad_request(message, f"{NAMES}[]", "invalid_value")
     if len(names) != recordings:
         message = f"There are {len(names)} {NAMES}[] and {recordings} {REFERENCES_PARAM}; send one for each other."

@@ -101,10 +101,11 @@ class Store:
         )
         return [job_from(row) for row in rows]
 
-    def segments(self, job_id: str, after: int = -1) -> list[Segment]:
-        """The job's segments so far, those with an id above `after`."""
-        query = "SELECT body FROM segments WHERE job = ? AND id > ? ORDER BY id"
-        return [SEGMENT_DECODER.decode(row[0]) for row in self._database.reader().execute(query, (job_id, after))]
+    def segments(self, job_id: str, after: int = -1, limit: int = -1) -> list[Segment]:
+        """The job's segments so far, those with an id above `after`: all, or the first `limit`."""
+        query = "SELECT body FROM segments WHERE job = ? AND id > ? ORDER BY id LIMIT ?"
+        rows = self._database.reader().execute(query, (job_id, after, limit))
+        return [SEGMENT_DECODER.decode(row[0]) for row in rows]
 
     def cancel(self, job_id: str, *, unless_detached: bool = False) -> bool:
         """Ends an unfinished job; True if it was this call that ended it."""

@@ -48,7 +48,8 @@ def create() -> Response:
         webhooks.check(shared.config, callback)
         options = replace(params.options, words=True)  # whichever format is asked for later may need them
         job = submit(replace(params, options=options, callback=callback), detached=True)
-    response = jsonify(job_body(shared, job, here=shared.fleet is None))
+    alone = shared.fleet is None
+    response = jsonify(job_body(shared, job, here=alone, correctable=alone))
     response.status_code, response.headers["Location"] = 202, f"{request.script_root}/v1/jobs/{job.id}"
     return name_ignored(response, params)
 
@@ -61,7 +62,8 @@ def listing() -> Response:
     after = request.args.get("after")
     before = owned(after).job.created if after else None
     found = shared.store.jobs(key_id(), limit=limit + 1, before=before)
-    data = [job_body(shared, job) for job in found[:limit]]
+    held = {ticket.job for ticket in shared.store.tickets.all()} if shared.fleet else ()
+    data = [job_body(shared, job, correctable=job.id not in held) for job in found[:limit]]
     return jsonify({"object": "list", "data": data, "has_more": len(found) > limit})
 
 
@@ -73,13 +75,14 @@ def show(job_id: str) -> Response:
 
 @blueprint.get("/<job_id>/segments")
 def segments(job_id: str) -> Response:
-    """The text so far with its times, from the segment after `after`; more may follow until the status says done."""
+    """The text so far with its times, from the segment after `after`, at most `limit` segments; more may follow until
+    the status says done."""
     shared, mine = context(), owned(job_id)  # the status before the text: what says done has all of it
-    after = _whole("after", -1, -1, 2**31)
+    after, limit = _whole("after", -1, -1, 2**31), _whole("limit", 2**31, 1, 2**31)
     if mine.segments is None:
-        found = _as_asked(shared, mine.job, shared.store.segments(mine.job.id, after))
+        found = _as_asked(shared, mine.job, shared.store.segments(mine.job.id, after, limit))
     else:
-        found = [segment for segment in mine.segments if segment.id > after]
+        found = [segment for segment in mine.segments if segment.id > after][:limit]
     data = [{**segment_body(segment), "words": words_body(segment)} for segment in found]
     return jsonify({"object": "list", "data": data, "job": _body(mine)})
 
@@ -203,9 +206,10 @@ def _find(shared: AppContext, job_id: str) -> Owned | None:
     return Owned(seen.job(), shared.fleet, tuple(shared.store.segments(job_id)) if job else ())
 
 
-def job_body(shared: AppContext, job: Job, *, here: bool = True) -> dict[str, Any]:
+def job_body(shared: AppContext, job: Job, *, here: bool = True, correctable: bool = True) -> dict[str, Any]:
     """The job as clients see it. Moments are Unix times. Of a job that is not `here` but elsewhere in the fleet neither
-    its place in the queue is known, nor when it is removed."""
+    its place in the queue is known, nor when it is removed. `correctable`: corrections of it are kept, once it is done.
+    """
     kept = shared.config.retention.results_hours * 3600
     return {
         "id": job.id,
@@ -223,12 +227,13 @@ def job_body(shared: AppContext, job: Job, *, here: bool = True) -> dict[str, An
         "progress": {"audio_seconds_done": job.progress, "audio_seconds_total": job.duration},
         "queue": None if job.over or not here else _queue(shared, job),
         "coverage": job.coverage,
+        "correctable": correctable,
         "error": from_job(job.error).body()["error"] if job.error else None,
     }
 
 
 def _body(mine: Owned) -> dict[str, Any]:
-    return job_body(context(), mine.job, here=mine.here)
+    return job_body(context(), mine.job, here=mine.here, correctable=mine.fleet is None)
 
 
 def _shown(job_id: str) -> Response:

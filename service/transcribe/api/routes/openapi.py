@@ -52,6 +52,7 @@ def _query(name: str, schema: Schema, description: str) -> dict[str, Any]:
     return {"name": name, "in": "query", "schema": schema, "description": description}
 
 
+MOST = _query("limit", {"type": "integer", "minimum": 1, "maximum": 2**31}, "Segments at most; all by default")
 ORIGINAL = _query("original", BOOLEAN, "true: as the machine wrote it, without corrections")
 JOB_ID = {"name": "job_id", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"}}
 MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
@@ -132,7 +133,7 @@ def _jobs() -> dict[str, Any]:
             "post": _operation("cancelJob", "Cancels the job", _content(ref("Job")), f"409 {about}"),
         },
         f"{JOB_PATH}/segments": {
-            "parameters": [JOB_ID, after, ORIGINAL],
+            "parameters": [JOB_ID, after, MOST, ORIGINAL],
             "get": _operation("listSegments", "The text so far", _content(ref("SegmentList")), f"400 {about}"),
         },
         f"{JOB_PATH}/result": {

@@ -72,8 +72,8 @@ export function createJob(file, name, fields, onProgress) {
   return promise;
 }
 
-export async function segments(id, after, original = false) {
-  return (await ask("GET", `v1/jobs/${id}/segments?after=${after}&original=${original}`)).json();
+export async function segments(id, after, more = {}) {
+  return (await ask("GET", `v1/jobs/${id}/segments?${new URLSearchParams({ after, ...more })}`)).json();
 }
 
 export const correct = (id, changes) => ask("PATCH", `v1/jobs/${id}/corrections`, changes);

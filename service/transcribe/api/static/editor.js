@@ -1,4 +1,12 @@
-// A text that is changed in its place: Enter saves, Escape leaves it as it was, and so to go elsewhere saves too.
+// A text that is changed in its place. Enter saves, and so does leaving the field; Escape leaves the text as it was.
+
+const opened = new Set(); // of each field that is open, what saves it
+
+// Saves what is in open fields; false if something of it could not be saved, and its field is still there.
+export async function settle() {
+  const saved = await Promise.all([...opened].map((done) => done()));
+  return saved.every(Boolean);
+}
 
 // Puts a field in the place of `element`; `many` for more than a line. `save` gets the new text and answers with the
 // element that shows it; as long as it fails, the field stays, so that nothing that was written is lost.
@@ -7,35 +15,44 @@ export function edit(element, { value, label, longest, many, save }) {
   Object.assign(field, { value, maxLength: longest, className: "editor" });
   field.setAttribute("aria-label", label);
   field.setAttribute("aria-describedby", "editor-hint");
-  let busy = false;
+  let saving = null;
+  let closed = false;
 
   function close(shown, focused) {
-    busy = true; // a field that is removed loses the focus
+    closed = true; // a field that is removed loses the focus
+    opened.delete(done);
     field.remove();
     element.hidden = false;
     if (focused && document.activeElement === document.body) shown.focus();
+    return true;
   }
 
-  async function done() {
-    if (busy) return;
+  async function saved() {
     const text = field.value.trim();
     const focused = document.activeElement === field;
     if (text === value) return close(element, focused);
-    busy = true;
     try {
-      close(await save(text), focused);
+      return close(await save(text), focused);
     } catch {
-      busy = false; // `save` has said why
+      return false; // `save` has said why
+    } finally {
+      saving = null;
     }
   }
 
+  async function done() {
+    if (!closed) saving ??= saved();
+    return closed || saving;
+  }
+
+  opened.add(done);
   field.addEventListener("blur", done);
   field.addEventListener("keydown", (event) => {
     event.stopPropagation(); // not for the player
     if (event.isComposing || !["Enter", "Escape"].includes(event.key)) return;
     event.preventDefault();
     if (event.key === "Enter") done();
-    else if (!busy) close(element, true);
+    else if (!saving) close(element, true);
   });
   element.before(field);
   element.hidden = true;

@@ -2,7 +2,8 @@
 
 import * as api from "./api.js";
 import { canRecord, Recorder } from "./recorder.js";
-import { edit } from "./editor.js";
+import { settle } from "./editor.js";
+import { Speakers } from "./speakers.js";
 import { clock, Transcript } from "./transcript.js";
 import { say as inTongue, wire as wireTongue } from "./tongue.js";
 import { Wave } from "./wave.js";
@@ -12,7 +13,6 @@ const PATIENCE = 10; // looks that may fail in a row: the server may be restarti
 const PLAY = "M8 5v14l11-7z";
 const PAUSE = "M7 5h4v14H7zm6 0h4v14h-4z";
 const MOST_GAPS = 12;
-const LONGEST_NAME = 100; // characters
 const REASONS = {
   no_text: "no text found",
   repetition: "repetition cut",
@@ -26,12 +26,14 @@ const find = (id) => document.getElementById(id);
 const show = (id, yes = true) => { find(id).hidden = !yes; };
 const audio = find("audio");
 const transcript = new Transcript(find("lines"), audio, correctText);
+const speakers = new Speakers(find("speakers"), transcript, (by, name) => correct({ speakers: { [by]: name || null } }));
 const wave = new Wave(find("wave"), audio);
 const sleep = (milliseconds) => new Promise((resolve) => { setTimeout(resolve, milliseconds); });
 let run = 0; // numbers the recordings, so that an old one cannot write into a new one
 let job = null;
 let name = "";
 let upload = null;
+let able = false; // the server tells speakers apart
 
 async function lookAtHealth() {
   const pill = find("health");
@@ -41,12 +43,24 @@ async function lookAtHealth() {
     const place = health.device === "cuda" ? "GPU" : health.device === "cpu" ? "CPU" : "";
     const queue = health.queue.jobs_queued ? inTongue("{0} waiting", health.queue.jobs_queued) : "";
     const state = health.ready ? inTongue("Ready") : inTongue("Not ready: {0}", health.worker.reason || health.worker.state);
-    show("speakers-option", health.speakers);
+    able = health.speakers;
+    offerSpeakers();
     pill.textContent = [state, health.model, place, queue].filter(Boolean).join(" · ");
   } catch (error) {
     pill.className = "pill bad";
     pill.textContent = error.message;
   }
+}
+
+// What was chosen and cannot be done is said, and not left out silently.
+function offerSpeakers() {
+  const box = find("tell-speakers");
+  const translates = find("task").value === "translate" && "Speakers are told apart only in what was said, not in English";
+  const reason = able ? translates : "This server cannot tell speakers apart now";
+  box.disabled = Boolean(reason);
+  const told = reason ? inTongue(reason) : "";
+  if (find("speakers-reason").textContent !== told) find("speakers-reason").textContent = told; // it is read aloud
+  show("speakers-option", able || box.checked);
 }
 
 function say(text, share) {
@@ -64,6 +78,7 @@ function fail(error) {
 }
 
 async function begin(file, title) {
+  if (!await settle()) return; // what was written stays until it is saved or left
   const mine = ++run;
   [job, name] = [null, title];
   transcript.clear();
@@ -88,9 +103,9 @@ async function begin(file, title) {
 }
 
 function fields() {
-  const task = find("task").value;
-  const speakers = task === "transcribe" && !find("speakers-option").hidden && find("tell-speakers").checked;
-  return { language: find("language").value, task, response_format: "verbose_json", speakers };
+  const { checked, disabled } = find("tell-speakers");
+  const [language, task] = ["language", "task"].map((id) => find(id).value);
+  return { language, task, response_format: "verbose_json", speakers: checked && !disabled };
 }
 
 async function follow(mine) {
@@ -137,7 +152,7 @@ function retell() {
   const length = clock(job.progress.audio_seconds_total || 0);
   say(seconds > 0 ? inTongue("Done: {0} of sound, in {1} s", length, seconds) : inTongue("Done: {0} of sound", length), 1);
   showGaps(job.coverage?.dropped || []);
-  showSpeakers();
+  speakers.retell();
   return transcript.retell();
 }
 
@@ -147,7 +162,9 @@ async function finish(mine) {
   if (job.status === "cancelled") throw new Error(inTongue("Cancelled."));
   await readSpeakers(mine);
   if (mine !== run) return undefined;
-  transcript.finish();
+  transcript.finish(job.correctable);
+  if (job.correctable) speakers.show();
+  show("edit-hint", job.correctable);
   retell();
   show("results");
   show("nothing", !transcript.lines.length);
@@ -157,29 +174,12 @@ async function finish(mine) {
 
 // Who spoke is known when all was heard; the lines are cut anew then. `by` is the machine's own name.
 async function readSpeakers(mine) {
-  const own = await api.segments(job.id, -1, true);
+  const own = await api.segments(job.id, -1, { original: true });
   if (!own.data.some(({ speaker }) => speaker)) return;
   const found = await api.segments(job.id, -1);
   if (mine !== run) return;
   transcript.clear();
   found.data.forEach((segment, place) => transcript.add({ ...segment, by: own.data[place].speaker }));
-}
-
-function showSpeakers() {
-  const buttons = transcript.speakers.map(({ by, speaker }) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.dataset.by = by;
-    button.textContent = speaker;
-    button.setAttribute("aria-label", inTongue("Rename {0}", speaker));
-    button.addEventListener("click", () => {
-      const save = (name) => rename(by, name);
-      edit(button, { value: speaker, label: inTongue("New name for {0}", speaker), longest: LONGEST_NAME, save });
-    });
-    return button;
-  });
-  find("speakers").replaceChildren(find("speakers").firstElementChild, ...buttons);
-  show("speakers", buttons.length > 0);
 }
 
 // Sends corrections, and says how it went. They are in all downloads then.
@@ -199,14 +199,7 @@ async function correct(changes) {
 
 async function correctText({ id }, text) {
   await correct({ segments: { [id]: text } });
-  return (await api.segments(job.id, id - 1)).data[0];
-}
-
-async function rename(by, name) {
-  await correct({ speakers: { [by]: name || null } });
-  transcript.rename(by, name || by);
-  showSpeakers();
-  return [...find("speakers").children].find(({ dataset }) => dataset.by === by);
+  return (await api.segments(job.id, id - 1, { limit: 1 })).data[0];
 }
 
 // Nothing is left out silently: each place can be heard.
@@ -252,6 +245,9 @@ function guarded(action) {
   };
 }
 
+// The same, once what is written in open fields is saved.
+const settled = (action) => guarded(async () => { if (await settle()) await action(); });
+
 const recorder = new Recorder(
   (seconds) => { find("record-text").firstChild.nodeValue = inTongue("Stop at {0}", clock(seconds)); },
   (blob) => {
@@ -277,6 +273,7 @@ function wireSource() {
     const dropped = event.dataTransfer.files[0];
     if (dropped) begin(dropped, dropped.name);
   });
+  find("task").addEventListener("change", offerSpeakers);
   show("record", canRecord);
   show("record-hint", !canRecord);
   find("record").addEventListener("click", async () => {
@@ -322,16 +319,16 @@ function wirePlayer() {
 }
 
 function wireResults() {
-  find("again").addEventListener("click", restart);
+  find("again").addEventListener("click", settled(restart));
   find("cancel").addEventListener("click", guarded(async () => {
     if (job) await api.cancel(job.id);
     else restart();
   }));
-  find("download").addEventListener("click", guarded(async () => {
+  find("download").addEventListener("click", settled(async () => {
     const format = find("format").value;
     save(await api.result(job.id, format), format.replace("verbose_json", "json"));
   }));
-  find("copy").addEventListener("click", guarded(async () => {
+  find("copy").addEventListener("click", settled(async () => {
     await navigator.clipboard.writeText(transcript.text);
     find("copy").firstChild.nodeValue = inTongue("Copied");
     setTimeout(() => { find("copy").firstChild.nodeValue = inTongue("Copy the text"); }, 1500);
@@ -354,6 +351,7 @@ async function lookAtKey() {
 
 wireTongue(() => {
   lookAtHealth();
+  offerSpeakers();
   if (job && !find("work").hidden) retell();
 });
 wireSource();

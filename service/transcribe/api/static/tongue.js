@@ -14,6 +14,8 @@ const SWEDISH = {
   "As it was said": "Som det sades",
   "In English": "På engelska",
   "Tell speakers apart": "Skilj talare åt",
+  "Speakers are told apart only in what was said, not in English": "Talare skiljs bara åt i det som sades, inte på engelska",
+  "This server cannot tell speakers apart now": "Den här servern kan inte skilja talare åt just nu",
   "Drop a recording here": "Släpp en inspelning här",
   "Audio or video, in nearly any format": "Ljud eller film, i nästan vilket format som helst",
   "File to send": "Fil att skicka",

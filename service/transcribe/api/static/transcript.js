@@ -1,5 +1,5 @@
 // The lines of the transcript: each is a button that plays its part of the recording, with its doubtful words. Once the
-// job is done, each can be corrected.
+// job is done, each can be corrected, unless the server keeps no corrections of it.
 
 import { edit } from "./editor.js";
 import { say } from "./tongue.js";
@@ -15,6 +15,8 @@ export function clock(seconds) {
   return hours ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
 }
 
+const spoken = ({ segment }) => Boolean(segment.text.trim()); // a line may be corrected to nothing
+
 export class Transcript {
   // `correct` sends a segment's new text to the server, and answers with the segment as it is then.
   constructor(list, audio, correct) {
@@ -29,13 +31,13 @@ export class Transcript {
     this.list.replaceChildren();
     this.lines = [];
     this.current = null;
-    this.done = false;
+    this.correctable = false;
   }
 
   // The whole text; with speakers, each turn on a line of its own.
   get text() {
     let last;
-    return this.lines.map(({ segment: { speaker, text } }) => {
+    return this.lines.filter(spoken).map(({ segment: { speaker, text } }) => {
       const name = speaker && speaker !== last ? `\n${speaker}:` : "";
       last = speaker;
       return name + text;
@@ -80,10 +82,10 @@ export class Transcript {
     return { segment, item, button, words, who };
   }
 
-  // The job is done: shows who speaks where it changes, and a button at each line that lets it be corrected.
-  finish() {
-    this.done = true;
-    for (const line of this.lines) this.offer(line);
+  // The job is done: shows who speaks where it changes, and where lines can be corrected a button at each.
+  finish(correctable) {
+    this.correctable = correctable;
+    if (correctable) for (const line of this.lines) this.offer(line);
     this.nameTurns();
   }
 
@@ -106,10 +108,11 @@ export class Transcript {
 
   nameTurns() {
     let last;
-    for (const { segment: { speaker }, who } of this.lines) {
+    for (const line of this.lines) {
+      const { segment: { speaker }, who } = line;
       who.textContent = speaker || "";
-      who.hidden = !speaker || speaker === last;
-      last = speaker;
+      who.hidden = !spoken(line) || !speaker || speaker === last;
+      if (spoken(line)) last = speaker;
     }
   }
 
@@ -120,7 +123,7 @@ export class Transcript {
 
   // Lets a line be corrected: by default the one that has the focus or is being played.
   edit(line = this.lines.find(({ button }) => button === document.activeElement) || this.current) {
-    if (!line || !this.done || line.button.hidden) return;
+    if (!line || !this.correctable || line.button.hidden) return;
     const { segment } = line;
     const save = async (text) => this.replace(line, { ...await this.correct(segment, text), by: segment.by });
     const label = say("Text at {0}", clock(segment.start));
