@@ -261,7 +261,7 @@ def test_a_worker_without_a_model_for_speakers(api: Api, monkeypatch: pytest.Mon
         assert (reply.status, reply.code, reply.json["error"]["param"]) == (400, "unsupported_parameter", param)
     channels = {"channels": "separate", "response_format": "diarized_json"}
     assert api.upload(TRANSCRIBE, next(recordings), **channels).status == 200, "the channels are the speakers"
-    assert api.worker.seen[-1].options.speakers is None
+    assert api.worker.seen[-1].options.speakers is not None, "the worker says that channels are the speakers"
     known = api.upload(TRANSCRIBE, next(recordings), **channels, **KNOWN)
     assert (known.status, known.json["error"]["param"]) == (400, NAMES)
     monkeypatch.setattr(api.worker, "facts", FACTS)  # or its next report would take the model away again

@@ -148,7 +148,7 @@ def _speakers(fields: Fields, offer: Offer, response_format: str, task: str) -> 
     if found and task == "translate":
         message = "Speakers can be told apart in a transcription only, not in a translation."
         raise bad_request(message, implied or speakers.asking(fields), "unsupported_parameter")
-    return found if offer.tells_speakers_apart else None  # the channels are the speakers
+    return found
 
 
 def _language(fields: Fields, default: str) -> str | None:

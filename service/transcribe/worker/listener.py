@@ -5,6 +5,7 @@ hears the voices of that part again, which takes a tenth of the time that its te
 """
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from transcribe.audio.chunking import AudioChunk
@@ -44,9 +45,11 @@ class Listener:
         self._apart = False
 
     @classmethod
-    def of(cls, job: Job, config: ServiceConfig, detectors: Detectors) -> "Listener | None":
-        """That of a job which asks for speakers, None for others and where channels are the speakers. Raises AudioError
-        for a reference recording."""
+    def of(
+        cls, job: Job, config: ServiceConfig, detectors: Detectors, processor: AbstractContextManager[object]
+    ) -> "Listener | None":
+        """That of a job which asks for speakers, None for others and where channels are the speakers. `processor` is
+        entered for each piece of work. Raises AudioError for a reference recording."""
         listener = cls.alone(detectors.speakers, job.options)
         if listener is None:
             return None
@@ -54,7 +57,7 @@ class Listener:
             path = uploads.reference(config.temp, job.id, index)
             try:
                 with Recording(path, config.limits, detectors.vad) as recording:
-                    listener.learn(name, recording)
+                    listener.learn(name, recording, processor)
             except AudioError as error:
                 raise _unusable(index, error.message, error.code) from None
             if sum(end - start for start, end in listener._known[name].spans) < LEAST_SECONDS:
@@ -71,13 +74,15 @@ class Listener:
             raise AudioError(NO_MODEL, code="unsupported_parameter", param="speakers")
         return cls(network, options.speakers)
 
-    def learn(self, name: str, recording: Recording) -> None:
-        """Listens to the recording of a known voice."""
+    def learn(self, name: str, recording: Recording, processor: AbstractContextManager[object] | None = None) -> None:
+        """Listens to the recording of a known voice; enters `processor` for each piece of work."""
         heard: list[Voices] = []
-        for chunks in recording:
-            heard += [hear(self._network, chunk) for chunk in chunks]
-            if recording.seconds > MOST_SECONDS:
-                break
+        steps = iter(recording)
+        while recording.seconds <= MOST_SECONDS:
+            with processor or nullcontext():  # for a step at a time: other recordings have their turns between
+                if (chunks := next(steps, None)) is None:
+                    break
+                heard += [hear(self._network, chunk) for chunk in chunks]
         self._known[name] = Voices.joined(heard)
 
     def hear(self, chunks: Iterable[AudioChunk]) -> None:

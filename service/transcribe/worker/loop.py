@@ -8,6 +8,7 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from transcribe.jobs.database import is_transient
 from transcribe.jobs.models import JobError
 from transcribe.jobs.store import LONGEST_DELAY, Store
 from transcribe.speakers import words
+from transcribe.speakers.track import Track
 from transcribe.types import Segment
 from transcribe.worker.listener import Detectors
 from transcribe.worker.preprocess import Preprocessor
@@ -50,6 +52,7 @@ class Worker:
         self._scheduler = ChunkScheduler(max_in_flight=most, ready=max(READY_CHUNKS, engine.windows))
         self._preprocessor = Preprocessor(config, store, self._scheduler, detectors, rows=places)
         self._in_flight: dict[tuple[Any, ...], ActiveJob] = {}  # by (job, attempt, chunk, …): the engine's keys
+        self._cutter = ThreadPoolExecutor(1, thread_name_prefix="turns")  # hours of words keep no other job waiting
         self._worked: float | None = None  # when the engine made its last step since memory was given back
         self._given_back = time.monotonic()
         self._deadline: float | None = None
@@ -81,6 +84,7 @@ class Worker:
         finally:
             self._give_back(failure)
             self._preprocessor.close()
+            self._cutter.shutdown(cancel_futures=True)
 
     def _give_back_memory(self) -> None:
         """Returns free memory to the machine: after a while without work, and, so that holes in the heap do not add up,
@@ -181,12 +185,12 @@ class Worker:
     def _finish(self, active: ActiveJob) -> None:
         if (rest := active.assembly.flush()) and not self._save(active, rest):
             return
+        if active.track is not None and not self._cut(active, active.track):
+            return
         job, coverage = active.job, active.assembly.coverage
         language = job.options.language or active.assembly.language or self._default_language
         try:
-            segments = self._by_speaker(active)
-        except sqlite3.Error:
-            raise
+            segments = active.turns.result() if active.turns else None
         except Exception as error:  # no fault of the other jobs
             logs.failure("speakers_not_assigned", error)
             self._scheduler.set_back(active, type(error).__name__)
@@ -201,12 +205,13 @@ class Worker:
         totals["dropped_segments_total"] += coverage.count
         logs.event("job_done", job=job.id, audio_seconds=round(active.seconds, 2), chunks=active.chunk_count)
 
-    def _by_speaker(self, active: ActiveJob) -> list[Segment] | None:
-        """The job's segments, cut where the speaker changes; None if nobody asked who speaks."""
-        if active.track is None:
-            return None
-        segments = self._persist(lambda: self._store.segments(active.job.id))
-        return words.assign(segments, active.track, self._engine.encode)
+    def _cut(self, active: ActiveJob, track: Track) -> bool:
+        """Whether the job's segments are cut where the speaker changes; it begins with that if nobody has."""
+        if active.turns is None:
+            segments = self._persist(lambda: self._store.segments(active.job.id))
+            active.turns = self._cutter.submit(words.assign, segments, track, self._engine.encode)
+            active.turns.add_done_callback(lambda _: self._scheduler.wake())
+        return active.turns.done()
 
     def _fail(self, active: ActiveJob, error: JobError) -> None:
         job = active.job

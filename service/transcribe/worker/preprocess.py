@@ -183,8 +183,7 @@ class Preprocessor:
 
     def _chunks(self, active: ActiveJob) -> None:
         done = DoneChunks(active.assembly)
-        with self._processors:
-            listener = Listener.of(active.job, self._config, self._detectors)
+        listener = Listener.of(active.job, self._config, self._detectors, self._processors)
         options = active.job.options
         hearing = Hearing(options.channels, options.audio_stream, VadOptions.of(active.job.request.get("chunking")))
         path = self._config.temp / active.job.id

@@ -8,11 +8,13 @@ long file does not wait for an endless stream of clips, and no key waits for ano
 import threading
 import time
 from collections import Counter, deque
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from transcribe.audio.chunking import AudioChunk
 from transcribe.jobs.models import Job, JobError
 from transcribe.speakers.track import Track
+from transcribe.types import Segment
 from transcribe.worker.assembly import Assembly
 from transcribe.worker.pieces import Pieces
 
@@ -39,6 +41,7 @@ class ActiveJob:
     in_flight: dict[int, AudioChunk] = field(default_factory=dict)  # chunks in the engine, by number
     assembly: Assembly = field(default_factory=Assembly)
     track: Track | None = None  # who speaks when, once all was heard, if voices are to tell
+    turns: Future[list[Segment]] | None = None  # the text as its speakers' turns, once it is being cut
 
     @property
     def finished(self) -> bool:

@@ -2,6 +2,7 @@
 
 import io
 import sqlite3
+import threading
 import wave
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.fake_vad import FakeVad
 from support.worker_fixture import FakeEngine, ServiceFixture, running_worker, service_fixture, wav
+from transcribe.audio.vad import Vad
 from transcribe.engine import ChunkResult
 from transcribe.jobs import uploads
 from transcribe.jobs.models import NewJob
@@ -19,6 +22,7 @@ from transcribe.speakers import words
 from transcribe.speakers.network import SpeakerNetwork
 from transcribe.types import SAMPLE_RATE, DecodeOptions, Segment, SpeakerOptions, Word
 from transcribe.worker import loop
+from transcribe.worker.listener import Detectors, Listener
 
 pytestmark = pytest.mark.slow
 
@@ -182,3 +186,42 @@ def test_what_fails_when_the_turns_are_cut_costs_no_other_job(
         assert running.failure is None
     assert (job.status, job.setbacks) == ("done", int(broken == "assignment"))
     assert [speaker for speaker, _ in spoken(service, job.id)] == ["A", "B"]
+
+
+def test_hours_that_are_cut_into_turns_keep_no_other_job_waiting(
+    service: ServiceFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, other_done, waited = words.assign, threading.Event(), list[bool]()
+
+    def slow(*arguments: Any) -> Any:
+        waited.append(other_done.wait(10))
+        return original(*arguments)
+
+    monkeypatch.setattr(words, "assign", slow)
+    with running_worker(service, WordEngine(), speakers=PITCHES):
+        job = service.submit(turns(HIGH, LOW), speakers=SpeakerOptions())
+        service.until(lambda: len(service.store.segments(job)) > 0)
+        service.wait(service.submit(wav(3.0)))
+        other_done.set()
+        assert service.wait(job).status == "done"
+    assert waited == [True]
+
+
+class Processor:
+    """Counts how often it is asked for."""
+
+    times = 0
+
+    def __enter__(self) -> None:
+        self.times += 1
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_the_references_are_heard_in_turns_with_other_recordings(service: ServiceFixture) -> None:
+    job = service.store.get(submit_with_references(service, turns(LOW, LOW, LOW, LOW), turns(HIGH)))
+    assert job is not None
+    processor = Processor()
+    Listener.of(job, service.config, Detectors(cast(Vad, FakeVad()), PITCHES), processor)
+    assert processor.times > 4
