@@ -14,27 +14,30 @@ pytestmark = pytest.mark.bases
 SECONDS = 3000
 
 
-def rehearse(base: str) -> dict[str, Any]:
-    """Bake on a base, whatever there is already; the report."""
-    command = [sys.executable, str(ROOT / "tools/bake.py"), "rehearse", f"--base={base}", "--force"]
+def rehearse(base: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Bake on a base, whatever there is already; the report, and the events."""
+    command = [sys.executable, str(ROOT / "tools/bake.py"), "rehearse", f"--base={base}", "--force", "--json"]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=SECONDS)
     if done.returncode == 2 and "no wheel of" in done.stderr and os.environ.get("CI") != "true":
         pytest.skip(done.stderr.strip().splitlines()[-1])
     assert done.returncode == 0, f"the rehearsal failed:\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}"
     LocalCloud.ensure(ROOT)
-    report: dict[str, Any] = json.loads((ROOT / "bake-report.json").read_text())
-    return report
+    report = json.loads((ROOT / "bake-report.json").read_text())
+    return report, [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
 @pytest.mark.parametrize("base", [name for name in BASES if name != DEFAULT])
 def test_a_bake_on_it_verifies_and_changes_nothing_twice(
     able: None, base: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    report = rehearse(base)
+    report, events = rehearse(base)
     assert report["source_image"]["name"].startswith(BASES[base].image_name)
     for machine in ("baked", "verified"):
         assert {check["verdict"] for check in report[machine]["checks"]} == {"pass"}
         assert report[machine]["salt"]["second"]["changed"] == 0
+    if base == "ubuntu-like":
+        steps = {event["state"] for event in events if event["event"] == "step"}
+        assert any("waiting for boot-updates" in state for state in steps), "the bake met no locks"
     capfd.readouterr()
     LocalCloud.shell(ROOT, report["image"]["id"], ["bash", "-c", DISK], boot=False)
     assert capfd.readouterr().out.splitlines() == ["machine-id 0", f"payload {report['payload']['sha256']}"]

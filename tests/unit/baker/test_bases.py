@@ -34,7 +34,7 @@ def pip_says(monkeypatch: pytest.MonkeyPatch, text: str, code: int = 0) -> list[
 
 def test_a_rehearsal_may_name_its_base(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.parse(["rehearse"]).base == DEFAULT == "bookworm"
-    assert [cli.parse(["rehearse", f"--base={name}"]).base for name in BASES] == ["bookworm", "trixie"]
+    assert [cli.parse(["rehearse", f"--base={name}"]).base for name in BASES] == ["bookworm", "trixie", "ubuntu-like"]
     assert cli.parse(["bake", "--cloud=local"]).base == DEFAULT
     with pytest.raises(SystemExit):
         cli.parse(["rehearse", "--base=woody"])
@@ -43,6 +43,23 @@ def test_a_rehearsal_may_name_its_base(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_each_base_has_a_root_and_an_image_of_its_own() -> None:
     assert len({base_image.source_ami(name) for name in BASES}) == len(BASES)
+
+
+def test_a_changed_file_of_a_base_makes_another_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(base_image, "FILES", tmp_path)
+    (tmp_path / "ubuntu-like").mkdir()
+    (tmp_path / "ubuntu-like/unit").write_text("one")
+    before = {name: base.key() for name, base in BASES.items()}
+    (tmp_path / "ubuntu-like/unit").write_text("two")
+    assert [name for name, base in BASES.items() if base.key() != before[name]] == ["ubuntu-like"]
+
+
+def test_what_behaves_as_ubuntu_has_no_venv_and_old_libraries() -> None:
+    base = base_image.UBUNTU
+    assert "python3-venv" not in base.packages
+    assert {"needrestart", "unattended-upgrades", "cron", "rsyslog"} <= set(base.packages)
+    assert base.command(Path("/root"))[-1] == base.sources[0]
+    assert not any("security" in source for source in base.sources)
 
 
 def test_a_wheel_that_pip_cannot_get_is_named_with_the_mend(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
