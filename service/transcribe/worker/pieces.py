@@ -3,6 +3,9 @@
 A chunk is divided at its longest pauses into spans of some seconds. The engine says how likely each language is in
 each. From these chances the likeliest sequence of languages follows (Viterbi, 1967), in which a change must gain
 SWITCH, so that a single uncertain span changes nothing. The last chunk's chances go on into the next.
+
+Where there is one language, a chunk is one piece; only if its text is too short for its speech, its spans are decoded
+again, each by itself (sparse.py).
 """
 
 import itertools
@@ -16,15 +19,28 @@ from numpy.typing import NDArray
 from transcribe.audio.chunking import AudioChunk
 from transcribe.engine import Chunk, ChunkResult
 from transcribe.types import SAMPLE_RATE, DecodeOptions, Segment
+from transcribe.worker import sparse
 
-SPAN_SECONDS = 6.0  # longer stretches are divided
-SHORTEST = 3.0  # seconds of either side of a pause at which they are
 SURE_SECONDS = 5.0  # of speech; with less, the engine's word weighs less
 SWITCH = 1.5  # natural logarithm of how much likelier a recording is to stay in its language, from span to span
 # Whisper heard 438,000 hours of English and 242,000 of 96 other languages (Radford et al. 2022, 2.1): English is likely
 # to it beforehand. A client who names languages expects each alike, so that much, ln(438,000 / (242,000 / 96)), is
 # taken back.
 ENGLISH_AHEAD = 5.2
+
+
+@dataclass(frozen=True)
+class Division:
+    """How a chunk is divided, in seconds: stretches longer than `longest`, at pauses of `pause` or more that leave at
+    least `shortest` on either side."""
+
+    longest: float
+    shortest: float
+    pause: float = 0.0
+
+
+BY_LANGUAGE = Division(longest=6.0, shortest=3.0)  # a language is not surely heard in less
+BY_SENTENCE = Division(longest=4.0, shortest=1.5, pause=0.3)  # but not within one
 
 Chances = Mapping[str, float]  # natural logarithms by language
 
@@ -44,7 +60,7 @@ class Part:
 
     start: float
     end: float
-    language: str
+    language: str | None  # None where the recording has one, which its segments need not name
 
 
 @dataclass
@@ -58,26 +74,29 @@ class _Work:
     after: Chances = field(default_factory=dict)  # what goes on into the next chunk
     parts: list[Part] = field(default_factory=list)
     results: dict[int, ChunkResult] = field(default_factory=dict)
+    first: ChunkResult | None = None  # of the chunk as one piece, where that is doubted
 
 
 class Pieces:
     """What the engine gets of a recording's chunks, and a result for each chunk from what it gives back.
 
-    Unless the options say multilingual, a chunk is one piece. Keys of pieces begin with the chunk's number. `heard` has
-    for each channel the chances that an earlier attempt left.
+    Unless the options say multilingual, a chunk is one piece at first. Keys of pieces begin with the chunk's number.
+    `heard` has for each channel the chances that an earlier attempt left.
     """
 
     def __init__(self, options: DecodeOptions, heard: Mapping[int | None, Chances]) -> None:
         self._options = replace(options, words=options.words or options.speakers is not None)  # turns are cut at words
         self._chances = dict(heard)
         self._works: dict[int, _Work] = {}
+        self._whole: dict[int, AudioChunk] = {}
         self._undecided: dict[int | None, deque[_Work]] = {}
 
     def begin(self, number: int, chunk: AudioChunk, language: str | None) -> list[Chunk]:
         """The first pieces of the channel's next chunk; `language` is that of all of it, where one is known."""
         if not self._options.multilingual:
+            self._whole[number] = chunk
             return [Chunk((number,), chunk.audio, replace(self._options, language=language))]
-        work = self._works[number] = _Work(number, chunk, spans_of(chunk))
+        work = self._works[number] = _Work(number, chunk, spans_of(chunk, BY_LANGUAGE))
         self._undecided.setdefault(chunk.channel, deque()).append(work)
         sounds = ((index, _sound(chunk, span.start, span.end)) for index, span in enumerate(work.spans))
         return [Chunk((number, "span", index), sound, self._options, listen=True) for index, sound in sounds]
@@ -88,7 +107,7 @@ class Pieces:
         assert isinstance(result.key, tuple)
         number, *piece = result.key
         if not piece:
-            return [], replace(result, key=number)
+            return self._again(replace(result, key=number))
         work, (kind, index) = self._works[number], piece
         if kind == "span":
             work.heard[index] = result.heard
@@ -97,7 +116,22 @@ class Pieces:
         if len(work.results) < len(work.parts):
             return [], None
         del self._works[number]
-        return [], _joined(work)
+        joined = _joined(work)
+        if work.first and not sparse.is_fuller(joined, than=work.first):
+            return [], work.first
+        return [], joined
+
+    def _again(self, result: ChunkResult) -> tuple[list[Chunk], ChunkResult | None]:
+        """What `take` returns for the result of a chunk that was one piece."""
+        assert isinstance(result.key, int)
+        number, chunk = result.key, self._whole.pop(result.key)
+        if not sparse.is_sparse(result, chunk) or len(spans := spans_of(chunk, BY_SENTENCE)) == 1:
+            return [], result
+        parts = [Part(span.start, span.end, None) for span in spans]
+        self._works[number] = _Work(number, chunk, spans, after=result.heard, parts=parts, first=result)
+        options = replace(self._options, language=result.language)
+        sounds = (_sound(chunk, part.start, part.end) for part in parts)
+        return [Chunk((number, "part", index), sound, options) for index, sound in enumerate(sounds)], None
 
     def _decide(self, channel: int | None) -> list[Chunk]:
         """The parts of the chunks that are next in the channel and have been listened to."""
@@ -117,29 +151,29 @@ class Pieces:
         return pieces
 
 
-def spans_of(chunk: AudioChunk) -> list[Span]:
+def spans_of(chunk: AudioChunk, division: Division) -> list[Span]:
     """The chunk divided at its longest pauses."""
     speech = [(start - chunk.start, end - chunk.start) for start, end in chunk.speech]
-    groups = _divided(speech)
+    groups = _divided(speech, division)
     middles = [(left[-1][1] + right[0][0]) / 2 for left, right in itertools.pairwise(groups)]
     borders = [0.0, *middles, chunk.end - chunk.start]
     lengths = [sum(end - start for start, end in group) for group in groups]
     return [Span(start, end, length) for (start, end), length in zip(itertools.pairwise(borders), lengths, strict=True)]
 
 
-def _divided(speech: list[tuple[float, float]]) -> list[list[tuple[float, float]]]:
-    if not speech or speech[-1][1] - speech[0][0] <= SPAN_SECONDS:
+def _divided(speech: list[tuple[float, float]], division: Division) -> list[list[tuple[float, float]]]:
+    if not speech or speech[-1][1] - speech[0][0] <= division.longest:
         return [speech]
-    first, last = speech[0][0] + SHORTEST, speech[-1][1] - SHORTEST
+    first, last = speech[0][0] + division.shortest, speech[-1][1] - division.shortest
     pauses = [
         (right[0] - left[1], number)
         for number, (left, right) in enumerate(itertools.pairwise(speech), start=1)
-        if left[1] >= first and right[0] <= last
+        if left[1] >= first and right[0] <= last and right[0] - left[1] >= division.pause
     ]
     if not pauses:
         return [speech]
     _, at = max(pauses)
-    return _divided(speech[:at]) + _divided(speech[at:])
+    return _divided(speech[:at], division) + _divided(speech[at:], division)
 
 
 def likeliest(heard: Sequence[Chances], before: Chances) -> tuple[list[str], dict[str, float]]:
@@ -180,9 +214,10 @@ def _joined(work: _Work) -> ChunkResult:
     segments: list[Segment] = []
     for index, part in enumerate(work.parts):
         segments += (_later(segment, part) for segment in work.results[index].segments)
-    longest = max(work.parts, key=lambda part: part.end - part.start)
+    longest = max(range(len(work.parts)), key=lambda index: work.parts[index].end - work.parts[index].start)
+    language = work.results[longest].language
     numbered = tuple(replace(segment, id=number) for number, segment in enumerate(segments))
-    return ChunkResult(work.number, longest.language, numbered, heard=work.after)
+    return ChunkResult(work.number, language, numbered, heard=work.after)
 
 
 def _later(segment: Segment, part: Part) -> Segment:
