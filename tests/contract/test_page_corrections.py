@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.select import Select
 from support import fake_worker
 from support.api_server_fixture import Api, running
 from support.browser import Page, chromium, findings
@@ -160,11 +161,11 @@ def test_a_job_whose_corrections_nobody_keeps_offers_none(
 def test_why_speakers_are_not_told_apart_is_said(page: Page, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     page.until(lambda: page.find("#tell-speakers").is_displayed())
     page.find("#tell-speakers").click()
-    page.find("#task").send_keys("In English")
+    Select(page.find("#task")).select_by_visible_text("In English")
     assert not page.find("#tell-speakers").is_enabled()
     assert "only in what was said" in page.find("#speakers-reason").text
     assert findings(page) == []
-    page.find("#task").send_keys("As it was said")
+    Select(page.find("#task")).select_by_visible_text("As it was said")
     assert page.find("#tell-speakers").is_enabled()
     monkeypatch.setattr(
         AppContext, "offer", property(lambda shared: Offer(shared.config, set(), tells_speakers_apart=False))
