@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import msgspec
 
+from transcribe import logs
 from transcribe.jobs.corrections import CorrectionStore
 from transcribe.jobs.database import BUSY_SECONDS, Database, StoreError
 from transcribe.jobs.models import (
@@ -310,10 +311,14 @@ class Store:
             connection.execute("INSERT OR REPLACE INTO facts (name, body) VALUES (?, ?)", (WORKER, body))
 
     def worker(self) -> dict[str, Any] | None:
-        """The worker's facts, or None if there never was one."""
-        row = self._database.reader().execute("SELECT body FROM facts WHERE name = ?", (WORKER,)).fetchone()
-        facts: dict[str, Any] | None = msgspec.json.decode(row[0]) if row else None
-        return facts
+        """The worker's facts, or None if there never was one, or if they cannot be read: the next report mends that."""
+        query = "SELECT CAST(body AS BLOB) FROM facts WHERE name = ?"
+        row = self._database.reader().execute(query, (WORKER,)).fetchone()
+        try:
+            return msgspec.json.decode(row[0], type=dict[str, Any]) if row else None
+        except ValueError as error:
+            logs.failure("facts_unreadable", error)
+            return None
 
     def identity(self) -> str:
         """What tells this machine from others: made once, and kept as long as the file is."""

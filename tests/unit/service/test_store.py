@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from transcribe.api.job_watcher import JobWatcher
 from transcribe.jobs.models import Bounds, JobError, NewJob, QueueFullError, QueueStats
 from transcribe.jobs.store import LONGEST_HANDICAP, Store, StoreError
 from transcribe.jobs.tickets import Ticket
 from transcribe.types import DecodeOptions, Segment, SpeakerOptions, Word
+from transcribe.worker.status import StatusReporter
 
 OPTIONS = DecodeOptions(language="sv", prompt="Ärendet", words=True)
 
@@ -265,6 +267,20 @@ def test_the_workers_facts(store: Store, clock: Clock) -> None:
     store.set_worker({"state": "loading"})
     store.set_worker({"state": "ready", "cuda": False})
     assert store.worker() == {"state": "ready", "cuda": False, "updated": clock.now}
+
+
+@pytest.mark.parametrize("body", ["{", "[]", "7", "null", b"\xff", 7])
+def test_facts_that_cannot_be_read_keep_neither_process_from_starting(store: Store, tmp_path: Path, body: Any) -> None:
+    store.set_worker({"state": "ready"})
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as other, other:
+        other.execute("UPDATE facts SET body = CAST(? AS TEXT)", (body,))
+    assert store.worker() is None
+    watcher = JobWatcher(store)
+    watcher.start()
+    watcher.stop()
+    assert watcher.snapshot.worker_state == "absent"
+    StatusReporter(store).set_state("loading")
+    assert (store.worker() or {})["state"] == "loading"
 
 
 def test_a_version_that_is_a_kind_of_str_is_stored(store: Store) -> None:
