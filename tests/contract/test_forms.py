@@ -92,6 +92,18 @@ UNREADABLE: dict[str, tuple[bytes, bytes, int, str]] = {
         "closing boundary",
     ),
     "a field with a recording in it": (form(field("prompt", "x" * 1_100_000)), b"", 413, "The field prompt"),
+    "many fields with recordings in them": (
+        form(*(field(f"x{number}", "x" * 900_000) for number in range(3))),
+        b"",
+        413,
+        "The fields are larger than 2097152 bytes in all.",
+    ),
+    "many fields with long names": (
+        form(*(field(f"{number}" + "x" * 900_000, "") for number in range(3))),
+        b"",
+        413,
+        "The fields are larger than 2097152 bytes in all.",
+    ),
     "only another file": (form(file(b'form-data; name="audio"; filename="a.wav"')), b"", 400, "a file parameter"),
 }
 
@@ -143,6 +155,30 @@ def test_a_file_by_any_name(api: Api, disposition: bytes, suffix: str) -> None:
     reply = post(api, form(file(disposition)))
     assert (reply.status, reply.json["text"]) == (200, TEXT)
     assert api.worker.seen[-1].suffix == suffix
+
+
+@pytest.mark.parametrize(
+    ("charset", "encoding"),
+    [
+        (b"", "utf-8"),
+        (b"", "cp1252"),
+        (b"iso-8859-1", "latin-1"),
+        (b"windows-1252", "cp1252"),
+        (b"ISO-8859-5", "iso8859-5"),
+        (b"iso-8859-5", "utf-8"),
+        (b"punycode", "cp1252"),  # decoding it takes the square of its length
+        (b"\x00", "cp1252"),
+    ],
+)
+def test_fields_in_the_encodings_of_older_systems(api: Api, charset: bytes, encoding: str) -> None:
+    words = "Совет Москвы" if "8859-5" in encoding else "Kärnkraft i Malmö: é"
+    kind = b"Content-Type: text/plain; charset=" + charset + b"\r\n" if charset else b""
+    value = kind + b"\r\n" + words.encode(encoding) + b"\r\n"
+    head = b'--B\r\nContent-Disposition: form-data; name="%s"\r\n'
+    parts = [head % name + value for name in (b"prompt", b"keywords[]")]
+    assert post(api, form(*parts, file())).status == 200
+    options = api.worker.seen[-1].options
+    assert (options.prompt, options.hotwords) == (words, words)
 
 
 def test_fields_that_come_as_files(api: Api) -> None:

@@ -1,12 +1,16 @@
 """Reads a multipart form: its fields, and its file straight to the disk. A form that cannot be read is refused with the
 reason, where werkzeug would take it for an empty one."""
 
+import codecs
+import contextlib
+import re
 from collections.abc import Callable
 from typing import IO, Any, Protocol
 
 from werkzeug.datastructures import FileStorage, Headers, MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
+from werkzeug.http import parse_options_header
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData, State
 
 from transcribe.api.errors import ApiError, bad_request
@@ -14,6 +18,9 @@ from transcribe.api.references import ReferencePart, is_reference
 from transcribe.api.spool import Spool
 
 READ_BYTES = 64 * 1024
+LARGEST_FIELDS = 2 * 1024 * 1024  # bytes of all fields' names and values, which are in memory at once
+# Those that are decoded in linear time. Who names iso8859-1 means cp1252, as in browsers.
+CHARSETS = re.compile(r"(iso8859-(?!1$)|cp|mac|koi8|gb|big5|shift_jis|euc_|utf-16|utf-32).*")
 PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")
 FILE_NAMES = ("file", "file[]", "file[0]")
 BY_HAND = "Let your HTTP library write the Content-Type header."
@@ -64,6 +71,7 @@ class FormParser(FormDataParser):
         )
         fields: MultiDict[str, str] = MultiDict()
         files: MultiDict[str, FileStorage] = MultiDict()
+        self._room = LARGEST_FIELDS
         part: _Part | None = None
         for event in _events(decoder, stream):
             if isinstance(event, Field | File):
@@ -87,7 +95,17 @@ class FormParser(FormDataParser):
             return _FilePart("file", filename, storage)
         if is_reference(event.name):
             return ReferencePart(self.new_reference, is_file=isinstance(event, File))
-        return _FieldPart(event.name, self.max_form_memory_size or 0)
+        self._keep(len(event.name.encode(errors="replace")))
+        content_type = event.headers.get("Content-Type", "")
+        charset = parse_options_header(content_type)[1].get("charset", "")
+        return _FieldPart(event.name, charset, self.max_form_memory_size or 0, self._keep)
+
+    def _keep(self, size: int) -> None:
+        """Counts bytes that stay in memory. Raises ApiError 413 when they are too many in all."""
+        self._room -= size
+        if self._room < 0:
+            message = f"The fields are larger than {LARGEST_FIELDS} bytes in all."
+            raise ApiError(413, message, code="request_too_large")
 
 
 class _Part(Protocol):
@@ -99,17 +117,29 @@ class _Part(Protocol):
 
 
 class _FieldPart:
-    def __init__(self, name: str, limit: int) -> None:
-        self._name, self._limit, self._content = name, limit, bytearray()
+    def __init__(self, name: str, charset: str, limit: int, keep: Callable[[int], None]) -> None:
+        self._name, self._charset, self._limit, self._keep = name, charset, limit, keep
+        self._content = bytearray()
 
     def write(self, data: bytes) -> None:
         self._content += data
         if len(self._content) > self._limit:
             message = f"The field {self._name} is larger than {self._limit} bytes; a recording goes into the part file."
             raise ApiError(413, message, self._name, "request_too_large")
+        self._keep(len(data))
 
     def end(self, fields: MultiDict[str, str], files: MultiDict[str, FileStorage]) -> None:
-        fields.add(self._name, self._content.decode(errors="replace"))
+        fields.add(self._name, _text(self._content, self._charset))
+
+
+def _text(content: bytearray, charset: str) -> str:
+    """A field's value: UTF-8, or else in the encoding that it names, or else in the one of older systems."""
+    with contextlib.suppress(UnicodeDecodeError):
+        return content.decode()
+    with contextlib.suppress(LookupError, ValueError):  # no such encoding, or the value is not in it
+        if CHARSETS.fullmatch(codecs.lookup(charset).name):
+            return content.decode(charset)
+    return content.decode("cp1252", "replace")
 
 
 class _FilePart:
