@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.api_server_fixture import Api, running
+from support.api_server_fixture import Api, multipart, running
 from support.waiting import until
 from transcribe.api import wsgi
 from transcribe.api.fair_semaphore import FairSemaphore
@@ -192,6 +192,43 @@ def test_a_chunk_size_that_never_ends_is_refused(api: Api) -> None:
             pass
         assert answer(connection).startswith((b"HTTP/1.1 400", b""))
     assert serves(api)
+
+
+def chunked(content: bytes, size: int) -> bytes:
+    pieces = [content[at : at + size] for at in range(0, len(content), size)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+def test_chunks_of_a_byte_are_refused_and_small_ones_are_not(api: Api) -> None:
+    body, kind = multipart({"model": "whisper-1"}, b"sound" * 20_000)
+    head = AUTHORIZED + f"Content-Type: {kind}\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    for size, status in ((1, b"HTTP/1.1 400"), (8, b"HTTP/1.1 200"), (40, b"HTTP/1.1 200")):
+        with connect(api) as connection:
+            with contextlib.suppress(OSError):  # refused before all of it was sent
+                connection.sendall(head + chunked(body, size))
+            received = answer(connection)
+        assert received.startswith(status)
+        assert (b"chunks are too small" in received) == (size == 1)
+    with connect(api) as connection:  # the head of a form may come by the letter
+        connection.sendall(head + chunked(body[:5000], 1)[:-5] + chunked(body[5000:], 8192))
+        assert answer(connection).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+def test_bodies_that_nothing_waits_for_keep_nobody_out(
+    api: Api, monkeypatch: pytest.MonkeyPatch, method: bytes
+) -> None:
+    monkeypatch.setattr(wsgi, "CONNECTIONS_OF_ADDRESS", 40)
+    with contextlib.ExitStack() as stack:
+        waiting = [stack.enter_context(connect(api)) for _ in range(35)]
+        for connection in waiting:
+            connection.sendall(method + b" /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n")
+        until(lambda: len(api.server.active_channels) >= 35)
+        more = [stack.enter_context(connect(api)) for _ in range(10)]
+        for connection in more:
+            connection.sendall(method + b" /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n")
+        assert serves(api)
+        assert more[-1].recv(4096).startswith(b"HTTP/1.1 413")
 
 
 def test_idle_connections_make_room(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

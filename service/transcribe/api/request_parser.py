@@ -13,10 +13,14 @@ from transcribe.api.errors import ApiError
 
 CHUNK_SIZE_LINE = 256  # bytes of a chunk's size line; one that never ends is searched again with every read
 TRAILER_BYTES = 8192
+SMALL_CHUNKS = 64 * 1024  # bytes of a body that may come in chunks of any size, such as the head of a form
+OVERHEAD = 2  # bytes on the way for each byte of the body, at most, after these; each chunk costs the same time
 
 NO_LENGTH = ApiError(
     411, "Send Content-Length, or with HTTP/1.1 Transfer-Encoding: chunked; this request has neither.", code="no_length"
 )
+
+SMALL = ApiError(400, "The body's chunks are too small; send more bytes in each.", code="bad_request")
 
 ORIGIN = re.compile(rb"\nOrigin:[ \t]*([^\r\n]+)", re.IGNORECASE)
 
@@ -78,6 +82,8 @@ class RequestParser(HTTPRequestParser):  # type: ignore[misc]
             return
         if len(receiver.control_line) > CHUNK_SIZE_LINE or len(receiver.trailer) > TRAILER_BYTES:
             self._refuse(BadRequest("A chunk's size line or the trailer is too long"))
+        elif self.body_bytes_received > max(SMALL_CHUNKS, OVERHEAD * len(receiver)):
+            self._refuse(RefusedError(SMALL))
 
     def _refuse(self, error: Error) -> None:
         self.error, self.completed = error, True

@@ -240,8 +240,9 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
     def admit(self, request: RequestParser) -> str:
         """The id of the client's key, checked before the body is read. Raises ApiError."""
         path = clean_path(request.path, clean_prefix(request.header("X-Forwarded-Prefix")))
-        if not path.startswith("/v1/") and (request.chunked or request.content_length > HEADER_BYTES):
-            raise ApiError(413, "Nothing at this URL takes a body.", code=CODES[413])
+        if not path.startswith("/v1/"):  # called only for a request with a body, which nobody may wait for here
+            message = "Nothing at this URL takes a body; GET /openapi.json lists what this server has."
+            raise ApiError(413, message, code=CODES[413])
         found = self.access.check(
             path,
             host=request.header("Host"),
