@@ -1,5 +1,6 @@
 """Who speaks when in a recording: how much each moment sounds like each of its speakers."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,12 +20,14 @@ FOREIGN = 0.05  # so much less a voice that was given may be like the same one i
 @dataclass(frozen=True)
 class Track:
     """`likeness` [n, speakers] of each window (start, end in seconds) of the recording, in order; `names` of the
-    speakers, None for those that nobody named; `spans` of unbroken speech, in order."""
+    speakers, None for those that nobody named; `spans` of unbroken speech, in order; `end` (seconds) of what was
+    heard, after which no turn ends."""
 
     windows: NDArray[np.float64]
     likeness: Floats
     names: tuple[str | None, ...]
     spans: tuple[Span, ...] = ()
+    end: float = math.inf
 
     def at(self, start: float, end: float) -> Floats:
         """[speakers]: the mean likeness of what was heard between these moments, or else nearest to them."""

@@ -1,6 +1,6 @@
 """Whose each word is. Turns are cut at words: a segment in which the speaker changes becomes several."""
 
-import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -18,7 +18,7 @@ PAUSE_SECONDS = 0.2  # … and half of it after a pause of this length
 # A turn ends with its speech, not with its last word as far as that is known. Measured with whisper-base on mixtures of
 # readers and on meetings, by the diarization error.
 EDGE_SECONDS = 0.2  # what a turn has of the silence around its speech, at most
-FAR_SECONDS = 0.5  # so far speech may go on beyond the words
+FAR_SECONDS = 0.5  # so far speech may go on beyond the words, and words beyond their speech: what is more is silence
 BREATH_SECONDS = 0.5  # a shorter silence within a turn is part of it
 SENTENCE_ENDS = ".?!。？！…"
 Tokens = Callable[[str], Sequence[int]]
@@ -37,9 +37,9 @@ def assign(segments: Sequence[Segment], track: Track, tokens: Tokens) -> list[Se
     at = 0
     for segment in segments:
         count = len(segment.words) if segment.words else 1
-        found += _cut(segment, owners[at : at + count], labels, tokens)
+        found += [_near(turn, track.spans) for turn in _cut(segment, owners[at : at + count], labels, tokens)]
         at += count
-    return [replace(segment, id=number) for number, segment in enumerate(fitted(found, track.spans))]
+    return [replace(segment, id=number) for number, segment in enumerate(fitted(found, track.spans, track.end))]
 
 
 def _pieces(segment: Segment) -> Iterable[Word | Segment]:
@@ -103,10 +103,28 @@ def _cut(segment: Segment, owners: Sequence[int], labels: dict[int, str], tokens
     return found
 
 
-def fitted(segments: Sequence[Segment], spans: Sequence[Span]) -> list[Segment]:
-    """The segments from where the speech of their words begins to where it ends, none over another."""
+def _near(turn: Segment, spans: Sequence[Span]) -> Segment:
+    """The turn, its outer words not further than FAR_SECONDS from the speech in it. Whisper draws words out over the
+    silence that is beside them."""
+    if not turn.words:
+        return turn
+    first, last = turn.words[0], turn.words[-1]
+    begin = bisect_right(spans, first.start, key=lambda span: span[1])
+    end = bisect_left(spans, last.end, key=lambda span: span[0])
+    if begin >= end:
+        return turn  # no speech was heard there: nothing is known but the words
+    start = min(max(first.start, spans[begin][0] - FAR_SECONDS), first.end)
+    words = [replace(first, start=round(start, 3)), *turn.words[1:]]
+    stop = max(min(last.end, spans[end - 1][1] + FAR_SECONDS), words[-1].start)
+    words[-1] = replace(words[-1], end=round(stop, 3))
+    return replace(turn, words=tuple(words))
+
+
+def fitted(segments: Sequence[Segment], spans: Sequence[Span], until: float) -> list[Segment]:
+    """The segments from where the speech of their words begins to where it ends, none over another, and none drawn out
+    beyond `until` (seconds), where the recording ends."""
     said = [(one.words[0].start, one.words[-1].end) if one.words else (one.start, one.end) for one in segments]
-    afters = [*(start for start, _ in said[1:]), math.inf][: len(said)]
+    afters = [*(start for start, _ in said[1:]), until][: len(said)]
     found: list[Segment] = []
     place = 0  # of the first span that may touch the next segment
     for segment, times, after in zip(segments, said, afters, strict=True):

@@ -6,7 +6,7 @@ hears the voices of that part again, which takes a tenth of the time that its te
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transcribe.audio.chunking import AudioChunk
 from transcribe.audio.errors import AudioError
@@ -43,6 +43,7 @@ class Listener:
         self._known: dict[str, Voices] = {}
         self._heard: list[Voices] = []
         self._apart = False
+        self._end = 0.0  # in seconds, of what was heard
 
     @classmethod
     def of(
@@ -91,10 +92,13 @@ class Listener:
             self._apart = self._apart or chunk.channel is not None
             if not self._apart:
                 self._heard.append(hear(self._network, chunk))
+                self._end = chunk.end
 
     def track(self) -> Track | None:
         """Who speaks when in what was heard; None where the channels say that."""
-        return None if self._apart else tell_apart(Voices.joined(self._heard), self._options, self._known)
+        if self._apart:
+            return None
+        return replace(tell_apart(Voices.joined(self._heard), self._options, self._known), end=self._end)
 
 
 def warnings(recording: Recording, options: DecodeOptions) -> list[str]:

@@ -14,6 +14,7 @@ from transcribe.speakers.network import SpeakerModelError, SpeakerNetwork
 from transcribe.speakers.track import Track, tell_apart
 from transcribe.speakers.windows import Voices, hear, placed, unbroken
 from transcribe.types import Segment, SpeakerOptions, Word
+from transcribe.worker.listener import Listener
 
 SIZE = 256
 LIKE, COMMON = 0.78, 0.52  # cosines of two windows of one speaker, and of two speakers, as the real network has them
@@ -134,6 +135,25 @@ def test_turns_reach_from_where_their_speech_begins_to_where_it_ends() -> None:
         ("B", 3.5, 4.6),
         ("B", 5.8, 7.0),
     ]
+
+
+def test_outer_words_reach_no_further_into_silence_than_their_speech_allows() -> None:
+    track = replace(turns_of([(0.0, 20.0, 0)], (None,)), spans=((2.0, 3.0), (12.0, 12.4)))
+    drawn = [said("Well, one two.", 0.0, pace=1.5), said("Hm.", 11.0, pace=4.0), said("Yes.", 18.0)]
+    found = words.assign(drawn, track, encode)
+    assert [(one.start, one.end) for one in found] == [(1.5, 3.5), (11.5, 12.9), (18.0, 18.3)]
+    spoken = [[(word.start, word.end) for word in one.words or ()] for one in found]
+    assert spoken == [[(1.5, 1.5), (1.5, 3.0), (3.0, 3.5)], [(11.5, 12.9)], [(18.0, 18.3)]]  # those within stay
+
+
+def test_no_turn_ends_after_the_recording(tmp_path: Path) -> None:
+    listener = Listener(SpeakerNetwork.load(write_tiny(tmp_path)), SpeakerOptions())
+    noise = np.random.default_rng(3).normal(0, 0.05, 32_000).astype(np.float32)
+    listener.hear([AudioChunk(10.0, noise, ((10.5, 12.016),))])  # the detector's last frame is filled up with silence
+    track = listener.track()
+    assert track is not None
+    found = words.assign([said("one two three four", 10.6)], track, encode)
+    assert [(one.start, one.end) for one in found] == [(10.3, 12.0)]
 
 
 def test_a_single_word_does_not_change_the_speaker_but_a_sentence_does() -> None:
