@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from support.api_server_fixture import Api, run_retention, running
 from support.fake_worker import COVERAGE, canned
 from support.waiting import until
+from transcribe.api.spool import COMPRESSED_RATE
 from transcribe.jobs import uploads
 from transcribe.jobs.models import NewJob
 from transcribe.keys import new_key
@@ -195,16 +197,22 @@ def test_bad_jobs(api: Api, fields: dict[str, Any], code: str) -> None:
     assert api.upload("/v1/jobs", b"bad job", **fields).code == code
 
 
-@pytest.fixture
-def keyed(tmp_path: Path) -> Iterator[tuple[Api, dict[str, str]]]:
+@contextmanager
+def running_with_keys(folder: Path, **changes: Any) -> Iterator[tuple[Api, dict[str, str]]]:
     keys, lines = {}, ["# who may come in"]
     for name in ("anna", "bo"):
         keys[name], line = new_key(name)
         lines.append(line)
-    file = tmp_path / "keys"
+    file = folder / "keys"
     file.write_text("\n".join(lines))
-    with running(tmp_path / "root", auth__keys_file=str(file), limits__key_jobs=2) as api:
+    with running(folder / "root", auth__keys_file=str(file), **changes) as api:
         yield api, keys
+
+
+@pytest.fixture
+def keyed(tmp_path: Path) -> Iterator[tuple[Api, dict[str, str]]]:
+    with running_with_keys(tmp_path, limits__key_jobs=2) as found:
+        yield found
 
 
 def test_keys_open_the_door_and_keep_jobs_apart(keyed: tuple[Api, dict[str, str]]) -> None:
@@ -235,6 +243,24 @@ def test_a_key_has_so_many_jobs_at_once(keyed: tuple[Api, dict[str, str]]) -> No
     assert [api.upload("/v1/jobs", b"%d" % n, key=keys["anna"]).status for n in range(3)] == [202, 202, 429]
     assert api.upload("/v1/jobs", b"x", key=keys["bo"]).status == 202
     api.worker.hold.clear()
+
+
+@pytest.mark.parametrize(
+    ("limits", "accepted"),
+    [({"limits__queue_jobs": 6}, 3), ({"limits__queue_audio_seconds": 50, "limits__audio_seconds": 10}, 3)],
+    ids=["jobs", "audio"],
+)
+def test_a_key_that_came_first_leaves_room_to_one_that_comes_later(
+    tmp_path: Path, limits: dict[str, int], accepted: int
+) -> None:
+    with running_with_keys(tmp_path, **limits) as (api, keys):
+        api.worker.hold.set()
+        long = bytes(int(10 * COMPRESSED_RATE))
+        replies = [api.upload("/v1/jobs", b"%d" % number + long, key=keys["anna"]) for number in range(6)]
+        assert [reply.status for reply in replies] == [202] * accepted + [429] * (6 - accepted)
+        assert replies[-1].code == "rate_limit_exceeded"
+        assert api.upload("/v1/jobs", b"a clip", key=keys["bo"]).status == 202
+        api.worker.hold.clear()
 
 
 def test_keys_are_read_again_when_their_file_changes(keyed: tuple[Api, dict[str, str]]) -> None:

@@ -44,6 +44,12 @@ class Keys:
         """Whether a key is required."""
         return self.path is not None
 
+    @property
+    def several(self) -> bool:
+        """Whether the file has more than one key."""
+        with self._lock:
+            return len(self._digests) > 1
+
     def identify(self, authorization: str | None) -> str | None:
         """The id of the key in an Authorization header, '' if none are used, None if it is unknown.
 

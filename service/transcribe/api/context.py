@@ -47,7 +47,7 @@ class AppContext:
     def bounds(self) -> Bounds:
         """The queue's limits."""
         limits = self.config.limits
-        return Bounds(limits.queue_jobs, limits.queue_audio_seconds, limits.key_jobs)
+        return Bounds(limits.queue_jobs, limits.queue_audio_seconds, limits.key_jobs, shared=self.keys.several)
 
     @property
     def revision(self) -> str:

@@ -112,11 +112,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Bounds:
-    """How much may wait at once: jobs, seconds of audio, and jobs of one key."""
+    """How much may wait at once: jobs, seconds of audio, and jobs of one key. `shared`: others may come with keys of
+    their own, so that no key may fill the queue."""
 
     jobs: int
     audio_seconds: float
     key_jobs: int
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,11 @@ class QueueStats:
     queued: int
     running: int
     seconds: float
+
+    @property
+    def jobs(self) -> int:
+        """How many there are."""
+        return self.queued + self.running
 
 
 class QueueFullError(Exception):

@@ -370,13 +370,15 @@ def _queue_stats(connection: sqlite3.Connection, key_id: str | None, *, before: 
 def _check_bounds(connection: sqlite3.Connection, new: NewJob, bounds: Bounds) -> None:
     """Raises QueueFullError. A recording longer than the whole bound may still come when nothing else waits."""
     everyone, own = _queue_stats(connection, None), _queue_stats(connection, new.key_id)
-    average = everyone.seconds / max(everyone.queued + everyone.running, 1)
-    if own.queued + own.running >= bounds.key_jobs:
+    shared = bounds.shared or _has_neighbours(connection, new.key_id)
+    average = everyone.seconds / max(everyone.jobs, 1)
+    # Of what is shared, a key may have as much as is free: alone it gets half.
+    if own.jobs >= bounds.key_jobs or (shared and own.jobs and own.jobs >= bounds.jobs - everyone.jobs):
         raise QueueFullError("key_jobs", average)
-    if everyone.queued + everyone.running >= bounds.jobs:
+    if everyone.jobs >= bounds.jobs:
         raise QueueFullError("jobs", average)
-    share = max(bounds.audio_seconds - everyone.seconds, 0.0)  # as much as is free: a key alone gets half
-    if own.seconds and own.seconds + new.work > share and _has_neighbours(connection, new.key_id):
+    share = max(bounds.audio_seconds - everyone.seconds, 0.0)
+    if shared and own.seconds and own.seconds + new.work > share:
         raise QueueFullError("key_audio_seconds", own.seconds + new.work - share)
     if everyone.seconds and everyone.seconds + new.work > bounds.audio_seconds:
         raise QueueFullError("audio_seconds", everyone.seconds + new.work - bounds.audio_seconds)
