@@ -3,13 +3,15 @@
 import re
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import openai
 import pytest
-from support.api_server_fixture import Api, run_retention, running
+from support.api_server_fixture import Api, Reply, run_retention, running
 from support.fake_worker import COVERAGE, canned
 from support.waiting import until
 from transcribe.api.spool import COMPRESSED_RATE
@@ -261,6 +263,35 @@ def test_a_key_that_came_first_leaves_room_to_one_that_comes_later(
         assert replies[-1].code == "rate_limit_exceeded"
         assert api.upload("/v1/jobs", b"a clip", key=keys["bo"]).status == 202
         api.worker.hold.clear()
+
+
+def test_a_key_that_reads_much_leaves_threads_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transcribe.api.context.READING_SECONDS", 0.1)
+    with running_with_keys(tmp_path, limits__waiting_requests=1) as (api, keys):
+        read, gate = api.store.segments, Event()
+        jobs = {name: api.upload("/v1/jobs", b"long", key=key).json["id"] for name, key in keys.items()}
+        for name, job in jobs.items():
+            finished(api, job, keys[name])
+
+        def slow(job_id: str, *arguments: int) -> list[Segment]:
+            if job_id == jobs["anna"]:
+                gate.wait(20)
+            return read(job_id, *arguments)
+
+        def get(name: str, what: str) -> Reply:
+            return api.get(f"/v1/jobs/{jobs[name]}/{what}", Authorization=f"Bearer {keys[name]}")
+
+        monkeypatch.setattr(api.store, "segments", slow)
+        with ThreadPoolExecutor(40) as pool:
+            flood = [pool.submit(get, "anna", ("result", "segments", "record")[n % 3]) for n in range(40)]
+            try:
+                until(lambda: sum(one.done() for one in flood) >= 30)
+                assert get("bo", "result").status == 200
+            finally:
+                gate.set()
+            replies = [one.result() for one in flood]
+    assert {reply.status for reply in replies} == {200, 429}
+    assert all("Retry-After" in reply.headers for reply in replies if reply.status == 429)
 
 
 def test_keys_are_read_again_when_their_file_changes(keyed: tuple[Api, dict[str, str]]) -> None:

@@ -2,12 +2,13 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import wraps
 
-from flask import current_app, g
+from flask import Response, current_app, g
 
 from transcribe.api.auth import Keys
 from transcribe.api.fair_semaphore import FairSemaphore
@@ -24,6 +25,7 @@ from .metrics import Metrics
 from .params import Offer
 
 EXTENSION = "transcribe"
+READING_SECONDS = 2.0  # how long a request waits until it may read a whole text
 
 
 @dataclass
@@ -37,6 +39,8 @@ class AppContext:
     metrics: Metrics
     waiting_slots: FairSemaphore
     storing_slots: FairSemaphore
+    asking_slots: FairSemaphore  # for reading slots
+    reading_slots: FairSemaphore
     provenance: Provenance
     fleet: FleetClient | None = None  # that this machine belongs to
     started: float = field(default_factory=time.time)
@@ -99,6 +103,16 @@ class AppContext:
                 raise busy(429, message, "too_many_requests", seconds=2)
             yield
 
+    @contextmanager
+    def reading_slot(self) -> Iterator[None]:
+        """Holds a slot for a request that works on a whole text. Raises ApiError when none gets free soon."""
+        key = key_id()
+        with self.asking_slots.hold(key) as asked, self.reading_slots.hold(key, READING_SECONDS * asked) as acquired:
+            if not (asked and acquired):
+                message = "Too many texts are being read at this moment; try again in a few seconds."
+                raise busy(429, message, "too_many_requests", seconds=2)
+            yield
+
     def refuse_while_draining(self) -> None:
         """Raises ApiError when the server is about to stop."""
         if self.draining.is_set():
@@ -109,6 +123,17 @@ def context() -> AppContext:
     """The context of the running application."""
     found: AppContext = current_app.extensions[EXTENSION]
     return found
+
+
+def reads_text(view: Callable[..., Response]) -> Callable[..., Response]:
+    """A route that works on a whole text, of which few run at once: other requests need threads as well."""
+
+    @wraps(view)
+    def limited(**arguments: str) -> Response:
+        with context().reading_slot():
+            return view(**arguments)
+
+    return limited
 
 
 def key_id() -> str:

@@ -2,7 +2,7 @@
 
 from flask import Blueprint, Response, jsonify, request
 
-from transcribe.api.context import context
+from transcribe.api.context import context, reads_text
 from transcribe.api.corrections import names, read, texts
 from transcribe.api.errors import ApiError, bad_request
 from transcribe.api.routes.jobs import owned
@@ -14,12 +14,14 @@ blueprint = Blueprint("corrections", __name__, url_prefix="/v1/jobs")
 
 
 @blueprint.get("/<job_id>/corrections")
+@reads_text
 def show(job_id: str) -> Response:
     """What was corrected so far."""
     return _shown(_correctable(job_id))
 
 
 @blueprint.patch("/<job_id>/corrections")
+@reads_text
 def change(job_id: str) -> Response:
     """Corrects names and texts, and takes corrections back; what is not named stays."""
     shared, job = context(), _correctable(job_id)

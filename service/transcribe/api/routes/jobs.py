@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request
 
 from transcribe.api import webhooks
-from transcribe.api.context import AppContext, context, key_id
+from transcribe.api.context import AppContext, context, key_id, reads_text
 from transcribe.api.elsewhere import FleetClient
 from transcribe.api.errors import ApiError, bad_request, from_job
 from transcribe.api.fields import Fields
@@ -74,6 +74,7 @@ def show(job_id: str) -> Response:
 
 
 @blueprint.get("/<job_id>/segments")
+@reads_text
 def segments(job_id: str) -> Response:
     """The text so far with its times, from the segment after `after`, at most `limit` segments; more may follow until
     the status says done."""
@@ -88,6 +89,7 @@ def segments(job_id: str) -> Response:
 
 
 @blueprint.get("/<job_id>/result")
+@reads_text
 def result(job_id: str) -> Response:
     """The finished job's text in any format."""
     shared, mine = context(), owned(job_id)
@@ -129,6 +131,7 @@ def _told_apart(job: Job, transcript: Transcript) -> bool:
 
 
 @blueprint.get("/<job_id>/record")
+@reads_text
 def record(job_id: str) -> Response:
     """The signed record of the finished job."""
     shared, mine = context(), owned(job_id)
