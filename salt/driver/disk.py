@@ -16,6 +16,11 @@ def has_gpu() -> bool:
     return any(vendor.read_text().strip() == NVIDIA for vendor in PCI.glob("*/vendor"))
 
 
+def needed_gb() -> float:
+    """Free space that a bake of this machine takes, in units of 10^9 bytes."""
+    return NEEDED_GB[has_gpu()]
+
+
 def free_gb() -> float:
     """Free space of the disk that becomes the image, in units of 10^9 bytes."""
     return shutil.disk_usage(DISK).free / 1e9
@@ -23,6 +28,6 @@ def free_gb() -> float:
 
 def require_room() -> None:
     """Raises DriverError if a bake would run out of space."""
-    needed, free = NEEDED_GB[has_gpu()], free_gb()
+    needed, free = needed_gb(), free_gb()
     if free < needed:
         raise DriverError(f"the disk has {free:.1f} GB free, a bake needs {needed:.0f}: set [instance] volume_gb")

@@ -31,6 +31,7 @@ def facts(hub: str) -> Facts:
         "python": platform.python_version(),
         "architecture": platform.machine(),
         "free_gb": round(disk.free_gb(), 1),
+        "needed_gb": disk.needed_gb(),
         "gpu_on_bus": disk.has_gpu(),
         "nvidia_devices": sorted(path.name for path in DEVICES.glob("nvidia*")),
         "packages_busy": apt.busy_with(),

@@ -1,18 +1,23 @@
 """What is launched from the published image, against moto over HTTP: template, machine, group, and their end."""
 
 import base64
+import io
 import json
+from argparse import Namespace
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from baker.aws import requests
+from baker.commands import images
 from baker.context import BakeContext
 from baker.deploy import serve, template
 from baker.deploy.template import KEYS as KEYS_PATH
 from baker.deploy.template import PILLAR
+from baker.display.progress import Display
 from baker.errors import BakeError, UsageError
 from baker.images import publish
+from rich.console import Console
 from support.fake_cloud import Cloud
 from support.made_images import KEYS, client, made, served
 
@@ -155,6 +160,31 @@ def test_what_is_launched_says_from_where_it_can_be_reached(cloud: Cloud, servin
     cloud.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
     assert serve.reachable(context, setup) == ""
     assert "has no keys" in serve.reachable(context, replace(setup, open=False))
+
+
+@pytest.mark.parametrize("has_public", [True, False])
+def test_a_machine_is_waited_for_and_named_by_every_address_that_it_has(
+    cloud: Cloud, serving: BakeContext, monkeypatch: pytest.MonkeyPatch, has_public: bool
+) -> None:
+    """The launcher reaches only the public address, where there is one."""
+    for subnet in cloud.ec2.describe_subnets()["Subnets"]:
+        wanted = {"Value": has_public}
+        cloud.ec2.modify_subnet_attribute(SubnetId=subnet["SubnetId"], MapPublicIpOnLaunch=wanted)
+    serve.template(serving, told(serving))
+    instance = serve.one(serving)
+    [found] = [i for i in cloud.instances() if i["InstanceId"] == instance]
+    private, public = found["PrivateIpAddress"], found.get("PublicIpAddress", "")
+    assert bool(public) == has_public
+    answers = {f"http://{public or private}:8000{path}": code for path, code in (("/ready", 200), ("/v1/models", 401))}
+    monkeypatch.setattr(serve, "_status", lambda url: answers.get(url, 0))
+    monkeypatch.setattr(serve, "READY_SECONDS", 2.0)
+    monkeypatch.setattr(serve, "reachable", lambda *_: "")
+    screen = io.StringIO()
+    context = replace(serving, display=Display(Console(file=screen, width=200)))
+    images._serves(serving.root, Namespace(cloud="aws", wait=True), context, instance, told(serving))
+    inside = f"{instance} serves at http://{private}:8000, from inside its network\n"
+    both = f"{instance} serves at http://{public}:8000 (inside its network: http://{private}:8000)\n"
+    assert screen.getvalue().endswith(both if has_public else inside)
 
 
 def test_a_volume_may_be_initialized_at_a_rate(cloud: Cloud, serving: BakeContext) -> None:

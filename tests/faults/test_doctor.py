@@ -8,19 +8,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from baker.bake import look
 from baker.config import load
 from baker.context import BakeContext, open_context
 from baker.display.progress import Display
 from baker.doctor import examination
-from baker.doctor.finding import FAILS, NOTE, OK, Finding
+from baker.doctor.finding import FAILS, NOTE, OK, UNKNOWN, Finding
 from botocore.credentials import Credentials, RefreshableCredentials
 from faults import account
 from faults.conftest import Lab
+from faults.faultcloud import DENIED, Fault
 from faults.test_real_answers import BY_POLICY, ENCODED
 from localcloud.aws import account as real
 from rich.console import Console
-from support.fake_machine import FakeMachine
 
 SPOT = '[instance]\ntypes = ["g4dn.xlarge"]\nmarkets = ["spot", "on-demand"]\n'
 Change = Callable[[Lab], object]
@@ -242,8 +241,61 @@ def test_a_fault_turns_its_row_red_and_no_other(
     assert {finding.name.partition(", eu-")[0] for finding in red} == {case.row}
     assert all(case.says in finding.detail for finding in red)
     assert all(case.mend in finding.mend for finding in red)
+    assert all(finding.mend and "words above" not in finding.mend for finding in red)
     if case.verdict != FAILS:
         assert rows(findings, FAILS) == []
+
+
+DENIED_CALLS = {
+    "DescribeImages by id": {"source image"},
+    "DescribeRouteTables": {"way out"},
+    "DescribeVpcs": {"security group"},
+    "PutObject probe": {"bucket write"},
+}
+
+
+@pytest.mark.parametrize("call", DENIED_CALLS)
+def test_what_a_bake_must_see_and_may_not_fails(
+    lab: Lab, record_property: Callable[[str, object], None], call: str
+) -> None:
+    record_property("fault", ("doctor", f"{call} denied"))
+    lab.cloud.log.clear()
+    lab.cloud.fault = Fault(DENIED, call)
+    red = [finding for finding in examined(lab) if finding.verdict == FAILS]
+    assert {finding.name for finding in red} == DENIED_CALLS[call]
+    assert red[0].detail.startswith(f"AWS denies {call.partition(' ')[0]}")
+    assert (red[0].detail.endswith("; a bake needs it"), "plan --policy" in red[0].mend) == (True, True)
+
+
+def test_what_a_bake_does_without_may_be_denied(lab: Lab, record_property: Callable[[str, object], None]) -> None:
+    record_property("fault", ("doctor", "a quota that may not be seen"))
+    lab.cloud.log.clear()
+    lab.cloud.fault = Fault(DENIED, "DescribeInstanceTypes")
+    findings = examined(lab)
+    assert rows(findings, FAILS) == []
+    assert rows(findings, UNKNOWN) == ["quota, vCPUs"]
+
+
+@pytest.mark.parametrize(
+    ("field", "target"),
+    [
+        ("coreNetworkArn", "arn:aws:networkmanager::111122223333:core-network/core-network-0a"),
+        ("localGatewayId", "lgw-0a"),
+    ],
+)
+def test_a_default_route_may_lead_to_a_wide_area_network_or_an_outpost(
+    lab: Lab, record_property: Callable[[str, object], None], field: str, target: str
+) -> None:
+    record_property("fault", ("doctor", f"a route by {field}"))
+    private(lab)
+    lab.cloud.rewrites = lambda name, form, body: (
+        re.sub(b"<gatewayId>igw-[^<]*</gatewayId>", f"<{field}>{target}</{field}>".encode(), body)
+        if name == "DescribeRouteTables"
+        else body
+    )
+    ways = [finding for finding in examined(lab) if finding.name.startswith("way out")]
+    assert {finding.verdict for finding in ways} == {OK}
+    assert all(target in finding.detail for finding in ways)
 
 
 @pytest.mark.parametrize(
@@ -293,48 +345,3 @@ def test_the_command_prints_rows_and_mends_and_json(lab: Lab, record_property: C
     assert [row["name"] for row in document["findings"] if row["verdict"] == FAILS] == ["quota, on-demand"]
     ended = lab.launch("plan")
     assert (ended.code, "quota, on-demand: 0 vCPUs are allowed" in ended.err) == (2, True)
-
-
-MACHINES: dict[str, tuple[dict[str, Any], str, str]] = {
-    "old Python": ({"python": "3.9.18"}, "machine, Python", "3.11 to 3.14"),
-    "little room": ({"free_gb": 3.0}, "machine, disk", "3.0 GB free"),
-    "no pip": ({"reachable": {"pip": "timed out"}}, "machine, reaches pip", "timed out"),
-    "no mirror": ({"reachable": {"apt": "refused"}}, "machine, reaches apt", "refused"),
-    "no hub": ({"reachable": {"hub": "refused"}}, "machine, reaches hub", "refused"),
-    "no driver": ({"nvidia_devices": []}, "machine, GPU", "no driver"),
-}
-
-
-def test_a_machine_looks_and_nothing_is_left(lab: Lab, record_property: Callable[[str, object], None]) -> None:
-    record_property("fault", ("doctor", "--machine"))
-    ended = lab.launch("doctor", "--machine", "--json")
-    assert ended.code == 0, ended.err
-    told = {row["name"]: row["verdict"] for row in json.loads(ended.out)["findings"]}
-    assert told["machine, system"] == told["machine, GPU"] == told["machine, reaches hub"] == OK
-    assert "ends itself after 10 minutes" in " ".join(ended.err.split())
-    assert account.remains()["instances"] == account.remains()["volumes"] == []
-
-
-@pytest.mark.parametrize("name", MACHINES)
-def test_what_a_machine_saw_is_judged(record_property: Callable[[str, object], None], name: str) -> None:
-    record_property("fault", ("doctor", "--machine"))
-    facts, row, says = MACHINES[name]
-    usual = {"python": "3.12.3", "free_gb": 40.0, "reachable": {}, "gpu_on_bus": True, "nvidia_devices": ["nvidia0"]}
-    [red] = [finding for finding in look.judge({**usual, **facts}) if finding.verdict == FAILS]
-    assert (red.name, says in red.detail, bool(red.mend)) == (row, True, True)
-
-
-def test_a_machine_that_dies_is_a_row_with_its_last_words(
-    lab: Lab, record_property: Callable[[str, object], None]
-) -> None:
-    record_property("fault", ("doctor", "--machine"))
-
-    def dies(machine: FakeMachine) -> None:
-        account.CONSOLES[machine.id] = "transcribe-bake: bootstrap: is there a way out of this subnet?\n"
-        machine.power_off()
-
-    lab.machines.scripts["look"] = dies
-    ended = lab.launch("doctor", "--machine")
-    assert ended.code == 1
-    assert "is there a way out of this subnet?" in " ".join(ended.out.split())
-    assert account.remains()["instances"] == account.remains()["volumes"] == []

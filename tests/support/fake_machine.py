@@ -147,8 +147,8 @@ def looked(machine: FakeMachine, **facts: Any) -> None:
     """Report what a machine saw that was only to look; `facts` are otherwise than usual."""
     usual: Report = {
         "system": "Debian GNU/Linux 12 (bookworm)", "python": "3.11.2", "architecture": "x86_64", "free_gb": 35.0,
-        "gpu_on_bus": True, "nvidia_devices": ["nvidia0"], "packages_busy": "", "needrestart": False, "venv": True,
-        "reachable": {"pip": "", "apt": "", "hub": ""},
+        "needed_gb": 14.0, "gpu_on_bus": True, "nvidia_devices": ["nvidia0"], "packages_busy": "",
+        "needrestart": False, "venv": True, "reachable": {"pip": "", "apt": "", "hub": ""},
     }  # fmt: skip
     same = {key: machine.parameters[key] for key in ("build_id", "nonce", "mode")}
     machine.put("report", {**same, "verdict": "success", "facts": {**usual, **facts}})

@@ -1,5 +1,7 @@
 """The launcher's errors, by exit code. Every message is one line for the person at the terminal."""
 
+DENIALS = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"})
+
 
 class UsageError(Exception):
     """The command, the configuration or the tree is wrong: nothing was created. Exit code 2."""
@@ -21,6 +23,11 @@ class AwsError(BakeError):
         self.code = code
         self.transient = transient
         self.logged_out = logged_out
+
+    @property
+    def denied(self) -> bool:
+        """Whether the caller lacks the right to make the call."""
+        return self.code in DENIALS
 
 
 class KeptError(BakeError):

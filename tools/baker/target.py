@@ -83,13 +83,17 @@ def describe(config: LauncherConfig) -> str:
     return f"{where}, {config.aws.region}; bucket {config.s3.bucket}"
 
 
-def address(root: Path, cloud: str, context: BakeContext, instance_id: str, port: int) -> str:
-    """Where a machine's service is reached from here: on the local cloud by way of this host's loopback."""
+def addresses(root: Path, cloud: str, context: BakeContext, instance_id: str, port: int) -> tuple[str, str]:
+    """Where a machine's service is reached from outside its network, and from inside; each may be empty.
+
+    On the local cloud the former is by way of this host's loopback.
+    """
     if cloud == AWS:
-        return f"http://{context.machines.address(instance_id)}:{port}"
+        public, private = (f"http://{ip}:{port}" if ip else "" for ip in context.machines.addresses(instance_id))
+        return public, private
     with _local_errors():
         LocalCloud.leader(root, instance_id)
-        return LocalCloud.url_of(root, instance_id, port)
+        return LocalCloud.url_of(root, instance_id, port), ""
 
 
 def access_hint(cloud: str, config: LauncherConfig, instance_id: str) -> str:

@@ -9,7 +9,6 @@ CLOUD_INIT, FIRST_BOOT = "tests/unit/salt/test_cloud_init.py", "tests/unit/salt/
 ANSWERS, DOCTOR = "tests/faults/test_real_answers.py", "tests/faults/test_doctor.py"
 PHASES, HABITS = "tests/unit/salt/test_driver_phases.py", "tests/unit/baker/test_habits.py"
 LAUNCH = "tests/contract/test_bake_launch.py"
-# Row 11, the default model with a clip in its own language, has no test here: no such clip is in the project.
 ROWS = {
     "1 a launch fails for KMS, a limit or a snapshot": [
         f"{ANSWERS}::test_a_launch_that_fails_for_the_client_is_told_and_not_tried_again",

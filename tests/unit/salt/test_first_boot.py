@@ -141,6 +141,7 @@ def test_a_look_tells_what_decides(server: UploadServer, monkeypatch: pytest.Mon
     told: dict[str, Any] = look.facts(f"{server.url}/hub")
     assert told["python"].startswith("3.")
     assert told["free_gb"] > 0
+    assert told["needed_gb"] == disk.NEEDED_GB[told["gpu_on_bus"]]
     assert told["venv"] is True
     assert told["reachable"]["pip"] == ""
     assert "refused" in told["reachable"]["apt"]

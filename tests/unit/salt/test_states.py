@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
+from baker.deploy import serve
+from driver import systemd
 from support import salt_states
 from support.salt_states import PILLAR, ROOT, STATES, arguments, machine, states
 
@@ -127,6 +129,11 @@ def unit(name: str, **pillar: Any) -> dict[str, list[str]]:
             key, value = line.split("=", 1)
             found.setdefault(key, []).append(value)
     return found
+
+
+def test_a_worker_may_start_as_long_as_a_launch_waits_for_it() -> None:
+    [limit] = unit("transcribe-worker.service")["TimeoutStartSec"]
+    assert int(limit.removesuffix("s")) >= max(serve.READY_SECONDS, systemd.READY_SECONDS)
 
 
 def test_units_run_these_programs() -> None:

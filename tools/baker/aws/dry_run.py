@@ -14,7 +14,6 @@ from baker.errors import AwsError, UsageError
 
 ALLOWED, DENIED, REFUSED, UNKNOWN = "allowed", "denied", "refused", "unknown"
 DRY = "DryRunOperation"  # the call would have succeeded
-DENIALS = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"})
 MADE_UP = "0" * 17  # of an id
 NO_INSTANCE, NO_IMAGE = f"i-{MADE_UP}", f"ami-{MADE_UP}"
 NO_SNAPSHOT, NO_VOLUME = f"snap-{MADE_UP}", f"vol-{MADE_UP}"
@@ -83,7 +82,7 @@ def _answer(error: AwsError, real: bool) -> str:
         return ALLOWED
     if not real or error.transient or not error.code:
         return UNKNOWN
-    if error.code in DENIALS:
+    if error.denied:
         return DENIED
     return UNKNOWN if is_missing(error) or is_refusal(error) else REFUSED  # another place may have room
 

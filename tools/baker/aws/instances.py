@@ -180,10 +180,10 @@ class Instances:
                 return answer["Output"]  # botocore has decoded it
         return ""
 
-    def address(self, instance_id: str) -> str:
-        """The address of an instance inside its VPC."""
+    def addresses(self, instance_id: str) -> tuple[str, str]:
+        """The public address of an instance, and that inside its VPC; each is empty if there is none."""
         found = self._describe(instance_id)
-        return found.get("PrivateIpAddress", "") if found else ""
+        return (found.get("PublicIpAddress", ""), found.get("PrivateIpAddress", "")) if found else ("", "")
 
     def _describe(self, instance_id: str) -> "InstanceTypeDef | None":
         describe = self._clients.ec2.describe_instances

@@ -8,6 +8,10 @@ from baker.aws.client import Clients, aws_errors
 
 ANYWHERE = "0.0.0.0/0"
 HTTP, HTTPS = 80, 443
+TARGETS = (  # of a route, as EC2 names them
+    "GatewayId", "NatGatewayId", "TransitGatewayId", "NetworkInterfaceId", "VpcPeeringConnectionId",
+    "LocalGatewayId", "CoreNetworkArn",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,10 @@ def _table(tables: list[Any], subnet: Mapping[str, Any]) -> Mapping[str, Any]:
 def _way_out(subnet: Mapping[str, Any], table: Mapping[str, Any]) -> WayOut:
     routes = table.get("Routes", [])
     default: Mapping[str, Any] = next((r for r in routes if r.get("DestinationCidrBlock") == ANYWHERE), {})
-    kinds = ("GatewayId", "NatGatewayId", "TransitGatewayId", "NetworkInterfaceId", "VpcPeeringConnectionId")
     return WayOut(
         subnet["SubnetId"],
         bool(subnet.get("MapPublicIpOnLaunch")),
-        next((str(default[kind]) for kind in kinds if default.get(kind)), ""),
+        next((str(default[kind]) for kind in TARGETS if default.get(kind)), ""),
         default.get("State") == "blackhole",
         any(str(route.get("GatewayId", "")).startswith("vpce-") for route in routes),
     )

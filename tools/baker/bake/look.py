@@ -13,14 +13,13 @@ from baker.bake.plan import refuse_unserved, volume_size
 from baker.bake.run import show_progress
 from baker.context import BakeContext
 from baker.doctor.finding import FAILS, NOTE, OK, Finding, found
-from baker.errors import BakeError
+from baker.errors import BakeError, UsageError
 from baker.inputs import payload, pillar
 from baker.inputs.source_system import NEWEST, OLDEST
 from baker.recovery import cleanup, lease
 
 MINUTES = 10  # its deadline; it usually ends within three
 REPORT_SECONDS = 480.0
-NEEDED_GB = 14.0
 
 
 def cost(context: BakeContext) -> str:
@@ -36,15 +35,20 @@ def at_a_machine(context: BakeContext) -> list[Finding]:
     """Start the machine, wait for its report, end it, and judge what it told. Nothing is left."""
     name = attempt.new_bake_name()
     short = replace(context.config, bake=replace(context.config.bake, deadline_minutes=MINUTES))
-    with lease.held(replace(context, config=short), name) as holder, holder.display.phase("a machine looks"):
-        try:
+    findings: list[Finding] = []
+    try:
+        with lease.held(replace(context, config=short), name) as holder, holder.display.phase("a machine looks"):
             with cleanup.cleanup_on_failure(holder, name):
                 machine = launch(holder, _task(holder, name))
-                findings = list(judge(_report(holder, machine)))
+                findings += judge(_report(holder, machine))
                 findings += _consoles(holder, machine)
-        except BakeError as error:
-            return [Finding("machine", FAILS, str(error), "the log above and the console say more")]
-        cleanup.sweep(holder, name)
+            cleanup.sweep(holder, name)
+    except BakeError as error:
+        findings.append(Finding("machine", FAILS, str(error), "the log above and the console say more"))
+    except UsageError as error:  # no machine was started
+        findings.append(
+            Finding("machine", FAILS, str(error), "once that is settled, run `bake.py doctor --machine` again")
+        )
     return findings
 
 
@@ -56,7 +60,8 @@ def judge(facts: Mapping[str, Any]) -> Iterator[Finding]:
     bad = "" if OLDEST <= version <= NEWEST else f"Python {python}; the locks serve 3.11 to 3.14"
     yield found("machine, Python", bad, python, "name another image in [source]")
     free = float(facts.get("free_gb") or 0)
-    bad = f"{free} GB free, a bake needs {NEEDED_GB:.0f}" if free < NEEDED_GB else ""
+    needed = float(facts.get("needed_gb") or 0)
+    bad = f"{free} GB free, a bake needs {needed:.0f}" if free < needed else ""
     yield found("machine, disk", bad, f"{free} GB free", "set [instance] volume_gb")
     for where, why in dict(facts.get("reachable") or {}).items():
         yield found(f"machine, reaches {where}", str(why), "answers", "look at routes, the group, and a proxy")

@@ -129,13 +129,16 @@ def launch(root: Path, options: argparse.Namespace) -> int:
 
 def _serves(root: Path, options: argparse.Namespace, context: BakeContext, instance: str, setup: ServiceSetup) -> None:
     """Print where a machine serves; with --wait, once it does."""
-    url = target.address(root, options.cloud, context, instance, setup.port)
+    public, private = target.addresses(root, options.cloud, context, instance, setup.port)
     where = serve.reachable(context, setup) if options.cloud == target.AWS else ""
     if where:
         context.display.note(f"{instance} runs. It can be reached {where}", "yellow")
         return
     if options.wait:
         with context.display.phase("wait until it is ready"):
-            serve.wait_ready(context, url, setup)
-    inside = ", from inside its network" if options.cloud == target.AWS else ""
-    context.display.note(f"{instance} serves at {url}{inside}")
+            serve.wait_ready(context, [url for url in (public, private) if url], setup)
+    if public:
+        inside = f" (inside its network: {private})" if private else ""
+        context.display.note(f"{instance} serves at {public}{inside}")
+    else:
+        context.display.note(f"{instance} serves at {private}, from inside its network")

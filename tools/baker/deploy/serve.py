@@ -3,6 +3,7 @@
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 
 from baker.aws import requests
@@ -112,6 +113,8 @@ def members(context: BakeContext) -> list[str]:
     machines = wait_for(poll, RUNNING_SECONDS, context.sleep, every=POLL_SECONDS)
     if machines is None:
         raise BakeError(f"the group {name} has fewer than {wanted} machines after {RUNNING_SECONDS:.0f} s")
+    for instance in machines:
+        context.machines.wait(instance, "running")  # before that, a public address may be missing
     return machines
 
 
@@ -128,17 +131,21 @@ def end(context: BakeContext) -> list[str]:
     return instances
 
 
-def wait_ready(context: BakeContext, url: str, setup: ServiceSetup) -> None:
-    """Return once the service at `url` is ready, and asks for a key if it has any; raises BakeError if it never is.
+def wait_ready(context: BakeContext, urls: Sequence[str], setup: ServiceSetup) -> None:
+    """Return once the service at any of `urls`, which are one machine's, is ready, and asks for a key if it has any.
 
-    A machine is ready twice: as its image was, and again when its own keys and overrides are applied.
+    Raises BakeError if it never is. A machine is ready twice: as its image was, and again when its own keys and
+    overrides are applied.
     """
 
-    def ready() -> bool | None:
-        return (_status(url + READY) == 200 and (not setup.keys or _status(f"{url}/v1/models") == REFUSED)) or None
+    def ready(url: str) -> bool:
+        return _status(url + READY) == 200 and (not setup.keys or _status(f"{url}/v1/models") == REFUSED)
 
-    if wait_for(ready, READY_SECONDS, context.sleep, every=POLL_SECONDS) is None:
-        raise BakeError(f"{url} was not ready after {READY_SECONDS:.0f} s; end it with bake.py launch --end")
+    def poll() -> bool | None:
+        return any(map(ready, urls)) or None
+
+    if wait_for(poll, READY_SECONDS, context.sleep, every=POLL_SECONDS) is None:
+        raise BakeError(f"{' or '.join(urls)} was not ready after {READY_SECONDS:.0f} s; end it with `launch --end`")
 
 
 def _status(url: str) -> int:

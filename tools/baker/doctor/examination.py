@@ -1,6 +1,6 @@
 """The examination of an account: every check in its order."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 from baker.aws.dry_run import ALLOWED, DENIED, REFUSED, DryRunResult, Subject
@@ -15,6 +15,15 @@ NEEDS = {
     "bucket write": "bucket",
     "signed addresses": "bucket",
     "permissions": "source image",
+}
+REQUIRED = frozenset({"bucket", "bucket write", "permissions", "security group", "source image", "way out"})
+CONFIGURATION = "correct it in bake.toml"
+MENDS = {  # of an error of the configuration, by row
+    "bucket": "name a bucket of your account and of this region in [s3] bucket",
+    "source image": "name another in [source]",
+    "way out": "name your subnets in [instance] subnets, or another type in [instance] types",
+    "security group": "remove its ingress rules, or name another in [instance] security_group",
+    "model hub": "name another model in [pillar.model], or another hub in [hub] endpoint_url",
 }
 
 
@@ -37,8 +46,7 @@ def free(context: BakeContext, examination: Examination | None = None) -> Iterat
         "service-linked roles": partial(network.roles, context),
     }
     examination = examination or Examination()
-    for name, check in checks.items():
-        yield from examination.run(name, check, NEEDS.get(name, ""))
+    yield from _run(examination, checks)
 
 
 def whole(context: BakeContext) -> Iterator[Finding]:
@@ -53,8 +61,13 @@ def whole(context: BakeContext) -> Iterator[Finding]:
         "model hub": partial(_hub, context),
         "package index": sources.packages,
     }
+    yield from _run(examination, checks)
+
+
+def _run(examination: Examination, checks: Mapping[str, Check]) -> Iterator[Finding]:
     for name, check in checks.items():
-        yield from examination.run(name, check, NEEDS.get(name, ""))
+        mend, required = MENDS.get(name, CONFIGURATION), name in REQUIRED
+        yield from examination.run(name, check, NEEDS.get(name, ""), mend=mend, required=required)
 
 
 def permissions(results: list[DryRunResult]) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from baker.errors import AwsError, UsageError
 
 LOGGED_OUT = "credentials"
 OK, NOTE, FAILS, UNKNOWN = "ok", "note", "fails", "not known"
+RIGHTS = "`bake.py plan --policy` prints the rights that this takes"
 
 
 @dataclass(frozen=True)
@@ -33,33 +34,44 @@ class Examination:
     def __init__(self) -> None:
         self._failed: dict[str, str] = {}  # what fails, and why
 
-    def run(self, name: str, check: Check, needs: str = "") -> Iterator[Finding]:
-        """What a check finds. What AWS does not let be seen is not known, and no reason to fail."""
+    def run(
+        self, name: str, check: Check, needs: str = "", *, mend: str = "", required: bool = False
+    ) -> Iterator[Finding]:
+        """What a check finds. What AWS does not let be seen is not known, and fails only if a bake must see it.
+
+        `mend` is what to do about an error of the configuration.
+        """
         if needs in self._failed:
             yield Finding(name, UNKNOWN, f"not looked at, since this fails: {needs}")
             return
-        for finding in self._tried(name, check):
+        for finding in self._tried(name, check, mend, required):
             if finding.verdict == FAILS:
                 self._failed[name] = finding.detail
             yield finding
 
-    def _tried(self, name: str, check: Check) -> Iterator[Finding]:
+    def _tried(self, name: str, check: Check, mend: str, required: bool) -> Iterator[Finding]:
         try:
             yield from check()
         except UsageError as error:
-            before = next((row for row, why in self._failed.items() if why == str(error) or row == LOGGED_OUT), "")
-            if before:
-                yield Finding(name, UNKNOWN, f"not looked at, since this fails: {before}")
-            else:
-                yield Finding(name, FAILS, str(error), "see the words above")
+            yield self._failing(name, str(error), mend)
         except AwsError as error:
             if error.logged_out and LOGGED_OUT not in self._failed:
                 self._failed[LOGGED_OUT] = str(error)
                 yield Finding(name, FAILS, str(error), "log in, replace the keys, or enable the region")
             elif error.logged_out:
                 yield Finding(name, UNKNOWN, "not looked at, since the credentials are refused")
+            elif error.denied and required:
+                denial = str(error).replace("AWS refused", "AWS denies", 1)
+                yield self._failing(name, f"{denial}; a bake needs it", RIGHTS)
             else:
-                yield Finding(name, UNKNOWN, str(error), "`bake.py plan --policy` prints the rights that this takes")
+                yield Finding(name, UNKNOWN, str(error), RIGHTS)
+
+    def _failing(self, name: str, detail: str, mend: str) -> Finding:
+        """A row that fails, unless another one fails for the same reason."""
+        before = next((row for row, why in self._failed.items() if why == detail or row == LOGGED_OUT), "")
+        if before:
+            return Finding(name, UNKNOWN, f"not looked at, since this fails: {before}")
+        return Finding(name, FAILS, detail, mend)
 
 
 def require(findings: Sequence[Finding]) -> None:
