@@ -147,7 +147,7 @@ def transcribe(
                 engine.add(piece)
             if whole is not None:
                 assert isinstance(whole.key, int)
-                segments += assembly.add(whole.key, flying.pop(whole.key), whole, options.prompt)
+                segments += assembly.add(whole.key, flying.pop(whole.key), whole, options.prompt, options.hotwords)
     segments += assembly.flush()
     if listener and (track := listener.track()):
         segments = words.assign(segments, track, engine.encode)

@@ -96,7 +96,7 @@ class Assembly:
         self._strands: dict[int | None, Strand] = {}
         self._spoken: Counter[str] = Counter()  # milliseconds of text by language
         self._next_id = 0
-        self._prompt = ""
+        self._prompts: tuple[str, ...] = ()
 
     @classmethod
     def resumed(cls, state: Mapping[str, Any], segments: Sequence[Segment]) -> "Assembly":
@@ -147,10 +147,10 @@ class Assembly:
         """The language that the channel's first chunk is in, once that is known."""
         return self._strands[channel].language if channel in self._strands else None
 
-    def add(self, number: int, chunk: AudioChunk, result: ChunkResult, prompt: str = "") -> list[Segment]:
+    def add(self, number: int, chunk: AudioChunk, result: ChunkResult, *prompts: str) -> list[Segment]:
         """Takes a chunk's result; returns the segments that are next, with the recording's times and ids running on.
-        `prompt` is what the model was given to read first: words of it are not text."""
-        self._prompt = prompt
+        `prompts` are what the model was given to read first: words of them are not text."""
+        self._prompts = prompts
         self._waiting[number] = chunk, result
         strand = self._strands.setdefault(chunk.channel, Strand())
         strand.language = strand.language or result.language
@@ -171,7 +171,7 @@ class Assembly:
         strand = self._strands[chunk.channel]
         strand.chances = dict(result.heard)
         placed = [place(segment, chunk) for segment in result.segments]
-        kept, dropped = remove_hallucinations(placed, chunk, strand.texts, self._prompt)
+        kept, dropped = remove_hallucinations(placed, chunk, strand.texts, *self._prompts)
         settled = []
         for segment in kept:
             start = max(segment.start, strand.end)

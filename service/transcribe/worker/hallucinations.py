@@ -65,15 +65,15 @@ class Dropped:
 
 
 def remove_hallucinations(
-    segments: Sequence[Segment], chunk: AudioChunk, previous: Sequence[str], prompt: str = ""
+    segments: Sequence[Segment], chunk: AudioChunk, previous: Sequence[str], *prompts: str
 ) -> tuple[list[Segment], list[Dropped]]:
-    """The segments that stay, some of them shortened, and what went. `previous` holds the last kept texts, `prompt` is
-    what the model was given to read before."""
+    """The segments that stay, some of them shortened, and what went. `previous` holds the last kept texts, `prompts`
+    are the texts that the model was given to read before."""
     kept: list[Segment] = []
     dropped: list[Dropped] = []
     recent = [plain(text) for text in previous]
     for segment in segments:
-        reason = rejection(segment, chunk, prompt) or repeated(segment, recent, chunk, kept[-1:])
+        reason = rejection(segment, chunk, *prompts) or repeated(segment, recent, chunk, kept[-1:])
         if reason:
             dropped.append(Dropped(segment.start, segment.end, reason, segment.text.strip()))
             continue
@@ -86,7 +86,7 @@ def remove_hallucinations(
     return kept, dropped
 
 
-def rejection(segment: Segment, chunk: AudioChunk, prompt: str = "") -> str:
+def rejection(segment: Segment, chunk: AudioChunk, *prompts: str) -> str:
     """Why the segment cannot have been said, or ''."""
     text = plain(segment.text)
     length = max(segment.end - segment.start, 0.1)
@@ -94,6 +94,7 @@ def rejection(segment: Segment, chunk: AudioChunk, prompt: str = "") -> str:
     pace = len(text) / (chunk.speech_seconds + ONSET_SECONDS)  # if all that is spoken around it were this text
     doubtful = segment.no_speech_prob > NO_SPEECH or segment.avg_logprob < UNSURE
     echoes = share == 0 or pace > HASTE
+    echo = any(f" {text} " in f" {plain(prompt)} " for prompt in prompts)
     credit = CREDITS.fullmatch(text) and (share < LITTLE_SPEECH or doubtful)
     polite = POLITE.fullmatch(text) and (echoes or (share < LITTLE_SPEECH and doubtful))
     guessed = UNSURE if chunk.speech_seconds < BRIEF_SECONDS else GUESSED
@@ -102,7 +103,7 @@ def rejection(segment: Segment, chunk: AudioChunk, prompt: str = "") -> str:
     reasons = (
         ("no_speech", not text),
         ("credit_line", credit or polite),
-        ("prompt", f" {text} " in f" {plain(prompt)} " and (echoes or doubtful)),
+        ("prompt", echo and (echoes or doubtful)),
         ("too_fast", share > 0 and pace > IMPOSSIBLE),
         ("no_speech", share == 0 and doubtful),
         ("unintelligible", UNKNOWN < segment.avg_logprob < guessed),

@@ -163,7 +163,8 @@ class Worker:
         self._reporter.meter.wrote(chunk.end - chunk.start)
         self._count(result, active)
         done = active.assembly.done
-        segments = active.assembly.add(number, chunk, result, active.job.options.prompt)
+        options = active.job.options
+        segments = active.assembly.add(number, chunk, result, options.prompt, options.hotwords)
         if active.assembly.done > done:
             self._save(active, segments)
 

@@ -192,6 +192,15 @@ def test_words_of_the_prompt_that_nobody_had_time_to_say_go(text: str, seconds: 
     assert rejection(spoken, chunk(((0.0, seconds),)), "Kubernetes, Ansible, Terraform") == reason
 
 
+@pytest.mark.parametrize("given", [("Umeå, Luleå", ""), ("", "Umeå, Luleå"), ("We met in Kiruna.", "Umeå, Luleå")])
+def test_words_of_any_text_that_the_model_was_given_go(given: tuple[str, str]) -> None:
+    spoken = replace(SURE, text=" Umeå.", start=0.0, end=0.1)
+    assert remove_hallucinations([spoken], chunk(((0.0, 0.05),)), [], *given)[1][0].reason == "prompt"
+    assert rejection(replace(spoken, text=" Kiruna Umeå."), chunk(SILENCE), "in Kiruna.", "Umeå, Luleå") == "", (
+        "not across the border between two texts"
+    )
+
+
 def test_the_same_segment_again_and_again_goes_from_the_third_on() -> None:
     kept, dropped = remove_hallucinations([SURE, SURE, SURE, SURE], chunk(SPEECH), [])
     assert len(kept) == 2

@@ -36,6 +36,15 @@ def test_figures_that_json_cannot_hold_do_not_lose_the_text(service: ServiceFixt
     assert (job.status, segment.avg_logprob, segment.no_speech_prob) == ("done", LOWEST_LOGPROB, 0.0)
 
 
+@pytest.mark.parametrize("given", ["prompt", "hotwords"])
+def test_words_that_the_model_was_given_to_read_do_not_come_back_as_text(service: ServiceFixture, given: str) -> None:
+    engine = FakeEngine(figures={"text": " Umeå.", "no_speech_prob": 0.9})
+    with running_worker(service, engine):
+        job = service.wait(service.submit(wav(8.0), **{given: "Luleå, Umeå"}))
+    assert service.text(job.id) == ""
+    assert [entry["reason"] for entry in job.coverage["dropped"]] == ["prompt"]
+
+
 def test_silence_is_done_without_text(service: ServiceFixture) -> None:
     with running_worker(service, FakeEngine()) as running:
         job = service.wait(service.submit(wav(40.0, speech=0.0, pause=1.0), language=None))
