@@ -26,12 +26,15 @@ RELATIONS = (
     f'<Relationships xmlns="{PACKAGE}/relationships">'
     f'<Relationship Id="rId1" Type="{OFFICE}" Target="word/document.xml"/></Relationships>'
 )
+GREY = '<w:color w:val="6B7280"/>'
 HEAD = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
 
 
-def document(transcript: Transcript) -> bytes:
-    """The transcript in paragraphs, each with its time and, if speakers were told apart, the speaker's name."""
+def document(transcript: Transcript, notes: Sequence[str] = ()) -> bytes:
+    """The transcript in paragraphs, each with its time and, if speakers were told apart, the speaker's name; then the
+    notes, a paragraph each."""
     body = "".join(_paragraph(segments, transcript.language) for segments in paragraphs(transcript.segments))
+    body += "".join(f"<w:p>{_run(note, GREY)}</w:p>" for note in notes)
     files = {
         "[Content_Types].xml": TYPES,
         "_rels/.rels": RELATIONS,
@@ -69,7 +72,7 @@ def _paragraph(segments: Sequence[Segment], language: str) -> str:
     minutes, seconds = divmod(int(first.start), 60)
     hours, minutes = divmod(minutes, 60)
     text = " ".join("".join(segment.text for segment in segments).split())
-    runs = [_run(f"{hours}:{minutes:02d}:{seconds:02d}  ", '<w:color w:val="6B7280"/>')]
+    runs = [_run(f"{hours}:{minutes:02d}:{seconds:02d}  ", GREY)]
     if first.speaker:
         runs.append(_run(f"{first.speaker}: ", "<w:b/>"))
     spoken = f'<w:lang w:val="{escape(language)}"/>' if language else ""

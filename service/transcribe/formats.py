@@ -217,7 +217,7 @@ TEXT_WRITERS: dict[str, tuple[str, Callable[[TranscriptionResult], str]]] = {
     "tsv": ("text/tab-separated-values; charset=utf-8", tsv),
 }
 FILE_WRITERS: dict[str, tuple[str, Callable[[TranscriptionResult], bytes]]] = {
-    "docx": (docx.KIND, lambda answer: docx.document(answer.transcript)),
+    "docx": (docx.KIND, lambda answer: docx.document(answer.transcript, warnings(answer))),
 }
 JSON_WRITERS: dict[str, Callable[[TranscriptionResult], dict[str, Any]]] = {
     "json": json,

@@ -6,7 +6,8 @@ from xml.etree import ElementTree
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transcribe import docx
+from transcribe import docx, formats
+from transcribe.formats import TranscriptionResult
 from transcribe.types import Segment, Transcript
 
 W = f"{{{docx.MAIN}}}"
@@ -17,7 +18,10 @@ def segment(start: float, end: float, text: str, speaker: str | None = None) -> 
 
 
 def read(*segments: Segment) -> list[str]:
-    packed = docx.document(Transcript("sv", 9.0, segments))
+    return lines_of(docx.document(Transcript("sv", 9.0, segments)))
+
+
+def lines_of(packed: bytes) -> list[str]:
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
         assert archive.testzip() is None
         for name in archive.namelist():
@@ -47,6 +51,19 @@ def test_long_speech_is_cut_after_a_sentence() -> None:
     lines = read(*spoken)
     assert 2 < len(lines) < 8
     assert all(line.endswith(".") for line in lines)
+
+
+def test_what_the_recording_lacks_and_what_was_left_out_stands_at_the_end() -> None:
+    coverage = {
+        "warnings": ["The file is cut off."],
+        "dropped": [{"start": 1.0, "end": 2.0, "reason": "credit_line", "text": "Subs by"}],
+    }
+    answer = TranscriptionResult(Transcript("en", 9.0, (segment(0.0, 2.0, " Hello."),)), coverage=coverage)
+    assert lines_of(formats.FILE_WRITERS["docx"][1](answer)) == [
+        "0:00:00  Hello.",
+        "The file is cut off.",
+        "Text that the model made up was left out: 1 credit_line.",
+    ]
 
 
 @settings(max_examples=50, deadline=None)
