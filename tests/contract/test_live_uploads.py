@@ -61,6 +61,7 @@ def speak(api: Api, connection: socket.socket, seconds: float, size: int, pause:
         (TRANSCRIBE, 200, 0.1),  # 16 kbit/s
         (TRANSCRIBE, 40, 0.02),  # 16 kbit/s, a packet at a time
         (TRANSCRIBE, 400, 0.2),
+        (TRANSCRIBE, 60, 0.1),  # AMR at 4.75 kbit/s
         (TRANSCRIBE, 320, 0.1),  # 24 kbit/s and more
         (b"/v1/audio/translations", 200, 0.1),
         (b"/v1/jobs", 200, 0.1),

@@ -89,6 +89,13 @@ PLAYLISTS = {
     "pls": "[playlist]\nFile1=a.mp3\n",
     "dash": '<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><BaseURL>a.mp4</BaseURL></MPD>',
     "ffconcat": "ffconcat version 1.0\nfile 'a.wav'\n",
+    "m3u with a byte order mark": "\ufeff#EXTM3U\nhttp://127.0.0.1:9/a.mp3\n",
+    "wpl": '<?wpl version="1.0"?>\n<smil><body><seq><media src="a.mp3"/></seq></body></smil>',
+    "smil": '<?xml version="1.0"?>\n<!DOCTYPE smil PUBLIC "-//W3C//DTD SMIL 2.0//EN" "a.dtd">\n<smil><body/></smil>',
+    "xspf": '<playlist version="1" xmlns="http://xspf.org/ns/0/"><trackList/></playlist>',
+    "references of Windows Media": "[Reference]\r\nRef1=http://127.0.0.1:9/a.asf\r\n",
+    "cue sheet": 'REM GENRE Talk\r\nTITLE "A"\r\nFILE "a.wav" WAVE\r\n  TRACK 01 AUDIO\r\n    INDEX 01 00:00:00\r\n',
+    "cue sheet without a title": "FILE a.mp3 MP3\n  TRACK 01 AUDIO\n    INDEX 01 00:00:00\n",
     "asx": "<asx version='3.0'><entry><ref href='a.wma'/></entry></asx>",
 }
 

@@ -179,6 +179,8 @@ LENGTHS = [
     Case("mkv, cut", lambda f: cut(f, "x.mkv", *OPUS), (0,), 2.55, "cut off"),
     Case("tta, cut", lambda f: cut(f, "x.tta", share=0.8), (0,), 1.9, "cut off"),
     Case("wav, cut", lambda f: cut(f, "x.wav"), (0,), 2.42, "cut off"),
+    Case("aiff, cut", lambda f: cut(f, "x.aiff"), (0,), 2.42, "cut off"),
+    Case("au, cut", lambda f: cut(f, "x.au", share=0.5), (0,), 3.03, "cut off"),
     Case("avi, cut", lambda f: cut(f, "x.avi", *MP3), (0,), None, "cut off"),
     Case("wma, cut", lambda f: cut(f, "x.wma"), (0,), None, "cut off"),
     Case("ogg, lost pages", lost_pages),

@@ -36,9 +36,9 @@ FIRST_BYTE_SECONDS = 5.0  # a new connection must have begun its request by then
 HEADER_SECONDS = 20.0  # and the request's headers must be here by then
 BODY_SECONDS = 60.0  # and its body too, plus a second for each SLOWEST_RATE bytes of it
 SLOWEST_RATE = 4096  # bytes a second
-LIVE_RATE = (
-    1000  # bytes a second; so slowly a body may come for as long as a recording may be: speech while it is spoken
-)
+# Bytes a second; so slowly a body may come for as long as a recording may be: speech while it is spoken. The slowest
+# codec that is in use, AMR at 4.75 kbit/s, needs 594.
+LIVE_RATE = 500
 UPLOADS_OF_KEY = 4  # unfinished uploads of a key may hold so many times the largest upload on disk
 LINGER_SECONDS = 10.0  # how long a refused client may go on sending
 LINGER_BYTES = 64 * 1024 * 1024  # and how much

@@ -23,6 +23,7 @@ __all__ = ["AudioError", "Decoder", "Limits", "decode"]
 
 HEAD_BYTES = 4096
 ASKED_FIRST_BYTES = 1 << 20  # of a larger file, ffprobe tells the length before it is decoded
+LOSE_QUIETLY = (b"FORM", b".snd")  # heads of AIFF and AU: ffmpeg says nothing where such a file is cut off
 SILENCE_SECONDS = 10  # silence is given in blocks of this length at most
 MISSING_SECONDS, MISSING_SHARE = 0.5, 0.02  # less than was promised by more than both: something is missing
 GUESSED_SECONDS = 1.0  # a format that ffmpeg only guesses must give so much, or be MP3 frames from end to end
@@ -55,12 +56,14 @@ class Decoder:
         self._plain: wav.PlainWav | None = None
         self._ffmpeg: Ffmpeg | None = None
         self._stack = ExitStack()
+        self._loses_quietly = False
 
     def __enter__(self) -> "Decoder":
         try:
             size = self._path.stat().st_size
             with self._path.open("rb") as file:
-                error = playlist(file.read(HEAD_BYTES))
+                head = file.read(HEAD_BYTES)
+            self._loses_quietly = head.startswith(LOSE_QUIETLY)
             self._shortfall = wav.shortfall(self._path)
             self._plain = wav.plain(self._path)
             self.promised = self._plain.seconds if self._plain else mp3.promised(self._path)
@@ -68,7 +71,7 @@ class Decoder:
             raise AudioError(f"the recording cannot be read ({caught.strerror})") from None
         if size == 0:
             raise AudioError("the file is empty", code="empty_audio")
-        if error:
+        if error := playlist(head):
             raise error
         if self._shortfall == 1:
             raise AudioError("the file is cut off: all of its sound is missing", code="audio_truncated")
@@ -125,7 +128,7 @@ class Decoder:
         """What the file promises and does not hold, by its own headers and packets."""
         if 0 < self._shortfall < 1:
             missing = self.seconds * self._shortfall / (1 - self._shortfall)
-        elif self.promised is None and self._ffmpeg and self._ffmpeg.complained:
+        elif self.promised is None and self._ffmpeg and (self._ffmpeg.complained or self._loses_quietly):
             missing = self._lacking(length.promise(self._path, self._limits, self._track))
         else:
             missing = (self.promised or 0.0) - self.seconds

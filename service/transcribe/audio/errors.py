@@ -50,7 +50,15 @@ EXPLANATIONS = (  # what ffmpeg says, OpenAI's code, what we say; the first that
     (rb"(?i)cannot allocate memory", "invalid_audio", "the file needs more memory to decode than is allowed"),
     (rb"Invalid data found", "invalid_audio", NOT_A_RECORDING),
 )
-PLAYLIST = re.compile(rb"\s*(#EXTM3U|ffconcat|\[playlist\]|<asx|<smil|<\?xml[^>]*>\s*<(MPD|asx|smil|playlist)\b)", re.I)
+PLAYLIST = re.compile(
+    rb"""(\xef\xbb\xbf)?\s*(?:  # a byte order mark
+    \#EXTM3U | ffconcat | \[(?:playlist|reference)\]
+    | (?:<[?!][^>]*>\s*)*  <(?:asx|smil|playlist|MPD)\b  # behind a prolog and a document type
+    | (?:(?:REM|TITLE|PERFORMER|SONGWRITER|CATALOG|CDTEXTFILE)\b[^\n]*\n\s*)*  # a cue sheet
+      FILE\s[^\n]*\s(?:WAVE|MP3|AIFF|FLAC|BINARY|MOTOROLA)\b
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 def explained(log: bytes) -> AudioError:
