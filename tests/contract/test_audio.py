@@ -176,11 +176,22 @@ def test_memory_is_limited_and_too_low_a_limit_is_not_the_recordings_fault() -> 
 
 def test_a_decoder_that_hangs_is_ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ffmpeg_process, "_command", lambda *_: ["sleep", "1000"])
+    monkeypatch.setattr(ffmpeg_process, "cpu_seconds", lambda _: 1000.0)  # as one that works all the time
     monkeypatch.setattr(ffmpeg_process, "STALL_SECONDS", 0.5)
     (folder / "any").write_bytes(b"x")
     began = time.monotonic()
     assert "too long" in refused(folder / "any").message
     assert time.monotonic() - began < 5
+
+
+def test_a_decoder_that_needs_more_processor_time_than_it_may_have_gives_no_half_text(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ffmpeg_process.Ffmpeg, "_check_pace", lambda _: None)
+    path = folder / "slow.flac"
+    noise = ("-f", "lavfi", "-i", "anoisesrc=r=192000:d=300")
+    ffmpeg(*noise, "-c:a", "flac", "-compression_level", "0", path)
+    assert "of processor time" in refused(path, DecodeLimits(decode_seconds=0.5)).message
 
 
 def test_the_decoder_dies_when_nobody_wants_more() -> None:

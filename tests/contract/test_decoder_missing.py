@@ -1,18 +1,24 @@
 """ffmpeg that is not there, or cannot start, is the machine's fault: no recording fails for it, and /ready says so."""
 
 import shutil
+import signal
+import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import transcribe_optimized
 from support.api_server_fixture import running
+from support.bad_files import ffmpeg as made_by
 from support.waiting import until
 from support.worker_fixture import CLIPS, FakeEngine, ServiceFixture, running_worker, service_fixture
 from transcribe.audio import ffmpeg
 from transcribe.audio.decoder import Decoder
 from transcribe.audio.errors import DecoderError
-from transcribe.worker import status
+from transcribe.audio.streams import audio_streams
+from transcribe.worker import loop, status
 
 pytestmark = [pytest.mark.slow, pytest.mark.attack]
 
@@ -89,6 +95,71 @@ def test_jobs_wait_until_it_is_back_and_health_says_why(
         until(lambda: (service.store.worker() or {})["state"] == "ready")
         assert service.wait(job).status == "done"
         worker.reporter.close()
+
+
+def hour(folder: Path) -> Path:
+    """Speech for longer than a pipe holds."""
+    clip, path = CLIPS[0], folder / "hour.flac"
+    made_by("-stream_loop", "200", "-i", clip, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT", "SIGBUS", "SIGKILL"])
+def test_a_decoder_that_is_killed_halfway_is_no_end_of_the_recording(
+    tmp_path: Path, service: ServiceFixture, name: str
+) -> None:
+    with Decoder(hour(tmp_path), service.config.limits) as decoder:
+        blocks = iter(decoder)
+        next(blocks)
+        assert decoder._ffmpeg is not None
+        decoder._ffmpeg._process.send_signal(signal.Signals[name])
+        with pytest.raises(DecoderError, match="ended from outside"):
+            list(blocks)
+
+
+def test_a_job_whose_decoder_is_killed_is_worked_on_again(
+    tmp_path: Path, service: ServiceFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LONGEST_DELAY", 0.1)
+    whole, started = hour(tmp_path), ffmpeg._started
+    killed: list[int] = []
+
+    def start(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+        process = started(command, **options)
+        if not killed and "framecrc" in command:
+            killed.append(process.pid)
+            threading.Timer(0.3, process.send_signal, [signal.SIGTERM]).start()
+        return process
+
+    monkeypatch.setattr(ffmpeg, "_started", start)
+    with running_worker(service, FakeEngine()):
+        job = service.wait(service.submit(whole))
+    assert (job.status, job.setbacks, len(killed)) == ("done", 1, 1)
+    with Decoder(whole, service.config.limits) as decoder:
+        assert (job.progress or 0) > 0.95 * sum(map(len, decoder)) / 16_000
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGBUS", "SIGKILL"])
+def test_a_probe_that_is_killed_chooses_no_other_track(
+    service: ServiceFixture, monkeypatch: pytest.MonkeyPatch, programs: Path, name: str
+) -> None:
+    (programs / "ffprobe").unlink()
+    (programs / "ffprobe").write_text(f"#!/bin/sh\nkill -{name.removeprefix('SIG')} $$\n")
+    (programs / "ffprobe").chmod(0o755)
+    with pytest.raises(DecoderError, match="ffprobe was ended from outside"):
+        audio_streams(CLIPS[0], service.config.limits)
+
+
+def test_a_decoder_that_waits_for_the_machine_is_not_the_recordings_fault(
+    tmp_path: Path, service: ServiceFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ffmpeg, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(ffmpeg, "MIN_SPEED", 1e6)
+    with Decoder(hour(tmp_path), service.config.limits) as decoder:
+        assert decoder._ffmpeg is not None
+        decoder._ffmpeg._process.send_signal(signal.SIGSTOP)
+        with pytest.raises(DecoderError, match="waited for the disk"):
+            list(decoder)
 
 
 def test_clients_are_told_that_it_is_the_service(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ FORMATS = (
 READ_BYTES = 1 << 20
 BLOCK_SECONDS = 2.0  # frames are handed on in blocks of about this length
 STALL_SECONDS = 30.0  # the longest that we wait for a decoder that gives nothing
+WORKED = 0.5  # share of the time it was given: a decoder that used less of the processor waited for the machine
 MIN_SPEED = 10.0  # decoding must be faster than this many seconds of sound a second, once STALL_SECONDS are over
 DAMAGE = re.compile(
     rb"(?i)packet corrupt|ended prematurely|incomplete frame|partial file|exhausted before|lost sync|size too small"
@@ -110,17 +111,20 @@ class Ffmpeg:
         for _ in self._reads():
             yield from self._ready(int(BLOCK_SECONDS * SAMPLE_RATE))
         yield from self._ready(1)
+        self._check_end()
+        if not self._samples:
+            raise explained(bytes(self.log))
+
+    def _check_end(self) -> None:
+        worked = cpu_seconds(self._process.pid)  # before it is reaped
         try:
             status = self._process.wait(timeout=STALL_SECONDS)
         except subprocess.TimeoutExpired:
+            _check_worked("ffmpeg", cpu_seconds(self._process.pid) - worked, STALL_SECONDS)
             raise AudioError("decoding took too long") from None
-        if status == -signal.SIGXCPU:
+        if worked >= self._limits.decode_seconds:  # not told by the status: ffmpeg catches SIGXCPU
             raise AudioError(f"decoding took more than {self._limits.decode_seconds:.0f} s of processor time")
-        if status == -signal.SIGKILL:
-            raise DecoderError("the decoder was killed from outside")
         _check_ran("ffmpeg", status)
-        if not self._samples:
-            raise explained(bytes(self.log))
 
     def _reads(self) -> Iterator[None]:
         process = self._process
@@ -146,7 +150,9 @@ class Ffmpeg:
 
     def _check_pace(self) -> None:
         seconds = self._samples / SAMPLE_RATE
-        if self._waited > min(self._limits.decode_seconds, STALL_SECONDS + seconds / MIN_SPEED):
+        allowed = min(self._limits.decode_seconds, STALL_SECONDS + seconds / MIN_SPEED)
+        if self._waited > allowed:
+            _check_worked("ffmpeg", cpu_seconds(self._process.pid), allowed)
             raise AudioError(f"decoding took too long ({self._waited:.0f} s for {seconds:.0f} s of sound)")
 
     def _tidy(self) -> None:
@@ -194,6 +200,8 @@ CANNOT_RUN = (
     126,
     127,
 )  # what prlimit, shells and the dynamic linker end with when a program, or a library of it, is not there
+STOPPED = (255, 123)  # what ffmpeg ends with when it is asked to stop once, and when it is asked four times
+OUTSIDE = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGBUS, signal.SIGKILL)
 JOINED = SAMPLE_RATE // 100  # frames whose timestamps are less apart than this follow each other
 CONTAINED: dict[str, Any] = {
     "env": {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
@@ -261,7 +269,10 @@ def probe(path: Path, limits: Limits, *entries: str) -> dict[str, Any]:
             out, log = process.communicate(timeout=limits.decode_seconds)
             _check_ran("ffprobe", process.returncode)
             found = json.loads(out or b"{}")
-        except (subprocess.TimeoutExpired, ValueError):
+        except subprocess.TimeoutExpired:
+            _check_worked("ffprobe", cpu_seconds(process.pid), limits.decode_seconds)
+            return {}
+        except ValueError:
             return {}
         finally:
             end(process)
@@ -295,9 +306,23 @@ def _started(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
 
 
 def _check_ran(program: str, status: int) -> None:
-    """Raises DecoderError if it was the program that failed to start, and not the recording that it could not use."""
+    """Raises DecoderError if the program failed to start or was ended from outside: no recording is to blame."""
     if status in CANNOT_RUN:
         raise DecoderError(f"{program} cannot be run; {REMEDY}")
+    if status in STOPPED or -status in OUTSIDE:
+        raise DecoderError(f"{program} was ended from outside (status {status}), perhaps for want of memory")
+
+
+def _check_worked(program: str, worked: float, given: float) -> None:
+    """Raises DecoderError if it spent the time that it was given waiting for the machine, such as for a disk."""
+    if worked < WORKED * given:
+        raise DecoderError(f"{program} waited for the disk or the processor: {worked:.1f} s of work in {given:.0f} s")
+
+
+def cpu_seconds(pid: int) -> float:
+    """The processor time that a process of ours has used, until it is reaped."""
+    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def missing() -> str:
