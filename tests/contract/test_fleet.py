@@ -103,11 +103,11 @@ def test_two_machines_that_get_everything_twice_and_poison_have_one_outcome_each
     ):
         for one in (a, b):
             one.start()
-        until(lambda: len(cloud.watched.outcomes) > 4, 30)
+        until(lambda: len(cloud.watched.outcomes) > 4, 60)
         a.stop(signal.SIGKILL)
         a.start()
         ended = cloud.wait_over([*jobs, bad], 40)
-        until(lambda: cloud.waiting(cloud.queues.dead) == (1, 0), 30)
+        until(lambda: cloud.waiting(cloud.queues.dead) == (1, 0), 60)
         cloud.assert_empty()
         until(lambda: not a.store.tickets.all() and not b.store.tickets.all())
     assert {ended[job].status for job in jobs} == {"done"}
@@ -125,7 +125,7 @@ def test_a_machine_that_is_ended_hands_on_what_it_has(cloud: FleetCloud, tmp_pat
         fleets.machine(tmp_path / "b", cloud) as b,
     ):
         a.start()
-        until(lambda: a.store.segments(job), 20)
+        until(lambda: a.store.segments(job), 60)
         assert a.stop() == 0
         assert (a.store.tickets.all(), a.store.get(job)) == ([], None)
         b.start()
@@ -144,7 +144,7 @@ def test_a_lost_machine_costs_what_was_done_since_its_last_sign_of_life(cloud: F
         fleets.machine(tmp_path / "b", cloud) as b,
     ):
         a.start()
-        until(lambda: cloud.bucket.read(cloud.layout.checkpoint(job)), 20)
+        until(lambda: cloud.bucket.read(cloud.layout.checkpoint(job)), 60)
         a.stop(signal.SIGKILL)
         a.worker.stop()
         b.start()
@@ -160,7 +160,7 @@ def test_a_job_without_progress_goes_to_another_machine(cloud: FleetCloud, tmp_p
     with fleets.machine(tmp_path / "a", cloud) as a, fleets.machine(tmp_path / "b", cloud) as b:
         a.worker.hold.set()
         a.start()
-        until(lambda: a.store.get(job), 20)
+        until(lambda: a.store.get(job), 60)
         b.start()
         ended = cloud.wait_over([job])[job]
         cloud.assert_empty()
@@ -172,7 +172,7 @@ def test_what_fits_is_finished_after_a_spot_notice(cloud: FleetCloud, tmp_path: 
     jobs = [cloud.submit(audio(str(number))) for number in range(3)]
     with fleets.metadata_service() as (address, answers), fleets.machine(tmp_path / "a", cloud, delay=0.3) as a:
         feeder = a.start(AWS_EC2_METADATA_SERVICE_ENDPOINT=address)
-        until(lambda: a.worker.seen, 20)
+        until(lambda: a.worker.seen, 60)
         answers["spot/instance-action"] = '{"action": "terminate"}'
         assert feeder.wait(30) == 0
         states = {job: cloud.state(job).status for job in jobs}

@@ -10,7 +10,7 @@ Found = TypeVar("Found")
 
 
 def until(
-    condition: Callable[[], Found], seconds: float = 10.0, problem: Callable[[], object] = lambda: "it did not happen"
+    condition: Callable[[], Found], seconds: float = 30.0, problem: Callable[[], object] = lambda: "it did not happen"
 ) -> Found:
     """Call `condition` until it returns something true, and return that; fails with `problem()` after `seconds`."""
     end = time.monotonic() + seconds
