@@ -109,4 +109,5 @@ driver=$!
 code=0
 wait "$driver" || code=$?
 failure="exit code $code $(tail -n 1 $RUN/error)"
+if [ "$code" -eq 137 ]; then failure='exit code 137: killed, most often for want of memory'; fi
 test "$code" -eq 0

@@ -11,6 +11,7 @@ from baker import cli
 from baker.aws import iam_policy, requests
 from baker.bake import pipeline, plan, steps
 from baker.config import FleetSection, ImageSection, LauncherConfig, SourceSection
+from baker.context import BakeContext
 from baker.deploy import serve, template
 from baker.doctor import disks, examination
 from baker.errors import BakeError
@@ -77,7 +78,18 @@ def launched(cloud: Cloud) -> None:
     serve.one(context)
     for _ in range(2):
         serve.group(context, told)
+    missing(context)
     serve.end(context)
+
+
+def missing(context: BakeContext) -> None:
+    """A group that lacks machines is asked why."""
+    launch = replace(context.config.launch, min_size=9)
+    context = replace(context, config=replace(context.config, launch=launch))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serve, "RUNNING_SECONDS", 1.0)
+        with pytest.raises(BakeError):
+            serve.members(context)
 
 
 def examined(cloud: Cloud) -> None:

@@ -6,11 +6,19 @@ from itertools import permutations
 from typing import Any
 
 import pytest
+from baker.config import load
+from baker.context import open_context
+from baker.deploy import serve
+from baker.display.progress import Display
+from baker.errors import BakeError
 from faults import account
 from faults.conftest import Lab
-from faults.faultcloud import KILLED, Fault
+from faults.faultcloud import DENIED, FAULTS, KILLED, Fault
 from localcloud.aws.query_protocol import Form
+from moto.autoscaling.responses import AutoScalingResponse
+from moto.core.responses import ActionResult
 from moto.ec2.models.instances import StateReason
+from rich.console import Console
 from support.fake_machine import FakeMachine, Script, succeed
 
 ZONES = ("a", "b", "c")
@@ -157,3 +165,29 @@ def test_a_machine_whose_status_checks_fail_is_replaced(lab: Lab, record_propert
     assert ended.code == 0, ended.err
     assert "fails AWS' status checks; trying another machine" in ended.out
     lab.assert_left(images=1)
+
+
+ACTIVITIES = [  # as AWS has them: the newest first
+    {"StatusCode": "WaitingForSpotInstanceId", "StatusMessage": "Waiting."},
+    {"StatusCode": "Failed", "StatusMessage": "We do not have sufficient g4dn.xlarge capacity.\nLaunching failed."},
+    {"StatusCode": "Failed", "StatusMessage": "older"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["", *FAULTS])
+def test_a_group_without_machines_says_why_in_awss_words(
+    lab: Lab, record_property: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    record_property("fault", ("DescribeScalingActivities", kind) if kind else ("capacity", "no room for a group"))
+    monkeypatch.setattr(serve, "RUNNING_SECONDS", 1.0)
+    answer = ActionResult({"Activities": ACTIVITIES})
+    monkeypatch.setattr(AutoScalingResponse, "describe_scaling_activities", lambda _: answer)
+    lab.configure('[launch]\nname = "newsroom"\nmin_size = 1\n')
+    context = open_context(lab.tree, load(lab.config), Display(Console(quiet=True)))
+    lab.cloud.log.clear()
+    lab.cloud.fault = Fault(kind, "DescribeScalingActivities") if kind else None
+    with pytest.raises(BakeError) as caught:
+        serve.members(context)
+    told = "the group newsroom has fewer than 1 machines after 1 s"
+    why = ": We do not have sufficient g4dn.xlarge capacity. Launching failed."
+    assert str(caught.value) == told + ("" if kind == DENIED else why)

@@ -147,7 +147,14 @@ POLICY = "You are not authorized to perform this operation."
 CASES = {
     "no G quota, as in new accounts": Case("quota, on-demand", quota("L-DB2E81BA", 0), "0 vCPUs are", "L-DB2E81BA"),
     "G quota too small": Case("quota, on-demand", quota("L-DB2E81BA", 2), "2 vCPUs", "--desired-value 8"),
-    "no spot quota": Case("quota, spot", both(configured(SPOT), quota("L-3819A6DF", 0)), "0 vCPUs", "L-3819A6DF"),
+    "no spot quota": Case(
+        "quota, spot", both(configured(SPOT.replace(', "on-demand"', "")), quota("L-3819A6DF", 0)), "0 vCPUs",
+        "L-3819A6DF",
+    ),
+    "no spot quota beside one on demand": Case(
+        "quota, spot", both(configured(SPOT), quota("L-3819A6DF", 0)), "a bake takes another type or market",
+        "L-3819A6DF", NOTE,
+    ),
     "no quota of standard machines": Case(
         "quota, on-demand", both(configured('[instance]\ntypes = ["c5.xlarge"]\n'), quota("L-1216C47A", 1)), "1 vCPUs",
         "L-1216C47A",

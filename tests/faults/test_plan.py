@@ -13,6 +13,7 @@ from botocore.stub import Stubber
 from faults import account
 from faults.conftest import Lab
 from faults.faultcloud import DENIED, Fault
+from localcloud.aws import account as real
 from support.project_tree import PROJECT
 
 PRODUCT = {
@@ -68,6 +69,20 @@ def test_missing_permissions_are_named_together(lab: Lab) -> None:
     [line] = ended.err.strip().splitlines()
     assert line.startswith("bake: AWS denies you ec2:RunInstances; `bake.py plan --policy`")
     assert ended.code == 2
+
+
+def test_a_market_without_quota_is_no_reason_to_fail_beside_one_that_has_it(lab: Lab) -> None:
+    lab.configure('[instance]\ntypes = ["g4dn.xlarge"]\nmarkets = ["spot", "on-demand"]\n')
+    real.quotas["ec2", "L-3819A6DF"] = 0
+    ended = lab.launch("plan")
+    assert (ended.code, "quota, spot: 0 vCPUs are allowed" in " ".join(ended.out.split())) == (0, True), ended.err
+    real.quotas["ec2", "L-DB2E81BA"] = 0
+    ended = lab.launch("plan")
+    assert (ended.code, "quota, spot: 0 vCPUs" in ended.err, "quota, on-demand: 0 vCPUs" in ended.err) == (
+        2,
+        True,
+        True,
+    )
 
 
 def test_an_earlier_image_is_asked_about(lab: Lab) -> None:

@@ -71,6 +71,11 @@ def test_nothing_that_is_upgraded_may_restart_the_work() -> None:
     assert "--setenv=NEEDRESTART_SUSPEND=1" in command
 
 
+def test_a_process_that_is_killed_for_want_of_memory_is_reported_and_stops_nothing_else() -> None:
+    (command,) = rendered()["runcmd"]
+    assert "--property=OOMPolicy=continue" in command
+
+
 DRIVER = """
 import pathlib, sys
 print("driver", *sys.argv[1:])
@@ -212,7 +217,7 @@ def test_a_python_that_is_too_old_is_told_before_anything_else(tmp_path: Path, b
     ("driver", "says"),
     [
         ("def f(x: int | None, y: 'no such thing' | None): ...", "TypeError: unsupported operand"),
-        ("import os; os.kill(os.getpid(), 9)", "exit code 137"),
+        ("import os; os.kill(os.getpid(), 9)", "exit code 137: killed, most often for want of memory"),
         ("", "exit code 0"),
     ],
 )

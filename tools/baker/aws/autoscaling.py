@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from baker.aws import requests
 from baker.aws.client import Clients, aws_errors, unless_missing
+from baker.errors import AwsError
 
 if TYPE_CHECKING:
     from mypy_boto3_autoscaling.type_defs import TagTypeDef
@@ -102,6 +103,19 @@ class AutoScaling:
         ]
         with aws_errors("CreateAutoScalingGroup"):
             scaling.create_auto_scaling_group(**request, TargetGroupARNs=[wanted.target_group], Tags=tags)
+
+    def last_failure(self, name: str) -> str:
+        """What AWS says of the group's newest activity that failed, such as a launch; empty: nothing, or it is denied.
+
+        It is only for a message, and a group that is not there has none.
+        """
+        try:
+            with aws_errors("DescribeScalingActivities"):
+                found = self._clients.autoscaling.describe_scaling_activities(AutoScalingGroupName=name)["Activities"]
+        except AwsError:
+            return ""
+        failed = (activity for activity in found if activity["StatusCode"] == "Failed")  # the newest come first
+        return " ".join(next((activity.get("StatusMessage", "") for activity in failed), "").split())
 
     def remove(self, name: str) -> None:
         """Remove the group with its instances, the target group and the template, as far as they are there."""

@@ -140,7 +140,10 @@ CALLS: tuple[ApiCall, ...] = (
         grant("elasticloadbalancing:CreateTargetGroup", TARGETS), grant("elasticloadbalancing:AddTags", TARGETS),
     )),
     ApiCall("elbv2", "DeleteTargetGroup", (grant("elasticloadbalancing:DeleteTargetGroup", TARGETS),)),
-    ApiCall("autoscaling", "DescribeAutoScalingGroups", (grant("autoscaling:DescribeAutoScalingGroups"),)),
+    *(
+        ApiCall("autoscaling", operation, (grant(f"autoscaling:{operation}"),))
+        for operation in ("DescribeAutoScalingGroups", "DescribeScalingActivities")
+    ),
     *(
         ApiCall("autoscaling", operation, (grant(f"autoscaling:{operation}", SCALING),))
         for operation in ("CreateAutoScalingGroup", "UpdateAutoScalingGroup", "DeleteAutoScalingGroup")

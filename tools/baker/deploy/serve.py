@@ -112,7 +112,9 @@ def members(context: BakeContext) -> list[str]:
 
     machines = wait_for(poll, RUNNING_SECONDS, context.sleep, every=POLL_SECONDS)
     if machines is None:
-        raise BakeError(f"the group {name} has fewer than {wanted} machines after {RUNNING_SECONDS:.0f} s")
+        why = _auto_scaling(context).last_failure(name)
+        told = f"the group {name} has fewer than {wanted} machines after {RUNNING_SECONDS:.0f} s"
+        raise BakeError(f"{told}: {why}" if why else told)
     for instance in machines:
         context.machines.wait(instance, "running")  # before that, a public address may be missing
     return machines

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from baker.aws.account import Account
 from baker.config import SPOT
 from baker.context import BakeContext
-from baker.doctor.finding import Finding, found
+from baker.doctor.finding import FAILS, NOTE, Finding, found
 
 # Quota codes of vCPUs by the letters that an instance type begins with: on-demand and spot.
 FAMILIES = {
@@ -30,7 +30,10 @@ def codes(instance_type: str) -> tuple[str, str]:
 
 
 def vcpus(context: BakeContext) -> Iterator[Finding]:
-    """For each quota that the configured types and markets are counted for: that one machine fits."""
+    """For each quota that the configured types and markets are counted for: that one machine fits.
+
+    Where none fits there is no machine; one that does not fit is passed over.
+    """
     account, instance = Account(context.clients), context.config.instance
     cores = account.vcpus(instance.types)
     needed: dict[tuple[str, str], int] = {}
@@ -39,11 +42,15 @@ def vcpus(context: BakeContext) -> Iterator[Finding]:
             code = codes(kind)[market == SPOT]
             least = min(needed.get((market, code), 10_000), cores.get(kind, 1))
             needed[market, code] = least
+    quotas = {place: account.quota("ec2", place[1]) for place in needed}
+    fits = any(quotas[place] >= least for place, least in needed.items())
     for (market, code), least in needed.items():
-        allowed = account.quota("ec2", code)
+        allowed = quotas[market, code]
         bad = f"{allowed:.0f} vCPUs are allowed, and a machine has {least}" if allowed < least else ""
+        bad += "; a bake takes another type or market" if bad and fits else ""
         good = f"{allowed:.0f} vCPUs, of which a machine takes {least}"
-        yield found(f"quota, {market}", bad, good, CONSOLE.format("ec2", code, 2 * least))
+        mend = CONSOLE.format("ec2", code, 2 * least)
+        yield found(f"quota, {market}", bad, good, mend, verdict=NOTE if fits else FAILS)
 
 
 def storage(context: BakeContext, volume_gb: int) -> Iterator[Finding]:
