@@ -35,6 +35,7 @@ MACHINE: dict[str, Any] = {
 }
 REPORT: dict[str, Any] = {
     "reused": False,
+    "source_image": {"id": "ami-0", "name": "debian-12-amd64-1"},
     "image": {"id": "ami-1", "name": "transcribe-1"},
     "content_hash": "c" * 64,
     "reference": "And Mr. John Dashwood",
@@ -55,7 +56,17 @@ def test_the_summary_says_what_matters() -> None:
     tables.print_report(console, REPORT)
     text = file.getvalue()
     heard = ("Mr. John [Dashwood]", "And Mr. John Dashwood", "6.2%", "hej")
-    for words in ("second apply: 0 changes", "first apply", "61.2", "api-unit [x]", "pass", *heard, "6.5 s", "ami-1"):
+    for words in (
+        "second apply: 0 changes",
+        "first apply",
+        "61.2",
+        "api-unit [x]",
+        "pass",
+        *heard,
+        "6.5 s",
+        "ami-1",
+        "debian-12",
+    ):
         assert words in text
 
 
