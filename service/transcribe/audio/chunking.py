@@ -6,6 +6,7 @@ of speech lies in exactly one chunk.
 """
 
 import itertools
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -100,6 +101,41 @@ class Cut:
     resume: int
 
 
+class Samples:
+    """What was heard and is not in a chunk yet: blocks, which are copied once, when a chunk is made of them."""
+
+    def __init__(self) -> None:
+        self._blocks: deque[NDArray[np.float32]] = deque()
+        self._dropped = 0  # samples of the first block
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def append(self, block: NDArray[np.float32]) -> None:
+        """Adds it at the end; it must not be changed any more."""
+        self._blocks.append(block)
+        self._length += len(block)
+
+    def drop(self, count: int) -> None:
+        """Forgets so many at the beginning, or all if there are fewer."""
+        self._length = max(0, self._length - count)
+        self._dropped += count
+        while self._blocks and self._dropped >= len(self._blocks[0]):
+            self._dropped -= len(self._blocks.popleft())
+        if not self._blocks:
+            self._dropped = 0
+
+    def part(self, first: int, end: int) -> NDArray[np.float32]:
+        """A copy of those from `first` to before `end`; shorter where there are no more."""
+        found = [np.zeros(0, np.float32)]
+        at = -self._dropped
+        for block in self._blocks:
+            found.append(block[max(first - at, 0) : max(end - at, 0)])
+            at += len(block)
+        return np.concatenate(found)
+
+
 class Chunker:
     """Feed it blocks with `push` and end with `flush`; both give the chunks that are ready, in order.
 
@@ -113,7 +149,7 @@ class Chunker:
         self._options = options or VadOptions()
         self._window = _frames(longest)
         self._leveller = Leveller()
-        self._audio = np.zeros(0, np.float32)
+        self._audio = Samples()
         self._speech = np.zeros(0, np.bool_)  # a label for each complete frame of _audio
         self._base = 0  # the frame of the recording that both begin with
         self._speaking = False
@@ -132,20 +168,26 @@ class Chunker:
     def push(self, block: NDArray[np.float32]) -> Iterator[AudioChunk]:
         """Takes the recording's next samples."""
         self._samples += len(block)
-        for levelled in self._leveller.push(block):
-            self._take(levelled)
+        if not (levelled := list(self._leveller.push(block))):
+            return
+        scores = self._detector.push(np.concatenate(levelled))  # at once: the more, the better it can be shared
+        for part in levelled:  # and one at a time, so that cuts do not depend on how much was judged at once
+            scores = self._take(part, scores)
             yield from self._ready(last=False)
 
     def flush(self) -> Iterator[AudioChunk]:
         """What is left at the end of the recording."""
         for levelled in self._leveller.flush():
-            self._take(levelled)
+            self._take(levelled, self._detector.push(levelled))
         self._label(self._detector.flush())
         yield from self._ready(last=True)
 
-    def _take(self, levelled: NDArray[np.float32]) -> None:
-        self._audio = np.concatenate([self._audio, levelled])
-        self._label(self._detector.push(levelled))
+    def _take(self, levelled: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Takes the next samples, and of the scores those of the frames that they complete. Returns the other ones."""
+        self._audio.append(levelled)
+        complete = len(self._audio) // FRAME - len(self._speech)
+        self._label(scores[:complete])
+        return scores[complete:]
 
     def _label(self, scores: NDArray[np.float32]) -> None:
         labels = []
@@ -158,12 +200,12 @@ class Chunker:
         while len(self._speech) and (cut := self._next_cut(last=last)):
             if cut.end > cut.first:
                 yield self._chunk(cut.first, cut.end)
-            self._audio = self._audio[cut.resume * FRAME :].copy()
+            self._audio.drop(cut.resume * FRAME)
             self._speech = self._speech[cut.resume :]
             self._base += cut.resume
 
     def _chunk(self, first: int, end: int) -> AudioChunk:
-        audio = self._audio[first * FRAME : end * FRAME].copy()  # the last frame may be short
+        audio = self._audio.part(first * FRAME, end * FRAME)  # the last frame may be short
         start = (self._base + first) * FRAME_SECONDS
         spans = _joined(_spans(self._speech[first:end]), self._options.pause)
         speech = ((start + left * FRAME_SECONDS, start + right * FRAME_SECONDS) for left, right in spans)
@@ -204,7 +246,7 @@ class Chunker:
 
     def _quietest(self, lower: int, upper: int) -> int:
         """Where the sound is weakest, for speech without a pause; the mean of 5 frames, so that it is between words."""
-        frames = self._audio[(lower - 2) * FRAME : (upper + 3) * FRAME].reshape(-1, FRAME)
+        frames = self._audio.part((lower - 2) * FRAME, (upper + 3) * FRAME).reshape(-1, FRAME)
         energy = np.convolve(np.square(frames).mean(1), np.ones(5), mode="valid")
         return lower + int(energy.argmin())
 

@@ -6,43 +6,22 @@ Noise is raised as well, and stays noise to the detector.
 """
 
 from collections.abc import Iterator
-from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from transcribe.types import SAMPLE_RATE
+from transcribe.audio.highpass import STEP, Highpass
 
-if TYPE_CHECKING:
-    import torch
-
-HOP = SAMPLE_RATE // 20  # samples for which a level is measured
+HOP = STEP  # samples for which a level is measured: 50 ms
 AROUND = 8  # hops on either side whose level counts
 SMOOTH = 4  # hops on either side over which the gain changes
 REACH = AROUND + SMOOTH
 TARGET = 10 ** (-20 / 20)  # root mean square of the loudest hop of normal speech
 MOST = 10 ** (50 / 20)  # gain
 BLOCK = 160 * HOP  # samples that are given at a time, whatever the blocks that come
-RUMBLE = 100  # Hz; hum and offset below are not speech
-SETTLING = 2048  # samples, after which nothing is left in the filter: -267 dB
 SILENCE = 1e-9
-
-
-@cache
-def highpass() -> "torch.Tensor":
-    """The response of a Butterworth filter of the fourth order from RUMBLE on, at each bin of 2 * SETTLING samples.
-
-    By the bilinear transform (Oppenheim and Schafer, Discrete-Time Signal Processing, 7.1.2). scipy.signal has it
-    too, at the price of 1.5 s of imports before the worker can start.
-    """
-    import torch  # with the model, after the environment is set
-
-    s = 1j * np.tan(np.pi * np.arange(SETTLING + 1) / (2 * SETTLING))
-    corner = np.tan(np.pi * RUMBLE / SAMPLE_RATE)
-    first, second = (s**2 + 2 * np.cos(angle) * corner * s + corner**2 for angle in (np.pi / 8, 3 * np.pi / 8))
-    return torch.from_numpy((s**4 / (first * second)).astype(np.complex64))
+STRETCH = 40  # samples; the gain is computed for each stretch of a hop and each sample of a stretch
 
 
 class Leveller:
@@ -50,7 +29,7 @@ class Leveller:
 
     def __init__(self) -> None:
         self._waiting: list[NDArray[np.float32]] = []
-        self._before: NDArray[np.float32] | None = None  # SETTLING samples; None after silence
+        self._highpass = Highpass()
         self._audio = self._clean = np.zeros(0, np.float32)
         self._levels = np.full(REACH, SILENCE)  # of the hops from REACH before _audio's first one on
         self._last = 0.0  # logarithm of the gain at _audio's beginning
@@ -78,26 +57,15 @@ class Leveller:
 
     def _take(self, block: NDArray[np.float32]) -> None:
         if block.any():
-            clean = self._without_rumble(block)
+            clean = self._highpass(block)
         else:
-            clean, self._before = block, None
-        levels = np.sqrt(np.square(clean).reshape(-1, HOP).mean(1)) + SILENCE
+            clean = block
+            self._highpass.forget()
+        hops = clean.reshape(-1, HOP)
+        levels = np.sqrt(np.einsum("hs,hs->h", hops, hops) / np.float32(HOP)) + SILENCE
         self._audio = np.concatenate([self._audio, block])
         self._clean = np.concatenate([self._clean, clean])
         self._levels = np.concatenate([self._levels, levels])
-
-    def _without_rumble(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        import torch
-
-        if self._before is None:  # as if the sound had been there before: what it begins with is no click
-            mirrored = block[:SETTLING][::-1]
-            self._before = np.pad(mirrored, (SETTLING - len(mirrored), 0))
-        whole = np.concatenate([self._before, block, np.zeros(-len(block) % SETTLING, np.float32)])
-        windows = torch.from_numpy(whole).unfold(0, 2 * SETTLING, SETTLING)
-        clean = torch.fft.irfft(torch.fft.rfft(windows) * highpass())[:, SETTLING:]
-        self._before = np.concatenate([self._before, block])[-SETTLING:]
-        given: NDArray[np.float32] = clean.reshape(-1)[: len(block)].numpy()
-        return given
 
     def _given(self, hops: int) -> NDArray[np.float32]:
         if hops <= 0:
@@ -111,8 +79,27 @@ class Leveller:
         before = np.concatenate([[self._last], ends[:-1]])
         self._audio, self._clean = self._audio[samples:], self._clean[samples:]
         self._levels, self._last = self._levels[hops:], float(ends[-1])
-        if not before.any() and not ends.any():
+        raised = np.flatnonzero((before != 0.0) | (ends != 0.0))
+        if not len(raised):
             return audio
-        gain = np.exp(np.linspace(before, ends, HOP, axis=1, dtype=np.float32)).reshape(-1)
-        as_it_is = np.maximum(2.0 - gain, 0.0)  # all of it at a gain of 1, nothing from 2 on: there the rumble is out
-        return np.clip(as_it_is * audio + (gain - as_it_is) * clean, -1.0, 1.0).astype(np.float32)
+        if len(raised) == hops:
+            return _raised(audio.reshape(-1, HOP), clean.reshape(-1, HOP), before, ends).reshape(-1)
+        given = audio.reshape(-1, HOP).copy()
+        given[raised] = _raised(given[raised], clean.reshape(-1, HOP)[raised], before[raised], ends[raised])
+        return given.reshape(-1)
+
+
+def _raised(
+    audio: NDArray[np.float32], clean: NDArray[np.float32], before: NDArray[np.float64], ends: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Hops [hops, HOP], with and without rumble, at a gain whose logarithm goes from `before` to `ends` [hops]."""
+    slopes = (ends - before)[:, None] / (HOP - 1)
+    coarse = np.exp(before[:, None] + slopes * np.arange(0, HOP, STRETCH)).astype(np.float32)
+    fine = np.exp(slopes * np.arange(STRETCH)).astype(np.float32)
+    gain = (coarse[:, :, None] * fine[:, None]).reshape(-1, HOP)
+    as_it_is = np.float32(2.0) - gain  # all of it at a gain of 1, nothing from 2 on: there the rumble is out
+    np.maximum(as_it_is, np.float32(0.0), out=as_it_is)
+    as_it_is *= audio - clean
+    gain *= clean
+    gain += as_it_is
+    return np.clip(gain, np.float32(-1.0), np.float32(1.0), out=gain)

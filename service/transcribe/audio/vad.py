@@ -2,7 +2,8 @@
 
 The weights are those of the silero-vad package's default model. The package itself is not imported: it pulls in
 torchaudio and sets torch's thread count. Its own loop calls the network once a frame; only the recurrence needs that
-order, so here everything before it runs as matrix products over whole blocks: the same numbers, several times as fast.
+order, so here everything before it runs as matrix products over whole blocks, on idle cores too: the same numbers,
+many times as fast.
 """
 
 import importlib.util
@@ -11,17 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from numpy.typing import NDArray
 from torch import Tensor
 
+from transcribe.audio import cores
 from transcribe.audio.chunking import FRAME, VadError
 
 CONTEXT = 64  # samples of the frame before that the network sees as well
 REFLECT = 64  # samples mirrored at the frame's end
-FFT, HOP, BINS = 256, 128, 129
+FFT, HOP = 256, 128
+SPECTRA = 4  # of a frame
+STRIDES = (1, 2, 2, 1)  # of the layers: of four spectra they make four, two, one and one
 UNITS = 128  # of the LSTM
-MAX_FRAMES = 512  # a call: bounds memory
+BLOCK = 125  # frames whose features are computed at a time: all of it stays in the caches of a core
 
 
 def weights_path() -> Path:
@@ -33,6 +36,30 @@ def weights_path() -> Path:
     return path
 
 
+class _Convolution:
+    """A layer: a convolution of three taps along a frame's few positions, as a matrix product for each that it gives.
+    What lies beyond the frame is zero, and is left out of the product."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, positions: int, stride: int) -> None:
+        """`weight` [outputs, inputs, 3]; `positions` is how many it is given."""
+        self.positions = len(range(0, positions, stride))  # that it gives
+        self._bias = bias
+        self._outputs, inputs, _ = weight.shape
+        self._products = []
+        for at in range(0, positions, stride):
+            first, end = max(at - 1, 0), min(at + 2, positions)
+            taps = weight[:, :, first - at + 1 : end - at + 1]
+            matrix = taps.permute(2, 1, 0).reshape(-1, self._outputs)
+            self._products.append((slice(first * inputs, end * inputs), matrix.contiguous()))
+
+    def __call__(self, given: Tensor) -> Tensor:
+        """[frames, positions * inputs] → [frames, self.positions * outputs], none below 0."""
+        found = torch.empty(len(given), self.positions * self._outputs)
+        for (columns, matrix), place in zip(self._products, found.chunk(self.positions, 1), strict=True):
+            torch.addmm(self._bias, given[:, columns], matrix, out=place)
+        return found.relu_()
+
+
 class Vad:
     """The network. It holds no state: `stream()` begins a recording."""
 
@@ -42,11 +69,12 @@ class Vad:
             state = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
         weights = {name.removeprefix("_model."): value for name, value in state.items()}
         # A matrix of cosines and sines under a window, which a fast transform replaces; cos 0 = 1 leaves the window.
-        self.window = weights["stft.forward_basis_buffer"][0, 0].contiguous()
-        self.layers = [
-            (weights[f"encoder.{index}.reparam_conv.weight"], weights[f"encoder.{index}.reparam_conv.bias"], stride)
-            for index, stride in enumerate((1, 2, 2, 1))
-        ]
+        self._window = weights["stft.forward_basis_buffer"][0, 0].contiguous()
+        self._layers: list[_Convolution] = []
+        for index, stride in enumerate(STRIDES):
+            positions = self._layers[-1].positions if self._layers else SPECTRA
+            weight, bias = (weights[f"encoder.{index}.reparam_conv.{name}"] for name in ("weight", "bias"))
+            self._layers.append(_Convolution(weight, bias, positions, stride))
         self.lstm = torch.nn.LSTM(UNITS, UNITS)
         with torch.no_grad():
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
@@ -62,17 +90,24 @@ class Vad:
         """A new recording's detector."""
         return VadStream(self)
 
-    def features(self, samples: Tensor) -> Tensor:
+    @torch.inference_mode()
+    def features(self, samples: NDArray[np.float32]) -> Tensor:
         """[frames, UNITS] from CONTEXT + frames * FRAME samples."""
+        windows = self._windows(torch.from_numpy(samples))
+        spectrum = torch.view_as_real(torch.fft.rfft(windows)).square_()
+        hidden = (spectrum[..., 0] + spectrum[..., 1]).sqrt_().flatten(1)
+        for layer in self._layers:
+            hidden = layer(hidden)
+        return hidden
+
+    def _windows(self, samples: Tensor) -> Tensor:
+        """[frames, SPECTRA, FFT] of the samples, weighted; of the last of a frame, the end mirrors what is before."""
         frames = samples.unfold(0, CONTEXT + FRAME, FRAME)
-        frames = torch.cat([frames, frames[:, -1 - REFLECT : -1].flip(1)], 1)
-        windows = frames.unfold(1, FFT, HOP)
-        spectrum = torch.view_as_real(torch.fft.rfft(windows.reshape(-1, FFT) * self.window))
-        magnitude = spectrum.square_().sum(-1).sqrt_()
-        hidden: Tensor = magnitude.view(len(frames), -1, BINS).transpose(1, 2)
-        for weight, bias, stride in self.layers:
-            hidden = F.conv1d(hidden, weight, bias, stride=stride, padding=1).relu_()
-        return hidden.squeeze(-1)
+        windows = torch.empty(len(frames), SPECTRA, FFT)
+        torch.mul(frames[:, : -HOP + REFLECT].unfold(1, FFT, HOP), self._window, out=windows[:, :-1])
+        last = torch.cat([frames[:, REFLECT - FFT :], frames[:, -1 - REFLECT : -1].flip(1)], 1)
+        torch.mul(last, self._window, out=windows[:, -1])
+        return windows
 
 
 class VadStream:
@@ -85,11 +120,11 @@ class VadStream:
 
     def push(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
         """Speech probabilities of the frames that `block` completes, one for each FRAME samples, in order."""
-        self._samples = np.concatenate([self._samples, block])
-        found = []
-        while (frames := min((len(self._samples) - CONTEXT) // FRAME, MAX_FRAMES)) > 0:
-            found.append(self._run(self._samples[: CONTEXT + frames * FRAME]))
-            self._samples = self._samples[frames * FRAME :]
+        samples = np.concatenate([self._samples, block])
+        frames = (len(samples) - CONTEXT) // FRAME
+        self._samples = samples[frames * FRAME :].copy()
+        parts = [samples[at * FRAME : CONTEXT + min(at + BLOCK, frames) * FRAME] for at in range(0, frames, BLOCK)]
+        found = [self._scores(features) for features in cores.in_order(self._vad.features, parts)]
         return np.concatenate(found) if found else np.zeros(0, np.float32)
 
     def flush(self) -> NDArray[np.float32]:
@@ -98,9 +133,9 @@ class VadStream:
         return self.push(np.zeros(FRAME - rest, np.float32)) if rest else np.zeros(0, np.float32)
 
     @torch.inference_mode()
-    def _run(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        vad = self._vad
-        hidden, self._state = vad.lstm(vad.features(torch.from_numpy(samples.copy()))[:, None], self._state)
-        weight, bias = vad.head
+    def _scores(self, features: Tensor) -> NDArray[np.float32]:
+        """The probabilities of the next frames."""
+        hidden, self._state = self._vad.lstm(features[:, None], self._state)
+        weight, bias = self._vad.head
         found: NDArray[np.float32] = torch.sigmoid(hidden[:, 0].relu() @ weight + bias).numpy()
         return found

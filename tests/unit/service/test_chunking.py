@@ -78,6 +78,17 @@ def test_silence_gives_nothing() -> None:
     assert cut(np.zeros(0, np.float32)) == []
 
 
+@pytest.mark.parametrize("asked", [None, {"prefix_padding_ms": 5000.0}])
+@pytest.mark.parametrize("block", [1_000, 256_000, 10_000_000])
+def test_how_much_comes_at_once_makes_no_difference(block: int, asked: dict[str, float] | None) -> None:
+    audio = recording([(False, 3.0), (True, 41.0), (False, 2.5), (True, 33.0), (False, 9.0), (True, 9.0)])
+    expected, found = cut(audio, asked=asked), cut(audio, block=block, asked=asked)
+    assert [(chunk.start, chunk.end, chunk.speech) for chunk in found] == [
+        (chunk.start, chunk.end, chunk.speech) for chunk in expected
+    ]
+    assert all(np.array_equal(one.audio, other.audio) for one, other in zip(found, expected, strict=True))
+
+
 def test_speech_keeps_a_margin_on_both_sides() -> None:
     (chunk,) = cut(recording([(False, 5.0), (True, 3.0), (False, 5.0)]))
     assert chunk.start == pytest.approx(5.0 - PAD * FRAME_SECONDS, abs=FRAME_SECONDS)

@@ -9,7 +9,8 @@ import pytest
 import scipy.signal
 import transcribe
 from numpy.typing import NDArray
-from transcribe.audio.level import SETTLING, Leveller, highpass
+from transcribe.audio.highpass import STEP, Highpass
+from transcribe.audio.level import Leveller
 from transcribe.types import SAMPLE_RATE
 
 SERVICE = Path(transcribe.__file__).parent.parent
@@ -26,10 +27,24 @@ def tone(hertz: float, level: float) -> NDArray[np.float32]:
     return (level * np.sin(2 * np.pi * hertz * SECONDS)).astype(np.float32)
 
 
-def test_the_response_is_that_of_a_butterworth_filter() -> None:
+def test_the_filter_is_that_of_butterworth() -> None:
     sections = scipy.signal.butter(4, 100, "highpass", fs=SAMPLE_RATE, output="sos")
-    _, expected = scipy.signal.freqz_sos(sections, np.linspace(0, np.pi, SETTLING + 1))
-    assert np.abs(highpass().numpy() - expected).max() < 1e-6
+    sound = np.random.default_rng(1).normal(0.9, 0.02, 40 * STEP).astype(np.float32)
+    sound[: 4 * STEP] = 0.0
+    found = Highpass()(sound)
+    np.testing.assert_allclose(found, scipy.signal.sosfilt(sections, sound), atol=1e-6)
+
+
+def test_the_filter_goes_on_where_it_was() -> None:
+    sound = np.random.default_rng(2).normal(0.3, 0.1, 40 * STEP).astype(np.float32)
+    parts = Highpass()
+    found = [parts(sound[first:end]) for first, end in ((0, 3 * STEP), (3 * STEP, 4 * STEP), (4 * STEP, 40 * STEP))]
+    np.testing.assert_allclose(np.concatenate(found), Highpass()(sound), atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [1, 3, 40])
+def test_an_offset_from_the_beginning_on_is_no_click(length: int) -> None:
+    assert np.abs(Highpass()(np.full(length * STEP, 0.5, np.float32))).max() < 0.05
 
 
 @pytest.mark.parametrize("block", [1, 1_700, 128_000, 1_000_000])

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from transcribe.audio import cores
 from transcribe.audio.chunking import FRAME, VadError
-from transcribe.audio.vad import Vad, weights_path
+from transcribe.audio.vad import CONTEXT, Vad, weights_path
 
 CLIP = Path(__file__).resolve().parents[2] / "audio" / "austen-0920.flac"
 
@@ -46,6 +47,20 @@ def test_blocks_of_any_size_give_the_same(vad: Vad, clip: NDArray[np.float32], b
     found = np.concatenate([*pushed, parts.flush()])
     assert len(found) == -(-len(clip) // FRAME)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_idle_cores_change_nothing(vad: Vad, clip: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = vad.stream().push(clip)
+    monkeypatch.setattr(cores, "idle", lambda: 3)
+    np.testing.assert_allclose(vad.stream().push(clip), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [0, 1, CONTEXT, FRAME - 1, FRAME, FRAME + 1])
+def test_the_shortest_recordings_have_a_frame_for_all_they_hold(vad: Vad, length: int) -> None:
+    stream = vad.stream()
+    scores = np.concatenate([stream.push(np.zeros(length, np.float32)), stream.flush()])
+    assert len(scores) == -(-length // FRAME)
+    assert (scores < 0.1).all()
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
