@@ -1,5 +1,6 @@
 """The forms that clients really send, good ones and those that cannot be read, through real HTTP."""
 
+import encodings
 import json
 import socket
 from collections.abc import Iterator
@@ -99,10 +100,16 @@ UNREADABLE: dict[str, tuple[bytes, bytes, int, str]] = {
         "The fields are larger than 2097152 bytes in all.",
     ),
     "many fields with long names": (
-        form(*(field(f"{number}" + "x" * 900_000, "") for number in range(3))),
+        form(*(field(f"{number}" + "x" * 15_000, "") for number in range(150))),
         b"",
         413,
         "The fields are larger than 2097152 bytes in all.",
+    ),
+    "a part with long headers": (
+        form(b"--B\r\nContent-Type: text/plain; charset=" + b"x" * 20_000 + b'; name="prompt"\r\n\r\n\r\n'),
+        b"",
+        413,
+        "The headers of a part are larger than 16384 bytes.",
     ),
     "only another file": (form(file(b'form-data; name="audio"; filename="a.wav"')), b"", 400, "a file parameter"),
 }
@@ -166,12 +173,14 @@ def test_a_file_by_any_name(api: Api, disposition: bytes, suffix: str) -> None:
         (b"windows-1252", "cp1252"),
         (b"ISO-8859-5", "iso8859-5"),
         (b"iso-8859-5", "utf-8"),
+        (b"UTF-16LE", "utf-16-le"),
+        (b"utf-16", "utf-16"),
         (b"punycode", "cp1252"),  # decoding it takes the square of its length
         (b"\x00", "cp1252"),
     ],
 )
 def test_fields_in_the_encodings_of_older_systems(api: Api, charset: bytes, encoding: str) -> None:
-    words = "Совет Москвы" if "8859-5" in encoding else "Kärnkraft i Malmö: é"
+    words = "Совет Москвы" if "8859-5" in encoding else "Umea" if "16" in encoding else "Kärnkraft i Malmö: é"
     kind = b"Content-Type: text/plain; charset=" + charset + b"\r\n" if charset else b""
     value = kind + b"\r\n" + words.encode(encoding) + b"\r\n"
     head = b'--B\r\nContent-Disposition: form-data; name="%s"\r\n'
@@ -179,6 +188,17 @@ def test_fields_in_the_encodings_of_older_systems(api: Api, charset: bytes, enco
     assert post(api, form(*parts, file())).status == 200
     options = api.worker.seen[-1].options
     assert (options.prompt, options.hotwords) == (words, words)
+
+
+def test_an_encoding_that_nobody_knows_is_not_remembered(api: Api) -> None:
+    known = len(encodings._cache)  # of Python, which forgets nothing in it
+    head = (
+        b'--B\r\nContent-Disposition: form-data; name="prompt"\r\nContent-Type: text/plain; charset=%s\r\n\r\n\xe9\r\n'
+    )
+    for number in range(5):
+        assert post(api, form(head % b"of-nobody-%d" % number, file())).status == 200
+        assert api.worker.seen[-1].options.prompt == "é"
+    assert len(encodings._cache) == known
 
 
 def test_fields_that_come_as_files(api: Api) -> None:

@@ -3,8 +3,11 @@ reason, where werkzeug would take it for an empty one."""
 
 import codecs
 import contextlib
+import encodings
+import pkgutil
 import re
 from collections.abc import Callable
+from encodings.aliases import aliases
 from typing import IO, Any, Protocol
 
 from werkzeug.datastructures import FileStorage, Headers, MultiDict
@@ -19,8 +22,11 @@ from transcribe.api.spool import Spool
 
 READ_BYTES = 64 * 1024
 LARGEST_FIELDS = 2 * 1024 * 1024  # bytes of all fields' names and values, which are in memory at once
+LARGEST_HEAD = 16 * 1024  # bytes of a part's headers; the longest names of files take a tenth of that
 # Those that are decoded in linear time. Who names iso8859-1 means cp1252, as in browsers.
 CHARSETS = re.compile(r"(iso8859-(?!1$)|cp|mac|koi8|gb|big5|shift_jis|euc_|utf-16|utf-32).*")
+WIDE = ("utf-16", "utf-32")  # their bytes may be UTF-8 as well
+CODECS = frozenset((*aliases, *aliases.values(), *(module.name for module in pkgutil.iter_modules(encodings.__path__))))
 PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")
 FILE_NAMES = ("file", "file[]", "file[0]")
 BY_HAND = "Let your HTTP library write the Content-Type header."
@@ -41,6 +47,9 @@ class Decoder(MultipartDecoder):
     """werkzeug's, for the part headers that clients really send."""
 
     def _parse_headers(self, data: bytes | bytearray) -> Headers:
+        if len(data) > LARGEST_HEAD:
+            message = f"The headers of a part are larger than {LARGEST_HEAD} bytes."
+            raise ApiError(413, message, code="request_too_large")
         try:
             data.decode()
         except UnicodeDecodeError:  # a file name in the encoding of an older system
@@ -134,12 +143,25 @@ class _FieldPart:
 
 def _text(content: bytearray, charset: str) -> str:
     """A field's value: UTF-8, or else in the encoding that it names, or else in the one of older systems."""
-    with contextlib.suppress(UnicodeDecodeError):
-        return content.decode()
-    with contextlib.suppress(LookupError, ValueError):  # no such encoding, or the value is not in it
-        if CHARSETS.fullmatch(codecs.lookup(charset).name):
-            return content.decode(charset)
+    named = _encoding(charset)
+    order = (named, "utf-8") if named.startswith(WIDE) else ("utf-8", named)
+    for encoding in filter(None, order):
+        with contextlib.suppress(ValueError):  # the value is not in it
+            return content.decode(encoding)
     return content.decode("cp1252", "replace")
+
+
+def _encoding(charset: str) -> str:
+    """Python's name for an encoding that a field may have; '' for another. Only names that Python knows are looked up:
+    it would keep every other one for as long as the process lives."""
+    name = encodings.normalize_encoding(charset).lower()
+    if name not in CODECS:
+        return ""
+    try:
+        found = codecs.lookup(name).name
+    except LookupError:  # one of another system's, such as mbcs
+        return ""
+    return found if CHARSETS.fullmatch(found) else ""
 
 
 class _FilePart:
