@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from localcloud import BASES, DEFAULT, LocalCloud
+from localcloud import BASES, DEFAULT_BASE, LocalCloud
 from support.baked_machine import DISK, ROOT
 
 pytestmark = pytest.mark.bases
@@ -26,7 +26,7 @@ def rehearse(base: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return report, [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
-@pytest.mark.parametrize("base", [name for name in BASES if name != DEFAULT])
+@pytest.mark.parametrize("base", [name for name in BASES if name != DEFAULT_BASE])
 def test_a_bake_on_it_verifies_and_changes_nothing_twice(
     able: None, base: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

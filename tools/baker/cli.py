@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from localcloud import BASES, DEFAULT
+from localcloud import BASES, DEFAULT_BASE
 from rich.console import Console
 
 from baker import interrupts, target
@@ -65,7 +65,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
     top = argparse.ArgumentParser(prog="bake.py", description="Bake a verified speech-to-text machine image.")
-    top.set_defaults(run=None, base=DEFAULT, events=False, after="what the bake had made is gone")
+    top.set_defaults(run=None, base=DEFAULT_BASE, events=False, after="what the bake had made is gone")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     _plan(commands)
@@ -80,7 +80,9 @@ def parser() -> argparse.ArgumentParser:
     rehearse = commands.add_parser("rehearse", help="the same on this computer, with real machines (root)")
     rehearse.add_argument("--model", metavar="ID", default="", help="a model of the real hub instead of the small one")
     rehearse.add_argument("--listen-for", choices=("en", "sv"), default="en", help="default: en; the pillar says sv")
-    rehearse.add_argument("--base", choices=tuple(BASES), default=DEFAULT, help=f"the system; default: {DEFAULT}")
+    rehearse.add_argument(
+        "--base", choices=tuple(BASES), default=DEFAULT_BASE, help=f"the system; default: {DEFAULT_BASE}"
+    )
     rehearse.add_argument("--config", metavar="FILE", type=Path, help="sections of bake.toml, over the local cloud's")
     _bake_options(rehearse)
     rehearse.set_defaults(run=bake.rehearse, cloud=target.LOCAL)

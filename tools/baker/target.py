@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from localcloud import BASES, DEFAULT, Endpoint, LocalCloud, LocalCloudError
+from localcloud import BASES, DEFAULT_BASE, Endpoint, LocalCloud, LocalCloudError
 
 from baker.aws import requests
 from baker.config import Credentials, LauncherConfig, from_mapping, load, read_toml
@@ -46,7 +46,7 @@ def bake_config(root: Path, options: argparse.Namespace, display: Display) -> La
     """The configuration to bake with; starts the local cloud where that is meant."""
     if options.cloud == AWS:
         return load(options.config or root / CONFIG_FILE)
-    if options.base != DEFAULT:
+    if options.base != DEFAULT_BASE:
         wheels.require(root, options.base, BASES[options.base].python)
     with _local_errors(), display.phase("local cloud"):
         endpoint = LocalCloud.ensure(root, base=options.base, say=lambda line: display.note(f"  {line}", "dim"))

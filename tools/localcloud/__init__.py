@@ -3,6 +3,6 @@
 from .client import LocalCloud
 from .common import LocalCloudError
 from .endpoint import Endpoint
-from .machines.base_image import BASES, DEFAULT
+from .machines.base_image import BASES, DEFAULT_BASE
 
-__all__ = ["BASES", "DEFAULT", "Endpoint", "LocalCloud", "LocalCloudError"]
+__all__ = ["BASES", "DEFAULT_BASE", "Endpoint", "LocalCloud", "LocalCloudError"]

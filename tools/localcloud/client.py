@@ -35,7 +35,7 @@ class LocalCloud:
     """The interface for the launcher and the tests; `root` is the project's folder. Raises only LocalCloudError."""
 
     @staticmethod
-    def ensure(root: Path, *, base: str = base_image.DEFAULT, say: Say = say_on_stderr) -> Endpoint:
+    def ensure(root: Path, *, base: str = base_image.DEFAULT_BASE, say: Say = say_on_stderr) -> Endpoint:
         """Prepare this host, then start the local cloud or find it running; it stays while this process lives.
 
         The endpoint's `source_ami` is that of the base. Needs root.

@@ -7,7 +7,7 @@ import pytest
 from baker import cli
 from baker.errors import UsageError
 from baker.inputs import wheels
-from localcloud import BASES, DEFAULT
+from localcloud import BASES, DEFAULT_BASE
 from localcloud.machines import base_image
 
 LOCK = "numpy==2.4.6 \\\n    --hash=sha256:0\ntorch==2.13.0+cpu \\\n    --hash=sha256:1\n"
@@ -33,9 +33,9 @@ def pip_says(monkeypatch: pytest.MonkeyPatch, text: str, code: int = 0) -> list[
 
 
 def test_a_rehearsal_may_name_its_base(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.parse(["rehearse"]).base == DEFAULT == "bookworm"
+    assert cli.parse(["rehearse"]).base == DEFAULT_BASE == "bookworm"
     assert [cli.parse(["rehearse", f"--base={name}"]).base for name in BASES] == ["bookworm", "trixie", "ubuntu-like"]
-    assert cli.parse(["bake", "--cloud=local"]).base == DEFAULT
+    assert cli.parse(["bake", "--cloud=local"]).base == DEFAULT_BASE
     with pytest.raises(SystemExit):
         cli.parse(["rehearse", "--base=woody"])
     assert "woody" in capsys.readouterr().err

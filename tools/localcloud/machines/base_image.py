@@ -98,19 +98,19 @@ UBUNTU = Base(
     ),
 )
 BASES = {base.name: base for base in (BOOKWORM, TRIXIE, UBUNTU)}
-DEFAULT = BOOKWORM.name
+DEFAULT_BASE = BOOKWORM.name
 
 
-def source_ami(base: str = DEFAULT) -> str:
+def source_ami(base: str = DEFAULT_BASE) -> str:
     """The id of the image that a bake on this base starts from."""
     return f"ami-{BASES[base].key()[:17]}"
 
 
-def folder(folders: Folders, base: str = DEFAULT) -> Path:
+def folder(folders: Folders, base: str = DEFAULT_BASE) -> Path:
     return folders.roots / f"{OWNED}{BASES[base].key()[:17]}"
 
 
-def ensure(folders: Folders, say: Say, base: str = DEFAULT) -> Path:
+def ensure(folders: Folders, say: Say, base: str = DEFAULT_BASE) -> Path:
     """The unpacked root, built on first use (about a minute). Raises LocalCloudError."""
     target = folder(folders, base)
     if target.is_dir():

@@ -41,7 +41,7 @@ class DiskImages:
         with self._lock:
             return list(self._images.values())
 
-    def source(self, base: str = base_image.DEFAULT) -> DiskImage:
+    def source(self, base: str = base_image.DEFAULT_BASE) -> DiskImage:
         """The image that a bake on this base starts from. It is not in the registry: it can be made again any time."""
         return DiskImage(id=base_image.source_ami(base), root=base_image.folder(self.folders, base).name)
 
