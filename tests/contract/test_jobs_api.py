@@ -14,6 +14,7 @@ import pytest
 from support.api_server_fixture import Api, Reply, run_retention, running
 from support.fake_worker import COVERAGE, canned
 from support.waiting import until
+from transcribe.api.app import ASKING_REQUESTS
 from transcribe.api.spool import COMPRESSED_RATE
 from transcribe.jobs import uploads
 from transcribe.jobs.models import NewJob
@@ -263,6 +264,29 @@ def test_a_key_that_came_first_leaves_room_to_one_that_comes_later(
         assert replies[-1].code == "rate_limit_exceeded"
         assert api.upload("/v1/jobs", b"a clip", key=keys["bo"]).status == 202
         api.worker.hold.clear()
+
+
+def test_health_is_answered_while_every_slot_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transcribe.api.context.READING_SECONDS", 60.0)
+    with running(tmp_path, limits__waiting_requests=1) as api:
+        job, gate, read = finished(api, created(api, b"read")["id"]), Event(), api.store.segments
+
+        def slow(*arguments: Any) -> list[Segment]:
+            gate.wait(60)
+            return read(*arguments)
+
+        monkeypatch.setattr(api.store, "segments", slow)
+        api.worker.hold.set()
+        with ThreadPoolExecutor(20) as pool:
+            calls = [pool.submit(api.get, f"/v1/jobs/{job['id']}/result") for _ in range(ASKING_REQUESTS)]
+            calls.append(pool.submit(api.upload, "/v1/audio/transcriptions", b"waits"))
+            try:
+                until(lambda: sum(bool(one.requests) for one in api.server.active_channels.values()) == len(calls))
+                assert api.get("/health").status == 200
+            finally:
+                gate.set()
+                api.worker.hold.clear()
+            assert {call.result().status for call in calls} == {200}
 
 
 def test_a_key_that_reads_much_leaves_threads_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

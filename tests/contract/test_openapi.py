@@ -41,6 +41,23 @@ def test_every_route_is_in_it(api: Api) -> None:
     assert rules == known
 
 
+def test_what_must_wait_its_turn_says_so(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transcribe.api.context.READING_SECONDS", 0.0)
+    slots = api.shared.reading_slots
+    for _ in range(slots.total):
+        assert slots.acquire("")
+    waited = set()
+    for path, item in document()["paths"].items():
+        for method in {"get", "patch"} & item.keys():
+            there = path.replace("{job_id}", "0" * 32).replace("{model}", "none")
+            if api.send(method.upper(), there).status == 429:
+                waited.add(item[method]["operationId"])
+                assert "429" in item[method]["responses"], path
+    for _ in range(slots.total):
+        slots.release("")
+    assert waited == {"listJobs", "listSegments", "getResult", "getRecord", "getCorrections", "correctJob"}
+
+
 def test_it_is_served(api: Api) -> None:
     assert api.get("/openapi.json").json == document()
 

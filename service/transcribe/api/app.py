@@ -18,7 +18,8 @@ from .metrics import Metrics
 from .upload import ROOM_FOR_FIELDS, SpoolingRequest
 
 STORING_REQUESTS = 8  # at once; they take seconds, and threads that others need as well
-READING_REQUESTS = 8  # at once, and as many that wait for it
+READING_REQUESTS = 8  # at once
+ASKING_REQUESTS = 2 * READING_REQUESTS  # those that read, and as many that wait for it
 
 
 def create_app(config: ServiceConfig, store: Store, *, grace: float = GRACE_SECONDS) -> Flask:
@@ -41,7 +42,7 @@ def create_app(config: ServiceConfig, store: Store, *, grace: float = GRACE_SECO
         metrics=metrics,
         waiting_slots=FairSemaphore(config.limits.waiting_requests),
         storing_slots=FairSemaphore(STORING_REQUESTS),
-        asking_slots=FairSemaphore(2 * READING_REQUESTS),
+        asking_slots=FairSemaphore(ASKING_REQUESTS),
         reading_slots=FairSemaphore(READING_REQUESTS),
         provenance=Provenance.of(config),
         fleet=FleetClient(config.fleet.socket) if config.fleet.on else None,

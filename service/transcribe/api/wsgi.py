@@ -21,14 +21,14 @@ from waitress.utilities import Error
 
 from transcribe import logs
 from transcribe.api.access import Access
-from transcribe.api.app import context_of
+from transcribe.api.app import ASKING_REQUESTS, STORING_REQUESTS, context_of
 from transcribe.api.errors import FULL, ApiError, busy, disk_full
 from transcribe.api.paths import clean_path, clean_prefix
 from transcribe.api.request_parser import RefusedError, RequestParser
 from transcribe.api.upload import ROOM_FOR_FIELDS
 from transcribe.config import ServiceConfig
 
-SPARE_THREADS = 16  # for short requests, besides those that wait for transcripts
+SPARE_THREADS = 8  # for short requests, besides those that take a slot and may take long
 CONNECTIONS = 1000  # at once; a further one replaces an idle one
 CONNECTIONS_OF_ADDRESS = 400
 HEADER_BYTES = 32 * 1024
@@ -293,7 +293,7 @@ def create_server(app: Flask, config: ServiceConfig, **changes: Any) -> Server:
     options: dict[str, Any] = {
         "host": config.host,
         "port": config.port,
-        "threads": config.limits.waiting_requests + SPARE_THREADS,
+        "threads": config.limits.waiting_requests + STORING_REQUESTS + ASKING_REQUESTS + SPARE_THREADS,
         "connection_limit": 2 * CONNECTIONS,  # never reached: the server makes room
         "backlog": 1024,
         "asyncore_use_poll": True,  # select() ends at 1024 descriptors

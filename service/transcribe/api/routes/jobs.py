@@ -55,6 +55,7 @@ def create() -> Response:
 
 
 @blueprint.get("")
+@reads_text  # a hundred reports of what was left out are as much
 def listing() -> Response:
     """The key's jobs, newest first; `after` is the last id of the page before."""
     shared = context()

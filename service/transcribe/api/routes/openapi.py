@@ -59,6 +59,7 @@ MODEL = {"name": "model", "in": "path", "required": True, "schema": {"type": "st
 RESULT = {"anyOf": [ref("VerboseTranscription"), ref("DiarizedTranscription"), ref("Transcription")]}
 KEYED = "401 403 500"
 WORKED = f"400 {KEYED} 404 409 413 415 429 503 507"
+LISTED = f"400 {KEYED} 404 429"
 NEXT = ("getJob", "deleteJob", "cancelJob", "listSegments", "getResult", "getRecord", "getCorrections")
 CREATED = {
     "headers": {"Location": {"schema": STRING, "description": "The job"}},
@@ -112,7 +113,7 @@ def _jobs() -> dict[str, Any]:
     about = f"404 {KEYED}"
     return {
         "/v1/jobs": {
-            "get": _operation("listJobs", "This key's jobs", _content(ref("JobList")), f"400 {about}", parameters=page),
+            "get": _operation("listJobs", "This key's jobs", _content(ref("JobList")), LISTED, parameters=page),
             "post": _operation(
                 "createJob",
                 "A transcription that outlives its request; durable from the 202 on",
@@ -134,7 +135,7 @@ def _jobs() -> dict[str, Any]:
         },
         f"{JOB_PATH}/segments": {
             "parameters": [JOB_ID, after, MOST, ORIGINAL],
-            "get": _operation("listSegments", "The text so far", _content(ref("SegmentList")), f"400 {about}"),
+            "get": _operation("listSegments", "The text so far", _content(ref("SegmentList")), LISTED),
         },
         f"{JOB_PATH}/result": {
             "parameters": [JOB_ID, wanted, ORIGINAL, *_shaped()],
