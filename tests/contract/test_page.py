@@ -277,6 +277,29 @@ def test_a_job_that_waits_elsewhere_is_followed(page: Page, api: Api, monkeypatc
     page.done()
 
 
+def test_a_server_that_is_busy_is_asked_again(page: Page, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transcribe.api.context.READING_SECONDS", 0.0)
+    slots, refused = api.shared.reading_slots, list[str]()
+    acquire = slots.acquire
+
+    def counted(key: str, seconds: float = 0.0) -> bool:
+        taken = acquire(key, seconds)
+        refused.extend([] if taken else [key])
+        return taken
+
+    for _ in range(slots.total):
+        assert acquire("")
+    monkeypatch.setattr(slots, "acquire", counted)
+    page.find("#language").send_keys("Icelandic")  # not a job of another test again
+    page.send(CLIP)
+    page.until(lambda: len(refused) > 1)
+    for _ in range(slots.total):
+        slots.release("")
+    page.done()
+    assert len(page.lines()) == 3
+    page.driver.get_log("browser")  # the 429s
+
+
 def test_it_fits_a_phone(page: Page) -> None:
     page.driver.set_window_size(500, 850)  # Chromium's narrowest window
     page.send(CLIP)

@@ -15,6 +15,7 @@ from support.browser import Page, chromium, findings
 from transcribe.api.context import AppContext
 from transcribe.api.params import Offer
 from transcribe.api.routes import jobs
+from transcribe.jobs.corrections import TooManyCorrectionsError
 from transcribe.types import Segment, SpeakerOptions
 
 pytestmark = pytest.mark.slow
@@ -115,6 +116,27 @@ def test_what_cannot_be_saved_stays_though_another_recording_comes(page: Page, a
     assert page.find(".editor").is_displayed()
     page.find(".editor").send_keys(Keys.ESCAPE)
     page.driver.get_log("browser")  # the 404
+
+
+def test_after_a_recording_is_deleted_with_what_could_not_be_saved_others_come(
+    page: Page, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise TooManyCorrectionsError
+
+    told_apart(page, "Lao")
+    monkeypatch.setattr(api.store.corrections, "change", refuse)
+    page.lines()[1].click()
+    page.press(Keys.F2)
+    open_field(page, "Nu talar vi.")
+    page.press(Keys.ENTER)
+    page.until(lambda: page.find("#error").is_displayed())
+    page.find("#delete").click()
+    page.send(CLIP)
+    page.until(lambda: page.find("#work").is_displayed())
+    page.done()
+    assert page.driver.find_elements(By.CSS_SELECTOR, ".editor") == []
+    page.driver.get_log("browser")  # the 400s
 
 
 def test_a_line_without_text_has_no_name_and_is_not_copied(

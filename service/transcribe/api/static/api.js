@@ -2,6 +2,9 @@
 
 import { say } from "./tongue.js";
 
+export const BUSY = 429; // the status of an answer that there is none now, and when to ask again
+const TRIES = 5; // that are answered so, until it is said
+
 let key = sessionStorage.getItem("key") || "";
 
 export function useKey(value) {
@@ -23,14 +26,23 @@ async function failure(status, body) {
   return error;
 }
 
-async function ask(method, path, changes) {
+async function send(method, path, changes) {
   const sent = changes && { body: JSON.stringify(changes) };
   const kind = changes && { "Content-Type": "application/json" };
-  let answer;
   try {
-    answer = await fetch(path, { method, headers: { ...headers(), ...kind }, ...sent });
+    return await fetch(path, { method, headers: { ...headers(), ...kind }, ...sent });
   } catch {
     throw new Error(say("The server cannot be reached."));
+  }
+}
+
+// Every request here may be sent again: it has the same effect.
+async function ask(method, path, changes) {
+  let answer = await send(method, path, changes);
+  for (let tries = 1; answer.status === BUSY && tries < TRIES; tries += 1) {
+    const seconds = Number(answer.headers.get("Retry-After")) || 1;
+    await new Promise((resolve) => { setTimeout(resolve, 1000 * seconds); });
+    answer = await send(method, path, changes);
   }
   if (!answer.ok) throw await failure(answer.status, await answer.text());
   return answer;

@@ -1,11 +1,19 @@
 // A text that is changed in its place. Enter saves, and so does leaving the field; Escape leaves the text as it was.
 
-const opened = new Set(); // of each field that is open, what saves it
+const opened = new Map(); // of each field that is open, what saves it, and what closes it
 
 // Saves what is in open fields; false if something of it could not be saved, and its field is still there.
 export async function settle() {
-  const saved = await Promise.all([...opened].map((done) => done()));
-  return saved.every(Boolean);
+  while (opened.size) { // another may be opened meanwhile
+    const saved = await Promise.all([...opened.keys()].map((done) => done()));
+    if (!saved.every(Boolean)) return false;
+  }
+  return true;
+}
+
+// Closes open fields, whose text is gone.
+export function discard() {
+  for (const close of opened.values()) close();
 }
 
 // Puts a field in the place of `element`; `many` for more than a line. `save` gets the new text and answers with the
@@ -45,7 +53,7 @@ export function edit(element, { value, label, longest, many, save }) {
     return closed || saving;
   }
 
-  opened.add(done);
+  opened.set(done, () => close(element));
   field.addEventListener("blur", done);
   field.addEventListener("keydown", (event) => {
     event.stopPropagation(); // not for the player

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { canRecord, Recorder } from "./recorder.js";
-import { settle } from "./editor.js";
+import { discard, settle } from "./editor.js";
 import { Speakers } from "./speakers.js";
 import { clock, Transcript } from "./transcript.js";
 import { say as inTongue, wire as wireTongue } from "./tongue.js";
@@ -84,7 +84,7 @@ async function begin(file, title) {
   transcript.clear();
   wave.clear();
   find("name").textContent = title;
-  for (const id of ["error", "results", "nothing", "gaps", "speakers"]) show(id, false);
+  for (const id of ["error", "results", "nothing", "gaps", "speakers", "edit-hint"]) show(id, false);
   for (const id of ["work", "player", "cancel", "keys-hint"]) show(id);
   show("source", false);
   find("again").focus();
@@ -118,7 +118,7 @@ async function follow(mine) {
       failures = 0;
     } catch (error) {
       if (mine !== run) return;
-      if ((error.status && error.status < 500) || ++failures > PATIENCE) throw error;
+      if ((error.status && error.status < 500 && error.status !== api.BUSY) || ++failures > PATIENCE) throw error;
       await sleep(POLL * 2);
       continue;
     }
@@ -334,7 +334,9 @@ function wireResults() {
     setTimeout(() => { find("copy").firstChild.nodeValue = inTongue("Copy the text"); }, 1500);
   }));
   find("delete").addEventListener("click", guarded(async () => {
+    await settle(); // what is being saved must not come after the end
     await api.remove(job.id);
+    discard();
     restart();
   }));
   find("key-form").addEventListener("submit", guarded(lookAtKey));
