@@ -99,6 +99,25 @@ def test_a_stream_with_speakers(
     assert [segment["speaker"] for segment in events[-1][0]["segments"]] == ["A", "A", "A"]  # type: ignore[attr-defined]
 
 
+def test_a_stream_of_channels_that_are_the_speakers_comes_as_it_is_heard(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api.worker, "delay", 0.2)
+    before = len(api.worker.seen)
+    with api.client() as client:
+        stream = client.audio.transcriptions.create(
+            file=("a.wav", next(recordings)),
+            model="whisper-1",
+            response_format="verbose_json",
+            stream=True,
+            extra_body={"speakers": True, "channels": "separate"},
+        )
+        first = next(iter(stream))
+        job = api.store.get(api.worker.seen[before].id)
+        assert job
+        assert (first.to_dict()["type"], job.over) == ("transcript.text.segment", False)
+
+
 VOICES: dict[str, Any] = {NAMES: ["Åsa & co"], REFERENCES: [data_url()]}
 SHOWN = {
     "text": f"Åsa & co: {TEXT[:17]}\nA: {TEXT[18:44]}\nÅsa & co: {TEXT[45:]}\n",

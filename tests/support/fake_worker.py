@@ -133,7 +133,7 @@ class FakeWorker:
             resume = resume_after(segment) if self.resumes else None
             if not self.store.add_segments(job.id, job.attempts, [segment], progress=segment.end, resume=resume):
                 return
-        told = spoken(segments, speakers) if speakers else None
+        told = spoken(segments, speakers) if speakers and job.options.channels != "separate" else None
         language = job.options.language or "sv"
         self.store.finish(job.id, job.attempts, language=language, coverage=self.coverage, segments=told)
 

@@ -116,11 +116,11 @@ def events(shared: AppContext, first: Job, updates: Iterator[Job], params: Param
     """OpenAI's stream: deltas while the audio is being worked on, then the whole. Failures are events too.
 
     Who spoke is known when the whole recording was heard; the segments are cut anew then. So with speakers, segments
-    come at the end, and only text that has none comes before.
+    come at the end, and only text that has none comes before, unless the channels are the speakers.
     """
     deltas, last, quiet = Deltas(), -1, time.monotonic()
     job, progress = first, -1.0
-    recut = params.options.speakers is not None
+    recut = params.options.speakers is not None and params.options.channels != "separate"
     waits = recut and params.response_format in ("verbose_json", "diarized_json")
     try:
         while not job.over:
