@@ -288,6 +288,7 @@ def test_what_a_bake_does_without_may_be_denied(lab: Lab, record_property: Calla
     [
         ("coreNetworkArn", "arn:aws:networkmanager::111122223333:core-network/core-network-0a"),
         ("localGatewayId", "lgw-0a"),
+        ("carrierGatewayId", "cagw-0a"),
     ],
 )
 def test_a_default_route_may_lead_to_a_wide_area_network_or_an_outpost(

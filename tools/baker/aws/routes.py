@@ -10,7 +10,7 @@ ANYWHERE = "0.0.0.0/0"
 HTTP, HTTPS = 80, 443
 TARGETS = (  # of a route, as EC2 names them
     "GatewayId", "NatGatewayId", "TransitGatewayId", "NetworkInterfaceId", "VpcPeeringConnectionId",
-    "LocalGatewayId", "CoreNetworkArn",
+    "LocalGatewayId", "CarrierGatewayId", "CoreNetworkArn",
 )  # fmt: skip
 
 
