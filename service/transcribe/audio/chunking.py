@@ -31,6 +31,8 @@ PAD = _frames(0.4)  # kept around speech: onsets are softer than what the detect
 SHORTEST = _frames(12.0)  # where the search for a cut begins
 TAIL = _frames(6.0)  # what a cut leaves at least: a lone word is heard worse than a sentence
 LOOKAHEAD = _frames(10.0)  # how much is heard beyond a full window before it is cut
+SOON = 60.0  # seconds of a recording that are judged as they come, for the first chunk's sake
+TOGETHER = 4  # of the leveller's blocks that are judged at once later
 
 
 class VadError(Exception):
@@ -149,6 +151,7 @@ class Chunker:
         self._options = options or VadOptions()
         self._window = _frames(longest)
         self._leveller = Leveller()
+        self._waiting: list[NDArray[np.float32]] = []  # levelled blocks that are not judged yet
         self._audio = Samples()
         self._speech = np.zeros(0, np.bool_)  # a label for each complete frame of _audio
         self._base = 0  # the frame of the recording that both begin with
@@ -168,19 +171,29 @@ class Chunker:
     def push(self, block: NDArray[np.float32]) -> Iterator[AudioChunk]:
         """Takes the recording's next samples."""
         self._samples += len(block)
-        if not (levelled := list(self._leveller.push(block))):
-            return
-        scores = self._detector.push(np.concatenate(levelled))  # at once: the more, the better it can be shared
-        for part in levelled:  # and one at a time, so that cuts do not depend on how much was judged at once
-            scores = self._take(part, scores)
-            yield from self._ready(last=False)
+        self._waiting += self._leveller.push(block)
+        if len(self._waiting) >= (1 if self.seconds < SOON else TOGETHER):
+            yield from self._judged()
 
     def flush(self) -> Iterator[AudioChunk]:
         """What is left at the end of the recording."""
-        for levelled in self._leveller.flush():
-            self._take(levelled, self._detector.push(levelled))
+        yield from self._judged()
+        for levelled in self._leveller.flush():  # one at most
+            lacking = -(len(self._audio) + len(levelled)) % FRAME  # of the last frame, which is not judged by itself
+            self._label(self._take(levelled, self._detector.push(np.pad(levelled, (0, lacking)))))
         self._label(self._detector.flush())
         yield from self._ready(last=True)
+
+    def _judged(self) -> Iterator[AudioChunk]:
+        """The chunks that are ready once what waits is judged: all of it at once, which idle cores can share, and then
+        taken a block at a time, so that cuts do not depend on how much waited."""
+        if not (waiting := self._waiting):
+            return
+        self._waiting = []
+        scores = self._detector.push(np.concatenate(waiting))
+        for levelled in waiting:
+            scores = self._take(levelled, scores)
+            yield from self._ready(last=False)
 
     def _take(self, levelled: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Takes the next samples, and of the scores those of the frames that they complete. Returns the other ones."""

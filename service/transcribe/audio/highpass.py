@@ -16,17 +16,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RUMBLE = 100  # Hz; hum and offset below are not speech
-ROW = 50  # samples
-ROWS = 16  # of a step
+ROW = 40  # samples
+ROWS = 20  # of a step
 STEP = ROW * ROWS  # samples: after two of them 3 * 10^-11 is left of an oscillation, which is nothing
 STATE = 4  # figures: two oscillations' real and imaginary parts
 START = 2048  # samples that are heard before the first one
 
 
 class _Matrices(NamedTuple):
-    row: "Tensor"  # [ROW, ROW], from samples to what comes out, as if nothing had been before
+    row: (
+        "Tensor"  # [ROW, ROW + STATE], from samples to what comes out and the state left, as if nothing had been before
+    )
     decay: "Tensor"  # [STATE, ROW], from the state at a row's start to what it adds
-    state: "Tensor"  # [ROW, STATE], from samples to the state that they leave
     rows: "Tensor"  # [ROWS * STATE, (ROWS + 1) * STATE], from what each row leaves to the state at every row's start
     step: "Tensor"  # [STATE, (ROWS + 1) * STATE], from the state at a step's start to that at every row's start
     left: "Tensor"  # [STATE, STATE], what a step leaves of the state before it
@@ -56,15 +57,15 @@ def _filtered(samples: NDArray[np.float32], before: "Tensor | None") -> "tuple[N
     import torch  # with the model, after the environment is set
 
     by = matrices()
-    rows = torch.from_numpy(samples).view(-1, ROW)
-    inside = torch.mm(torch.mm(rows, by.state).view(-1, ROWS * STATE), by.rows)  # as if each step were the first
+    alone = torch.from_numpy(samples).view(-1, ROW) @ by.row
+    inside = alone[:, ROW:].reshape(-1, ROWS * STATE) @ by.rows  # as if each step were the first
     left = torch.zeros(len(inside) + 2, STATE)  # by each step; first come a step of silence and `before`
     left[2:] = inside[:, -STATE:]
     if before is not None:
         left[1] = before
     starts = torch.addmm(left[1:], left[:-1], by.left)
     states = inside.addmm_(starts[:-1], by.step)[:, :-STATE].reshape(-1, STATE)
-    clean: NDArray[np.float32] = torch.mm(states, by.decay).addmm_(rows, by.row).view(-1).numpy()
+    clean: NDArray[np.float32] = torch.addmm(alone[:, :ROW], states, by.decay).view(-1).numpy()
     return clean, starts[-1:]
 
 
@@ -88,10 +89,10 @@ def matrices() -> _Matrices:
     turns = np.stack([_turn(poles ** (ROW * rows)) for rows in range(ROWS + 1)])
     apart = np.arange(ROWS + 1) - np.arange(ROWS)[:, None] - 1
     rows = np.where(apart[..., None, None] >= 0, turns[apart], 0.0).transpose(0, 2, 1, 3)
+    found = np.where(distance >= 0, response[distance], 0.0)
     made = (
-        np.where(distance >= 0, response[distance], 0.0),
+        np.concatenate([found, _parts(poles ** np.arange(ROW - 1, -1, -1)[:, None])], axis=1),
         np.stack([late.real, late.imag], 1).reshape(STATE, ROW),
-        _parts(poles ** np.arange(ROW - 1, -1, -1)[:, None]),
         rows.reshape(ROWS * STATE, -1),
         turns.transpose(1, 0, 2).reshape(STATE, -1),
         turns[ROWS],

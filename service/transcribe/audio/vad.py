@@ -24,7 +24,7 @@ FFT, HOP = 256, 128
 SPECTRA = 4  # of a frame
 STRIDES = (1, 2, 2, 1)  # of the layers: of four spectra they make four, two, one and one
 UNITS = 128  # of the LSTM
-BLOCK = 125  # frames whose features are computed at a time: all of it stays in the caches of a core
+BLOCK = 250  # frames that are computed at a time: some megabytes
 
 
 def weights_path() -> Path:
@@ -120,10 +120,15 @@ class VadStream:
 
     def push(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
         """Speech probabilities of the frames that `block` completes, one for each FRAME samples, in order."""
-        samples = np.concatenate([self._samples, block])
-        frames = (len(samples) - CONTEXT) // FRAME
-        self._samples = samples[frames * FRAME :].copy()
-        parts = [samples[at * FRAME : CONTEXT + min(at + BLOCK, frames) * FRAME] for at in range(0, frames, BLOCK)]
+        before, length = self._samples, len(self._samples) + len(block)
+        frames = (length - CONTEXT) // FRAME
+        rest = length - frames * FRAME
+        self._samples = np.concatenate([before, block[-rest:]])[-rest:]
+        first = np.concatenate([before, block[: BLOCK * FRAME]])
+        parts = [first[: CONTEXT + min(frames, BLOCK) * FRAME]] if frames else []
+        for at in range(BLOCK, frames, BLOCK):
+            start, end = at * FRAME, CONTEXT + min(at + BLOCK, frames) * FRAME
+            parts.append(block[start - len(before) : end - len(before)])
         found = [self._scores(features) for features in cores.in_order(self._vad.features, parts)]
         return np.concatenate(found) if found else np.zeros(0, np.float32)
 
