@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from transcribe.api.auth import Keys
@@ -63,6 +64,7 @@ class Access:
             raise ApiError(403, message, code="origin_not_allowed")
 
 
+@lru_cache(256)  # each request asks twice, and clients keep to one name
 def _is_local_name(host: str) -> bool:
     try:
         name = urlsplit(f"//{host}").hostname or ""

@@ -20,7 +20,7 @@ from transcribe.api.errors import ApiError, bad_request
 from transcribe.api.references import ReferencePart, is_reference
 from transcribe.api.spool import Spool
 
-READ_BYTES = 64 * 1024
+READ_BYTES = 256 * 1024
 LARGEST_FIELDS = 2 * 1024 * 1024  # bytes of all fields' names and values, which are in memory at once
 LARGEST_HEAD = 16 * 1024  # bytes of a part's headers; the longest names of files take a tenth of that
 # Those that are decoded in linear time. Who names iso8859-1 means cp1252, as in browsers.

@@ -67,9 +67,9 @@ class Spool(io.FileIO):
 
     def keep(self, target: Path) -> None:
         """Makes the file durable as `target`, a file of a job in the same folder, and closes it."""
+        self.path.rename(target)  # first: the file's sync then mostly has the name in it, and the folder's costs little
         os.fsync(self.fileno())
         self.close()
-        self.path.rename(target)
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)

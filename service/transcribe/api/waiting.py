@@ -8,6 +8,7 @@ from flask import request
 
 from transcribe.api.context import AppContext
 from transcribe.api.errors import ApiError, busy, from_job
+from transcribe.api.job_watcher import Follower
 from transcribe.jobs.models import Job
 
 LOOK_SECONDS = 0.25  # how often a waiting request checks that its client is still connected
@@ -19,14 +20,13 @@ def disconnection_check() -> Callable[[], bool]:
     return found
 
 
-def changes(shared: AppContext, job: Job, left: Callable[[], bool]) -> Iterator[Job]:
-    """The job whenever something was committed, and at least every LOOK_SECONDS; ends after it is over.
+def changes(shared: AppContext, job: Job, follower: Follower, left: Callable[[], bool]) -> Iterator[Job]:
+    """The job whenever it changed, and at least every LOOK_SECONDS; ends after it is over.
 
     Raises ApiError when the job was deleted, the client has left or the server stops.
     """
-    seen = shared.watcher.snapshot
+    current: Job | None = job
     while True:
-        current = seen.jobs.get(job.id) or shared.store.get(job.id)
         if current is None:
             raise ApiError(404, "The job was deleted.", code="job_deleted")
         yield current
@@ -36,22 +36,23 @@ def changes(shared: AppContext, job: Job, left: Callable[[], bool]) -> Iterator[
             raise ApiError(499, "The client closed the connection.", code="client_closed_request")
         if shared.closing.is_set():
             raise busy(503, "The server is restarting; try again soon.", "restarting", seconds=5)
-        seen = shared.watcher.wait(seen, LOOK_SECONDS)
+        if follower.wait(LOOK_SECONDS):
+            current = shared.store.get(job.id)
 
 
 @contextmanager
-def follow_job(shared: AppContext, job: Job) -> Iterator[None]:
+def follow_job(shared: AppContext, job: Job) -> Iterator[Follower]:
     """Keeps the job alive while this client waits for it."""
-    shared.watcher.follow(job.id)
+    follower = shared.watcher.follow(job)
     try:
-        yield
+        yield follower
     finally:
         shared.watcher.leave(job.id)
 
 
-def wait_for_result(shared: AppContext, job: Job) -> Job:
+def wait_for_result(shared: AppContext, job: Job, follower: Follower) -> Job:
     """The finished job. Raises ApiError if it failed, was cancelled, or as `changes` does."""
-    [last] = deque(changes(shared, job, disconnection_check()), maxlen=1)  # hours of waiting must not pile up
+    [last] = deque(changes(shared, job, follower, disconnection_check()), maxlen=1)  # hours must not pile up
     return raise_if_failed(last)
 
 

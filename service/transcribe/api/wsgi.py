@@ -32,6 +32,7 @@ SPARE_THREADS = 8  # for short requests, besides those that take a slot and may 
 CONNECTIONS = 1000  # at once; a further one replaces an idle one
 CONNECTIONS_OF_ADDRESS = 400
 HEADER_BYTES = 32 * 1024
+RECEIVED_BYTES = 256 * 1024  # at once, of a body: a clip comes in few rounds of the loop that all connections share
 FIRST_BYTE_SECONDS = 5.0  # a new connection must have begun its request by then
 HEADER_SECONDS = 20.0  # and the request's headers must be here by then
 BODY_SECONDS = 60.0  # and its body too, plus a second for each SLOWEST_RATE bytes of it
@@ -232,6 +233,9 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
 
     def handle_accept(self) -> None:
         """Accepts a connection; when there are too many, closes the one that has been idle for longest."""
+        if len(self.active_channels) < min(CONNECTIONS, CONNECTIONS_OF_ADDRESS):
+            super().handle_accept()
+            return
         known = set(self.active_channels)
         super().handle_accept()
         for number in set(self.active_channels) - known:
@@ -299,6 +303,7 @@ def create_server(app: Flask, config: ServiceConfig, **changes: Any) -> Server:
         "asyncore_use_poll": True,  # select() ends at 1024 descriptors
         "channel_request_lookahead": 1,  # lets a waiting request see that its client has left
         "channel_timeout": 120,
+        "recv_bytes": RECEIVED_BYTES,
         "cleanup_interval": 5,
         "max_request_header_size": HEADER_BYTES,
         "max_request_body_size": config.limits.upload_bytes + ROOM_FOR_FIELDS,

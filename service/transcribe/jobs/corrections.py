@@ -1,5 +1,6 @@
 """The corrections of finished jobs, beside what the model wrote, which is never changed; they go with their job."""
 
+import sqlite3
 from collections.abc import Mapping
 
 from transcribe.corrections import Corrections
@@ -37,7 +38,8 @@ class CorrectionStore:
         nothing. Raises TooManyCorrectionsError."""
         changes = [(SPEAKER, name, body) for name, body in speakers.items()]
         changes += [(SEGMENT, str(number), body) for number, body in segments.items()]
-        with self._database.transaction() as connection:
+
+        def change(connection: sqlite3.Connection) -> None:
             for kind, name, body in changes:
                 if body is None:
                     connection.execute(TAKE_BACK, (kind, name, job_id))
@@ -46,3 +48,5 @@ class CorrectionStore:
             query = "SELECT coalesce(sum(length(body)), 0) FROM corrections WHERE job = ?"
             if connection.execute(query, (job_id,)).fetchone()[0] > MOST_CHARACTERS:
                 raise TooManyCorrectionsError
+
+        self._database.write(change)

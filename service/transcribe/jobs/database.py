@@ -10,9 +10,9 @@ import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from transcribe.jobs.commits import Answer, Change, GroupCommit
 
 SCHEMA_VERSION = 5
 BUSY_SECONDS = 20.0  # how long to wait for the other process's commit
@@ -91,12 +91,6 @@ class StoreError(Exception):
         self.transient = transient
 
 
-class StoreBusyError(sqlite3.OperationalError):
-    """Other threads of this process have been writing for too long."""
-
-    sqlite_errorcode = sqlite3.SQLITE_BUSY
-
-
 def is_transient(error: Exception) -> bool:
     """Whether trying again may succeed: the store is locked, the disk is full or does not answer, memory is short."""
     code = getattr(error, "sqlite_errorcode", None)
@@ -113,12 +107,12 @@ class Database:
         self._local = threading.local()
         self._open: list[sqlite3.Connection] = []
         self._guard = threading.Lock()  # over _open
-        self._writing = threading.Lock()  # threads queue here and not in SQLite's busy handler, which polls
+        self._commits = GroupCommit(self._connect, busy_seconds)
         self._watching = threading.Lock()
         try:
             _create(path)
             self._watcher = self._connect()
-            self._migrate()
+            self.write(_migrate)
         except (sqlite3.Error, OSError) as error:
             transient = is_transient(error) or isinstance(error, OSError)
             raise StoreError(f"{path} cannot be used as the job store ({error})", transient=transient) from None
@@ -130,23 +124,10 @@ class Database:
             connection = self._local.connection = self._connect()
         return connection
 
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """A writing transaction: durable when the block is left, undone when it raises."""
-        connection = self.reader()
-        if not self._writing.acquire(timeout=self._busy_seconds):
-            raise StoreBusyError("the job store is busy")
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-        finally:
-            self._writing.release()
+    def write(self, change: Change[Answer]) -> Answer:
+        """Runs `change` within a writing transaction, which it may share with others: durable when this returns, undone
+        when it raises. A change must not write by another way."""
+        return self._commits.write(change)
 
     def version(self) -> int:
         """A number that changes with every commit of any process or thread."""
@@ -173,21 +154,6 @@ class Database:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")  # deleted transcripts are overwritten, not merely unlinked
         return connection
-
-    def _migrate(self) -> None:
-        """Creates the tables, or brings older ones to this version. Raises sqlite3.DatabaseError for others."""
-        with self.transaction() as connection:
-            found = connection.execute("PRAGMA user_version").fetchone()[0]
-            if found == 0:
-                _run_script(connection, SCHEMA)
-            while found in MIGRATIONS:
-                _run_script(connection, MIGRATIONS[found])
-                found += 1
-            if found not in (0, SCHEMA_VERSION):
-                message = f"its schema is version {found}, this program knows {SCHEMA_VERSION}; move the file away"
-                raise sqlite3.DatabaseError(message)
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            _check_tables(connection)
 
 
 def set_sharing(path: Path, *, shared: bool) -> None:
@@ -226,6 +192,21 @@ def _create(path: Path) -> None:
     """Makes the file, unless it is there, for whom the umask says; SQLite itself would never let the group write it."""
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Creates the tables, or brings older ones to this version. Raises sqlite3.DatabaseError for others."""
+    found = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found == 0:
+        _run_script(connection, SCHEMA)
+    while found in MIGRATIONS:
+        _run_script(connection, MIGRATIONS[found])
+        found += 1
+    if found not in (0, SCHEMA_VERSION):
+        message = f"its schema is version {found}, this program knows {SCHEMA_VERSION}; move the file away"
+        raise sqlite3.DatabaseError(message)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    _check_tables(connection)
 
 
 def _run_script(connection: sqlite3.Connection, script: str) -> None:

@@ -1,9 +1,9 @@
 """What a job is, and its form in the store's tables."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import uuid4
 
 import msgspec
@@ -56,6 +56,14 @@ class NewJob:
         return self.estimate * self.channels
 
 
+class Mark(NamedTuple):
+    """What of a job tells that it has changed."""
+
+    status: Status
+    attempts: int
+    progress: float
+
+
 @dataclass(frozen=True)
 class Job:
     """A job as stored. Moments are Unix times, lengths seconds; `attempts` identifies the current attempt."""
@@ -90,6 +98,11 @@ class Job:
         return self.status not in UNFINISHED
 
     @property
+    def mark(self) -> Mark:
+        """What differs once the job has changed."""
+        return Mark(self.status, self.attempts, self.progress)
+
+    @property
     def tries(self) -> int:
         """Attempts that count: all but the releases."""
         return self.attempts - self.releases
@@ -108,6 +121,38 @@ class Job:
     def left(self) -> float:
         """Those of them that are not done."""
         return max(self.length - self.progress, 0.0) * self.channels
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an attempt went well: the language, the coverage report, and the seconds of audio."""
+
+    language: str
+    coverage: Mapping[str, Any]
+    duration: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job's current `attempt`: text to add (ids continue over the whole job) and the seconds of audio
+    that are done. With `resume` (JSON values) a later attempt goes on from here; without, it starts over. With an
+    `ending` the job is done."""
+
+    job_id: str
+    attempt: int
+    segments: Sequence[Segment] = ()
+    progress: float = 0.0
+    resume: Mapping[str, Any] | None = None
+    ending: Ending | None = None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Jobs that must not be claimed now: those of the `keys`, and those whose seconds of audio are in one of the
+    `lengths` (from, to)."""
+
+    lengths: Sequence[tuple[float, float]] = ()
+    keys: Collection[str] = ()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from uuid import uuid4
 import msgspec
 
 from transcribe import logs
+from transcribe.jobs.commits import Answer
 from transcribe.jobs.corrections import CorrectionStore
 from transcribe.jobs.database import BUSY_SECONDS, Database, StoreError
 from transcribe.jobs.models import (
@@ -23,35 +24,39 @@ from transcribe.jobs.models import (
     Bounds,
     Job,
     JobError,
+    LeftOut,
+    Mark,
     NewJob,
-    QueueFullError,
+    Outcome,
     QueueStats,
     job_from,
-    row_from,
     to_json,
 )
+from transcribe.jobs.outcomes import CURRENT, FINISH, INSERT, attempt_at, row_of
+from transcribe.jobs.queue import (
+    LONGEST_DELAY,
+    LONGEST_HANDICAP,
+    MAX_ATTEMPTS,
+    TRIES,
+    add,
+    check_bounds,
+    claim_next,
+    find_repeat,
+    queue_stats,
+)
 from transcribe.jobs.tickets import Tickets
+from transcribe.jobs.wakeups import Bell, Listener
 from transcribe.types import Segment
 
-__all__ = ["LONGEST_HANDICAP", "Store", "StoreError"]
+__all__ = ["CLIENTS", "LONGEST_DELAY", "LONGEST_HANDICAP", "WORKER", "Store", "StoreError"]
 
-LONGEST_HANDICAP = 600.0  # seconds that a long recording lets shorter ones go first: short before long, none starves
-LENGTH = "coalesce(duration, estimate)"
-WORK = f"({LENGTH} * channels)"  # seconds of audio: each channel that is heard by itself counts
-RANK = f"(created + min({WORK}, {LONGEST_HANDICAP}))"
-LEFT = f"(max({LENGTH} - progress, 0) * channels)"  # those that still wait
-BUSY_KEYS = "(SELECT key_id, count(*) AS running FROM jobs WHERE status = 'running' GROUP BY key_id) AS busy"
-DUE = "(not_before <= :now OR not_before > :now + :longest)"  # a later time is from before the clock was set back
-LONGEST_DELAY = 60.0  # seconds between two attempts after setbacks
-MAX_ATTEMPTS = 3
-TRIES = "(attempts - releases)"
-CURRENT = "id = :id AND status = 'running' AND attempts = :attempt"
 FAIL = "UPDATE jobs SET status = 'failed', finished = :now, progress = 0, error = :error"
 REQUEUE = (
     "UPDATE jobs SET status = 'queued', started = NULL, progress = CASE WHEN resume IS NULL THEN 0 ELSE progress END"
 )
 FORGET = "DELETE FROM segments WHERE job IN (SELECT id FROM jobs WHERE {} AND resume IS NULL)"  # nothing to go on from
 WORKER, MACHINE = "worker", "machine"  # names of facts
+CLIENTS = "clients"  # who waits for what the worker does
 
 
 class Store:
@@ -63,6 +68,7 @@ class Store:
         """Opens or creates the file. Methods wait `busy_seconds` for other writers. Raises StoreError."""
         self._database = Database(path, busy_seconds=busy_seconds)
         self._clock = clock
+        self._worker, self._clients = (Bell(_pipe(path, who)) for who in (WORKER, CLIENTS))
         self.tickets = Tickets(self._database, clock)
         self.corrections = CorrectionStore(self._database)
 
@@ -70,24 +76,33 @@ class Store:
         """Changes with every commit of any process; poll it to wait."""
         return self._database.version()
 
+    def listener(self, who: str) -> Listener:
+        """Wakes WORKER when there may be something to do, or CLIENTS, who wait for it, when jobs changed. It may miss
+        something, so look at `version` as well."""
+        return Listener(_pipe(self._database.path, who))
+
     def close(self) -> None:
         """Closes every connection."""
         self._database.close()
+        for bell in (self._worker, self._clients):
+            bell.close()
 
     # Used by the API
 
     def create(self, new: NewJob, *, bounds: Bounds | None = None, reuse_since: float | None = None) -> Job:
         """Stores the job, or returns the one it repeats (created at or after `reuse_since` with the same key and
         fingerprint, not failed or cancelled). Raises QueueFullError."""
-        with self._database.transaction() as connection:
-            if reuse_since is not None and (found := _find_repeat(connection, new, reuse_since)):
+
+        def change(connection: sqlite3.Connection) -> Job:
+            if reuse_since is not None and (found := find_repeat(connection, new, reuse_since)):
                 return found
             if bounds:
-                _check_bounds(connection, new, bounds)
-            row = row_from(new, self._clock())
-            columns, values = ", ".join(row), ", ".join(f":{name}" for name in row)
-            created = connection.execute(f"INSERT INTO jobs ({columns}) VALUES ({values}) RETURNING *", row).fetchone()
-            return job_from(created)
+                check_bounds(connection, new, bounds)
+            return add(connection, new, self._clock())
+
+        job = self._database.write(change)
+        self._worker.ring()
+        return job
 
     def get(self, job_id: str) -> Job | None:
         """The job, or None."""
@@ -111,24 +126,29 @@ class Store:
     def cancel(self, job_id: str, *, unless_detached: bool = False) -> bool:
         """Ends an unfinished job; True if it was this call that ended it."""
         condition = " AND NOT detached" if unless_detached else ""
-        return self._changes(
+        ended = self._changes(
             "UPDATE jobs SET status = 'cancelled', finished = :now"
             f" WHERE id = :id AND status IN ('queued', 'running'){condition}",
             {"id": job_id},
         )
+        return self._told(ended, self._worker, self._clients)
 
     def delete(self, job_id: str) -> bool:
         """Removes the job and its text; True if it was there."""
-        return self._changes("DELETE FROM jobs WHERE id = :id", {"id": job_id})
+        deleted = self._changes("DELETE FROM jobs WHERE id = :id", {"id": job_id})
+        return self._told(deleted, self._worker, self._clients)
 
     def expire(self, before: float, *, fleet: bool = False) -> list[str]:
         """Removes the jobs that finished before that moment; returns their ids. A machine of a `fleet` keeps those that
         it still has tickets for. Elsewhere nobody asks for those any more, and they go with their tickets."""
         kept = " AND id NOT IN (SELECT job FROM tickets)" if fleet else ""
-        with self._database.transaction() as connection:
+
+        def change(connection: sqlite3.Connection) -> list[str]:
             rows = connection.execute(f"DELETE FROM jobs WHERE finished < ?{kept} RETURNING id", (before,)).fetchall()
             connection.executemany("DELETE FROM tickets WHERE job = ?", rows)
-        return [row[0] for row in rows]
+            return [row[0] for row in rows]
+
+        return self._database.write(change)
 
     def unfinished(self) -> list[Job]:
         """The jobs whose uploads are still needed."""
@@ -153,12 +173,12 @@ class Store:
 
     def queue_stats(self, key_id: str | None = None) -> QueueStats:
         """The unfinished jobs of all keys, or of one."""
-        return _queue_stats(self._database.reader(), key_id)
+        return queue_stats(self._database.reader(), key_id)
 
     def ahead(self, job: Job) -> QueueStats:
         """The jobs that are worked on before this one: those running, and those queued ahead of it."""
         mine = job.created + min(job.work, LONGEST_HANDICAP)
-        return _queue_stats(self._database.reader(), None, before=mine)
+        return queue_stats(self._database.reader(), None, before=mine)
 
     # Used by the worker
 
@@ -169,33 +189,45 @@ class Store:
         lengths: Sequence[tuple[float, float]] = (),
         keys: Collection[str] = (),
     ) -> Job | None:
-        """Starts an attempt at the next queued job whose time has come; None if nothing
-        waits. Left out are jobs of the `keys`, and those whose seconds of audio are in one of the `lengths` (from, to).
+        """The same as `claim_all` for one job; None if nothing waits."""
+        left_out = LeftOut(lengths, keys)
+        found = self.claim_all(lambda claimed: None if claimed else left_out, max_attempts)
+        return found[0] if found else None
 
-        The key with the fewest running jobs comes first, so that no key waits for another's queue.
-        """
-        values = {"now": self._clock(), "most": max_attempts, "keys": to_json([*keys])}
-        values["longest"] = LONGEST_DELAY
-        values |= {f"from{n}": low for n, (low, _) in enumerate(lengths)}
-        values |= {f"to{n}": high for n, (_, high) in enumerate(lengths)}
-        left_out = "".join(f" AND NOT ({WORK} >= :from{n} AND {WORK} < :to{n})" for n in range(len(lengths)))
-        chosen = (
-            f"SELECT id FROM jobs LEFT JOIN {BUSY_KEYS} USING (key_id)"
-            f" WHERE status = 'queued' AND {TRIES} < :most AND {DUE}"
-            f" AND key_id NOT IN (SELECT value FROM json_each(:keys)){left_out}"
-            f" ORDER BY coalesce(busy.running, 0), {RANK}, created, id LIMIT 1"
+    def claim_all(
+        self, choose: Callable[[Sequence[Job]], LeftOut | None], max_attempts: int = MAX_ATTEMPTS
+    ) -> list[Job]:
+        """Starts attempts at the next queued jobs whose time has come, in one commit. Before each, `choose` says which
+        are left out, given those just claimed, or None to take no more."""
+
+        def change(connection: sqlite3.Connection) -> list[Job]:
+            claimed: list[Job] = []
+            while (left_out := choose(claimed)) is not None:
+                row = claim_next(connection, left_out, now=self._clock(), max_attempts=max_attempts)
+                if row is None:
+                    break
+                job = job_from(row)
+                if job.error is None:
+                    claimed.append(job)
+                else:  # it cannot be read
+                    values = {**attempt_at(job.id, job.attempts), "error": to_json(job.error), "now": self._clock()}
+                    connection.execute(f"{FAIL} WHERE {CURRENT}", values)
+            return claimed
+
+        return self._database.write(change)
+
+    def queued(self) -> bool:
+        """Whether jobs wait to be claimed, be it later."""
+        query = "SELECT EXISTS (SELECT 1 FROM jobs WHERE status = 'queued')"
+        return bool(self._database.reader().execute(query).fetchone()[0])
+
+    def marks(self, job_ids: Collection[str]) -> dict[str, Mark]:
+        """Of these jobs, as far as they are there, what changes when they do."""
+        rows = self._database.reader().execute(
+            "SELECT id, status, attempts, progress FROM jobs WHERE id IN (SELECT value FROM json_each(?))",
+            (to_json([*job_ids]),),
         )
-        while True:
-            with self._database.transaction() as connection:
-                row = connection.execute(
-                    "UPDATE jobs SET status = 'running', started = :now, attempts = attempts + 1"
-                    f" WHERE id = ({chosen}) RETURNING *",
-                    values,
-                ).fetchone()
-            job = job_from(row) if row else None
-            if job is None or job.error is None:
-                return job
-            self.fail(job.id, job.attempts, job.error)  # it cannot be read
+        return {row[0]: Mark(row[1], row[2], row[3]) for row in rows}
 
     def running(self) -> dict[str, int]:
         """The attempts of the jobs that run, by id: what the worker must still work on."""
@@ -205,13 +237,13 @@ class Store:
     def set_duration(self, job_id: str, attempt: int, duration: float) -> bool:
         """Records the true length of the audio; returns False, as all below do, if the attempt is stale."""
         return self._changes(
-            f"UPDATE jobs SET duration = :duration WHERE {CURRENT}", _try(job_id, attempt), duration=duration
+            f"UPDATE jobs SET duration = :duration WHERE {CURRENT}", attempt_at(job_id, attempt), duration=duration
         )
 
     def set_channels(self, job_id: str, attempt: int, channels: int) -> bool:
         """Records how many channels are heard each by itself, or 1."""
         return self._changes(
-            f"UPDATE jobs SET channels = :channels WHERE {CURRENT}", _try(job_id, attempt), channels=channels
+            f"UPDATE jobs SET channels = :channels WHERE {CURRENT}", attempt_at(job_id, attempt), channels=channels
         )
 
     def add_segments(
@@ -225,13 +257,21 @@ class Store:
     ) -> bool:
         """Adds text (ids continue over the whole job) and records the seconds of audio done so far. With `resume` (JSON
         values) a later attempt continues from here; without, it starts over."""
-        values = {**_try(job_id, attempt), "progress": progress, "resume": to_json(resume) if resume else None}
-        update = f"UPDATE jobs SET progress = :progress, resume = :resume WHERE {CURRENT}"
-        with self._database.transaction() as connection:
-            if not connection.execute(update, values).rowcount:
-                return False
-            _insert(connection, job_id, segments)
-        return True
+        return self.save([Outcome(job_id, attempt, segments, progress, resume)])[0]
+
+    def save(self, outcomes: Sequence[Outcome]) -> list[bool]:
+        """Stores what came of several attempts, in one commit; for each whether it counts, as above."""
+        rows = [row_of(outcome, self._clock()) for outcome in outcomes]
+
+        def change(connection: sqlite3.Connection) -> list[bool]:
+            kept = []
+            for statement, values, texts in rows:
+                kept.append(bool(connection.execute(statement, values).rowcount))
+                if kept[-1]:
+                    connection.executemany(INSERT, texts)
+            return kept
+
+        return self._told(self._database.write(change))
 
     def finish(
         self,
@@ -243,45 +283,55 @@ class Store:
         segments: Sequence[Segment] | None = None,
     ) -> bool:
         """Marks the job as done; `segments`, if there are any, take the place of the text that was added."""
-        values = {**_try(job_id, attempt), "language": language, "coverage": to_json(dict(coverage))}
-        with self._database.transaction() as connection:
-            changed = connection.execute(
-                "UPDATE jobs SET status = 'done', finished = :now, language = :language, coverage = :coverage,"
-                f" resume = NULL, progress = coalesce(duration, progress) WHERE {CURRENT}",
-                {**values, "now": self._clock()},
-            ).rowcount
-            if changed and segments is not None:
+        values = {**attempt_at(job_id, attempt), "language": language, "coverage": to_json(dict(coverage))}
+        values |= {"now": self._clock(), "duration": None}
+        texts = None if segments is None else [(job_id, segment.id, to_json(segment)) for segment in segments]
+
+        def change(connection: sqlite3.Connection) -> bool:
+            changed = bool(connection.execute(FINISH, values).rowcount)
+            if changed and texts is not None:
                 connection.execute("DELETE FROM segments WHERE job = ?", (job_id,))
-                _insert(connection, job_id, segments)
-        return bool(changed)
+                connection.executemany(INSERT, texts)
+            return changed
+
+        return self._told(self._database.write(change))
 
     def fail(self, job_id: str, attempt: int, error: JobError) -> bool:
         """Marks the job as failed with `error`, and removes its text."""
-        values = {**_try(job_id, attempt), "error": to_json(error), "now": self._clock()}
-        with self._database.transaction() as connection:
+        values = {**attempt_at(job_id, attempt), "error": to_json(error), "now": self._clock()}
+
+        def change(connection: sqlite3.Connection) -> bool:
             changed = connection.execute(f"{FAIL} WHERE {CURRENT}", values).rowcount
             if changed:
                 connection.execute("DELETE FROM segments WHERE job = :id", values)
-        return bool(changed)
+            return bool(changed)
+
+        return self._told(self._database.write(change))
 
     def release(self, job_id: str, attempt: int, *, delay: float | None = None) -> bool:
         """Puts a running job back without counting the attempt: a draining worker's unfinished work or, with a `delay`
         in seconds before the next attempt, after a transient error."""
-        values = {**_try(job_id, attempt), "later": self._clock() + (delay or 0.0), "setback": int(delay is not None)}
+        later = {"later": self._clock() + (delay or 0.0), "setback": int(delay is not None)}
+        values = attempt_at(job_id, attempt) | later
         more = "releases = releases + 1, setbacks = setbacks + :setback, not_before = :later"
-        with self._database.transaction() as connection:
+
+        def change(connection: sqlite3.Connection) -> bool:
             connection.execute(FORGET.format(CURRENT), values)
             return bool(connection.execute(f"{REQUEUE}, {more} WHERE {CURRENT}", values).rowcount)
 
+        return self._database.write(change)
+
     def restart(self, job_id: str, attempt: int) -> bool:
         """Removes the text of earlier attempts: this one cannot continue from it."""
-        values = _try(job_id, attempt)
-        with self._database.transaction() as connection:
-            changed = connection.execute(
-                f"UPDATE jobs SET progress = 0, resume = NULL WHERE {CURRENT}", values
-            ).rowcount
+        values = attempt_at(job_id, attempt)
+
+        def change(connection: sqlite3.Connection) -> bool:
+            update = f"UPDATE jobs SET progress = 0, resume = NULL WHERE {CURRENT}"
+            changed = connection.execute(update, values).rowcount
             connection.execute(FORGET.format(CURRENT), values)
-        return bool(changed)
+            return bool(changed)
+
+        return self._database.write(change)
 
     def requeue_running(self, max_attempts: int = MAX_ATTEMPTS) -> tuple[list[str], list[str]]:
         """Called when a worker starts: jobs that an earlier one left running are queued again, or failed after
@@ -291,14 +341,17 @@ class Store:
             code="worker_died",
         )
         values = {"most": max_attempts, "error": to_json(error), "now": self._clock()}
-        with self._database.transaction() as connection:
+
+        def change(connection: sqlite3.Connection) -> tuple[list[str], list[str]]:
             connection.execute(FORGET.format("status = 'running'"))
             failed = connection.execute(
                 f"{FAIL} WHERE status = 'running' AND {TRIES} >= :most RETURNING id", values
             ).fetchall()
             requeued = connection.execute(f"{REQUEUE} WHERE status = 'running' RETURNING id").fetchall()
             connection.executemany("DELETE FROM segments WHERE job = ?", failed)
-        return [row[0] for row in requeued], [row[0] for row in failed]
+            return [row[0] for row in requeued], [row[0] for row in failed]
+
+        return self._database.write(change)
 
     # The worker's facts
 
@@ -307,8 +360,8 @@ class Store:
         revision, speed (audio seconds per second), pid; `reason` if broken; `metrics` as name → number, and
         `batch_sizes` as size → count. `updated` is set here; call it at least every 5 s."""
         body = to_json({**facts, "updated": self._clock()})
-        with self._database.transaction() as connection:
-            connection.execute("INSERT OR REPLACE INTO facts (name, body) VALUES (?, ?)", (WORKER, body))
+        put = "INSERT OR REPLACE INTO facts (name, body) VALUES (?, ?)"
+        self._database.write(lambda connection: connection.execute(put, (WORKER, body)))
 
     def worker(self) -> dict[str, Any] | None:
         """The worker's facts, or None if there never was one, or if they cannot be read: the next report mends that."""
@@ -322,69 +375,26 @@ class Store:
 
     def identity(self) -> str:
         """What tells this machine from others: made once, and kept as long as the file is."""
-        with self._database.transaction() as connection:
-            connection.execute(
-                "INSERT OR IGNORE INTO facts (name, body) VALUES (?, ?)", (MACHINE, to_json(uuid4().hex))
-            )
-            row = connection.execute("SELECT body FROM facts WHERE name = ?", (MACHINE,)).fetchone()
-        return str(msgspec.json.decode(row[0]))
+        body = to_json(uuid4().hex)
+
+        def change(connection: sqlite3.Connection) -> str:
+            connection.execute("INSERT OR IGNORE INTO facts (name, body) VALUES (?, ?)", (MACHINE, body))
+            found: str = connection.execute("SELECT body FROM facts WHERE name = ?", (MACHINE,)).fetchone()[0]
+            return found
+
+        return str(msgspec.json.decode(self._database.write(change)))
+
+    def _told(self, changed: Answer, *bells: Bell) -> Answer:
+        """Wakes who waits for the worker, or those who listen to the `bells`."""
+        for bell in bells or (self._clients,):
+            bell.ring()
+        return changed
 
     def _changes(self, statement: str, keys: Mapping[str, Any], **values: Any) -> bool:
         """Runs one writing statement; True if it changed a row. It may use `:now`."""
-        with self._database.transaction() as connection:
-            return bool(connection.execute(statement, {**keys, **values, "now": self._clock()}).rowcount)
+        bound = {**keys, **values, "now": self._clock()}
+        return self._database.write(lambda connection: bool(connection.execute(statement, bound).rowcount))
 
 
-def _insert(connection: sqlite3.Connection, job_id: str, segments: Sequence[Segment]) -> None:
-    rows = [(job_id, segment.id, to_json(segment)) for segment in segments]
-    connection.executemany("INSERT INTO segments (job, id, body) VALUES (?, ?, ?)", rows)
-
-
-def _try(job_id: str, attempt: int) -> dict[str, Any]:
-    return {"id": job_id, "attempt": attempt}
-
-
-def _find_repeat(connection: sqlite3.Connection, new: NewJob, since: float) -> Job | None:
-    """The job that `new` repeats; it becomes detached if `new` is."""
-    row = connection.execute(
-        "SELECT * FROM jobs WHERE key_id = ? AND fingerprint = ? AND created >= ?"
-        " AND status IN ('queued', 'running', 'done') ORDER BY created DESC LIMIT 1",
-        (new.key_id, new.fingerprint, since),
-    ).fetchone()
-    if row and new.detached and not row["detached"]:
-        row = connection.execute("UPDATE jobs SET detached = 1 WHERE id = ? RETURNING *", (row["id"],)).fetchone()
-    return job_from(row) if row else None
-
-
-def _queue_stats(connection: sqlite3.Connection, key_id: str | None, *, before: float | None = None) -> QueueStats:
-    """Counts the unfinished jobs, of all keys or one; with `before`, only those that run or rank before it."""
-    row = connection.execute(
-        "SELECT coalesce(sum(status = 'queued'), 0), coalesce(sum(status = 'running'), 0),"
-        f" coalesce(sum({LEFT}), 0.0) FROM jobs WHERE status IN ('queued', 'running')"
-        f" AND (:key IS NULL OR key_id = :key) AND (:before IS NULL OR status = 'running' OR {RANK} < :before)",
-        {"key": key_id, "before": before},
-    ).fetchone()
-    return QueueStats(queued=row[0], running=row[1], seconds=row[2])
-
-
-def _check_bounds(connection: sqlite3.Connection, new: NewJob, bounds: Bounds) -> None:
-    """Raises QueueFullError. A recording longer than the whole bound may still come when nothing else waits."""
-    everyone, own = _queue_stats(connection, None), _queue_stats(connection, new.key_id)
-    shared = bounds.shared or _has_neighbours(connection, new.key_id)
-    average = everyone.seconds / max(everyone.jobs, 1)
-    # Of what is shared, a key may have as much as is free: alone it gets half.
-    if own.jobs >= bounds.key_jobs or (shared and own.jobs and own.jobs >= bounds.jobs - everyone.jobs):
-        raise QueueFullError("key_jobs", average)
-    if everyone.jobs >= bounds.jobs:
-        raise QueueFullError("jobs", average)
-    share = max(bounds.audio_seconds - everyone.seconds, 0.0)
-    if shared and own.seconds and own.seconds + new.work > share:
-        raise QueueFullError("key_audio_seconds", own.seconds + new.work - share)
-    if everyone.seconds and everyone.seconds + new.work > bounds.audio_seconds:
-        raise QueueFullError("audio_seconds", everyone.seconds + new.work - bounds.audio_seconds)
-
-
-def _has_neighbours(connection: sqlite3.Connection, key_id: str) -> bool:
-    """Whether other keys use the store as well, as far as it remembers."""
-    query = "SELECT EXISTS (SELECT 1 FROM jobs WHERE key_id != ?)"
-    return bool(connection.execute(query, (key_id,)).fetchone()[0])
+def _pipe(path: Path, who: str) -> Path:
+    return path.with_name(f"{path.name}-wakes-{who}")

@@ -2,6 +2,7 @@
 are there or neither.
 """
 
+import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -64,14 +65,15 @@ class Tickets:
 
     def put(self, ticket: Ticket) -> None:
         """Stores the ticket in place of the job's earlier one."""
-        with self._database.transaction() as connection:
-            connection.execute(PUT, (ticket.job, to_json(ticket)))
+        body = to_json(ticket)
+        self._database.write(lambda connection: connection.execute(PUT, (ticket.job, body)))
 
     def adopt(self, ticket: Ticket, new: NewJob, start: Start | None = None) -> None:
         """Stores the job with its ticket, in place of an earlier copy of it; with `start` it goes on from there. A
         concluded one is over at once, and only waits to be called back for."""
         now = self._clock()
-        with self._database.transaction() as connection:
+
+        def change(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM jobs WHERE id = ?", (new.id,))
             row = row_from(new, now)
             if ticket.concluded:
@@ -84,6 +86,8 @@ class Tickets:
             texts = [(new.id, segment.id, to_json(segment)) for segment in (start.segments if start else ())]
             connection.executemany("INSERT INTO segments (job, id, body) VALUES (?, ?, ?)", texts)
             connection.execute(PUT, (ticket.job, to_json(ticket)))
+
+        self._database.write(change)
 
     def snapshot(self, job_id: str) -> tuple[Job, list[Segment]] | None:
         """The job and its text of the same moment, or None."""
@@ -100,12 +104,18 @@ class Tickets:
         """The message is deleted: only the callback is left to make. The job has ended in this way, which is not always
         what became of it here."""
         ended = (callback, status, to_json(error) if error else None, ticket.job)
-        with self._database.transaction() as connection:
+
+        def change(connection: sqlite3.Connection) -> None:
             connection.execute("UPDATE jobs SET callback = ?, status = ?, error = ? WHERE id = ?", ended)
             connection.execute(PUT, (ticket.job, to_json(replace(ticket, receipt=""))))
 
+        self._database.write(change)
+
     def withdraw(self, job_id: str) -> None:
         """Removes the job, its text and its ticket: whatever becomes of it, this machine has no more part in it."""
-        with self._database.transaction() as connection:
+
+        def change(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
             connection.execute("DELETE FROM tickets WHERE job = ?", (job_id,))
+
+        self._database.write(change)

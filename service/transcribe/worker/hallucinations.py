@@ -98,7 +98,7 @@ def rejection(segment: Segment, chunk: AudioChunk, *prompts: str) -> str:
     credit = CREDITS.fullmatch(text) and (share < LITTLE_SPEECH or doubtful)
     polite = POLITE.fullmatch(text) and (echoes or (share < LITTLE_SPEECH and doubtful))
     guessed = UNSURE if chunk.speech_seconds < BRIEF_SECONDS else GUESSED
-    if dynamics(chunk.audio) < FLAT:
+    if segment.avg_logprob < GUESSED_FLAT and dynamics(chunk.audio) < FLAT:
         guessed = GUESSED_FLAT
     reasons = (
         ("no_speech", not text),

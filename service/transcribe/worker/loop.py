@@ -16,12 +16,12 @@ from transcribe import logs, memory
 from transcribe.audio.chunking import AudioChunk
 from transcribe.config import ServiceConfig
 from transcribe.engine import Chunk, ChunkResult, Engine, EngineError
-from transcribe.jobs.database import is_transient
-from transcribe.jobs.models import JobError
+from transcribe.jobs.models import Ending, JobError, Outcome
 from transcribe.jobs.store import LONGEST_DELAY, Store
 from transcribe.speakers import words
 from transcribe.speakers.track import Track
 from transcribe.types import Segment
+from transcribe.worker.keeper import RETRY_SECONDS, Keeper, until_stored
 from transcribe.worker.listener import Detectors
 from transcribe.worker.preprocess import Preprocessor
 from transcribe.worker.scheduler import READY_CHUNKS, ActiveJob, ChunkScheduler
@@ -51,6 +51,7 @@ class Worker:
         most = max(1, places - max(1, places // RESERVE_SHARE))
         self._scheduler = ChunkScheduler(max_in_flight=most, ready=max(READY_CHUNKS, engine.windows))
         self._preprocessor = Preprocessor(config, store, self._scheduler, detectors, rows=places)
+        self._keeper = Keeper(store, self._kept, self._scheduler.wake)
         self._in_flight: dict[tuple[Any, ...], ActiveJob] = {}  # by (job, attempt, chunk, …): the engine's keys
         self._cutter = ThreadPoolExecutor(1, thread_name_prefix="turns")  # hours of words keep no other job waiting
         self._worked: float | None = None  # when the engine made its last step since memory was given back
@@ -66,22 +67,25 @@ class Worker:
         """The loop. Raises what the engine raises: the process must end then."""
         failure: BaseException | None = None
         self._preprocessor.start()
+        self._keeper.start()
         try:
             while not self._over():
                 self._reporter.heartbeat()
-                if self._preprocessor.failure:
-                    raise self._preprocessor.failure
+                if found := self._preprocessor.failure or self._keeper.failure:
+                    raise found
+                seen = self._scheduler.changes
                 self._clear()
                 self._feed()
-                if self._in_flight:
+                if self._in_flight and not self._keeper.full:
                     self._step()
                 else:
-                    self._scheduler.wait(IDLE_SECONDS if self._deadline is None else 0.05)
+                    self._scheduler.wait(seen, IDLE_SECONDS if self._deadline is None else 0.05)
                 self._give_back_memory()
         except BaseException as error:
             failure = error
             raise
         finally:
+            self._keeper.close()
             self._give_back(failure)
             self._preprocessor.close()
             self._cutter.shutdown(cancel_futures=True)
@@ -96,7 +100,7 @@ class Worker:
 
     def _over(self) -> bool:
         if self._stopping and self._deadline is None:
-            self._deadline = time.monotonic() + DRAIN_SECONDS
+            self._deadline = self._keeper.give_up = time.monotonic() + DRAIN_SECONDS
             self._preprocessor.stop_claiming()
             self._reporter.set_state("draining")
             logs.event("draining", jobs=len(self._scheduler))
@@ -108,6 +112,8 @@ class Worker:
             self._engine.discard(key)
             del self._in_flight[key]
         for active in self._scheduler.all():
+            if active.unsaved:  # first of all that is written
+                continue
             if active.error:
                 self._fail(active, active.error)
             elif active.setback:
@@ -165,18 +171,33 @@ class Worker:
         done = active.assembly.done
         options = active.job.options
         segments = active.assembly.add(number, chunk, result, options.prompt, options.hotwords)
-        if active.assembly.done > done:
+        if active.finished and active.track is None:
+            self._end(active, segments + active.assembly.flush())
+        elif active.assembly.done > done:
             self._save(active, segments)
 
-    def _save(self, active: ActiveJob, segments: list[Segment]) -> bool:
+    def _save(self, active: ActiveJob, segments: list[Segment]) -> None:
         job, assembly = active.job, active.assembly
-        progress, resume = assembly.progress, assembly.state()
-        kept = self._persist(
-            lambda: self._store.add_segments(job.id, job.attempts, segments, progress=progress, resume=resume)
-        )
-        if not kept:  # cancelled or deleted meanwhile
-            self._scheduler.remove(active)
-        return kept
+        self._keeper.add(active, Outcome(job.id, job.attempts, segments, assembly.progress, assembly.state()))
+
+    def _end(self, active: ActiveJob, segments: list[Segment]) -> None:
+        job = active.job
+        ending = Ending(self._language(active), active.assembly.coverage.report(), round(active.seconds, 6))
+        self._keeper.add(active, Outcome(job.id, job.attempts, segments, ending=ending))
+
+    def _kept(self, active: ActiveJob, outcome: Outcome, counts: bool) -> None:
+        """What follows when an outcome is in the store; called by the keeper."""
+        if not counts:  # cancelled or deleted meanwhile
+            self._remove(active)
+        elif outcome.ending:
+            self._done(active)
+
+    def _remove(self, active: ActiveJob) -> None:
+        self._scheduler.remove(active)
+        self._preprocessor.job_ended()
+
+    def _language(self, active: ActiveJob) -> str:
+        return active.job.options.language or active.assembly.language or self._default_language
 
     def _count(self, result: ChunkResult, active: ActiveJob) -> None:
         asked = active.job.options.temperature
@@ -184,27 +205,35 @@ class Worker:
         self._reporter.meter.totals["fallback_segments_total"] += fallbacks
 
     def _finish(self, active: ActiveJob) -> None:
-        if (rest := active.assembly.flush()) and not self._save(active, rest):
-            return
-        if active.track is not None and not self._cut(active, active.track):
-            return
-        job, coverage = active.job, active.assembly.coverage
-        language = job.options.language or active.assembly.language or self._default_language
+        rest = active.assembly.flush()
+        if active.track is None:
+            self._end(active, rest)
+        elif rest:
+            self._save(active, rest)
+        elif self._cut(active, active.track):
+            self._finish_in_turns(active)
+
+    def _finish_in_turns(self, active: ActiveJob) -> None:
+        """The end of a job whose text was cut where the speaker changes."""
+        assert active.turns is not None
+        job, language, report = active.job, self._language(active), active.assembly.coverage.report()
         try:
-            segments = active.turns.result() if active.turns else None
+            segments = active.turns.result()
         except Exception as error:  # no fault of the other jobs
             logs.failure("speakers_not_assigned", error)
             self._scheduler.set_back(active, type(error).__name__)
             return
-        report = coverage.report()
         self._persist(
             lambda: self._store.finish(job.id, job.attempts, language=language, coverage=report, segments=segments)
         )
-        self._scheduler.remove(active)
+        self._done(active)
+
+    def _done(self, active: ActiveJob) -> None:
+        self._remove(active)
         totals = self._reporter.meter.totals
         totals["jobs_done_total"] += 1
-        totals["dropped_segments_total"] += coverage.count
-        logs.event("job_done", job=job.id, audio_seconds=round(active.seconds, 2), chunks=active.chunk_count)
+        totals["dropped_segments_total"] += active.assembly.coverage.count
+        logs.event("job_done", job=active.job.id, audio_seconds=round(active.seconds, 2), chunks=active.chunk_count)
 
     def _cut(self, active: ActiveJob, track: Track) -> bool:
         """Whether the job's segments are cut where the speaker changes; it begins with that if nobody has."""
@@ -217,7 +246,7 @@ class Worker:
     def _fail(self, active: ActiveJob, error: JobError) -> None:
         job = active.job
         self._persist(lambda: self._store.fail(job.id, job.attempts, error))
-        self._scheduler.remove(active)
+        self._remove(active)
         self._reporter.meter.totals["jobs_failed_total"] += 1
         logs.event("job_failed", job=job.id, code=error.code)
 
@@ -231,7 +260,7 @@ class Worker:
             return
         delay = min(2.0 ** (job.setbacks + 1), LONGEST_DELAY)
         self._persist(lambda: self._store.release(job.id, job.attempts, delay=delay))
-        self._scheduler.remove(active)
+        self._remove(active)
         logs.warning("job_set_back", job=job.id, reason=active.setback, again_in_seconds=delay)
 
     def _give_back(self, failure: BaseException | None) -> None:
@@ -245,17 +274,12 @@ class Worker:
             self._scheduler.remove(active)
 
     def _persist(self, access: Callable[[], Answer]) -> Answer:
-        """Calls `access` until the store answers: accepted work outlives a full disk and a locked store. Raises
-        sqlite3.Error when the store is broken, or the time to stop has come."""
-        while True:
-            try:
-                return access()
-            except sqlite3.Error as error:
-                if not is_transient(error) or (self._deadline and time.monotonic() > self._deadline):
-                    raise
-                logs.failure("store_not_writable", error)
-            self._reporter.heartbeat()  # it is no fault of this process
-            time.sleep(1.0)
+        """Calls `access` until the store answers; see until_stored."""
+        return until_stored(access, lambda: bool(self._deadline and time.monotonic() > self._deadline), self._rest)
+
+    def _rest(self) -> None:
+        self._reporter.heartbeat()  # that the store does not answer is no fault of this process
+        time.sleep(RETRY_SECONDS)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

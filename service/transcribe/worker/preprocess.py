@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from transcribe import logs
@@ -19,14 +20,14 @@ from transcribe.config import ServiceConfig
 from transcribe.engine import limit_threads
 from transcribe.jobs import resume
 from transcribe.jobs.database import is_transient
-from transcribe.jobs.models import Job, JobError
-from transcribe.jobs.store import Store
+from transcribe.jobs.models import Job, JobError, LeftOut
+from transcribe.jobs.store import WORKER, Store
 from transcribe.worker.assembly import Assembly
 from transcribe.worker.listener import Detectors, Listener, warnings
 from transcribe.worker.resume import ChunksChangedError, DoneChunks
 from transcribe.worker.scheduler import ActiveJob, ChunkScheduler
 
-POLL_SECONDS = 0.01
+POLL_SECONDS = 0.02  # what a lost wake-up costs
 # Recordings of each of these lengths (seconds, from and to) that are worked on at once; more stay in the queue. Those
 # of the length of another are not kept waiting by them.
 LONG_CLASSES = ((60.0, 600.0), (600.0, 3600.0), (3600.0, float("inf")))
@@ -36,6 +37,8 @@ SPARE_JOBS = 8  # jobs beyond what fills the model's batch
 LAST_TRY = 3  # a job that two workers died with is worked on alone, so that it takes no other job along
 ALONE_AFTER = 5  # setbacks; one of them may be the cause
 CLAIM_SECONDS = 1.0  # how often delayed jobs are looked for
+KNOWN_WITHIN = 1.0  # seconds between a recording's estimated and true length, of which the queue need not know
+LONG = LONG_CLASSES[0][0]  # seconds, from which clients see the length while the recording is worked on
 
 
 class Preprocessor:
@@ -51,6 +54,7 @@ class Preprocessor:
         self._detectors = detectors
         self._most = rows + SPARE_JOBS
         self._closing = threading.Event()
+        self._wakeups = store.listener(WORKER)
         self._processors = threading.BoundedSemaphore(max(1, os.cpu_count() or 1))
         self._pool = ThreadPoolExecutor(self._most, thread_name_prefix="preprocess", initializer=one_thread)
         self._thread = threading.Thread(target=self._run, name="preprocess")
@@ -68,20 +72,27 @@ class Preprocessor:
         """Claims no further jobs; those already claimed are finished."""
         self._closing.set()
 
+    def job_ended(self) -> None:
+        """There is room for another job."""
+        self._wakeups.wake()
+
     def close(self) -> None:
         """Ends all threads; the jobs must have been removed from the scheduler."""
         self._closing.set()
+        self._wakeups.wake()
         if self._thread.is_alive():
             self._thread.join()
         self._pool.shutdown(cancel_futures=True)
+        self._wakeups.close()
         if self._suspect:
             self._store.release(self._suspect.id, self._suspect.attempts)
 
     def _run(self) -> None:
         try:
-            while not self._closing.wait(POLL_SECONDS):
+            while not self._closing.is_set():
                 try:
                     self._claim_if_changed()
+                    self._wakeups.wait(POLL_SECONDS)
                 except sqlite3.Error as error:
                     if not is_transient(error):
                         raise
@@ -109,19 +120,23 @@ class Preprocessor:
                 self._scheduler.remove(active)
 
     def _claim(self) -> None:
-        while not self._closing.is_set() and len(self._scheduler) < self._most and not self._isolating():
-            active = self._scheduler.all()
-            lengths = [found.work for found in active]
-            full = [(a, b) for a, b in LONG_CLASSES if sum(a <= length < b for length in lengths) >= LONG_JOBS]
-            keys = Counter(found.job.key_id for found in active)
-            most = self._most - RESERVED_FOR_OTHERS if self._scheduler.shared() else self._most
-            job = self._store.claim(lengths=full, keys=[key for key, jobs in keys.items() if jobs >= most])
-            if job is None:
-                return
-            if job.tries >= LAST_TRY or job.setbacks >= ALONE_AFTER:
+        if self._isolating() or not self._store.queued():
+            return
+        for job in self._store.claim_all(self._left_out):
+            if is_suspect(job):
                 self._suspect = job
             else:
                 self._open(job)
+
+    def _left_out(self, claimed: Sequence[Job]) -> LeftOut | None:
+        """What must not be claimed after those just `claimed`; None if nothing may."""
+        active = [*(found.work for found in self._scheduler.all()), *(job.work for job in claimed)]
+        if self._closing.is_set() or len(active) >= self._most or (claimed and is_suspect(claimed[-1])):
+            return None
+        full = [(a, b) for a, b in LONG_CLASSES if sum(a <= length < b for length in active) >= LONG_JOBS]
+        keys = Counter([*(found.job.key_id for found in self._scheduler.all()), *(job.key_id for job in claimed)])
+        most = self._most - RESERVED_FOR_OTHERS if self._scheduler.shared(keys) else self._most
+        return LeftOut(full, [key for key, jobs in keys.items() if jobs >= most])
 
     def _isolating(self) -> bool:
         """Whether a suspect job (one that may have killed workers) blocks other claims; starts it once it is alone."""
@@ -188,7 +203,7 @@ class Preprocessor:
         hearing = Hearing(options.channels, options.audio_stream, VadOptions.of(active.job.request.get("chunking")))
         path = self._config.temp / active.job.id
         with Recording(path, self._config.limits, self._detectors.vad, hearing) as recording:
-            steps, promised = iter(recording), None
+            steps, told = iter(recording), active.job.length
             while not active.discarded:
                 with self._processors:  # not while `put` waits: a long file must not block short ones
                     chunks = next(steps, None)
@@ -199,25 +214,34 @@ class Preprocessor:
                 if chunks is None:
                     done.check_all_seen()
                     active.assembly.coverage.note(recording.missing, warnings(recording, options))
-                    self._record_duration(active, recording.seconds)
+                    self._tell_length(active, told, recording.seconds)
                     if listener:
                         with self._processors:
                             active.track = listener.track()
                     self._scheduler.mark_complete(active, recording.seconds)
                     return
-                if promised != recording.promised:
-                    promised = recording.promised
-                    self._record_duration(active, promised)
+                if recording.promised is not None:
+                    told = self._tell_length(active, told, recording.promised)
                 if not all(self._scheduler.put(active, chunk) for chunk in done.skip(chunks)):
                     return
                 if listener:  # only now: meanwhile the model works on their text
                     with self._processors:
                         listener.hear(chunks)
 
-    def _record_duration(self, active: ActiveJob, seconds: float | None) -> None:
-        if seconds is not None:
-            exact = round(seconds, 6)  # a sum of many blocks is off by less
+    def _tell_length(self, active: ActiveJob, told: float, seconds: float) -> float:
+        """Stores the recording's length if the queue or clients go by another so far, `told`; returns the one by which
+        they go now. The end of the job stores it anyway, and a short clip does not wait for one more commit."""
+        if abs(seconds - told) <= KNOWN_WITHIN and seconds < LONG:
+            return told
+        exact = round(seconds, 6)  # a sum of many blocks is off by less
+        if exact != told:
             self._store.set_duration(active.job.id, active.job.attempts, exact)
+        return exact
+
+
+def is_suspect(job: Job) -> bool:
+    """Whether the job may be what ended earlier workers."""
+    return job.tries >= LAST_TRY or job.setbacks >= ALONE_AFTER
 
 
 def one_thread() -> None:

@@ -8,6 +8,7 @@ long file does not wait for an endless stream of clips, and no key waits for ano
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -25,7 +26,7 @@ REMEMBERED_SECONDS = 600.0  # how long a key without jobs still counts as active
 @dataclass(eq=False)
 class ActiveJob:
     """A claimed job. The ChunkScheduler alone changes `chunks`, `chunk_count`, `error`, `setback` and `discarded`; the
-    engine's loop changes the rest."""
+    engine's loop changes the rest, and the keeper `unsaved`."""
 
     job: Job
     pieces: Pieces
@@ -38,6 +39,7 @@ class ActiveJob:
     error: JobError | None = None  # what is wrong with the recording
     setback: str = ""  # a transient error; another attempt may succeed
     discarded: bool = False  # cancelled, failed or released: its results are no longer wanted
+    unsaved: int = 0  # outcomes that are on their way to the store; see Keeper
     in_flight: dict[int, AudioChunk] = field(default_factory=dict)  # chunks in the engine, by number
     assembly: Assembly = field(default_factory=Assembly)
     track: Track | None = None  # who speaks when, once all was heard, if voices are to tell
@@ -73,6 +75,7 @@ class ChunkScheduler:
         self._max_in_flight = max_in_flight  # chunks of one job, or of one key among several, in the engine at once
         self._seen: dict[str, float] = {}  # keys, and when a job of theirs came last
         self._changed = threading.Condition()
+        self._changes = 0  # each of which ends one `wait`
         self._jobs: dict[str, ActiveJob] = {}
         self._now = 0.0  # virtual time: the seconds of audio that a job present from the start has been given
 
@@ -101,7 +104,7 @@ class ChunkScheduler:
             active.chunks.clear()
             if self._jobs.get(active.job.id) is active:
                 del self._jobs[active.job.id]
-            self._changed.notify_all()
+            self._tell()
 
     def put(self, active: ActiveJob, chunk: AudioChunk) -> bool:
         """Adds the job's next chunk; blocks while as many of it wait as may. Returns False if the job was discarded."""
@@ -111,26 +114,26 @@ class ChunkScheduler:
                 return False
             active.chunks.append((active.chunk_count, chunk))
             active.chunk_count += 1
-            self._changed.notify_all()
+            self._tell()
             return True
 
     def mark_complete(self, active: ActiveJob, seconds: float) -> None:
         """Records that the job has no further chunks, and the length of its recording."""
         with self._changed:
             active.seconds, active.complete = seconds, True
-            self._changed.notify_all()
+            self._tell()
 
     def fail(self, active: ActiveJob, error: JobError) -> None:
         """Records why the recording cannot be used."""
         with self._changed:
             active.error = error
-            self._changed.notify_all()
+            self._tell()
 
     def set_back(self, active: ActiveJob, reason: str) -> None:
         """Records a transient error: the job needs another attempt."""
         with self._changed:
             active.setback = reason
-            self._changed.notify_all()
+            self._tell()
 
     def restart(self, active: ActiveJob) -> None:
         """Discards the results of earlier attempts."""
@@ -155,30 +158,40 @@ class ChunkScheduler:
             jobs = Counter(other.job.key_id for other in self._jobs.values())
             active.turn = max(active.turn, self._now) + length * jobs[active.job.key_id]
             self._now += length / len(jobs)
-            self._changed.notify_all()
+            self._tell()
             return active, number, chunk
 
-    def shared(self) -> bool:
-        """Whether several keys have jobs, or had some recently: then none may take the whole batch."""
+    def shared(self, others: Collection[str] = ()) -> bool:
+        """Whether several keys, the `others` included, have jobs, or had some recently: then none may take the whole
+        batch."""
         with self._changed:
-            return self._shared()
+            return self._shared(others)
 
-    def _shared(self) -> bool:
+    def _shared(self, others: Collection[str] = ()) -> bool:
         old = time.monotonic() - REMEMBERED_SECONDS
         self._seen = {key: moment for key, moment in self._seen.items() if moment > old}
-        return len(self._seen) > 1
+        return len({*self._seen, *others}) > 1
 
     def _may_start(self, active: ActiveJob) -> bool:
         if not active.chunks or active.waits_for_language or active.error or active.setback:
             return False
         return len(active.in_flight) < self._max_in_flight
 
-    def wait(self, seconds: float) -> None:
-        """Returns when something changed, or after so long."""
+    @property
+    def changes(self) -> int:
+        """How many changes there were so far; for `wait`."""
+        return self._changes
+
+    def wait(self, seen: int, seconds: float) -> None:
+        """Returns when there were more changes than `seen`, or after so long."""
         with self._changed:
-            self._changed.wait(seconds)
+            self._changed.wait_for(lambda: self._changes != seen, seconds)
 
     def wake(self) -> None:
         """Ends `wait` early."""
         with self._changed:
-            self._changed.notify_all()
+            self._tell()
+
+    def _tell(self) -> None:
+        self._changes += 1
+        self._changed.notify_all()

@@ -9,6 +9,7 @@ from flask import Blueprint, Response, request
 from transcribe.api.context import AppContext, context
 from transcribe.api.errors import busy
 from transcribe.api.fields import Fields
+from transcribe.api.job_watcher import Follower
 from transcribe.api.params import Params, parse_request, parse_translation, read
 from transcribe.api.responses import MODEL_HEADER, answer_to, events, name_ignored, record_header
 from transcribe.api.submission import submit
@@ -41,19 +42,19 @@ def _answer(parse: Callable[[Fields, AppContext], Params]) -> Response:
         params = parse(read(form(request)), shared)
         refuse_without_worker(shared)
         job = submit(params, detached=False)
-        stack.enter_context(follow_job(shared, job))
+        follower = stack.enter_context(follow_job(shared, job))
         if not params.stream:
-            done = wait_for_result(shared, job)
+            done = wait_for_result(shared, job, follower)
             return name_ignored(answer_to(shared, done, params), params)
-        response = name_ignored(_streamed(shared, job, params), params)
+        response = name_ignored(_streamed(shared, job, follower, params), params)
         response.call_on_close(stack.pop_all().close)  # the slot is held until the stream ends
         return response
 
 
-def _streamed(shared: AppContext, job: Job, params: Params) -> Response:
+def _streamed(shared: AppContext, job: Job, follower: Follower, params: Params) -> Response:
     """Answers when there is text, or the job is over, or after FIRST_SECONDS."""
     began, first = time.monotonic(), job
-    updates = changes(shared, job, disconnection_check())
+    updates = changes(shared, job, follower, disconnection_check())
     for first in updates:
         if first.over or first.progress or time.monotonic() - began > FIRST_SECONDS:
             break

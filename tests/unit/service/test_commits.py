@@ -1,0 +1,119 @@
+"""Writers that come at the same time share a commit, and each still gets an answer of its own."""
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import waiting
+from support.worker_fixture import FakeEngine, running_worker, service_fixture, wav
+from transcribe.jobs.models import Bounds, NewJob, Outcome, QueueFullError
+from transcribe.jobs.store import Store
+from transcribe.types import DecodeOptions, Segment
+
+
+def new(estimate: float = 1.0) -> NewJob:
+    return NewJob(key_id="", options=DecodeOptions(language=None), estimate=estimate)
+
+
+def commits(path: Path) -> int:
+    """How often the file was written: the change counter in its header (https://sqlite.org/fileformat.html)."""
+    with path.open("rb") as file:
+        return int.from_bytes(file.read(28)[24:], "big")
+
+
+@contextmanager
+def held(path: Path, how: str) -> Iterator[sqlite3.Connection]:
+    """The store, locked by another program."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute(how)
+        yield other
+
+
+def at_once(path: Path, calls: list[Callable[[], Any]]) -> list["Future[Any]"]:
+    """What becomes of calls that all begin while another program writes."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        with held(path, "BEGIN IMMEDIATE") as other:
+            begun = [threading.Event() for _ in calls]
+            found = [pool.submit(_told, event, call) for event, call in zip(begun, calls, strict=True)]
+            assert all(event.wait(30) for event in begun)
+            other.execute("ROLLBACK")
+        return found
+
+
+def _told(event: threading.Event, call: Callable[[], Any]) -> Any:
+    event.set()
+    return call()
+
+
+def test_writers_that_wait_together_share_commits(tmp_path: Path) -> None:
+    store = Store(tmp_path / "jobs.sqlite3")
+    before = commits(tmp_path / "jobs.sqlite3")
+    jobs = [each.result() for each in at_once(tmp_path / "jobs.sqlite3", [lambda: store.create(new())] * 24)]
+    assert len({job.id for job in jobs}) == 24
+    assert all(store.get(job.id) == job for job in jobs)
+    assert commits(tmp_path / "jobs.sqlite3") - before <= 12  # mostly 2: those that came late have one more
+
+
+def test_what_fails_in_a_shared_commit_fails_alone(tmp_path: Path) -> None:
+    store = Store(tmp_path / "jobs.sqlite3")
+    bounds = Bounds(jobs=5, audio_seconds=1e6, key_jobs=100)
+    found = at_once(tmp_path / "jobs.sqlite3", [lambda: store.create(new(), bounds=bounds)] * 12)
+    refused = [each for each in found if isinstance(each.exception(), QueueFullError)]
+    assert len(refused) == 7
+    assert store.counts() == {"queued": 5}
+
+
+def test_a_commit_that_fails_is_nobodys_success(tmp_path: Path) -> None:
+    store = Store(tmp_path / "jobs.sqlite3", busy_seconds=2.0)
+    with held(tmp_path / "jobs.sqlite3", "BEGIN") as reader:
+        reader.execute("SELECT count(*) FROM jobs").fetchone()  # as long as somebody reads, nothing can be committed
+        found = at_once(tmp_path / "jobs.sqlite3", [lambda: store.create(new())] * 6)
+        assert all(isinstance(each.exception(), sqlite3.OperationalError) for each in found)
+    assert store.counts() == {}
+    assert store.create(new()).status == "queued"
+
+
+def test_a_writer_gives_up_when_another_program_writes_for_too_long(tmp_path: Path) -> None:
+    store = Store(tmp_path / "jobs.sqlite3", busy_seconds=0.2)
+    with held(tmp_path / "jobs.sqlite3", "BEGIN IMMEDIATE"), ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(store.create, new()) for _ in range(4)]
+        errors = [each.exception() for each in found]
+    assert [getattr(error, "sqlite_errorcode", None) for error in errors] == [sqlite3.SQLITE_BUSY] * 4
+    assert store.create(new()).status == "queued"
+
+
+def test_the_outcomes_of_several_jobs_are_kept_together_and_judged_apart(tmp_path: Path) -> None:
+    store = Store(tmp_path / "jobs.sqlite3")
+    for _ in range(3):
+        store.create(new())
+    jobs = [store.claim() for _ in range(3)]
+    ids = [job.id for job in jobs if job]
+    assert store.cancel(ids[1])
+    segment = Segment(0, 0, 0.0, 1.0, " hej", (), 0.0, 0.0, 1.0, 0.0)
+    before = commits(tmp_path / "jobs.sqlite3")
+    assert store.save([Outcome(job_id, 1, [segment], 1.0) for job_id in ids]) == [True, False, True]
+    assert commits(tmp_path / "jobs.sqlite3") - before == 1
+    assert [len(store.segments(job_id)) for job_id in ids] == [1, 0, 1]
+
+
+def test_the_worker_writes_twice_for_a_short_clip(tmp_path: Path) -> None:
+    service = service_fixture(tmp_path)
+    engine = FakeEngine.paused()
+    with running_worker(service, engine) as running:
+        for _ in range(3):
+            engine.hold.set()
+            before = commits(service.config.database)
+            job = service.submit(wav(3.0), estimate=3.3)
+            waiting.until(lambda: [active.complete for active in running.worker._scheduler.all()] == [True])
+            engine.hold.clear()
+            assert service.wait(job).status == "done"
+            assert commits(service.config.database) - before == 3  # accepted, claimed, done
+            assert service.job(job).duration == pytest.approx(3.0)
+            waiting.until(lambda: not len(running.worker._scheduler))
+    service.store.close()
