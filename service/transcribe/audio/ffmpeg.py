@@ -56,6 +56,29 @@ class Frames:
     samples: NDArray[np.float32]
 
 
+@dataclass
+class Run:
+    """Frames that follow each other: the first one's timestamp, and the samples and bytes of all."""
+
+    timestamp: int = 0
+    samples: int = 0
+    size: int = 0
+
+    def apart(self, timestamp: int, samples: int, size: int) -> bool:
+        """Whether a frame does not follow those that are in it, or has other channels."""
+        if not self.samples:
+            return False
+        gap = abs(timestamp - self.timestamp - self.samples) > JOINED
+        return gap or size * self.samples != self.size * samples
+
+    def add(self, timestamp: int, samples: int, size: int) -> None:
+        """Takes the next frame."""
+        if not self.samples:
+            self.timestamp = timestamp
+        self.samples += samples
+        self.size += size
+
+
 class Ffmpeg:
     """Decodes one audio track to 16 kHz. Use it as a context manager and iterate over `frames`."""
 
@@ -67,6 +90,7 @@ class Ffmpeg:
         self._bytes = bytearray()
         self._lines = bytearray()
         self._clock: deque[tuple[int, int, int]] = deque()  # timestamp, samples and bytes of frames that are coming
+        self._run = Run()  # frames that have come and are not handed on yet
         self._list = bytearray()
         self._pipes = [os.pipe() for _ in range(2)]  # of the clock and of the list of tracks
         writes = tuple(write for _, write in self._pipes)
@@ -110,7 +134,8 @@ class Ffmpeg:
         """What it decodes, as it comes. Raises AudioError for a decoder that is too slow, or that nothing came of."""
         for _ in self._reads():
             yield from self._ready(int(BLOCK_SECONDS * SAMPLE_RATE))
-        yield from self._ready(1)
+        if self._run.samples:
+            yield self._joined()
         self._check_end()
         if not self._samples:
             raise explained(bytes(self.log))
@@ -161,37 +186,31 @@ class Ffmpeg:
         *whole, rest = self._lines.split(b"\n")
         for line in whole:
             if line and not line.startswith(b"#"):
-                _, _, timestamp, samples, size, *_ = line.split(b",")
+                timestamp, samples, size = line.split(b",", 5)[2:5]
                 self._clock.append((int(timestamp), int(samples), int(size)))
         self._lines[:] = rest
 
     def _ready(self, least: int) -> Iterator[Frames]:
         """Complete frames, joined where no gap lies between them, in blocks of at least so many samples."""
-        while run := self._run(least):
-            (timestamp, _, _), samples, size = self._clock[0], sum(one[1] for one in run), sum(one[2] for one in run)
-            for _ in run:
+        while self._clock:
+            timestamp, samples, size = frame = self._clock[0]
+            if self._run.apart(*frame):
+                yield self._joined()
+            elif self._run.size + size > len(self._bytes):
+                return
+            else:
                 self._clock.popleft()
-            decoded = np.frombuffer(bytes(self._bytes[:size]), np.float32).reshape(samples, -1)
-            del self._bytes[:size]
-            self._samples += samples
-            yield Frames(timestamp, decoded)
+                self._run.add(timestamp, samples, size)
+            if self._run.samples >= least:  # and no more, so that blocks do not depend on how fast the pipe was read
+                yield self._joined()
 
-    def _run(self, least: int) -> list[tuple[int, int, int]]:
-        """The next frames that follow each other and have come whole; [] for fewer samples than `least`."""
-        run: list[tuple[int, int, int]] = []
-        size = samples = 0
-        for frame in self._clock:
-            size += frame[2]
-            apart = run and (
-                abs(frame[0] - run[0][0] - samples) > JOINED or frame[2] * run[0][1] != run[0][2] * frame[1]
-            )
-            if size > len(self._bytes) or apart:
-                return run if apart or samples >= least else []
-            run.append(frame)
-            samples += frame[1]
-            if samples >= least:  # and no more, so that blocks do not depend on how fast the pipe was read
-                return run
-        return run if least == 1 else []
+    def _joined(self) -> Frames:
+        """The frames that follow each other, and of which there are enough."""
+        run, self._run = self._run, Run()
+        decoded = np.frombuffer(self._bytes[: run.size], np.float32).reshape(run.samples, -1)
+        del self._bytes[: run.size]
+        self._samples += run.samples
+        return Frames(run.timestamp, decoded)
 
 
 PROGRAMS = ("prlimit", "ffmpeg", "ffprobe")

@@ -49,10 +49,14 @@ def test_blocks_of_any_size_give_the_same(vad: Vad, clip: NDArray[np.float32], b
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_idle_cores_change_nothing(vad: Vad, clip: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = vad.stream().push(clip)
+def test_a_long_block_on_idle_cores_gives_the_same(
+    vad: Vad, clip: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = np.tile(clip, 6)
+    pieces = vad.stream()
+    expected = np.concatenate([pieces.push(long[at : at + len(clip)]) for at in range(0, len(long), len(clip))])
     monkeypatch.setattr(cores, "idle", lambda: 3)
-    np.testing.assert_allclose(vad.stream().push(clip), expected, atol=1e-5)
+    np.testing.assert_allclose(vad.stream().push(long), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("length", [0, 1, CONTEXT, FRAME - 1, FRAME, FRAME + 1])
