@@ -38,6 +38,8 @@ class Fields:
     def unknown(self) -> tuple[str, ...]:
         """The fields that mean nothing here. Raises ApiError for a misspelled one."""
         found = [name for name in self._values if name not in self._known]
+        if not found:
+            return ()
         squashed = {_squashed(name): name for name in self._known}
         for name in found:
             if near := difflib.get_close_matches(_squashed(name), squashed, 1, ALIKE):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["EXIT_BROKEN", "EXIT_CONFIG", "VadError", "load", "work"]
 
 NOT_PREPARED = "each start takes longer, since the cache is not for this processor: sudo advanced_cache.py --anew"
+SWITCH_SECONDS = 0.001  # the engine's thread comes back from the GPU to find others at work; Python's own is 5 ms
 EXIT_OK = 0
 EXIT_BROKEN = 70  # EX_SOFTWARE: the engine or the store failed; a new process may do better
 EXIT_BUSY = 75  # EX_TEMPFAIL: another worker runs
@@ -134,6 +135,7 @@ def work(config: ServiceConfig) -> int:
     """The worker, from start to end; returns the exit code."""
     logs.configure()
     memory.share_arenas()
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         with exclusive_lock(config.temp / "worker.lock"):
             set_sharing(config.database, shared=config.fleet.on)
