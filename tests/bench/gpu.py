@@ -26,6 +26,7 @@ import torch  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from transcribe.engine import Chunk, Engine  # noqa: E402
 from transcribe.engine.cuda import graphs  # noqa: E402
+from transcribe.engine.cuda.kernels import GpuKernels  # noqa: E402
 from transcribe.engine.decode.batch import Batch  # noqa: E402
 from transcribe.engine.decode.scheduler import Scheduler  # noqa: E402
 from transcribe.engine.decode.segments import SegmentBuilder  # noqa: E402
@@ -70,6 +71,14 @@ def _wav(path: Path) -> Sound:
             sys.exit(f"{path} is not 16 kHz, mono and 16 bits: convert it")
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
     return (samples / 32768).astype(np.float32)
+
+
+def _write(path: Path, sounds: Sequence[Sound]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        for sound in sounds:
+            file.writeframes((sound * 32767).astype("<i2").tobytes())
 
 
 def synchronized(device: str) -> float:
@@ -128,12 +137,18 @@ def stages(engine: Engine, device: str, chunks: Sequence[Chunk]) -> dict[str, An
     return {stage: {"calls": len(each), "ms": round(sum(each), 2)} for stage, each in counted.items()}
 
 
+def _recorder(batch: Batch) -> graphs.Replay:
+    """What records its steps, as the service does it."""
+    kernels = GpuKernels(None, store=False) if GpuKernels.fit(batch.decoder.dims, torch.float16) else None
+    return graphs.recorder(kernels)(batch)
+
+
 @torch.inference_mode()
 def shape_figures(options: argparse.Namespace, shape: str, rows: int) -> dict[str, Any]:
     """A size with random weights: windows encoded and joined by `windows`, so many steps for all, and then the next."""
     like, _ = whisper.load(options.model, device=options.device, dtype="auto", folder=options.cache / options.device)
     made = gpushapes.model(like, shape)
-    record = (lambda batch: graphs.record(batch, graphs.CudaGraphs())) if options.device == "cuda" else None
+    record = (lambda batch: graphs.record(batch, _recorder(batch))) if options.device == "cuda" else None
     scheduler = Scheduler(made, rows, windows=options.windows, prepare=record)
     took = []
     for _ in range(options.repeats + 1):
@@ -239,12 +254,13 @@ def peers(options: argparse.Namespace, sounds: Sequence[Sound]) -> list[dict[str
 
 def service(options: argparse.Namespace) -> dict[str, Any]:
     """The whole service over HTTP: an hour's file, many clients with 7 s clips, and an 11 s clip alone."""
-    from bench import corpus, serve_load, served
+    from bench import serve_load, served
 
-    recording = corpus.prepare(None, None, 120.0 if options.tiny else 3600.0).files[0]
+    recording = options.cache / "recording.wav"
+    _write(recording, windows(options.audio, 112.0 if options.tiny else 3584.0))
     url = f"http://127.0.0.1:{options.port}"
     result: dict[str, Any] = {}
-    with served.service(served.prepare(options.port), options.port) as ready:
+    with served.service(served.prepare(options.port, str(options.model)), options.port) as ready:
         result["start_to_ready_seconds"] = round(ready, 2)
         whole = recording.read_bytes()
         served.transcribe(url, serve_load.cut(recording, 7.0, 1, 0)[0])

@@ -14,6 +14,7 @@ from transcribe.engine.model.whisper import Model
 
 SHAPES = {  # width, layers of the encoder and of the decoder, heads, mel bands
     "tiny": (384, 4, 4, 6, 80),
+    "base": (512, 6, 6, 8, 80),
     "small": (768, 12, 12, 12, 80),
     "large-v3": (1280, 32, 32, 20, 128),
 }

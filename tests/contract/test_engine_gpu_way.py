@@ -12,9 +12,9 @@ import torch
 from localcloud.hub.models import model_dir
 from numpy.typing import NDArray
 from support import graph_memory
+from support.torch_kernels import TorchKernels
 from transcribe.engine import Chunk, ChunkResult, Engine
 from transcribe.engine.cuda import graphs, rows
-from transcribe.engine.cuda.graphs import CudaGraphs
 from transcribe.engine.decode.batch import Batch
 from transcribe.engine.decode.scheduler import Scheduler
 from transcribe.engine.model import whisper
@@ -47,7 +47,8 @@ def clips() -> list[NDArray[np.float32]]:
 
 @torch.inference_mode()
 def engine_of(model: Model, rows: int = ROWS) -> Engine:
-    scheduler = Scheduler(model, rows, windows=WINDOWS, prepare=lambda batch: graphs.record(batch, CudaGraphs()))
+    recorder = graphs.recorder(TorchKernels())
+    scheduler = Scheduler(model, rows, windows=WINDOWS, prepare=lambda batch: graphs.record(batch, recorder(batch)))
     facts = {"word_times": True, "steps": {"recorded": True}}
     return Engine(scheduler, device="cpu", torch_dtype="torch.float32", facts=facts)
 
@@ -156,7 +157,7 @@ def test_rows_are_those_that_memory_and_speed_allow(
     assert rows.measure(model, None, round(3.5 * a_row / rows.SHARE))["rows"] == 3
     chosen = {"batch": {**plenty, "card": "T4"}}
     for free, expected in ((10_000 * a_row, 32), (round(9.5 * a_row / rows.SHARE), 9)):
-        found = rows.verdict(model, chosen, tmp_path, capture=None, card="T4", free=free)
+        found = rows.verdict(model, chosen, tmp_path, recorder=None, card="T4", free=free)
         assert found["rows"] == expected  # as measured, or what there is memory for now
 
 
@@ -165,8 +166,8 @@ def test_rows_are_measured_by_real_steps_and_an_encoder(model: Model, monkeypatc
     monkeypatch.setattr(rows, "CANDIDATES", (2,))
     monkeypatch.setattr(rows, "WINDOWS", (1,))
     monkeypatch.setattr(rows, "STEPS", 2)
-    for capture in (None, CudaGraphs):
-        found = rows.measure(model, capture, 1 << 40)
+    for recorder in (None, graphs.recorder()):
+        found = rows.measure(model, recorder, 1 << 40)
         assert found["rows"] == 2
         assert found["step_ms"]["2"] > 0
         assert found["encode_ms"]["1"] > 0

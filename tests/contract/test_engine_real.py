@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transcribe.engine import Chunk, ChunkResult, Engine, EngineError
 from transcribe.engine.cuda import graphs, trial
-from transcribe.engine.cuda.graphs import Capture
+from transcribe.engine.cuda.graphs import Capture, Recorder, Replay
 from transcribe.engine.decode.scheduler import Scheduler
 from transcribe.engine.model import whisper
 from transcribe.types import SAMPLE_RATE, DecodeOptions
@@ -49,7 +49,7 @@ def load_recorded(name: str) -> Engine:
     with torch.inference_mode():
         loaded, _ = whisper.load(model_dir(name), device="cpu", dtype="float32")
         scheduler = Scheduler(loaded, 4)
-        graphs.record(scheduler.batch, lambda step, _: step)
+        graphs.record(scheduler.batch, Replay(scheduler.batch, lambda step, _: step))
     return Engine(scheduler, device="cpu", torch_dtype="torch.float32", facts={"word_times": False})
 
 
@@ -84,6 +84,10 @@ def lying(step: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], N
     return replay
 
 
+def way_of(capture: Capture) -> dict[str, Recorder]:
+    return {"torch": lambda batch: Replay(batch, capture)}
+
+
 def breaking(step: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], None]:
     raise RuntimeError("CUDA error: operation not permitted\nwhen stream is capturing")
 
@@ -101,15 +105,17 @@ def test_steps_are_recorded_only_if_that_works_and_says_the_same(
     capture: Capture, agreement: float | None, error: str, tmp_path: Path
 ) -> None:
     loaded, chosen = whisper.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
-    told = trial.verdict(loaded, chosen, tmp_path, capture, "a card")
+    told = trial.verdict(loaded, chosen, tmp_path, way_of(capture), "a card")
     assert (told.get("agreement"), told["error"]) == (agreement, error)
     assert agreement == 1.0 or not told["recorded"]
     _, again = whisper.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
     assert again["steps"] == told
     if error:
         return
-    assert trial.verdict(loaded, again, tmp_path, breaking, "a card") == told  # the next start does not try again
-    assert trial.verdict(loaded, again, tmp_path, breaking, "another card")["error"]
+    assert (
+        trial.verdict(loaded, again, tmp_path, way_of(breaking), "a card") == told
+    )  # the next start does not try again
+    assert trial.verdict(loaded, again, tmp_path, way_of(breaking), "another card")["error"]
 
 
 class Killed(BaseException):
@@ -123,7 +129,7 @@ def test_a_trial_that_failed_is_tried_again_but_not_for_ever(tmp_path: Path, mon
 
     def start(capture: Capture) -> dict[str, object]:
         _, chosen = whisper.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
-        return trial.verdict(loaded, chosen, tmp_path, capture)
+        return trial.verdict(loaded, chosen, tmp_path, way_of(capture))
 
     loaded, _ = whisper.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
     with pytest.raises(Killed):

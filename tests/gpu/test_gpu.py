@@ -18,6 +18,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from support import graph_memory, worker_fixture
+from support.torch_kernels import TorchKernels
 from transcribe.engine import Chunk, ChunkResult, Engine
 from transcribe.engine.cuda import graphs
 from transcribe.engine.decode.batch import Batch
@@ -90,7 +91,7 @@ def _wav(path: Path) -> NDArray[np.float32]:
 
 
 def _recorded(batch: Batch) -> None:
-    graphs.record(batch, graphs.CudaGraphs())
+    graphs.record(batch, graphs.recorder(TorchKernels())(batch))
 
 
 def load(folder: Path) -> Engine:

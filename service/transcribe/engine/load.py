@@ -8,14 +8,17 @@ from typing import Any
 
 import torch
 
-from transcribe import gpu, memory
+from transcribe import gpu, logs, memory
 from transcribe.engine.chunks import EngineError
 from transcribe.engine.cuda import compile_cache, graphs, rows, trial
+from transcribe.engine.cuda.compiler import CompilerError
+from transcribe.engine.cuda.kernels import GpuKernels
 from transcribe.engine.decode.scheduler import Scheduler
 from transcribe.engine.model import whisper
 from transcribe.engine.model.whisper import Model
 
 PROCESSOR_ROWS = 16  # more are no faster there
+KERNELS, TORCH = "kernels", "torch"  # what a recorded step may be made of
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def load_scheduler(model_dir: Path, options: EngineOptions) -> tuple[Scheduler, 
     with torch.inference_mode():
         loaded, chosen = whisper.load(model_dir, device=device, dtype=options.dtype, folder=folder, store=options.store)
         if device == "cuda":
-            scheduler, found = _for_gpu(loaded, chosen, folder if options.store else None, options.max_chunks)
+            scheduler, found = _for_gpu(loaded, chosen, (folder, options.store), options.max_chunks)
         else:
             scheduler = Scheduler(loaded, options.max_chunks or PROCESSOR_ROWS)
             found = {"steps": {"recorded": False}}
@@ -69,17 +72,31 @@ def load_scheduler(model_dir: Path, options: EngineOptions) -> tuple[Scheduler, 
 
 
 def _for_gpu(
-    model: Model, chosen: Mapping[str, Any], folder: Path | None, wanted: int | None
+    model: Model, chosen: Mapping[str, Any], kept: tuple[Path | None, bool], wanted: int | None
 ) -> tuple[Scheduler, dict[str, Any]]:
-    """The scheduler with the decoder's steps recorded, where that is good, and what was found: "steps" and "batch"."""
-    card = _gpu_name()
-    steps = trial.verdict(model, chosen, folder, graphs.CudaGraphs(), card)
-    capture = graphs.CudaGraphs if steps["recorded"] else None
+    """The scheduler with the decoder's steps recorded, where that is good, and what was found: "steps" and "batch".
+    `kept` is where results are kept, and whether they may be written there."""
+    card, (folder, store) = _gpu_name(), kept
+    ways = _ways(model, folder, store=store)
+    steps = trial.verdict(model, chosen, folder if store else None, ways, card)
+    recorder = ways.get(steps.get("way", TORCH), ways[TORCH]) if steps["recorded"] else None
     free, _ = torch.cuda.mem_get_info()
-    batch = rows.verdict(model, chosen, folder, capture=capture, card=card, free=free)
-    prepare = (lambda made: graphs.record(made, graphs.CudaGraphs())) if capture else None
+    batch = rows.verdict(model, chosen, folder if store else None, recorder=recorder, card=card, free=free)
+    prepare = (lambda made: graphs.record(made, recorder(made))) if recorder else None
     scheduler = Scheduler(model, wanted or batch["rows"], windows=batch["windows"], prepare=prepare)
     return scheduler, {"steps": steps, "batch": batch}
+
+
+def _ways(model: Model, folder: Path | None, *, store: bool) -> dict[str, graphs.Recorder]:
+    """Of what a step can be recorded here, the fastest first."""
+    ways = {TORCH: graphs.recorder()}
+    if not GpuKernels.fit(model.dims, model.compute_dtype):
+        return ways
+    try:
+        return {KERNELS: graphs.recorder(GpuKernels(folder, store=store)), **ways}
+    except (CompilerError, OSError, AttributeError) as error:  # no compiler, or not the driver's functions
+        logs.warning("kernels_not_loaded", reason=" ".join(f"{type(error).__name__}: {error}".split())[:300])
+        return ways
 
 
 def _gpu_name() -> str:

@@ -11,9 +11,10 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from support.tiny_whisper import CONTEXT, END, FRAMES, NO_TIMESTAMPS, PREVIOUS, Tiny, make
+from support.torch_kernels import TorchKernels
 from torch import Tensor
 from transcribe.engine.chunks import Chunk
-from transcribe.engine.cuda.graphs import record
+from transcribe.engine.cuda.graphs import Replay, record
 from transcribe.engine.decode.batch import Batch
 from transcribe.engine.decode.state import DecodeRequest, DecodeSequence
 from transcribe.types import DecodeOptions
@@ -90,15 +91,16 @@ def row_of(tiny: Tiny, request: Request, temperature: float = 0.0, *, words: boo
     generation=generations,
     wanted=st.lists(requests, min_size=1, max_size=5),
     capacity=st.integers(1, 4),
-    recorded=st.booleans(),
+    recorded=st.sampled_from(["", "torch", "kernels"]),
 )
 @torch.inference_mode()
 def test_equals_generate(
-    seed: int, generation: dict[str, object], wanted: list[Request], capacity: int, recorded: bool
+    seed: int, generation: dict[str, object], wanted: list[Request], capacity: int, recorded: str
 ) -> None:
     tiny = make(seed, generation=generation)
     batch = Batch(tiny.decoder, tiny.special, capacity)
-    replay = record(batch, by_repeating) if recorded else None
+    kernels = TorchKernels() if recorded == "kernels" else None
+    replay = record(batch, Replay(batch, by_repeating, kernels)) if recorded else None
     rows = [row_of(tiny, request) for request in wanted]
     tiny.decode(batch, [(mel_of(request.mel_seed), row) for request, row in zip(wanted, rows, strict=True)])
     for request, row in zip(wanted, rows, strict=True):
@@ -122,7 +124,7 @@ def test_what_cannot_be_recorded_is_decoded_as_ever() -> None:
     with torch.inference_mode():
         tiny.decode(Batch(tiny.decoder, tiny.special, 10), [(mel_of(seed), row) for seed, row in enumerate(expected)])
         batch = Batch(tiny.decoder, tiny.special, 10)
-        replay = record(batch, capture)
+        replay = record(batch, Replay(batch, capture))
         tiny.decode(batch, [(mel_of(seed), row) for seed, row in enumerate(found)])
     assert replay.failure == "RuntimeError: operation not permitted when stream is capturing"
     assert min(batch.steps["recorded"], batch.steps["plain"]) > 0
@@ -178,15 +180,15 @@ def test_a_row_ends_at_the_decoders_context() -> None:
     assert row.length == CONTEXT
 
 
-@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("recorded", ["", "torch", "kernels"])
 @torch.inference_mode()
-def test_attention_is_that_of_the_alignment_heads_when_each_token_was_chosen(recorded: bool) -> None:
+def test_attention_is_that_of_the_alignment_heads_when_each_token_was_chosen(recorded: str) -> None:
     """Also of rows that share the batch, join later and are moved."""
     tiny = make(7)
     tiny.model.config._attn_implementation = "eager"
     batch = Batch(tiny.decoder, tiny.special, 3)
     if recorded:
-        record(batch, by_repeating)
+        record(batch, Replay(batch, by_repeating, TorchKernels() if recorded == "kernels" else None))
     rows = [
         row_of(tiny, Request(seed, "en", "transcribe", [PREVIOUS, *range(seed)] if seed else []), words=True)
         for seed in range(5)

@@ -13,12 +13,14 @@ import torch
 from support import graph_memory
 from support.graph_memory import DEAD, REFUSED, GraphMemory
 from support.tiny_whisper import FRAMES, Tiny, make
+from support.torch_kernels import TorchKernels
 from torch import Tensor
 from transcribe import gpu
 from transcribe.engine import Engine
 from transcribe.engine.chunks import Chunk
 from transcribe.engine.cuda import graphs
 from transcribe.engine.cuda.graphs import CAPTURES, CudaGraphs, Replay
+from transcribe.engine.cuda.kernels import StepKernels
 from transcribe.engine.decode.batch import Batch
 from transcribe.engine.decode.scheduler import Scheduler
 from transcribe.engine.decode.state import DecodeRequest, DecodeSequence
@@ -56,17 +58,20 @@ def decoded(tiny: Tiny, batch: Batch, **options: Any) -> list[list[int]]:
 
 
 @torch.inference_mode()
-def recorded(tiny: Tiny) -> tuple[Batch, Replay]:
+def recorded(tiny: Tiny, kernels: StepKernels | None = None) -> tuple[Batch, Replay]:
     batch = Batch(tiny.decoder, tiny.special, ROWS)
-    return batch, graphs.record(batch, CudaGraphs())
+    return batch, graphs.record(batch, Replay(batch, CudaGraphs(), kernels))
 
 
 @pytest.mark.slow
-def test_every_batch_and_size_is_recorded_also_after_the_graphs_of_another_are_gone(memory: GraphMemory) -> None:
+@pytest.mark.parametrize("kernels", [None, TorchKernels()])
+def test_every_batch_and_size_is_recorded_also_after_the_graphs_of_another_are_gone(
+    memory: GraphMemory, kernels: StepKernels | None
+) -> None:
     tiny = make(21)
     expected = decoded(tiny, Batch(tiny.decoder, tiny.special, ROWS))
     for number in range(1, 4):
-        batch, replay = recorded(tiny)
+        batch, replay = recorded(tiny, kernels)
         assert memory.captures == number * SIZES  # all of them before the first row comes, and none later
         assert decoded(tiny, batch) == expected
         assert memory.captures == number * SIZES

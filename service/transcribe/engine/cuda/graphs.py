@@ -21,14 +21,17 @@ import torch
 from torch import Tensor
 
 from transcribe import logs
+from transcribe.engine.cuda.fused import FusedStep
+from transcribe.engine.cuda.kernels import StepKernels
 from transcribe.engine.decode.batch import Batch
+from transcribe.engine.decode.state import RECENT
 from transcribe.engine.model.cross_attention_cache import PaddedCache
 from transcribe.engine.model.features import FEW_SIZES
 from transcribe.engine.model.network import attend_text
 
 # Takes a step and the tensors that it changes, and returns what repeats the step; the tensors are as before.
 Capture = Callable[[Callable[[], None], Sequence[Tensor]], Callable[[], object]]
-Sizes = tuple[int, int, int]  # rows, tokens of text and positions of audio that are attended to
+Sizes = tuple[int, ...]  # rows; without kernels also the tokens of text and positions of audio that are attended to
 WARM_STEPS = 2  # before a capture: libraries allocate their workspaces
 CAPTURES = 3  # tries to record a step of one size
 FEWEST_ROWS = 8  # a GPU takes as long for one
@@ -70,6 +73,10 @@ class StaticStep:
         places = cursor.lengths[:rows].clamp(max=text - 1)  # a row that is not in use may be anywhere
         logits = batch.decoder.head(self._hidden(places, text, audio))
         tokens, logprobs = batch.sampler.choose(logits, cursor.state.of_rows(slice(0, rows)), None)
+        place = cursor.lengths[:rows] % RECENT
+        row = torch.arange(rows, device=place.device)
+        cursor.recent[place, 0, row] = tokens.to(torch.int32)
+        cursor.recent[place, 1, row] = logprobs.float().view(torch.int32)
         cursor.tokens[:rows].copy_(tokens)
         cursor.logprobs[:rows].copy_(logprobs)
         cursor.lengths[:rows].add_(1)
@@ -99,8 +106,9 @@ class Replay:
     `failed_captures` counts the recordings that failed, and `failure` is why the last one did, or empty.
     """
 
-    def __init__(self, batch: Batch, capture: Capture) -> None:
-        self._step = StaticStep(batch)
+    def __init__(self, batch: Batch, capture: Capture, kernels: StepKernels | None = None) -> None:
+        """`kernels` are what a step is made of where there are some, and else torch's operations."""
+        self._step = StaticStep(batch) if kernels is None else FusedStep(batch, kernels)
         self._changed = batch.cursor.tensors
         self._capture = capture
         self._recorded: dict[Sizes, Callable[[], object]] = {}
@@ -120,12 +128,14 @@ class Replay:
         """StaticStep's."""
         return self._step.sizes(rows, text)
 
-    def __call__(self, rows: int, text: int) -> bool:
-        """Moves the first `rows` on by one token, none with more than `text`; False if that is not recorded."""
+    def __call__(self, rows: int, text: int, steps: int = 1) -> bool:
+        """Moves the first `rows` on by so many tokens, none of them with more than `text` before the last step; False
+        if that is not recorded."""
         replay = self._recorded.get(self._step.sizes(rows, text))
         if replay is None:
             return False
-        replay()
+        for _ in range(steps):
+            replay()
         return True
 
     def _try(self, sizes: Sizes, tries: int) -> bool:
@@ -142,9 +152,16 @@ class Replay:
         return True
 
 
-def record(batch: Batch, capture: Capture) -> Replay:
-    """From now on the batch's greedy steps are replayed, where `capture` succeeds in recording them now."""
-    replay = Replay(batch, capture)
+Recorder = Callable[[Batch], Replay]  # makes what records the steps of a batch
+
+
+def recorder(kernels: StepKernels | None = None) -> Recorder:
+    """Of CUDA graphs: of `kernels`, or of torch's operations."""
+    return lambda batch: Replay(batch, CudaGraphs(), kernels)
+
+
+def record(batch: Batch, replay: Replay) -> Replay:
+    """From now on the batch's greedy steps are replayed, where they can be recorded now."""
     replay.record()
     batch.greedy_step = replay
     return replay

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from transcribe.engine.cuda.graphs import Capture, Replay
+from transcribe.engine.cuda.graphs import Recorder
 from transcribe.engine.cuda.trial import batch_of_noise
 from transcribe.engine.model import weight_cache
 from transcribe.engine.model.features import WINDOW_FRAMES
@@ -44,7 +44,7 @@ def verdict(
     chosen: Mapping[str, Any],
     folder: Path | None,
     *,
-    capture: Callable[[], Capture] | None,
+    recorder: Recorder | None,
     card: str,
     free: int,
 ) -> dict[str, Any]:
@@ -54,22 +54,22 @@ def verdict(
     """
     kept = chosen.get("batch", {})
     if kept.get("card") != card:
-        kept = {"card": card, **measure(model, capture, free)}
+        kept = {"card": card, **measure(model, recorder, free)}
         if folder is not None:
             weight_cache.amend(folder, {"batch": kept})
     return {**kept, "rows": min(kept["rows"], fitting(model, free))}
 
 
-def measure(model: Model, capture: Callable[[], Capture] | None, free: int) -> dict[str, Any]:
+def measure(model: Model, recorder: Recorder | None, free: int) -> dict[str, Any]:
     """ "rows" and "windows" to work on together, "step_ms" and "encode_ms" by their numbers, and "row_bytes".
 
-    `capture` makes what records steps, where the trial chose that.
+    `recorder` makes what records steps, where the trial chose that.
     """
     most = fitting(model, free)
     steps: dict[int, float] = {}
     best = min(most, CANDIDATES[0])
     for rows in CANDIDATES:
-        if rows > most or (milliseconds := _unless_short(lambda: _step(model, rows, capture))) is None:  # noqa: B023
+        if rows > most or (milliseconds := _unless_short(lambda: _step(model, rows, recorder))) is None:  # noqa: B023
             break
         steps[rows] = milliseconds
         if rows > best and rows / milliseconds < GAIN * best / steps[best]:
@@ -100,13 +100,13 @@ def _unless_short(work: Callable[[], float]) -> float | None:
     return None
 
 
-def _step(model: Model, rows: int, capture: Callable[[], Capture] | None) -> float:
+def _step(model: Model, rows: int, recorder: Recorder | None) -> float:
     """Milliseconds of a greedy step."""
     batch = batch_of_noise(model, rows)
     length = batch.rows[0].length
-    if capture is None:
+    if recorder is None:
         return _median(lambda: batch.plain_step(rows, length + STEPS), batch.cursor.tokens)
-    replay = Replay(batch, capture())
+    replay = recorder(batch)
     replay.record([replay.sizes(rows, length + STEPS)])
     return _median(lambda: replay(rows, length + STEPS), batch.cursor.tokens)
 

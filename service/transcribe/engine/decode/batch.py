@@ -2,31 +2,35 @@
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from transcribe.engine.decode.sampling import Sampler
-from transcribe.engine.decode.state import Cursor, DecodeSequence
+from transcribe.engine.decode.state import RECENT, Cursor, DecodeSequence
 from transcribe.engine.decode.word_attention import WordAttention
 from transcribe.engine.model.config import SpecialTokens
 from transcribe.engine.model.cross_attention_cache import CrossAttentionCache, PaddedCache
 from transcribe.engine.model.network import Cache, Decoder
 
+BURST = 4  # steps that a GPU does before anybody looks at them: it need not wait each time; rows that end waste some
+Stop = Callable[[DecodeSequence], bool]
+
 
 class GreedyStep(Protocol):
-    """A step where no row draws its token, done in another way (cuda/graphs.py).
+    """Steps where no row draws its token, done in another way (cuda/graphs.py).
 
-    Takes the number of rows and the tokens of the longest; returns whether it did the step. It counts its failures, and
-    says why it failed last.
+    Takes the number of rows, the tokens of the longest before the last of these steps, and how many steps; returns
+    whether it did them, and put what was chosen into the cursor's `recent`. It counts its failures, and says why it
+    failed last.
     """
 
     failed_captures: int
     failure: str
 
-    def __call__(self, rows: int, text: int, /) -> bool: ...
+    def __call__(self, rows: int, text: int, steps: int, /) -> bool: ...
 
 
 class Batch:
@@ -115,18 +119,26 @@ class Batch:
         cursor.lengths[where] = torch.tensor([len(text) for text in texts]).to(self._device)
         tokens, logprobs = self.sampler.choose(logits[:, 1].contiguous(), state, self._generator)
         cursor.tokens[where] = tokens
-        return self._take(rows, tokens, logprobs)
+        return self._take(rows, tokens.tolist(), logprobs.tolist())
 
-    def step(self) -> list[DecodeSequence]:
-        """One token for every row. Returns the rows that are finished; they stay until `leave` or `retry`."""
+    @property
+    def burst(self) -> int:
+        """Tokens for every row in one `step`, at most."""
+        return BURST if self.greedy_step is not None else 1
+
+    def step(self, stop: Stop = lambda _: False) -> list[DecodeSequence]:
+        """A token for every row, or a few. Returns the rows that are finished, or that `stop` wants no more of, which
+        is asked after each token; they stay until `leave` or `retry`."""
         count, cursor = len(self.rows), self.cursor
         length = max(row.length for row in self.rows)
         drawn = any(row.temperature > 0 for row in self.rows)
-        recorded = not drawn and self.greedy_step is not None and self.greedy_step(count, length)
-        if not recorded:
-            self.plain_step(count, length)
-        self.steps["recorded" if recorded else "sampled" if drawn else "plain"] += 1
-        return self._take(self.rows, cursor.tokens[:count], cursor.logprobs[:count])
+        steps = min(self.burst, self.decoder.dims.context - length)
+        if not drawn and self.greedy_step is not None and self.greedy_step(count, length + steps - 1, steps):
+            self.steps["recorded"] += steps
+            return self._take_recent(steps, stop)
+        self.plain_step(count, length)
+        self.steps["sampled" if drawn else "plain"] += 1
+        return self._take(self.rows, cursor.tokens[:count].tolist(), cursor.logprobs[:count].tolist(), stop)
 
     def plain_step(self, count: int, length: int) -> None:
         """Moves the first `count` rows, none with more than `length` tokens, on by one token."""
@@ -144,15 +156,39 @@ class Batch:
         cursor.tokens[:count] = tokens
         cursor.logprobs[:count] = logprobs
 
-    def _take(self, rows: Sequence[DecodeSequence], tokens: Tensor, logprobs: Tensor) -> list[DecodeSequence]:
+    def _take(
+        self,
+        rows: Sequence[DecodeSequence],
+        tokens: Sequence[int],
+        logprobs: Sequence[float],
+        stop: Stop = lambda _: False,
+    ) -> list[DecodeSequence]:
         finished = []
-        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
+        for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
             row.logprobs.append(logprob)
             if token != self._special.end:
                 row.tokens.append(token)
             row.complete = token == self._special.end
-            if row.complete or row.length >= self.decoder.dims.context:
+            if row.complete or row.length >= self.decoder.dims.context or stop(row):
                 finished.append(row)
+        return finished
+
+    def _take_recent(self, steps: int, stop: Stop) -> list[DecodeSequence]:
+        """What the last steps chose for all rows; of a row that is finished, nothing more."""
+        recent = self.cursor.recent.cpu()  # one transfer for all of them
+        tokens, logprobs = recent[:, 0].tolist(), recent[:, 1].view(torch.float32).tolist()
+        finished: list[DecodeSequence] = []
+        going = list(enumerate(self.rows))
+        for _ in range(steps):
+            places = [((row.length - 1) % RECENT, index) for index, row in going]
+            ended = self._take(
+                [row for _, row in going],
+                [tokens[place][index] for place, index in places],
+                [logprobs[place][index] for place, index in places],
+                stop,
+            )
+            finished += ended
+            going = [(index, row) for index, row in going if row not in ended]
         return finished
 
     def leave(self, row: DecodeSequence) -> None:

@@ -69,13 +69,16 @@ class Sampler:
         self._special = special
         self._library = library
         first = special.first_timestamp
-        self._bias = torch.zeros(vocabulary, device=device)
+        self.bias = torch.zeros(vocabulary, device=device)
         # What must not come first (special.suppressed_first) are words, and a timestamp always comes first.
-        self._bias[[token for token in (*special.suppressed, special.no_timestamps) if token < first]] = NEVER
+        self.bias[[token for token in (*special.suppressed, special.no_timestamps) if token < first]] = NEVER
         self._stamps = torch.arange(first, vocabulary, device=device)
         self._end = vocabulary
         limit = special.max_initial_timestamp
         self._initial = vocabulary if limit is None else min(first + limit + 1, vocabulary)
+        # For a GPU's kernel: the vocabulary, the first timestamp, the token that ends a text, and the end of the
+        # timestamps that may come first.
+        self.limits = vocabulary, first, special.end, self._initial
 
     def choose(self, logits: Tensor, state: SamplerState, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Next tokens and their log-probabilities, [rows] each, from `logits` [rows, vocabulary]; updates `state`.
@@ -86,7 +89,7 @@ class Sampler:
         warm = generator is not None and bool((state.temperature > 0).any())
         ranges = self._ranges(state)
         if self._library is not None and not warm:
-            best = Best(*ops.best_tokens(self._library, logits, self._bias, ranges))
+            best = Best(*ops.best_tokens(self._library, logits, self.bias, ranges))
         else:
             best = self._best(logits, ranges)
         # As much probability on all timestamps together as on the likeliest word: it is time for a timestamp.
@@ -118,7 +121,7 @@ class Sampler:
         """Makes what may not follow impossible in `logits`."""
         first, forbidden = self._special.first_timestamp, float("-inf")
         text, times = logits[:, :first], logits[:, first:]
-        text += self._bias[:first]
+        text += self.bias[:first]
         text[:, : self._special.end].masked_fill_(ranges[:, 0, :1] > 0, forbidden)
         times.masked_fill_((self._stamps < ranges[:, 1, :1]) | (self._stamps >= ranges[:, 1, 1:]), forbidden)
         (text_best, text_token), (times_best, times_token) = text.max(-1), times.max(-1)

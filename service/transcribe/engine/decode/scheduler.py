@@ -19,7 +19,7 @@ from transcribe.engine.model.features import FEW_SIZES, WINDOW_FRAMES, LogMel, f
 from transcribe.engine.model.whisper import Model
 from transcribe.types import SAMPLE_RATE
 
-BURST_STEPS = 8  # tokens decoded in one `step`
+BURST_TOKENS = 8  # decoded of each row in one `step`
 BRIEF_SECONDS = 8.0  # a chunk this short is decoded before a much longer one is encoded
 MUCH_LONGER = 2.0
 NO_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")  # what has no type of its own
@@ -98,13 +98,11 @@ class Scheduler:
         if self._waiting and self.batch.room and not self._brief_first():
             self._settle(self._start())
             return
-        for _ in range(BURST_STEPS):
+        for _ in range(BURST_TOKENS // self.batch.burst):
             # Where windows are encoded together, results wait a moment for others, so that their places are filled so.
             if not self.batch.rows or (self._done and self.windows == 1):
                 break
-            finished = self.batch.step()
-            looping = [row for row in self.batch.rows if row not in finished and self._builder.is_looping(row)]
-            self._settle(finished + looping)
+            self._settle(self.batch.step(self._builder.is_looping))
 
     def _make(self, rows: int) -> Batch:
         """A batch of so many rows, or of the half as long as there is no memory for them."""

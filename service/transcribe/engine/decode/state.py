@@ -13,6 +13,7 @@ from transcribe.types import SAMPLE_RATE, DecodeOptions, Segment
 
 TEMPERATURE_STEP = 0.2
 MAX_TEMPERATURE = 1.0
+RECENT = 8  # steps whose choices are kept on the device, so that they need not be fetched one by one
 
 
 @dataclass(eq=False)
@@ -97,11 +98,13 @@ class Cursor:
     lengths: Tensor  # int64: of the text before them
     logprobs: Tensor  # float32: of what was chosen last
     state: SamplerState
+    recent: Tensor  # int32 [RECENT, 2, rows]: by the length before it, what was chosen, and its logprob's bits
 
     @classmethod
     def of(cls, rows: int, device: str) -> "Cursor":
         zeros = torch.zeros(2, rows, dtype=torch.int64, device=device)
-        return cls(zeros[0], zeros[1], torch.zeros(rows, device=device), SamplerState.of(rows, device))
+        recent = torch.zeros(RECENT, 2, rows, dtype=torch.int32, device=device)
+        return cls(zeros[0], zeros[1], torch.zeros(rows, device=device), SamplerState.of(rows, device), recent)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:

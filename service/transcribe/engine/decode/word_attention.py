@@ -22,7 +22,7 @@ class WordAttention:
     def __init__(self, dims: ModelDimensions, heads: Sequence[tuple[int, int]], rows: int, device: str) -> None:
         """`heads` are the alignment heads, (layer, head) each."""
         self._context = dims.context
-        self._kept = torch.zeros(rows, len(heads), 0, dims.positions, dtype=torch.float16, device=device)
+        self.kept = torch.zeros(rows, len(heads), 0, dims.positions, dtype=torch.float16, device=device)
         self._heads: dict[int, tuple[Tensor, Tensor]] = {}  # of a layer: their numbers, and where they are kept
         for layer in {layer for layer, _ in heads}:
             found = [(head, place) for place, (other, head) in enumerate(heads) if other == layer]
@@ -31,10 +31,18 @@ class WordAttention:
 
     def reserve(self, tokens: int) -> None:
         """Makes room for `tokens` tokens in every row."""
-        have = self._kept.shape[2]
+        have = self.kept.shape[2]
         if tokens > have:
             more = min(-(-tokens // STEP) * STEP, self._context) - have
-            self._kept = F.pad(self._kept, (0, 0, 0, more))
+            self.kept = F.pad(self.kept, (0, 0, 0, more))
+
+    def slots(self, layer: int, heads: int) -> Tensor:
+        """Where the weights of a layer's heads are kept, -1 for those that are not: int32 [heads]."""
+        found = torch.full((heads,), -1, dtype=torch.int32)
+        if layer in self._heads:
+            numbers, kept = self._heads[layer]
+            found[numbers.cpu()] = kept.to("cpu", torch.int32)
+        return found.to(self.kept.device)
 
     def note(self, layer: int, weights: Tensor, places: Tensor) -> None:
         """Keeps what a layer's heads attended to: `weights` [rows, heads, 1, positions] of the tokens at `places`
@@ -42,15 +50,15 @@ class WordAttention:
         if layer not in self._heads:
             return
         numbers, kept = self._heads[layer]
-        length = min(weights.shape[-1], self._kept.shape[-1])
+        length = min(weights.shape[-1], self.kept.shape[-1])
         rows = torch.arange(len(places), device=places.device)
-        found = weights[:, numbers, 0, :length].to(self._kept.dtype)
-        self._kept[rows[:, None], kept, places[:, None], :length] = found
+        found = weights[:, numbers, 0, :length].to(self.kept.dtype)
+        self.kept[rows[:, None], kept, places[:, None], :length] = found
 
     def of(self, row: int, tokens: int) -> Tensor:
         """What was kept of the first `tokens` of a row, a copy: [heads, tokens, positions]."""
-        return self._kept[row, :, :tokens].clone()
+        return self.kept[row, :, :tokens].clone()
 
     def move(self, source: int, target: int, tokens: int) -> None:
         """Copies the first `tokens` of row `source` to row `target`."""
-        self._kept[target, :, :tokens] = self._kept[source, :, :tokens]
+        self.kept[target, :, :tokens] = self.kept[source, :, :tokens]

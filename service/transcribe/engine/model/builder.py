@@ -102,6 +102,7 @@ def decoder(weights: Weights, dims: ModelDimensions, library: Library | None = N
         attention=functools.partial(int8_attention, int8) if int8 else float_attention,
         cache_dtype=torch.bfloat16 if int8 else weights["decoder.positions"].dtype,
         library=int8,
+        head_weight=None if int8 else weights["decoder.head.weight"],
     )
 
 

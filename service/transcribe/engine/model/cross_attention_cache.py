@@ -47,6 +47,7 @@ class PaddedCache(CrossAttentionCache):
         self._values = torch.zeros_like(self._keys)
         self._mask = like.new_zeros(rows, 1, 1, dims.positions)
         self._lengths = [0] * rows
+        self._positions = torch.zeros(rows, dtype=torch.int32, device=like.device)  # the same, on the device
         # oneDNN's products copy matrices that do not lie back to back: reading some silence costs less.
         self._whole = like.dtype == torch.bfloat16 and like.device.type == "cpu"
 
@@ -63,6 +64,7 @@ class PaddedCache(CrossAttentionCache):
     def _set_length(self, row: int, length: int) -> None:
         if self._lengths[row] != length:
             self._lengths[row] = length
+            self._positions[row] = length
             self._mask[row, ..., :length] = 0.0
             self._mask[row, ..., length:] = float("-inf")
 
@@ -71,6 +73,11 @@ class PaddedCache(CrossAttentionCache):
         self._keys[:, target, :, :length] = self._keys[:, source, :, :length]
         self._values[:, target, :, :length] = self._values[:, source, :, :length]
         self._set_length(target, length)
+
+    def of_layer(self, layer: int, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys and values [rows, heads, positions, size] of the first `rows`, and how many positions each has, int32
+        [rows]."""
+        return self._keys[layer, :rows], self._values[layer, :rows], self._positions[:rows]
 
     def longest(self, rows: int) -> int:
         """Positions of the longest audio of the first `rows`."""

@@ -81,7 +81,7 @@ class FloatStream(Stream[Tensor, Tensor]):
     """In the weights' own precision, one operation at a time."""
 
     def __init__(self, activation: Callable[[Tensor], Tensor], x: Tensor) -> None:
-        self._activation, self._x = activation, x
+        self.activation, self._x = activation, x
 
     def add(self, output: Tensor) -> None:
         self._x = self._x + output
@@ -90,7 +90,7 @@ class FloatStream(Stream[Tensor, Tensor]):
         return norm(self._x)
 
     def activated(self, output: Tensor) -> Tensor:
-        return self._activation(output)
+        return self.activation(output)
 
     def result(self) -> Tensor:
         return self._x
@@ -267,6 +267,7 @@ class Decoder:
     attention: Callable[[int, Step], tuple[Attend, Attend]]  # of so many heads: to the text, and to the audio
     cache_dtype: torch.dtype  # of the text's keys and values
     library: Library | None  # the processor's kernels, where int8 uses them
+    head_weight: Tensor | None = None  # [vocabulary, width], where the head is in float
 
     def __call__(
         self,

@@ -1,0 +1,308 @@
+// What a decoder's step does between its matrix products, each as one kernel: torch starts dozens of small ones for it,
+// and a GPU takes longer to start them than to run them.
+//
+// float16 in memory, float32 in between. Every kernel works for any GPU from sm_70 on; it is compiled on the machine, for
+// its own GPU (compiler.py). No header is needed, so that none must be there. Rows are those of a batch; [a, b] are
+// arrays of a times b, b side by side.
+
+typedef unsigned short half_t;
+typedef long long int64;
+
+#define HEAD 64           // numbers of an attention head, in every Whisper
+#define LANES 8           // threads that share a key: 8 numbers each, which is the widest load
+#define FULL 0xffffffffu  // all threads of a warp
+#define LOWEST -3.0e38f
+
+__device__ __forceinline__ float to_float(half_t value) {
+  float result;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(result) : "h"(value));
+  return result;
+}
+
+__device__ __forceinline__ half_t to_half(float value) {
+  half_t result;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(result) : "f"(value));
+  return result;
+}
+
+// Two numbers that lie in one word.
+__device__ __forceinline__ void unpack(unsigned word, float *numbers) {
+  numbers[0] = to_float((half_t)(word & 0xffffu));
+  numbers[1] = to_float((half_t)(word >> 16));
+}
+
+// Eight numbers from an address that is a multiple of 16.
+__device__ __forceinline__ void unpack(uint4 words, float *numbers) {
+  unpack(words.x, numbers);
+  unpack(words.y, numbers + 2);
+  unpack(words.z, numbers + 4);
+  unpack(words.w, numbers + 6);
+}
+
+// The sum over a block, for all of its threads; `scratch` has a place for each of up to 32 warps.
+__device__ __forceinline__ float block_sum(float value, float *scratch) {
+  for (int other = 16; other; other /= 2) value += __shfl_xor_sync(FULL, value, other);
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = value;
+  __syncthreads();
+  float sum = 0.0f;
+  for (int warp = 0; warp < blockDim.x / 32; warp++) sum += scratch[warp];
+  return sum;
+}
+
+#define NORM_THREADS 128
+#define NORM_NUMBERS 16  // of a row that a thread holds: rows of up to 2048
+
+// A layer norm of the `width` numbers that the block's threads hold.
+__device__ __forceinline__ void norm(const float *held, const half_t *weight, const half_t *bias, half_t *result,
+                                     int width) {
+  __shared__ float scratch[NORM_THREADS / 32];
+  float sum = 0.0f;
+#pragma unroll
+  for (int n = 0; n < NORM_NUMBERS; n++) sum += held[n];  // those beyond the width are 0
+  const float mean = block_sum(sum, scratch) / width;
+  sum = 0.0f;
+#pragma unroll
+  for (int n = 0; n < NORM_NUMBERS; n++) {
+    const float away = n * NORM_THREADS + threadIdx.x < width ? held[n] - mean : 0.0f;
+    sum += away * away;
+  }
+  const float scale = rsqrtf(block_sum(sum, scratch) / width + 1e-5f);
+#pragma unroll
+  for (int n = 0; n < NORM_NUMBERS; n++) {
+    const int at = n * NORM_THREADS + threadIdx.x;
+    if (at < width) result[at] = to_half((held[n] - mean) * scale * to_float(weight[at]) + to_float(bias[at]));
+  }
+}
+
+// Adds `more` to x, both [rows, width]; `normed` becomes the norm of the sum. One block a row.
+extern "C" __global__ void __launch_bounds__(NORM_THREADS)
+    add_norm(half_t *x, const half_t *more, const half_t *weight, const half_t *bias, half_t *normed, int width) {
+  const int64 start = (int64)blockIdx.x * width;
+  float held[NORM_NUMBERS];
+#pragma unroll
+  for (int n = 0; n < NORM_NUMBERS; n++) {
+    const int at = n * NORM_THREADS + threadIdx.x;
+    held[n] = 0.0f;
+    if (at < width) {
+      const half_t sum = to_half(to_float(x[start + at]) + to_float(more[start + at]));
+      x[start + at] = sum;
+      held[n] = to_float(sum);
+    }
+  }
+  norm(held, weight, bias, normed + start, width);
+}
+
+#define ATTEND_THREADS 256
+#define GROUPS (ATTEND_THREADS / LANES)  // that share a head's keys among them
+#define AHEAD 4                          // keys and values that a group loads before it uses them
+
+// Attention of one query over `length` keys and values of its head, by a whole block: into `out` [HEAD], and each key's
+// score into `scores` where there is room for them, before the block's return. `top` and `sum` get the largest score, and
+// the sum of all as powers of e over it.
+__device__ __forceinline__ void attend(const half_t *query, const half_t *keys, const half_t *values, int length,
+                                       half_t *out, float *scores, float *top, float *sum) {
+  __shared__ float mixed[GROUPS][HEAD + 1];
+  __shared__ float tops[GROUPS], sums[GROUPS];
+  const int lane = threadIdx.x % LANES, group = threadIdx.x / LANES;
+  float q[LANES], acc[LANES], best = LOWEST, total = 0.0f;
+  unpack(*(const uint4 *)(query + lane * LANES), q);
+#pragma unroll
+  for (int n = 0; n < LANES; n++) acc[n] = 0.0f;
+  for (int first = 0; first < length; first += GROUPS * AHEAD) {
+    uint4 k[AHEAD], v[AHEAD];
+#pragma unroll
+    for (int n = 0; n < AHEAD; n++) {
+      const int64 at = min(first + n * GROUPS + group, length - 1);
+      k[n] = *(const uint4 *)(keys + at * HEAD + lane * LANES);
+      v[n] = *(const uint4 *)(values + at * HEAD + lane * LANES);
+    }
+    float score[AHEAD], highest = best;
+#pragma unroll
+    for (int n = 0; n < AHEAD; n++) {
+      float key[LANES];
+      unpack(k[n], key);
+      score[n] = 0.0f;
+#pragma unroll
+      for (int i = 0; i < LANES; i++) score[n] += q[i] * key[i];
+      for (int other = LANES / 2; other; other /= 2) score[n] += __shfl_xor_sync(FULL, score[n], other);
+      const int at = first + n * GROUPS + group;
+      if (at >= length) score[n] = LOWEST;
+      else if (scores && lane == 0) scores[at] = score[n];
+      highest = fmaxf(highest, score[n]);
+    }
+    const float shrink = __expf(best - highest);  // 0 at first, and 1 where nothing was higher
+    total *= shrink;
+#pragma unroll
+    for (int i = 0; i < LANES; i++) acc[i] *= shrink;
+#pragma unroll
+    for (int n = 0; n < AHEAD; n++) {
+      const float share = first + n * GROUPS + group < length ? __expf(score[n] - highest) : 0.0f;
+      float value[LANES];
+      unpack(v[n], value);
+      total += share;
+#pragma unroll
+      for (int i = 0; i < LANES; i++) acc[i] += share * value[i];
+    }
+    best = highest;
+  }
+  if (lane == 0) tops[group] = best, sums[group] = total;
+  __syncthreads();
+  float highest = LOWEST, all = 0.0f;
+  for (int other = 0; other < GROUPS; other++) highest = fmaxf(highest, tops[other]);
+  for (int other = 0; other < GROUPS; other++) all += sums[other] * __expf(tops[other] - highest);
+  const float share = __expf(best - highest);
+#pragma unroll
+  for (int i = 0; i < LANES; i++) mixed[group][lane * LANES + i] = acc[i] * share;
+  __syncthreads();
+  if (threadIdx.x < HEAD) {
+    float number = 0.0f;
+    for (int other = 0; other < GROUPS; other++) number += mixed[other][threadIdx.x];
+    out[threadIdx.x] = to_half(number / all);
+  }
+  *top = highest;
+  *sum = all;
+}
+
+// Keeps the rows' new keys and values at their places, and attends to all up to them. qkv [rows, 3, heads, HEAD] →
+// mixed [rows, heads, HEAD]; keys and values [rows, heads, context, HEAD]. A block for each head (x) and row (y).
+extern "C" __global__ void __launch_bounds__(ATTEND_THREADS)
+    attend_text(const half_t *qkv, half_t *keys, half_t *values, const int64 *places, half_t *mixed, int context) {
+  const int head = blockIdx.x, heads = gridDim.x;
+  const int64 row = blockIdx.y;
+  const int place = (int)min(places[row], (int64)(context - 1));
+  const int64 start = (row * heads + head) * context * HEAD;
+  const half_t *query = qkv + (row * 3 * heads + head) * HEAD;
+  if (threadIdx.x < HEAD) {
+    keys[start + (int64)place * HEAD + threadIdx.x] = query[heads * HEAD + threadIdx.x];
+    values[start + (int64)place * HEAD + threadIdx.x] = query[2 * heads * HEAD + threadIdx.x];
+  }
+  __syncthreads();
+  float top, sum;
+  attend(query, keys + start, values + start, place + 1, mixed + (row * heads + head) * HEAD, nullptr, &top, &sum);
+}
+
+// Attends to the rows' audio, of `lengths` [rows] positions. query, mixed [rows, heads, HEAD]; keys and values [rows,
+// heads, positions, HEAD]. Where `slots` [heads] has no negative number, the weights are kept: `kept` [rows, slots,
+// context, positions] at the token's place. A block for each head (x) and row (y); room for the scores is dynamic.
+extern "C" __global__ void __launch_bounds__(ATTEND_THREADS)
+    attend_audio(const half_t *query, const half_t *keys, const half_t *values, const int *lengths, half_t *mixed,
+                 const int *slots, const int64 *places, half_t *kept, int slot_count, int context, int positions) {
+  extern __shared__ float scores[];
+  const int head = blockIdx.x, heads = gridDim.x;
+  const int64 row = blockIdx.y, at = (row * heads + head) * HEAD;
+  const int length = lengths[row], slot = slots[head];
+  if (length <= 0) {  // a row that has never been in use
+    if (threadIdx.x < HEAD) mixed[at + threadIdx.x] = 0;
+    return;
+  }
+  const int64 start = at * positions;
+  float top, sum;
+  attend(query + at, keys + start, values + start, length, mixed + at, slot < 0 ? nullptr : scores, &top, &sum);
+  if (slot < 0) return;
+  const int64 place = min(places[row], (int64)(context - 1));
+  half_t *weights = kept + ((row * slot_count + slot) * context + place) * positions;
+  for (int n = threadIdx.x; n < length; n += ATTEND_THREADS) weights[n] = to_half(__expf(scores[n] - top) / sum);
+}
+
+#define CHOOSE_THREADS 1024
+#define CHOOSE_LOADS 7  // of 8 logits by a thread: vocabularies of up to 57,344
+
+// The highest logit of a range, and its token; the lower of two tokens that are as high.
+struct Best {
+  float logit;
+  int token;
+};
+
+__device__ __forceinline__ void keep(Best *best, float logit, int token) {
+  if (logit > best->logit || (logit == best->logit && token < best->token)) best->logit = logit, best->token = token;
+}
+
+__device__ __forceinline__ Best block_best(Best best, Best *scratch) {
+  for (int other = 16; other; other /= 2) {
+    const float logit = __shfl_xor_sync(FULL, best.logit, other);
+    keep(&best, logit, __shfl_xor_sync(FULL, best.token, other));
+  }
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = best;
+  __syncthreads();
+  best = scratch[0];
+  for (int warp = 1; warp < CHOOSE_THREADS / 32; warp++) keep(&best, scratch[warp].logit, scratch[warp].token);
+  return best;
+}
+
+// The next token of each row, and its log-probability, by the rules of Whisper (decode/sampling.py), and what the rules
+// must know of the row afterwards. logits [rows, stride], of which `vocabulary` count; bias [first]. The words are the
+// tokens below `first`, the timestamps the others; `initial` ends those that may come first. What is chosen is also kept
+// in recent [`steps`, 2, `capacity`] by the length of the row's text: the token, and the bits of its log-probability.
+extern "C" __global__ void __launch_bounds__(CHOOSE_THREADS)
+    choose(const half_t *logits, const float *bias, bool *fresh, bool *last, bool *before_last, int64 *latest,
+           int64 *tokens, float *logprobs, int64 *lengths, int *recent, int steps, int capacity, int stride,
+           int vocabulary, int first, int end, int initial) {
+  __shared__ Best scratch[CHOOSE_THREADS / 32];
+  __shared__ float sums[CHOOSE_THREADS / 32];
+  const int64 row = blockIdx.x;
+  const bool was_fresh = fresh[row], was_last = last[row], was_before = before_last[row];
+  const bool opened = was_last && !was_before, closed = was_last && was_before && !was_fresh;
+  const int text_from = opened ? end : 0;
+  const int time_from = first + (int)latest[row] + (opened ? 0 : 1);
+  const int time_to = closed ? 0 : was_fresh ? initial : vocabulary;
+  const uint4 *loads = (const uint4 *)(logits + row * stride);
+  uint4 held[CHOOSE_LOADS];
+  Best text = {LOWEST, first}, time = {LOWEST, vocabulary};
+#pragma unroll
+  for (int n = 0; n < CHOOSE_LOADS; n++) {
+    const int place = n * CHOOSE_THREADS + threadIdx.x, from = place * 8;
+    if (from >= vocabulary) continue;
+    held[n] = loads[place];
+    float numbers[8];
+    unpack(held[n], numbers);
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      const int token = from + i;
+      if (token < first) {
+        if (token >= text_from) keep(&text, numbers[i] + bias[token], token);
+      } else if (token >= time_from && token < time_to) {
+        keep(&time, numbers[i], token);
+      }
+    }
+  }
+  text = block_best(text, scratch);
+  time = block_best(time, scratch);
+  float text_sum = 0.0f, time_sum = 0.0f;
+#pragma unroll
+  for (int n = 0; n < CHOOSE_LOADS; n++) {
+    const int from = (n * CHOOSE_THREADS + threadIdx.x) * 8;
+    if (from >= vocabulary) continue;
+    float numbers[8];
+    unpack(held[n], numbers);
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      const int token = from + i;
+      if (token < first) {
+        if (token >= text_from) text_sum += __expf(numbers[i] + bias[token] - text.logit);
+      } else if (token >= time_from && token < time_to) {
+        time_sum += __expf(numbers[i] - time.logit);
+      }
+    }
+  }
+  text_sum = block_sum(text_sum, sums);
+  time_sum = block_sum(time_sum, sums);
+  if (threadIdx.x) return;
+  const float texts = text.logit + logf(text_sum);
+  const float times = time_sum > 0.0f ? time.logit + logf(time_sum) : LOWEST;
+  const bool timed = times > text.logit || was_fresh, stamped = timed || time.logit > text.logit;
+  const float higher = fmaxf(texts, times), both = higher + logf(expf(texts - higher) + expf(times - higher));
+  const int token = stamped ? time.token : text.token;
+  const float logprob = (stamped ? time.logit : text.logit) - (timed ? times : both);
+  fresh[row] = false;
+  before_last[row] = was_last;
+  last[row] = stamped;
+  if (stamped) latest[row] = token - first;
+  int *place = recent + lengths[row] % steps * 2 * capacity + row;
+  place[0] = token;
+  place[capacity] = __float_as_int(logprob);
+  tokens[row] = token;
+  logprobs[row] = logprob;
+  lengths[row]++;
+}

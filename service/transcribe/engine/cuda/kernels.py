@@ -1,0 +1,86 @@
+"""The kernels of kernels.cu over torch's tensors: what a decoder's step does between its matrix products."""
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from transcribe.engine.cuda.compiler import Module, machine_code
+from transcribe.engine.decode.sampling import Sampler
+from transcribe.engine.decode.state import Cursor
+from transcribe.engine.model.config import ModelDimensions
+from transcribe.engine.model.network import Norm
+
+SOURCE = Path(__file__).with_name("kernels.cu")
+HEAD = 64  # numbers of an attention head
+NORM_THREADS, ATTEND_THREADS, CHOOSE_THREADS = 128, 256, 1024  # as the source declares them
+WIDEST, LARGEST = 2048, 57_344  # width and vocabulary that they are made for
+Three = tuple[Tensor, Tensor, Tensor]
+LOADED = 8  # logits that are read at once: their rows begin at multiples of it
+
+
+class StepKernels(Protocol):
+    """The parts of a step, each of which works on whole tensors and returns nothing else than it says."""
+
+    def add_norm(self, x: Tensor, more: Tensor, norm: Norm) -> Tensor:
+        """Adds `more` to `x`, and returns the norm of the sum; all [rows, width]."""
+
+    def attend_text(self, qkv: Tensor, keys: Tensor, values: Tensor, places: Tensor) -> Tensor:
+        """[rows, 3 · width] → [rows, width]: keeps the new keys and values at `places` [rows] of keys and values [rows,
+        heads, context, size], and attends to all up to them."""
+
+    def attend_audio(self, query: Tensor, audio: Three, kept: Three) -> Tensor:
+        """[rows, width] → [rows, width]. `audio`: keys and values [rows, heads, positions, size] and the rows' lengths
+        [rows]. `kept`: which slot each head's weights are kept in, or -1 [heads]; the tokens' places [rows]; and where
+        they are kept [rows, slots, context, positions]."""
+
+    def choose(self, logits: Tensor, sampler: Sampler, cursor: Cursor) -> None:
+        """Chooses the next token of each row by `logits` [rows, at least the vocabulary], and moves `cursor` on."""
+
+
+class GpuKernels(StepKernels):
+    """Compiled for the current GPU."""
+
+    def __init__(self, folder: Path | None, *, store: bool) -> None:
+        """`folder` keeps the machine code, which is written there if `store` says so. Raises CompilerError."""
+        self._module = Module(machine_code(SOURCE.read_text(), folder, store=store))
+
+    @staticmethod
+    def fit(dims: ModelDimensions, dtype: torch.dtype) -> bool:
+        """Whether they are made for such a model."""
+        known = dims.width == dims.decoder_heads * HEAD and dims.width <= WIDEST and dims.vocabulary <= LARGEST
+        return known and dtype == torch.float16
+
+    def add_norm(self, x: Tensor, more: Tensor, norm: Norm) -> Tensor:
+        rows, width = x.shape
+        normed = torch.empty_like(x)
+        arguments = (x, more, norm.weight, norm.bias, normed, width)
+        self._module.start("add_norm", (rows, 1), NORM_THREADS, arguments)
+        return normed
+
+    def attend_text(self, qkv: Tensor, keys: Tensor, values: Tensor, places: Tensor) -> Tensor:
+        rows, heads, context, _ = keys.shape
+        mixed = qkv.new_empty(rows, heads * HEAD)
+        arguments = (qkv, keys, values, places, mixed, context)
+        self._module.start("attend_text", (heads, rows), ATTEND_THREADS, arguments)
+        return mixed
+
+    def attend_audio(self, query: Tensor, audio: Three, kept: Three) -> Tensor:
+        keys, values, lengths = audio
+        slots, places, weights = kept
+        rows, heads, positions, _ = keys.shape
+        mixed = torch.empty_like(query)
+        sizes = weights.shape[1], weights.shape[2], positions
+        arguments = (query, keys, values, lengths, mixed, slots, places, weights, *sizes)
+        self._module.start("attend_audio", (heads, rows), ATTEND_THREADS, arguments, 4 * positions)
+        return mixed
+
+    def choose(self, logits: Tensor, sampler: Sampler, cursor: Cursor) -> None:
+        rows, stride = logits.shape
+        steps, _, capacity = cursor.recent.shape
+        state = cursor.state
+        flags = state.fresh, state.last, state.before_last, state.latest
+        moved = cursor.tokens, cursor.logprobs, cursor.lengths, cursor.recent
+        arguments = (logits, sampler.bias, *flags, *moved, steps, capacity, stride, *sampler.limits)
+        self._module.start("choose", (rows, 1), CHOOSE_THREADS, arguments)
