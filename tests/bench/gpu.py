@@ -260,7 +260,7 @@ def service(options: argparse.Namespace) -> dict[str, Any]:
     _write(recording, windows(options.audio, 112.0 if options.tiny else 3584.0))
     url = f"http://127.0.0.1:{options.port}"
     result: dict[str, Any] = {}
-    with served.service(served.prepare(options.port, str(options.model)), options.port) as ready:
+    with served.service(served.prepare(options.port, str(options.model), speakers=False), options.port) as ready:
         result["start_to_ready_seconds"] = round(ready, 2)
         whole = recording.read_bytes()
         served.transcribe(url, serve_load.cut(recording, 7.0, 1, 0)[0])

@@ -21,10 +21,13 @@ LONGEST_START = 300.0
 TIMEOUT = 600.0
 
 
-def prepare(port: int, model: str = "") -> Path:
-    """Does what a bake does before the service is started; returns its configuration."""
+def prepare(port: int, model: str = "", *, speakers: bool = True) -> Path:
+    """Does what a bake does before the service is started; returns its configuration. Telling `speakers` apart needs a
+    package of the index."""
     options = argparse.Namespace(host="127.0.0.1", port=port, language="en")
     declared = pillar.load(common.ROOT)
+    if not speakers:
+        declared["speakers"]["model"] = ""
     found = find_model(model, declared["model"]["endpoint"])
     config = machine_folder(options, declared, found)
     fill_cache(config, found)

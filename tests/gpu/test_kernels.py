@@ -7,7 +7,9 @@ import pytest
 import torch
 from support.torch_kernels import TorchKernels
 from torch import Tensor
+from transcribe.engine.cpu.constants import MEDIAN
 from transcribe.engine.cuda.kernels import HEAD, LOADED, GpuKernels
+from transcribe.engine.decode.alignment import cost
 from transcribe.engine.decode.sampling import Sampler
 from transcribe.engine.decode.state import Cursor
 from transcribe.engine.model.config import SpecialTokens
@@ -95,8 +97,9 @@ def test_choosing_tokens(kernels: GpuKernels, seed: int) -> None:
     stride = VOCABULARY + -VOCABULARY % LOADED
     logits = noise(ROWS, stride, seed=seed, scale=3.0)
     logits[:, SPECIAL.first_timestamp :] += 2.0 * (seed % 3)
-    logits[:, VOCABULARY:] = 100.0  # what fills the rows up is never chosen
     sampler = Sampler(SPECIAL, VOCABULARY, DEVICE)
+    logits[:, :VOCABULARY].masked_fill_(sampler.bias < 0, float("-inf"))
+    logits[:, VOCABULARY:] = 100.0  # what fills the rows up is never looked at
     dice = torch.Generator().manual_seed(seed)
     flags = torch.rand(3, ROWS, generator=dice) < 0.5
     latest = torch.randint(-1, 1500, (ROWS,), generator=dice)
@@ -118,3 +121,9 @@ def test_choosing_tokens(kernels: GpuKernels, seed: int) -> None:
         assert torch.equal(mine, theirs)
     assert torch.equal(one.recent[:, 0], other.recent[:, 0])
     near([one.recent[:, 1].view(torch.float32)], [other.recent[:, 1].view(torch.float32)], within=1e-3)
+
+
+@pytest.mark.parametrize(("tokens", "positions"), [(1, 8), (2, 50), (75, 1400), (223, 1500)])
+def test_what_words_are_aligned_by(kernels: GpuKernels, tokens: int, positions: int) -> None:
+    attention = torch.softmax(noise(8, tokens, positions, scale=3.0).float(), -1).to(torch.float16)
+    near([kernels.alignment_cost(attention, MEDIAN)], [cost(attention, MEDIAN)], within=2e-2)

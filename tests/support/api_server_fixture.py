@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import openai
 import yaml
 from flask import Flask
 from transcribe.api import context_of, create_app
@@ -24,6 +23,9 @@ from transcribe.config import ServiceConfig
 from transcribe.jobs.store import Store
 
 from support.fake_worker import FakeWorker
+
+if TYPE_CHECKING:
+    import openai
 
 PILLAR = Path(__file__).resolve().parents[2] / "salt" / "pillar" / "transcribe.sls"
 
@@ -69,8 +71,10 @@ class Api:
         """Where it listens."""
         return f"http://127.0.0.1:{self.server.effective_port}"
 
-    def client(self, key: str = "unused", **options: Any) -> openai.OpenAI:
+    def client(self, key: str = "unused", **options: Any) -> "openai.OpenAI":
         """The official client for it, which does not retry unless `options` say so."""
+        import openai  # not on every machine with a GPU
+
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, **{"max_retries": 0, **options})
 
     def get(self, path: str, **headers: str) -> "Reply":

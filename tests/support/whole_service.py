@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import openai
 from localcloud.hub import models
 from serving.run import SERVICE, ServedModel, environment, fill_cache, lay_out
 
 from support.api_server_fixture import HttpRequests, free_port, settings
+
+if TYPE_CHECKING:
+    import openai
 
 PROGRAMS = {"api": ["api_server.py"], "worker": ["transcribe_optimized.py", "--worker"]}
 READY_SECONDS = 300.0
@@ -74,8 +76,10 @@ class Service(HttpRequests):
             return True
         return b'"event": "ready"' in self.log("worker").read_bytes()[self.began["worker"] :]
 
-    def client(self) -> openai.OpenAI:
+    def client(self) -> "openai.OpenAI":
         """The official one."""
+        import openai  # not on every machine with a GPU
+
         return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key="none", max_retries=0)
 
 

@@ -77,26 +77,28 @@ def _for_gpu(
     """The scheduler with the decoder's steps recorded, where that is good, and what was found: "steps" and "batch".
     `kept` is where results are kept, and whether they may be written there."""
     card, (folder, store) = _gpu_name(), kept
-    ways = _ways(model, folder, store=store)
+    kernels = _kernels(model, folder, store=store)
+    ways = {KERNELS: graphs.recorder(kernels)} if kernels else {}
+    ways[TORCH] = graphs.recorder()
     steps = trial.verdict(model, chosen, folder if store else None, ways, card)
     recorder = ways.get(steps.get("way", TORCH), ways[TORCH]) if steps["recorded"] else None
     free, _ = torch.cuda.mem_get_info()
     batch = rows.verdict(model, chosen, folder if store else None, recorder=recorder, card=card, free=free)
     prepare = (lambda made: graphs.record(made, recorder(made))) if recorder else None
-    scheduler = Scheduler(model, wanted or batch["rows"], windows=batch["windows"], prepare=prepare)
+    costs = kernels.alignment_cost if kernels else None
+    scheduler = Scheduler(model, wanted or batch["rows"], windows=batch["windows"], prepare=prepare, costs=costs)
     return scheduler, {"steps": steps, "batch": batch}
 
 
-def _ways(model: Model, folder: Path | None, *, store: bool) -> dict[str, graphs.Recorder]:
-    """Of what a step can be recorded here, the fastest first."""
-    ways = {TORCH: graphs.recorder()}
+def _kernels(model: Model, folder: Path | None, *, store: bool) -> GpuKernels | None:
+    """Those for this GPU, kept in `folder`; None where they do not suit the model or cannot be had."""
     if not GpuKernels.fit(model.dims, model.compute_dtype):
-        return ways
+        return None
     try:
-        return {KERNELS: graphs.recorder(GpuKernels(folder, store=store)), **ways}
+        return GpuKernels(folder, store=store)
     except (CompilerError, OSError, AttributeError) as error:  # no compiler, or not the driver's functions
         logs.warning("kernels_not_loaded", reason=" ".join(f"{type(error).__name__}: {error}".split())[:300])
-        return ways
+        return None
 
 
 def _gpu_name() -> str:

@@ -5,6 +5,7 @@ Texts and audio of any length take what they need, so that a step is recorded fo
 
 from dataclasses import replace
 
+import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
@@ -50,8 +51,10 @@ class FusedStep:
         self._batch, self._cross, self._kernels = batch, cross, kernels
         stream = decoder.layers.stream
         self._layers = replace(decoder.layers, stream=lambda x: FusedStream(kernels, stream(x)))  # type: ignore[arg-type]
-        missing = -len(decoder.head_weight) % LOADED
-        self._head = F.pad(decoder.head_weight, (0, 0, 0, missing))
+        filled = -len(decoder.head_weight) % LOADED  # with rows that nobody chooses
+        never = torch.where(batch.sampler.bias < 0, float("-inf"), 0.0).to(decoder.head_weight.dtype)
+        self._head = F.pad(decoder.head_weight, (0, 0, 0, filled)), F.pad(never, (0, filled), value=float("-inf"))
+        self._hidden: dict[int, Tensor] = {}  # by the number of rows, what the last step of so many left
         layers, heads = decoder.dims.decoder_layers, decoder.dims.decoder_heads
         self._slots = [batch.words.slots(layer, heads) for layer in range(layers)]
         self._rows = [min(FEWEST_ROWS, batch.capacity)]
@@ -83,4 +86,9 @@ class FusedStep:
             return self._kernels.attend_audio(query, self._cross.of_layer(layer, rows), kept)
 
         hidden = self._layers(x, attend, attend_audio)
-        self._kernels.choose(F.linear(hidden, self._head), batch.sampler, cursor)
+        self._hidden[rows] = hidden
+        self._kernels.choose(F.linear(hidden, *self._head), batch.sampler, cursor)
+
+    def hidden(self, rows: int) -> Tensor:
+        """What the decoder's head was given in the step before, for the first `rows`: [rows, width]."""
+        return self._hidden[self.sizes(rows, 0)[0]][:rows]

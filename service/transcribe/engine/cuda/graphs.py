@@ -138,6 +138,11 @@ class Replay:
             replay()
         return True
 
+    def hidden(self, rows: int) -> Tensor | None:
+        """What the decoder's head was given in the step before, for the first `rows`: [rows, width]; None where that is
+        not kept."""
+        return self._step.hidden(rows) if isinstance(self._step, FusedStep) else None
+
     def _try(self, sizes: Sizes, tries: int) -> bool:
         """Whether a step of these sizes was recorded; `tries` are left, this one included."""
         try:

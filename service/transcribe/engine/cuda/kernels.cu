@@ -39,69 +39,68 @@ __device__ __forceinline__ void unpack(uint4 words, float *numbers) {
   unpack(words.w, numbers + 6);
 }
 
-// The sum over a block, for all of its threads; `scratch` has a place for each of up to 32 warps.
+// The sum over a block of up to 32 warps, for all of its threads; `scratch` has a place for each warp.
 __device__ __forceinline__ float block_sum(float value, float *scratch) {
+  const int warps = blockDim.x / 32;
   for (int other = 16; other; other /= 2) value += __shfl_xor_sync(FULL, value, other);
   __syncthreads();
   if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = value;
   __syncthreads();
-  float sum = 0.0f;
-  for (int warp = 0; warp < blockDim.x / 32; warp++) sum += scratch[warp];
-  return sum;
+  value = threadIdx.x % 32 < warps ? scratch[threadIdx.x % 32] : 0.0f;
+  for (int other = 16; other; other /= 2) value += __shfl_xor_sync(FULL, value, other);
+  return value;
 }
 
-#define NORM_THREADS 128
-#define NORM_NUMBERS 16  // of a row that a thread holds: rows of up to 2048
+#define NORM_THREADS 256  // at most: a thread holds 8 numbers of a row, which are up to 2048
 
-// A layer norm of the `width` numbers that the block's threads hold.
-__device__ __forceinline__ void norm(const float *held, const half_t *weight, const half_t *bias, half_t *result,
-                                     int width) {
+// Adds `more` to x, both [rows, width]; `normed` becomes the norm of the sum. One block a row, with a thread for 8 numbers
+// and some for none; the width is a multiple of 8.
+extern "C" __global__ void __launch_bounds__(NORM_THREADS)
+    add_norm(half_t *x, const half_t *more, const half_t *weight, const half_t *bias, half_t *normed, int width) {
   __shared__ float scratch[NORM_THREADS / 32];
-  float sum = 0.0f;
+  const int at = threadIdx.x * 8;
+  const bool used = at < width;
+  const int64 place = (int64)blockIdx.x * width + at;
+  float held[8] = {}, other[8], scales[8], shifts[8], sum = 0.0f;
+  if (used) {
+    unpack(*(const uint4 *)(x + place), held);
+    unpack(*(const uint4 *)(more + place), other);
+    unpack(*(const uint4 *)(weight + at), scales);
+    unpack(*(const uint4 *)(bias + at), shifts);
+    uint4 words;
+    half_t *sums = (half_t *)&words;
 #pragma unroll
-  for (int n = 0; n < NORM_NUMBERS; n++) sum += held[n];  // those beyond the width are 0
+    for (int n = 0; n < 8; n++) {
+      sums[n] = to_half(held[n] + other[n]);
+      held[n] = to_float(sums[n]);
+      sum += held[n];
+    }
+    *(uint4 *)(x + place) = words;
+  }
   const float mean = block_sum(sum, scratch) / width;
   sum = 0.0f;
 #pragma unroll
-  for (int n = 0; n < NORM_NUMBERS; n++) {
-    const float away = n * NORM_THREADS + threadIdx.x < width ? held[n] - mean : 0.0f;
-    sum += away * away;
-  }
+  for (int n = 0; n < 8; n++) sum += used ? (held[n] - mean) * (held[n] - mean) : 0.0f;
   const float scale = rsqrtf(block_sum(sum, scratch) / width + 1e-5f);
+  if (!used) return;
+  uint4 words;
+  half_t *results = (half_t *)&words;
 #pragma unroll
-  for (int n = 0; n < NORM_NUMBERS; n++) {
-    const int at = n * NORM_THREADS + threadIdx.x;
-    if (at < width) result[at] = to_half((held[n] - mean) * scale * to_float(weight[at]) + to_float(bias[at]));
-  }
+  for (int n = 0; n < 8; n++) results[n] = to_half((held[n] - mean) * scale * scales[n] + shifts[n]);
+  *(uint4 *)(normed + place) = words;
 }
 
-// Adds `more` to x, both [rows, width]; `normed` becomes the norm of the sum. One block a row.
-extern "C" __global__ void __launch_bounds__(NORM_THREADS)
-    add_norm(half_t *x, const half_t *more, const half_t *weight, const half_t *bias, half_t *normed, int width) {
-  const int64 start = (int64)blockIdx.x * width;
-  float held[NORM_NUMBERS];
-#pragma unroll
-  for (int n = 0; n < NORM_NUMBERS; n++) {
-    const int at = n * NORM_THREADS + threadIdx.x;
-    held[n] = 0.0f;
-    if (at < width) {
-      const half_t sum = to_half(to_float(x[start + at]) + to_float(more[start + at]));
-      x[start + at] = sum;
-      held[n] = to_float(sum);
-    }
-  }
-  norm(held, weight, bias, normed + start, width);
-}
-
-#define ATTEND_THREADS 256
-#define GROUPS (ATTEND_THREADS / LANES)  // that share a head's keys among them
-#define AHEAD 4                          // keys and values that a group loads before it uses them
+#define TEXT_THREADS 256
+#define AUDIO_THREADS 512
+#define AHEAD 4  // keys and values that a group of threads loads before it uses them
 
 // Attention of one query over `length` keys and values of its head, by a whole block: into `out` [HEAD], and each key's
 // score into `scores` where there is room for them, before the block's return. `top` and `sum` get the largest score, and
 // the sum of all as powers of e over it.
+template <int THREADS>
 __device__ __forceinline__ void attend(const half_t *query, const half_t *keys, const half_t *values, int length,
                                        half_t *out, float *scores, float *top, float *sum) {
+  constexpr int GROUPS = THREADS / LANES;  // that share the keys among them
   __shared__ float mixed[GROUPS][HEAD + 1];
   __shared__ float tops[GROUPS], sums[GROUPS];
   const int lane = threadIdx.x % LANES, group = threadIdx.x / LANES;
@@ -149,8 +148,10 @@ __device__ __forceinline__ void attend(const half_t *query, const half_t *keys, 
   if (lane == 0) tops[group] = best, sums[group] = total;
   __syncthreads();
   float highest = LOWEST, all = 0.0f;
-  for (int other = 0; other < GROUPS; other++) highest = fmaxf(highest, tops[other]);
-  for (int other = 0; other < GROUPS; other++) all += sums[other] * __expf(tops[other] - highest);
+  for (int other = threadIdx.x % 32; other < GROUPS; other += 32) highest = fmaxf(highest, tops[other]);
+  for (int other = 16; other; other /= 2) highest = fmaxf(highest, __shfl_xor_sync(FULL, highest, other));
+  for (int other = threadIdx.x % 32; other < GROUPS; other += 32) all += sums[other] * __expf(tops[other] - highest);
+  for (int other = 16; other; other /= 2) all += __shfl_xor_sync(FULL, all, other);
   const float share = __expf(best - highest);
 #pragma unroll
   for (int i = 0; i < LANES; i++) mixed[group][lane * LANES + i] = acc[i] * share;
@@ -166,7 +167,7 @@ __device__ __forceinline__ void attend(const half_t *query, const half_t *keys, 
 
 // Keeps the rows' new keys and values at their places, and attends to all up to them. qkv [rows, 3, heads, HEAD] →
 // mixed [rows, heads, HEAD]; keys and values [rows, heads, context, HEAD]. A block for each head (x) and row (y).
-extern "C" __global__ void __launch_bounds__(ATTEND_THREADS)
+extern "C" __global__ void __launch_bounds__(TEXT_THREADS)
     attend_text(const half_t *qkv, half_t *keys, half_t *values, const int64 *places, half_t *mixed, int context) {
   const int head = blockIdx.x, heads = gridDim.x;
   const int64 row = blockIdx.y;
@@ -179,13 +180,14 @@ extern "C" __global__ void __launch_bounds__(ATTEND_THREADS)
   }
   __syncthreads();
   float top, sum;
-  attend(query, keys + start, values + start, place + 1, mixed + (row * heads + head) * HEAD, nullptr, &top, &sum);
+  half_t *out = mixed + (row * heads + head) * HEAD;
+  attend<TEXT_THREADS>(query, keys + start, values + start, place + 1, out, nullptr, &top, &sum);
 }
 
 // Attends to the rows' audio, of `lengths` [rows] positions. query, mixed [rows, heads, HEAD]; keys and values [rows,
 // heads, positions, HEAD]. Where `slots` [heads] has no negative number, the weights are kept: `kept` [rows, slots,
 // context, positions] at the token's place. A block for each head (x) and row (y); room for the scores is dynamic.
-extern "C" __global__ void __launch_bounds__(ATTEND_THREADS)
+extern "C" __global__ void __launch_bounds__(AUDIO_THREADS)
     attend_audio(const half_t *query, const half_t *keys, const half_t *values, const int *lengths, half_t *mixed,
                  const int *slots, const int64 *places, half_t *kept, int slot_count, int context, int positions) {
   extern __shared__ float scores[];
@@ -198,11 +200,12 @@ extern "C" __global__ void __launch_bounds__(ATTEND_THREADS)
   }
   const int64 start = at * positions;
   float top, sum;
-  attend(query + at, keys + start, values + start, length, mixed + at, slot < 0 ? nullptr : scores, &top, &sum);
+  float *wanted = slot < 0 ? nullptr : scores;
+  attend<AUDIO_THREADS>(query + at, keys + start, values + start, length, mixed + at, wanted, &top, &sum);
   if (slot < 0) return;
   const int64 place = min(places[row], (int64)(context - 1));
   half_t *weights = kept + ((row * slot_count + slot) * context + place) * positions;
-  for (int n = threadIdx.x; n < length; n += ATTEND_THREADS) weights[n] = to_half(__expf(scores[n] - top) / sum);
+  for (int n = threadIdx.x; n < length; n += AUDIO_THREADS) weights[n] = to_half(__expf(scores[n] - top) / sum);
 }
 
 #define CHOOSE_THREADS 1024
@@ -226,19 +229,23 @@ __device__ __forceinline__ Best block_best(Best best, Best *scratch) {
   __syncthreads();
   if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = best;
   __syncthreads();
-  best = scratch[0];
-  for (int warp = 1; warp < CHOOSE_THREADS / 32; warp++) keep(&best, scratch[warp].logit, scratch[warp].token);
+  best = scratch[threadIdx.x % 32];
+  for (int other = 16; other; other /= 2) {
+    const float logit = __shfl_xor_sync(FULL, best.logit, other);
+    keep(&best, logit, __shfl_xor_sync(FULL, best.token, other));
+  }
   return best;
 }
 
 // The next token of each row, and its log-probability, by the rules of Whisper (decode/sampling.py), and what the rules
-// must know of the row afterwards. logits [rows, stride], of which `vocabulary` count; bias [first]. The words are the
-// tokens below `first`, the timestamps the others; `initial` ends those that may come first. What is chosen is also kept
-// in recent [`steps`, 2, `capacity`] by the length of the row's text: the token, and the bits of its log-probability.
+// must know of the row afterwards. logits [rows, stride], of which `vocabulary` count, and those that never may follow are
+// minus infinity. The words are the tokens below `first`, the timestamps the others; `initial` ends those that may come
+// first. What is chosen is also kept in recent [`steps`, 2, `capacity`] by the length of the row's text: the token, and the
+// bits of its log-probability.
 extern "C" __global__ void __launch_bounds__(CHOOSE_THREADS)
-    choose(const half_t *logits, const float *bias, bool *fresh, bool *last, bool *before_last, int64 *latest,
-           int64 *tokens, float *logprobs, int64 *lengths, int *recent, int steps, int capacity, int stride,
-           int vocabulary, int first, int end, int initial) {
+    choose(const half_t *logits, bool *fresh, bool *last, bool *before_last, int64 *latest, int64 *tokens,
+           float *logprobs, int64 *lengths, int *recent, int steps, int capacity, int stride, int vocabulary, int first,
+           int end, int initial) {
   __shared__ Best scratch[CHOOSE_THREADS / 32];
   __shared__ float sums[CHOOSE_THREADS / 32];
   const int64 row = blockIdx.x;
@@ -261,7 +268,7 @@ extern "C" __global__ void __launch_bounds__(CHOOSE_THREADS)
     for (int i = 0; i < 8; i++) {
       const int token = from + i;
       if (token < first) {
-        if (token >= text_from) keep(&text, numbers[i] + bias[token], token);
+        if (token >= text_from) keep(&text, numbers[i], token);
       } else if (token >= time_from && token < time_to) {
         keep(&time, numbers[i], token);
       }
@@ -280,7 +287,7 @@ extern "C" __global__ void __launch_bounds__(CHOOSE_THREADS)
     for (int i = 0; i < 8; i++) {
       const int token = from + i;
       if (token < first) {
-        if (token >= text_from) text_sum += __expf(numbers[i] + bias[token] - text.logit);
+        if (token >= text_from) text_sum += __expf(numbers[i] - text.logit);
       } else if (token >= time_from && token < time_to) {
         time_sum += __expf(numbers[i] - time.logit);
       }
@@ -305,4 +312,71 @@ extern "C" __global__ void __launch_bounds__(CHOOSE_THREADS)
   tokens[row] = token;
   logprobs[row] = logprob;
   lengths[row]++;
+}
+
+#define COST_THREADS 128
+#define MEDIAN 7  // positions, of which the median is taken
+
+// What turns a token's attention into shares: scales [heads, tokens] of attention [heads, tokens, positions], whose weights
+// over the whole audio need not sum up to one here. A block for each token (x) and head (y).
+extern "C" __global__ void __launch_bounds__(COST_THREADS)
+    attention_scales(const half_t *attention, float *scales, int positions) {
+  __shared__ float scratch[COST_THREADS / 32];
+  const int64 at = (int64)blockIdx.y * gridDim.x + blockIdx.x;
+  float sum = 0.0f;
+  for (int n = threadIdx.x; n < positions; n += COST_THREADS) sum += to_float(attention[at * positions + n]);
+  sum = block_sum(sum, scratch);
+  if (threadIdx.x == 0) scales[at] = 1.0f / fmaxf(sum, 1e-9f);
+}
+
+// Of each position's shares over all tokens, the mean and the reciprocal of the deviation: [2, heads, positions]. A thread
+// for each position (x), blocks for each head (y).
+extern "C" __global__ void __launch_bounds__(COST_THREADS)
+    attention_spread(const half_t *attention, const float *scales, float *spread, int tokens, int positions) {
+  const int position = blockIdx.x * COST_THREADS + threadIdx.x, head = blockIdx.y;
+  if (position >= positions) return;
+  const half_t *weights = attention + (int64)head * tokens * positions + position;
+  float mean = 0.0f, squares = 0.0f;
+  for (int token = 0; token < tokens; token++)
+    mean += to_float(weights[(int64)token * positions]) * scales[head * tokens + token];
+  mean /= tokens;
+  for (int token = 0; token < tokens; token++) {
+    const float away = to_float(weights[(int64)token * positions]) * scales[head * tokens + token] - mean;
+    squares += away * away;
+  }
+  spread[head * positions + position] = mean;
+  spread[(gridDim.y + head) * positions + position] = 1.0f / fmaxf(sqrtf(squares / tokens), 1e-9f);
+}
+
+// Minus the mean over heads of the shares, normalized and each the median of its neighbours: cost [tokens, positions]. A
+// thread for each position (x), blocks for each token (y). There are more positions than half a MEDIAN.
+extern "C" __global__ void __launch_bounds__(COST_THREADS)
+    alignment_cost(const half_t *attention, const float *scales, const float *spread, float *cost, int heads, int tokens,
+                   int positions) {
+  const int position = blockIdx.x * COST_THREADS + threadIdx.x, token = blockIdx.y;
+  if (position >= positions) return;
+  float sum = 0.0f;
+  for (int head = 0; head < heads; head++) {
+    const half_t *weights = attention + ((int64)head * tokens + token) * positions;
+    const float *means = spread + head * positions, *inverse = means + heads * positions;
+    const float scale = scales[head * tokens + token];
+    float near[MEDIAN];
+#pragma unroll
+    for (int n = 0; n < MEDIAN; n++) {
+      int at = abs(position + n - MEDIAN / 2);  // mirrored at both ends
+      if (at >= positions) at = 2 * positions - 2 - at;
+      near[n] = (to_float(weights[at]) * scale - means[at]) * inverse[at];
+    }
+#pragma unroll
+    for (int last = MEDIAN - 1; last >= MEDIAN / 2; last--) {  // the largest of the rest goes to its end
+#pragma unroll
+      for (int n = 0; n < last; n++) {
+        const float lower = fminf(near[n], near[n + 1]);
+        near[n + 1] = fmaxf(near[n], near[n + 1]);
+        near[n] = lower;
+      }
+    }
+    sum += near[MEDIAN / 2];
+  }
+  cost[(int64)token * positions + position] = -sum / heads;
 }

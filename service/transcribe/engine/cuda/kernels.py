@@ -6,7 +6,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from transcribe.engine.cpu.constants import MEDIAN
 from transcribe.engine.cuda.compiler import Module, machine_code
+from transcribe.engine.decode.alignment import cost
 from transcribe.engine.decode.sampling import Sampler
 from transcribe.engine.decode.state import Cursor
 from transcribe.engine.model.config import ModelDimensions
@@ -14,7 +16,8 @@ from transcribe.engine.model.network import Norm
 
 SOURCE = Path(__file__).with_name("kernels.cu")
 HEAD = 64  # numbers of an attention head
-NORM_THREADS, ATTEND_THREADS, CHOOSE_THREADS = 128, 256, 1024  # as the source declares them
+WARP = 32  # threads
+TEXT_THREADS, AUDIO_THREADS, CHOOSE_THREADS, COST_THREADS = 256, 512, 1024, 128  # as the source declares them
 WIDEST, LARGEST = 2048, 57_344  # width and vocabulary that they are made for
 Three = tuple[Tensor, Tensor, Tensor]
 LOADED = 8  # logits that are read at once: their rows begin at multiples of it
@@ -36,7 +39,8 @@ class StepKernels(Protocol):
         they are kept [rows, slots, context, positions]."""
 
     def choose(self, logits: Tensor, sampler: Sampler, cursor: Cursor) -> None:
-        """Chooses the next token of each row by `logits` [rows, at least the vocabulary], and moves `cursor` on."""
+        """Chooses the next token of each row, and moves `cursor` on: by `logits` [rows, at least the vocabulary], where
+        those that never may follow are minus infinity."""
 
 
 class GpuKernels(StepKernels):
@@ -56,14 +60,14 @@ class GpuKernels(StepKernels):
         rows, width = x.shape
         normed = torch.empty_like(x)
         arguments = (x, more, norm.weight, norm.bias, normed, width)
-        self._module.start("add_norm", (rows, 1), NORM_THREADS, arguments)
+        self._module.start("add_norm", (rows, 1), -(-width // (8 * WARP)) * WARP, arguments)
         return normed
 
     def attend_text(self, qkv: Tensor, keys: Tensor, values: Tensor, places: Tensor) -> Tensor:
         rows, heads, context, _ = keys.shape
         mixed = qkv.new_empty(rows, heads * HEAD)
         arguments = (qkv, keys, values, places, mixed, context)
-        self._module.start("attend_text", (heads, rows), ATTEND_THREADS, arguments)
+        self._module.start("attend_text", (heads, rows), TEXT_THREADS, arguments)
         return mixed
 
     def attend_audio(self, query: Tensor, audio: Three, kept: Three) -> Tensor:
@@ -73,7 +77,7 @@ class GpuKernels(StepKernels):
         mixed = torch.empty_like(query)
         sizes = weights.shape[1], weights.shape[2], positions
         arguments = (query, keys, values, lengths, mixed, slots, places, weights, *sizes)
-        self._module.start("attend_audio", (heads, rows), ATTEND_THREADS, arguments, 4 * positions)
+        self._module.start("attend_audio", (heads, rows), AUDIO_THREADS, arguments, 4 * positions)
         return mixed
 
     def choose(self, logits: Tensor, sampler: Sampler, cursor: Cursor) -> None:
@@ -82,5 +86,21 @@ class GpuKernels(StepKernels):
         state = cursor.state
         flags = state.fresh, state.last, state.before_last, state.latest
         moved = cursor.tokens, cursor.logprobs, cursor.lengths, cursor.recent
-        arguments = (logits, sampler.bias, *flags, *moved, steps, capacity, stride, *sampler.limits)
+        arguments = (logits, *flags, *moved, steps, capacity, stride, *sampler.limits)
         self._module.start("choose", (rows, 1), CHOOSE_THREADS, arguments)
+
+    def alignment_cost(self, attention: Tensor, width: int) -> Tensor:
+        """alignment.cost, of attention in float16."""
+        heads, tokens, positions = attention.shape
+        if width != MEDIAN or positions <= MEDIAN or attention.dtype != torch.float16:
+            return cost(attention, width)
+        attention = attention.contiguous()
+        scales, spread = (attention.new_empty(n, dtype=torch.float32) for n in (heads * tokens, 2 * heads * positions))
+        found = attention.new_empty(tokens, positions, dtype=torch.float32)
+        blocks = -(-positions // COST_THREADS)
+        self._module.start("attention_scales", (tokens, heads), COST_THREADS, (attention, scales, positions))
+        arguments = (attention, scales, spread, tokens, positions)
+        self._module.start("attention_spread", (blocks, heads), COST_THREADS, arguments)
+        wanted = (attention, scales, spread, found, heads, tokens, positions)
+        self._module.start("alignment_cost", (blocks, tokens), COST_THREADS, wanted)
+        return found

@@ -1,6 +1,6 @@
 """Times of words from the attention of the alignment heads by dynamic time warping, as in OpenAI's timing.py."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from transcribe.engine.cpu.constants import MEDIAN
 from transcribe.engine.cpu.library import Library
 from transcribe.types import Segment, Word
 
+CostFunction = Callable[[Tensor, int], Tensor]
 POSITION_SECONDS = 0.02
 PREPENDED = "\"'“¿([{-"
 APPENDED = "\"'.。,，!！?？:：”)]}、"
@@ -31,15 +32,18 @@ class Timing:
     probability: float
 
 
-def begins(attention: Tensor, width: int, library: Library | None = None) -> npt.NDArray[np.int64]:
+def begins(
+    attention: Tensor, width: int, library: Library | None = None, costs: CostFunction | None = None
+) -> npt.NDArray[np.int64]:
     """The position at which each token begins. `attention` [heads, tokens, positions] is that by which it was chosen,
-    `width` the odd number of positions whose median is taken; with a processor's `library` it is faster."""
+    `width` the odd number of positions whose median is taken. With a processor's `library`, and with what computes
+    `costs` on a GPU, it is faster."""
     if library is None:
         return warp(cost(attention, width).double().cpu().numpy())
     if attention.device.type == "cpu" and width == MEDIAN <= attention.shape[-1]:
         matrix = ops.alignment_cost(library, attention.float().contiguous())
     else:
-        matrix = cost(attention, width).cpu()
+        matrix = (costs or cost)(attention, width).cpu()
     found: npt.NDArray[np.int64] = ops.warp(library, matrix).numpy()
     return found
 
@@ -116,11 +120,11 @@ def timings(
 ) -> list[Timing]:
     """Words with times, from where each token begins (one more than there are tokens: the end) and its probability."""
     result = []
-    place = 0
+    place, chances = 0, probabilities.tolist()  # numpy takes longer for so few
     for text, tokens in words:
         after = place + len(tokens)
         start, end = float(begins[place]), float(begins[min(after, len(begins) - 1)])
-        chance = float(np.mean(probabilities[place:after]))
+        chance = sum(chances[place:after]) / max(1, len(tokens))
         result.append(Timing(text, tuple(tokens), start * POSITION_SECONDS, end * POSITION_SECONDS, chance))
         place = after
     return _merged(_shortened(result))

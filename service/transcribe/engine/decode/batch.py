@@ -15,6 +15,7 @@ from transcribe.engine.model.config import SpecialTokens
 from transcribe.engine.model.cross_attention_cache import CrossAttentionCache, PaddedCache
 from transcribe.engine.model.network import Cache, Decoder
 
+OPENING = 4  # tokens: longer ones have a prompt
 BURST = 4  # steps that a GPU does before anybody looks at them: it need not wait each time; rows that end waste some
 Stop = Callable[[DecodeSequence], bool]
 
@@ -31,6 +32,9 @@ class GreedyStep(Protocol):
     failure: str
 
     def __call__(self, rows: int, text: int, steps: int, /) -> bool: ...
+
+    def hidden(self, rows: int, /) -> Tensor | None:
+        """What the decoder's head was given in the last step [rows, width], where that is kept."""
 
 
 class Batch:
@@ -109,6 +113,12 @@ class Batch:
 
     def _begin(self, first: int, rows: Sequence[DecodeSequence]) -> list[DecodeSequence]:
         texts = [row.prefix for row in rows]
+        brief = {len(text) for text in texts} == {len(texts[0])} and len(texts[0]) <= OPENING
+        greedy = self.greedy_step is not None and not any(row.temperature for row in rows)
+        if brief and greedy and len(rows) == len(self.rows) and self._open(rows, texts):
+            return self._take(
+                rows, self.cursor.tokens[: len(rows)].tolist(), self.cursor.logprobs[: len(rows)].tolist()
+            )
         logits = self._prefill(first, texts, [[text.index(self._special.start), len(text) - 1] for text in texts])
         silence = torch.softmax(logits[:, 0], -1)[:, self._special.no_speech].tolist()
         for row, probability in zip(rows, silence, strict=True):
@@ -125,6 +135,25 @@ class Batch:
     def burst(self) -> int:
         """Tokens for every row in one `step`, at most."""
         return BURST if self.greedy_step is not None else 1
+
+    def _open(self, rows: Sequence[DecodeSequence], texts: Sequence[Sequence[int]]) -> bool:
+        """Reads the opening of all rows, of one length, by recorded steps, and chooses their first tokens: whether that
+        is possible. A few such steps start sooner than what reads many tokens at once."""
+        assert self.greedy_step is not None
+        count, cursor, silence = len(rows), self.cursor, None
+        openings = torch.tensor(texts, device=self._device)
+        cursor.lengths[:count] = 0
+        for place in range(openings.shape[1]):
+            cursor.tokens[:count] = openings[:, place]
+            cursor.state.of_rows(slice(0, count)).reset(torch.zeros(count))
+            if not self.greedy_step(count, place + 1, 1) or (hidden := self.greedy_step.hidden(count)) is None:
+                return False
+            if texts[0][place] == self._special.start:
+                silence = torch.softmax(self.decoder.head(hidden), -1)[:, self._special.no_speech]
+        assert silence is not None
+        for row, probability in zip(rows, silence.tolist(), strict=True):
+            row.no_speech_prob = probability
+        return True
 
     def step(self, stop: Stop = lambda _: False) -> list[DecodeSequence]:
         """A token for every row, or a few. Returns the rows that are finished, or that `stop` wants no more of, which

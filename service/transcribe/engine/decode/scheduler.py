@@ -12,6 +12,7 @@ from torch import Tensor
 from transcribe import logs
 from transcribe.engine.chunks import Chunk, ChunkResult, EngineError
 from transcribe.engine.cpu.threads import ThreadThrottle
+from transcribe.engine.decode.alignment import CostFunction
 from transcribe.engine.decode.batch import Batch
 from transcribe.engine.decode.segments import SegmentBuilder
 from transcribe.engine.decode.state import DecodeRequest, DecodeSequence
@@ -29,15 +30,22 @@ class Scheduler:
     """Continuous batching over a model."""
 
     def __init__(
-        self, model: Model, rows: int, *, windows: int = 1, prepare: Callable[[Batch], object] | None = None
+        self,
+        model: Model,
+        rows: int,
+        *,
+        windows: int = 1,
+        prepare: Callable[[Batch], object] | None = None,
+        costs: CostFunction | None = None,
     ) -> None:
         """`rows` are decoded together, and up to `windows` of one size encoded: a processor gains nothing by more than
         one. `prepare` is done to each batch that is made: one, and a smaller one whenever the GPU's memory runs out.
-        Raises torch.OutOfMemoryError when there is none for a single row."""
+        `costs` is alignment.cost by a GPU's kernels. Raises torch.OutOfMemoryError when there is no memory for a single
+        row."""
         self._model = model
         self._mel = LogMel(model.dims.bands, model.device)
         self._prepare = prepare
-        self._builder = SegmentBuilder(model.dims, model.special, model.tokenizer, model.library)
+        self._builder = SegmentBuilder(model.dims, model.special, model.tokenizer, model.library, costs)
         self._waiting: deque[DecodeRequest] = deque()
         self._done: list[ChunkResult] = []
         self._throttle = ThreadThrottle() if model.device == "cpu" else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from transcribe.engine.cpu.library import Library
-from transcribe.engine.decode.alignment import Timing, attach, begins, timings
+from transcribe.engine.decode.alignment import CostFunction, Timing, attach, begins, timings
 from transcribe.engine.decode.batch import Batch
 from transcribe.engine.decode.quality import (
     LOOP_EVERY,
@@ -82,13 +82,15 @@ class SegmentBuilder:
         special: SpecialTokens,
         tokenizer: WhisperTokenizer,
         library: Library | None = None,
+        costs: CostFunction | None = None,
     ) -> None:
-        """`library`: a processor's kernels, which find the words' times faster than torch does."""
+        """`library`: a processor's kernels, which find the words' times faster than torch does. `costs`: alignment.cost
+        by those of a GPU."""
         self._median_width = dims.median_width
         self._special = special
         self._tokenizer = tokenizer
         self._word_times = special.word_times(dims)
-        self._library = library
+        self._library, self._costs = library, costs
 
     def quality(self, row: DecodeSequence) -> Quality:
         return Quality(
@@ -153,7 +155,7 @@ class SegmentBuilder:
         places = [len(row.prefix) + number - 1 for number in chosen]
         attention = batch.attention(row)
         positions = max(1, min(attention.shape[-1], -(-len(row.request.audio) // (SAMPLE_RATE // 50))))
-        begun = begins(attention[:, places, :positions], self._median_width, self._library)
+        begun = begins(attention[:, places, :positions], self._median_width, self._library, self._costs)
         probabilities = np.exp([row.logprobs[number] for number in spoken])
         words = self._tokenizer.words([row.tokens[number] for number in spoken], row.request.language or "en")
         return timings(words, begun, probabilities)

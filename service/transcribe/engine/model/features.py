@@ -58,12 +58,14 @@ def frames_for(samples: int) -> int:
 
 
 class LogMel:
-    """Turns audio into the encoder's input. Safe to share: holds constants only."""
+    """Turns audio into the encoder's input. One thread may use it."""
 
     def __init__(self, bands: int, device: str) -> None:
         self._window = torch.hann_window(WINDOW, device=device)
         self._filters = torch.from_numpy(filters(bands)).to(device)
         self._device = device
+        self._staged: Tensor | None = None  # where a GPU fetches sound by itself
+        self._fetched: torch.cuda.Event | None = None  # when it has done so
 
     def __call__(self, audio: npt.NDArray[np.float32], frames: int = WINDOW_FRAMES) -> Tensor:
         """Log-mel of `audio` padded with silence: float32 [bands, frames], `frames` of 10 ms."""
@@ -87,14 +89,27 @@ class LogMel:
     def together(self, audios: Sequence[npt.NDArray[np.float32]], frames: int) -> Tensor:
         """The same of several at once, [audios, bands, frames]: what is silence is transformed too, which costs a GPU
         less than calls for each."""
-        length = min(frames * HOP + WINDOW, WINDOW_SAMPLES)
-        padded = np.zeros((len(audios), length), np.float32)
-        for row, audio in zip(padded, audios, strict=True):
+        padded = self._staging(len(audios), min(frames * HOP + WINDOW, WINDOW_SAMPLES))
+        for row, audio in zip(padded.numpy(), audios, strict=True):
             samples = min(len(audio), frames * HOP, WINDOW_SAMPLES)
             row[:samples] = audio[:samples]
-        sound = torch.from_numpy(padded).to(self._device)
+            row[samples:] = 0.0
+        sound = padded.to(self._device, non_blocking=True)
+        if self._fetched is not None:
+            self._fetched.record()
         spectrum = torch.stft(sound, WINDOW, HOP, window=self._window, return_complex=True)[..., :frames]
         power = spectrum.real.square() + spectrum.imag.square()
         bins = torch.clamp(self._filters @ power, min=POWER_FLOOR).log10_()
         floor = bins.amax((1, 2), keepdim=True) - RANGE
         return (torch.maximum(bins, floor) + 4.0) / 4.0
+
+    def _staging(self, audios: int, length: int) -> Tensor:
+        """Memory for [audios, length] samples, the same again and again: a GPU copies from locked memory by itself, and
+        new memory costs more than the copy."""
+        if self._fetched is not None:
+            self._fetched.synchronize()
+        if self._staged is None or len(self._staged) < audios * length:
+            on_gpu = self._device == "cuda"
+            self._staged = torch.empty(audios * length, pin_memory=on_gpu)
+            self._fetched = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
+        return self._staged[: audios * length].view(audios, length)

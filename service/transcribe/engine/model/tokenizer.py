@@ -40,6 +40,7 @@ class WhisperTokenizer:
     def __init__(self, tokenizer: Tokenizer, special: SpecialTokens) -> None:
         self._tokenizer = tokenizer
         self._special = special
+        self._texts: dict[int, str] = {}  # of single tokens
 
     def encode(self, text: str) -> list[int]:
         """Tokens of text that stands after other text."""
@@ -75,13 +76,19 @@ class WhisperTokenizer:
                 words[-1] = (words[-1][0] + text, words[-1][1] + ids)
         return words
 
+    def _text(self, token: int) -> str:
+        """The text of one token. Most of the words of a text are looked up again and again."""
+        if token not in self._texts:
+            self._texts[token] = self.decode([token])
+        return self._texts[token]
+
     def _characters(self, tokens: Sequence[int]) -> list[tuple[str, list[int]]]:
         """The shortest runs of tokens that are whole characters."""
         runs: list[tuple[str, list[int]]] = []
         pending: list[int] = []
         for position, token in enumerate(tokens):
             pending.append(token)
-            text = self.decode(pending)
+            text = self._text(token) if len(pending) == 1 else self.decode(pending)
             if REPLACEMENT not in text or position == len(tokens) - 1:
                 runs.append((text, pending))
                 pending = []
