@@ -61,12 +61,15 @@ class Engine:
     def steps(self) -> dict[str, Any]:
         """How the decoder's steps were done since the model was loaded; any thread may ask.
 
-        "wanted" is whether the trial chose recorded steps, "trial_error" why it failed, "failure" why the last
+        "wanted" is whether the trial chose recorded steps, "made_of" whether of our "kernels" or of "torch"'s,
+        "trial_error" why it failed, "failure" why the last
         recording did, or ''. Counts: "recorded", "plain" (greedy, but not recorded), "sampled" (these are never
         recorded), "failed_captures", and "out_of_memory", for want of which rows were given up.
         """
         trial = self.facts.get("steps", {})
         told = {"wanted": bool(trial.get("recorded")), "trial_error": trial.get("error", "")}
+        if told["wanted"]:
+            told["made_of"] = trial.get("way", "torch")
         return {**told, **self._scheduler.steps}
 
     @property

@@ -317,6 +317,9 @@ extern "C" __global__ void __launch_bounds__(CHOOSE_THREADS)
 #define COST_THREADS 128
 #define MEDIAN 7  // positions, of which the median is taken
 
+// Rounded before anything is taken from it: equal shares have no deviation at all.
+__device__ __forceinline__ float share_of(half_t weight, float scale) { return __fmul_rn(to_float(weight), scale); }
+
 // What turns a token's attention into shares: scales [heads, tokens] of attention [heads, tokens, positions], whose weights
 // over the whole audio need not sum up to one here. A block for each token (x) and head (y).
 extern "C" __global__ void __launch_bounds__(COST_THREADS)
@@ -338,10 +341,10 @@ extern "C" __global__ void __launch_bounds__(COST_THREADS)
   const half_t *weights = attention + (int64)head * tokens * positions + position;
   float mean = 0.0f, squares = 0.0f;
   for (int token = 0; token < tokens; token++)
-    mean += to_float(weights[(int64)token * positions]) * scales[head * tokens + token];
+    mean += share_of(weights[(int64)token * positions], scales[head * tokens + token]);
   mean /= tokens;
   for (int token = 0; token < tokens; token++) {
-    const float away = to_float(weights[(int64)token * positions]) * scales[head * tokens + token] - mean;
+    const float away = share_of(weights[(int64)token * positions], scales[head * tokens + token]) - mean;
     squares += away * away;
   }
   spread[head * positions + position] = mean;
@@ -365,7 +368,7 @@ extern "C" __global__ void __launch_bounds__(COST_THREADS)
     for (int n = 0; n < MEDIAN; n++) {
       int at = abs(position + n - MEDIAN / 2);  // mirrored at both ends
       if (at >= positions) at = 2 * positions - 2 - at;
-      near[n] = (to_float(weights[at]) * scale - means[at]) * inverse[at];
+      near[n] = (share_of(weights[at], scale) - means[at]) * inverse[at];
     }
 #pragma unroll
     for (int last = MEDIAN - 1; last >= MEDIAN / 2; last--) {  // the largest of the rest goes to its end
