@@ -150,10 +150,12 @@ def shape_figures(options: argparse.Namespace, shape: str, rows: int) -> dict[st
     made = gpushapes.model(like, shape)
     record = (lambda batch: graphs.record(batch, _recorder(batch))) if options.device == "cuda" else None
     scheduler = Scheduler(made, rows, windows=options.windows, prepare=record)
+    noise = np.random.default_rng(0).normal(0.0, 0.1, 30 * SAMPLE_RATE).astype(np.float32)
+    mel = LogMel(made.dims.bands, options.device)
     took = []
     for _ in range(options.repeats + 1):
         begin = synchronized(options.device)
-        _window_round(scheduler.batch, made, options)
+        _window_round(scheduler.batch, made, lambda count: mel.together([noise] * count, 3000), options)
         took.append(synchronized(options.device) - begin)
     seconds = statistics.median(took[1:])
     predicted = gpushapes.cost(made.dims).seconds(rows, options.tokens)
@@ -170,17 +172,17 @@ def shape_figures(options: argparse.Namespace, shape: str, rows: int) -> dict[st
     }
 
 
-def _window_round(batch: Batch, made: whisper.Model, options: argparse.Namespace) -> None:
-    """Fills the batch, and decodes the tokens of all its rows."""
-    mel = LogMel(made.dims.bands, options.device)
-    noise = np.random.default_rng(0).normal(0.0, 0.1, 30 * SAMPLE_RATE).astype(np.float32)
+def _window_round(
+    batch: Batch, made: whisper.Model, mel: Callable[[int], torch.Tensor], options: argparse.Namespace
+) -> None:
+    """Fills the batch with so many windows at once as `mel` makes, and decodes the tokens of all its rows."""
     opening = made.special.opening(next(iter(made.special.languages), "en"), "transcribe")
     while batch.room:
         count = min(options.windows, batch.room)
-        batch.store(made.encoder(mel.together([noise] * count, 3000).to(made.compute_dtype)))
-        request = DecodeRequest(Chunk(None, noise[:0], DecodeOptions(language="en")))
+        batch.store(made.encoder(mel(count).to(made.compute_dtype)))
+        request = DecodeRequest(Chunk(None, np.zeros(0, np.float32), DecodeOptions(language="en")))
         batch.join([DecodeSequence(request, opening, 0.0) for _ in range(count)])
-    for _ in range(options.tokens):
+    for _ in range(0, options.tokens, batch.burst):
         batch.step()
     for row in list(batch.rows):
         batch.leave(row)

@@ -1,6 +1,7 @@
 """The way in which the engine works on a GPU, with a real small model on the processor: windows are encoded and join
 together, steps are replayed, and memory runs out. A graph's capture is emulated."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from support import graph_memory
 from support.torch_kernels import TorchKernels
 from transcribe.engine import Chunk, ChunkResult, Engine
 from transcribe.engine.cuda import graphs, rows
+from transcribe.engine.cuda.audio_cache import ByteCache
 from transcribe.engine.decode.batch import Batch
 from transcribe.engine.decode.scheduler import Scheduler
 from transcribe.engine.model import whisper
@@ -27,6 +29,8 @@ ENGLISH = DecodeOptions(language="en", words=True)
 ROWS, WINDOWS = 4, 4
 
 pytestmark = pytest.mark.model
+
+RECORDER = graphs.recorder(TorchKernels())
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +50,7 @@ def clips() -> list[NDArray[np.float32]]:
 
 
 @torch.inference_mode()
-def engine_of(model: Model, rows: int = ROWS) -> Engine:
-    recorder = graphs.recorder(TorchKernels())
+def engine_of(model: Model, rows: int = ROWS, recorder: graphs.Recorder = RECORDER) -> Engine:
     scheduler = Scheduler(model, rows, windows=WINDOWS, prepare=lambda batch: graphs.record(batch, recorder(batch)))
     facts = {"word_times": True, "steps": {"recorded": True}}
     return Engine(scheduler, device="cpu", torch_dtype="torch.float32", facts=facts)
@@ -171,6 +174,18 @@ def test_rows_are_measured_by_real_steps_and_an_encoder(model: Model, monkeypatc
         assert found["rows"] == 2
         assert found["step_ms"]["2"] > 0
         assert found["encode_ms"]["1"] > 0
+
+
+@torch.inference_mode()
+def test_the_text_is_the_same_when_the_audio_is_kept_in_bytes(model: Model, alone: list[ChunkResult]) -> None:
+    kernels = TorchKernels()
+    make = functools.partial(ByteCache, model.dims, cross=model.decoder.cross_kv, like=model.decoder.positions)
+    in_bytes = replace(model, audio_cache=lambda rows: make(rows, kernels=kernels))
+    for recorder in (graphs.recorder(kernels), graphs.recorder()):
+        engine = engine_of(in_bytes, recorder=recorder)
+        assert texts(engine.transcribe([Chunk(None, audio, ENGLISH) for audio in clips()])) == texts(alone)
+        assert engine.steps["plain"] == 0
+    assert rows.bytes_a_row(in_bytes) < rows.bytes_a_row(model)
 
 
 def test_the_text_is_the_same_when_only_some_want_words(model: Model, alone: list[ChunkResult]) -> None:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transcribe.engine import Chunk, ChunkResult, Engine, EngineError
 from transcribe.engine.cuda import graphs, trial
-from transcribe.engine.cuda.graphs import Capture, Recorder, Replay
+from transcribe.engine.cuda.graphs import Capture, Replay
 from transcribe.engine.decode.scheduler import Scheduler
 from transcribe.engine.model import whisper
+from transcribe.engine.model.whisper import Model
 from transcribe.types import SAMPLE_RATE, DecodeOptions
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, logging
 
@@ -84,8 +85,8 @@ def lying(step: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], N
     return replay
 
 
-def way_of(capture: Capture) -> dict[str, Recorder]:
-    return {"torch": lambda batch: Replay(batch, capture)}
+def way_of(model: Model, capture: Capture) -> dict[str, trial.Way]:
+    return {"torch": (model, lambda batch: Replay(batch, capture))}
 
 
 def breaking(step: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], None]:
@@ -105,7 +106,7 @@ def test_steps_are_recorded_only_if_that_works_and_says_the_same(
     capture: Capture, agreement: float | None, error: str, tmp_path: Path
 ) -> None:
     loaded, chosen = whisper.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
-    told = trial.verdict(loaded, chosen, tmp_path, way_of(capture), "a card")
+    told = trial.verdict(chosen, tmp_path, way_of(loaded, capture), "a card")
     assert (told.get("agreement"), told["error"]) == (agreement, error)
     assert agreement == 1.0 or not told["recorded"]
     _, again = whisper.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
@@ -113,9 +114,9 @@ def test_steps_are_recorded_only_if_that_works_and_says_the_same(
     if error:
         return
     assert (
-        trial.verdict(loaded, again, tmp_path, way_of(breaking), "a card") == told
+        trial.verdict(again, tmp_path, way_of(loaded, breaking), "a card") == told
     )  # the next start does not try again
-    assert trial.verdict(loaded, again, tmp_path, way_of(breaking), "another card")["error"]
+    assert trial.verdict(again, tmp_path, way_of(loaded, breaking), "another card")["error"]
 
 
 class Killed(BaseException):
@@ -129,7 +130,7 @@ def test_a_trial_that_failed_is_tried_again_but_not_for_ever(tmp_path: Path, mon
 
     def start(capture: Capture) -> dict[str, object]:
         _, chosen = whisper.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
-        return trial.verdict(loaded, chosen, tmp_path, way_of(capture))
+        return trial.verdict(chosen, tmp_path, way_of(loaded, capture))
 
     loaded, _ = whisper.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
     with pytest.raises(Killed):

@@ -8,7 +8,8 @@ import torch
 from support.torch_kernels import TorchKernels
 from torch import Tensor
 from transcribe.engine.cpu.constants import MEDIAN
-from transcribe.engine.cuda.kernels import HEAD, LOADED, GpuKernels
+from transcribe.engine.cuda.compiler import CompilerError, compile_source
+from transcribe.engine.cuda.kernels import HEAD, LOADED, SOURCE, GpuKernels
 from transcribe.engine.decode.alignment import cost
 from transcribe.engine.decode.sampling import Sampler
 from transcribe.engine.decode.state import Cursor
@@ -58,6 +59,16 @@ def near(found: Sequence[Tensor], expected: Sequence[Tensor], *, within: float =
         torch.testing.assert_close(one.float(), other.float(), atol=within, rtol=within)
 
 
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90"])
+def test_they_are_compiled_for_every_gpu(kernels: GpuKernels, architecture: str) -> None:
+    assert compile_source(SOURCE.read_text(), architecture)[:4] == b"\x7fELF"
+
+
+def test_what_cannot_be_compiled_is_told(kernels: GpuKernels) -> None:
+    with pytest.raises(CompilerError, match="undefined"):
+        compile_source("__global__ void broken() { undefined(); }", "sm_75")
+
+
 @pytest.mark.parametrize("width", [384, 512, 768, 1024, 1280])
 def test_adding_and_normalizing(kernels: GpuKernels, width: int) -> None:
     norm = Norm(noise(width, seed=1), noise(width, seed=2))
@@ -90,6 +101,23 @@ def test_attention_to_the_audio(kernels: GpuKernels, heads: int) -> None:
     found, expected = (way.attend_audio(query, audio, (slots, places, weights)) for way, weights in ways)
     near([found], [expected])
     near(kept[:1], kept[1:], within=1e-3)
+
+
+@pytest.mark.parametrize("heads", [6, 8, 20])
+def test_audio_in_bytes(kernels: GpuKernels, heads: int) -> None:
+    query, slots = noise(ROWS, heads * HEAD), torch.tensor([0] + [-1] * (heads - 1), dtype=torch.int32, device=DEVICE)
+    lengths = torch.tensor(AUDIO, dtype=torch.int32, device=DEVICE)
+    places = torch.tensor(TEXTS, device=DEVICE)
+    product = noise(ROWS - 2, POSITIONS - 1, 2, heads, HEAD)
+    found: list[list[Tensor]] = []
+    for way in (kernels, TorchKernels()):
+        keys, values = (torch.zeros(ROWS, heads, POSITIONS, HEAD, dtype=torch.int8, device=DEVICE) for _ in "ab")
+        scales = torch.zeros(2, ROWS, heads, POSITIONS, dtype=torch.float16, device=DEVICE)
+        way.keep_audio(product, (keys[2:], values[2:], scales[:, 2:]))
+        kept = torch.zeros(ROWS, 1, CONTEXT, POSITIONS, dtype=torch.float16, device=DEVICE)
+        mixed = way.attend_audio(query, (keys, values, lengths, scales), (slots, places, kept))
+        found.append([mixed[2:], kept[2:], scales, keys / 127, values / 127])
+    near(*found, within=9e-3)  # a byte may be rounded to its neighbour
 
 
 @pytest.mark.parametrize("seed", range(8))

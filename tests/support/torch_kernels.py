@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transcribe.engine.cuda.kernels import StepKernels, Three
+from transcribe.engine.cuda.kernels import Audio, StepKernels, Three
 from transcribe.engine.decode.sampling import Sampler
 from transcribe.engine.decode.state import RECENT, Cursor
 from transcribe.engine.model.network import Norm
@@ -25,8 +25,10 @@ class TorchKernels(StepKernels):
             mixed[row] = _attend(parts[row, 0], keys[row, :, : place + 1], values[row, :, : place + 1])[0]
         return mixed.flatten(1)
 
-    def attend_audio(self, query: Tensor, audio: Three, kept: Three) -> Tensor:
-        keys, values, lengths = audio
+    def attend_audio(self, query: Tensor, audio: Audio, kept: Three) -> Tensor:
+        keys, values, lengths, *scales = audio
+        if scales:
+            keys, values = (part * scale[..., None] for part, scale in zip((keys, values), scales[0], strict=True))
         slots, places, weights = kept
         rows, heads, _, size = keys.shape
         mixed = torch.zeros(rows, heads, size, dtype=query.dtype, device=query.device)
@@ -39,6 +41,14 @@ class TorchKernels(StepKernels):
                 if slot >= 0:
                     weights[row, slot, int(places[row].clamp(max=weights.shape[2] - 1)), :length] = shares[number]
         return mixed.flatten(1)
+
+    def keep_audio(self, product: Tensor, target: Three) -> None:
+        count, length = product.shape[:2]
+        keys, values, scales = target
+        for part, (found, kept) in enumerate(zip(product.transpose(1, 3).unbind(2), (keys, values), strict=True)):
+            scale = (found.abs().amax(-1) / 127).clamp(min=1e-6).to(scales.dtype)
+            kept[:count, :, :length] = (found / scale[..., None]).round().clamp(-127, 127).to(torch.int8)
+            scales[part, :count, :, :length] = scale
 
     def choose(self, logits: Tensor, sampler: Sampler, cursor: Cursor) -> None:
         rows = slice(0, len(logits))

@@ -1,8 +1,9 @@
 """Chooses device and precision, and loads the model in them."""
 
+import functools
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from transcribe import gpu, logs, memory
 from transcribe.engine.chunks import EngineError
 from transcribe.engine.cuda import compile_cache, graphs, rows, trial
+from transcribe.engine.cuda.audio_cache import ByteCache
 from transcribe.engine.cuda.compiler import CompilerError
 from transcribe.engine.cuda.kernels import GpuKernels
 from transcribe.engine.decode.scheduler import Scheduler
@@ -18,7 +20,7 @@ from transcribe.engine.model import whisper
 from transcribe.engine.model.whisper import Model
 
 PROCESSOR_ROWS = 16  # more are no faster there
-KERNELS, TORCH = "kernels", "torch"  # what a recorded step may be made of
+BYTES, KERNELS, TORCH = "kernels, audio in bytes", "kernels", "torch"  # what a recorded step may be made of
 
 
 @dataclass(frozen=True)
@@ -78,16 +80,27 @@ def _for_gpu(
     `kept` is where results are kept, and whether they may be written there."""
     card, (folder, store) = _gpu_name(), kept
     kernels = _kernels(model, folder, store=store)
-    ways = {KERNELS: graphs.recorder(kernels)} if kernels else {}
-    ways[TORCH] = graphs.recorder()
-    steps = trial.verdict(model, chosen, folder if store else None, ways, card)
-    recorder = ways.get(steps.get("way", TORCH), ways[TORCH]) if steps["recorded"] else None
+    ways = _ways(model, kernels)
+    steps = trial.verdict(chosen, folder if store else None, ways, card)
+    model, made = ways.get(steps.get("way", TORCH), ways[TORCH])
+    recorder = made if steps["recorded"] else None
     free, _ = torch.cuda.mem_get_info()
     batch = rows.verdict(model, chosen, folder if store else None, recorder=recorder, card=card, free=free)
-    prepare = (lambda made: graphs.record(made, recorder(made))) if recorder else None
+    prepare = (lambda batch: graphs.record(batch, made(batch))) if recorder else None
     costs = kernels.alignment_cost if kernels else None
     scheduler = Scheduler(model, wanted or batch["rows"], windows=batch["windows"], prepare=prepare, costs=costs)
     return scheduler, {"steps": steps, "batch": batch}
+
+
+def _ways(model: Model, kernels: GpuKernels | None) -> dict[str, trial.Way]:
+    """How a step can be recorded here, the fastest first."""
+    plain = {TORCH: (model, graphs.recorder())}
+    if kernels is None:
+        return plain
+    make = functools.partial(ByteCache, model.dims, cross=model.decoder.cross_kv, like=model.decoder.positions)
+    in_bytes = replace(model, audio_cache=lambda rows: make(rows, kernels=kernels))
+    recorder = graphs.recorder(kernels)
+    return {BYTES: (in_bytes, recorder), KERNELS: (model, recorder), **plain}
 
 
 def _kernels(model: Model, folder: Path | None, *, store: bool) -> GpuKernels | None:

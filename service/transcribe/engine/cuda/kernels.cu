@@ -39,6 +39,16 @@ __device__ __forceinline__ void unpack(uint4 words, float *numbers) {
   unpack(words.w, numbers + 6);
 }
 
+// Eight signed bytes. A byte with its sign turned round is the end of a float that is 2^23 + 128 too large, which takes no
+// conversion: older GPUs do few of those.
+__device__ __forceinline__ void unpack(uint2 words, float *numbers) {
+#pragma unroll
+  for (int n = 0; n < 8; n++) {
+    const unsigned word = (n < 4 ? words.x : words.y) ^ 0x80808080u;
+    numbers[n] = __uint_as_float(__byte_perm(word, 0x4b000000u, 0x7540 + n % 4)) - 8388736.0f;
+  }
+}
+
 // The sum over a block of up to 32 warps, for all of its threads; `scratch` has a place for each warp.
 __device__ __forceinline__ float block_sum(float value, float *scratch) {
   const int warps = blockDim.x / 32;
@@ -94,11 +104,31 @@ extern "C" __global__ void __launch_bounds__(NORM_THREADS)
 #define AUDIO_THREADS 512
 #define AHEAD 4  // keys and values that a group of threads loads before it uses them
 
+// Keys and values as they lie in memory, eight numbers at a time: in float16, or in bytes with a scale for each position.
+struct Halves {
+  const half_t *numbers;
+  typedef uint4 Eight;
+  __device__ __forceinline__ Eight eight(int64 at, int lane) const {
+    return *(const uint4 *)(numbers + at * HEAD + lane * LANES);
+  }
+  __device__ __forceinline__ float scale(int64 at) const { return 1.0f; }
+};
+
+struct Bytes {
+  const signed char *numbers;
+  const half_t *scales;
+  typedef uint2 Eight;
+  __device__ __forceinline__ Eight eight(int64 at, int lane) const {
+    return *(const uint2 *)(numbers + at * HEAD + lane * LANES);
+  }
+  __device__ __forceinline__ float scale(int64 at) const { return to_float(scales[at]); }
+};
+
 // Attention of one query over `length` keys and values of its head, by a whole block: into `out` [HEAD], and each key's
 // score into `scores` where there is room for them, before the block's return. `top` and `sum` get the largest score, and
 // the sum of all as powers of e over it.
-template <int THREADS>
-__device__ __forceinline__ void attend(const half_t *query, const half_t *keys, const half_t *values, int length,
+template <int THREADS, typename Kept>
+__device__ __forceinline__ void attend(const half_t *query, const Kept keys, const Kept values, int length,
                                        half_t *out, float *scores, float *top, float *sum) {
   constexpr int GROUPS = THREADS / LANES;  // that share the keys among them
   __shared__ float mixed[GROUPS][HEAD + 1];
@@ -109,12 +139,15 @@ __device__ __forceinline__ void attend(const half_t *query, const half_t *keys, 
 #pragma unroll
   for (int n = 0; n < LANES; n++) acc[n] = 0.0f;
   for (int first = 0; first < length; first += GROUPS * AHEAD) {
-    uint4 k[AHEAD], v[AHEAD];
+    typename Kept::Eight k[AHEAD], v[AHEAD];
+    float key_scale[AHEAD], value_scale[AHEAD];
 #pragma unroll
     for (int n = 0; n < AHEAD; n++) {
       const int64 at = min(first + n * GROUPS + group, length - 1);
-      k[n] = *(const uint4 *)(keys + at * HEAD + lane * LANES);
-      v[n] = *(const uint4 *)(values + at * HEAD + lane * LANES);
+      k[n] = keys.eight(at, lane);
+      v[n] = values.eight(at, lane);
+      key_scale[n] = keys.scale(at);
+      value_scale[n] = values.scale(at);
     }
     float score[AHEAD], highest = best;
 #pragma unroll
@@ -125,6 +158,7 @@ __device__ __forceinline__ void attend(const half_t *query, const half_t *keys, 
 #pragma unroll
       for (int i = 0; i < LANES; i++) score[n] += q[i] * key[i];
       for (int other = LANES / 2; other; other /= 2) score[n] += __shfl_xor_sync(FULL, score[n], other);
+      score[n] *= key_scale[n];
       const int at = first + n * GROUPS + group;
       if (at >= length) score[n] = LOWEST;
       else if (scores && lane == 0) scores[at] = score[n];
@@ -141,7 +175,7 @@ __device__ __forceinline__ void attend(const half_t *query, const half_t *keys, 
       unpack(v[n], value);
       total += share;
 #pragma unroll
-      for (int i = 0; i < LANES; i++) acc[i] += share * value[i];
+      for (int i = 0; i < LANES; i++) acc[i] += share * value_scale[n] * value[i];
     }
     best = highest;
   }
@@ -181,15 +215,16 @@ extern "C" __global__ void __launch_bounds__(TEXT_THREADS)
   __syncthreads();
   float top, sum;
   half_t *out = mixed + (row * heads + head) * HEAD;
-  attend<TEXT_THREADS>(query, keys + start, values + start, place + 1, out, nullptr, &top, &sum);
+  attend<TEXT_THREADS>(query, Halves{keys + start}, Halves{values + start}, place + 1, out, nullptr, &top, &sum);
 }
 
 // Attends to the rows' audio, of `lengths` [rows] positions. query, mixed [rows, heads, HEAD]; keys and values [rows,
 // heads, positions, HEAD]. Where `slots` [heads] has no negative number, the weights are kept: `kept` [rows, slots,
 // context, positions] at the token's place. A block for each head (x) and row (y); room for the scores is dynamic.
-extern "C" __global__ void __launch_bounds__(AUDIO_THREADS)
-    attend_audio(const half_t *query, const half_t *keys, const half_t *values, const int *lengths, half_t *mixed,
-                 const int *slots, const int64 *places, half_t *kept, int slot_count, int context, int positions) {
+template <typename Kept>
+__device__ __forceinline__ void attend_row(const half_t *query, const Kept keys, const Kept values, const int *lengths,
+                                           half_t *mixed, const int *slots, const int64 *places, half_t *kept,
+                                           int slot_count, int context, int positions) {
   extern __shared__ float scores[];
   const int head = blockIdx.x, heads = gridDim.x;
   const int64 row = blockIdx.y, at = (row * heads + head) * HEAD;
@@ -198,14 +233,62 @@ extern "C" __global__ void __launch_bounds__(AUDIO_THREADS)
     if (threadIdx.x < HEAD) mixed[at + threadIdx.x] = 0;
     return;
   }
-  const int64 start = at * positions;
   float top, sum;
   float *wanted = slot < 0 ? nullptr : scores;
-  attend<AUDIO_THREADS>(query + at, keys + start, values + start, length, mixed + at, wanted, &top, &sum);
+  attend<AUDIO_THREADS>(query + at, keys, values, length, mixed + at, wanted, &top, &sum);
   if (slot < 0) return;
   const int64 place = min(places[row], (int64)(context - 1));
   half_t *weights = kept + ((row * slot_count + slot) * context + place) * positions;
   for (int n = threadIdx.x; n < length; n += AUDIO_THREADS) weights[n] = to_half(__expf(scores[n] - top) / sum);
+}
+
+extern "C" __global__ void __launch_bounds__(AUDIO_THREADS)
+    attend_audio(const half_t *query, const half_t *keys, const half_t *values, const int *lengths, half_t *mixed,
+                 const int *slots, const int64 *places, half_t *kept, int slot_count, int context, int positions) {
+  const int64 start = ((int64)blockIdx.y * gridDim.x + blockIdx.x) * positions;
+  attend_row(query, Halves{keys + start * HEAD}, Halves{values + start * HEAD}, lengths, mixed, slots, places, kept,
+             slot_count, context, positions);
+}
+
+// The same of keys and values in bytes, with `scales` [2, rows, heads, positions], the second of the values; they lie
+// `apart` numbers from each other.
+extern "C" __global__ void __launch_bounds__(AUDIO_THREADS)
+    attend_audio_bytes(const half_t *query, const signed char *keys, const signed char *values, const half_t *scales,
+                       const int *lengths, half_t *mixed, const int *slots, const int64 *places, half_t *kept,
+                       int slot_count, int context, int positions, int apart) {
+  const int64 start = ((int64)blockIdx.y * gridDim.x + blockIdx.x) * positions;
+  attend_row(query, Bytes{keys + start * HEAD, scales + start}, Bytes{values + start * HEAD, scales + apart + start},
+             lengths, mixed, slots, places, kept, slot_count, context, positions);
+}
+
+#define KEEP_THREADS 256
+
+// Keeps keys and values in bytes: `product` [rows, length, 2, heads, HEAD] into keys and values [rows, heads, positions,
+// HEAD], and what to multiply them by into scales [2, rows, heads, positions], which lie `apart` from each other. Eight
+// threads (x) for each of them.
+extern "C" __global__ void __launch_bounds__(KEEP_THREADS)
+    keep_audio(const half_t *product, signed char *keys, signed char *values, half_t *scales, int count, int length,
+               int heads, int positions, int apart) {
+  const int64 vector = ((int64)blockIdx.x * KEEP_THREADS + threadIdx.x) / LANES;
+  const int lane = threadIdx.x % LANES;
+  if (vector >= (int64)count * length * 2 * heads) return;  // all threads of a vector, and only the last of a warp
+  const int head = vector % heads, part = vector / heads % 2;
+  const int64 position = vector / heads / 2 % length, row = vector / heads / 2 / length;
+  float numbers[LANES], top = 0.0f;
+  unpack(*(const uint4 *)(product + vector * HEAD + lane * LANES), numbers);
+#pragma unroll
+  for (int n = 0; n < LANES; n++) top = fmaxf(top, fabsf(numbers[n]));
+  const unsigned together = 0xffu << (threadIdx.x % 32 / LANES * LANES);
+  for (int other = LANES / 2; other; other /= 2) top = fmaxf(top, __shfl_xor_sync(together, top, other));
+  const half_t kept = to_half(fmaxf(top / 127.0f, 1e-6f));
+  const float inverse = 1.0f / to_float(kept);
+  uint2 words;
+  signed char *bytes = (signed char *)&words;
+#pragma unroll
+  for (int n = 0; n < LANES; n++) bytes[n] = (signed char)max(-127, min(127, __float2int_rn(numbers[n] * inverse)));
+  const int64 target = (row * heads + head) * positions + position;
+  *(uint2 *)((part ? values : keys) + target * HEAD + lane * LANES) = words;
+  if (lane == 0) scales[part * (int64)apart + target] = kept;
 }
 
 #define CHOOSE_THREADS 1024

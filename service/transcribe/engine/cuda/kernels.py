@@ -16,10 +16,17 @@ from transcribe.engine.model.network import Norm
 
 SOURCE = Path(__file__).with_name("kernels.cu")
 HEAD = 64  # numbers of an attention head
-WARP = 32  # threads
-TEXT_THREADS, AUDIO_THREADS, CHOOSE_THREADS, COST_THREADS = 256, 512, 1024, 128  # as the source declares them
+WARP, LANES = 32, 8  # threads, and of them those that share a vector of HEAD numbers
+TEXT_THREADS, AUDIO_THREADS, CHOOSE_THREADS, COST_THREADS, KEEP_THREADS = (
+    256,
+    512,
+    1024,
+    128,
+    256,
+)  # as the source declares them
 WIDEST, LARGEST = 2048, 57_344  # width and vocabulary that they are made for
 Three = tuple[Tensor, Tensor, Tensor]
+Audio = tuple[Tensor, ...]  # keys, values, lengths, and scales where there are some
 LOADED = 8  # logits that are read at once: their rows begin at multiples of it
 
 
@@ -33,10 +40,15 @@ class StepKernels(Protocol):
         """[rows, 3 · width] → [rows, width]: keeps the new keys and values at `places` [rows] of keys and values [rows,
         heads, context, size], and attends to all up to them."""
 
-    def attend_audio(self, query: Tensor, audio: Three, kept: Three) -> Tensor:
+    def attend_audio(self, query: Tensor, audio: Audio, kept: Three) -> Tensor:
         """[rows, width] → [rows, width]. `audio`: keys and values [rows, heads, positions, size] and the rows' lengths
-        [rows]. `kept`: which slot each head's weights are kept in, or -1 [heads]; the tokens' places [rows]; and where
-        they are kept [rows, slots, context, positions]."""
+        [rows]; where they are in bytes, scales [2, rows, heads, positions] too. `kept`: which slot each head's weights
+        are kept in, or -1 [heads]; the tokens' places [rows]; and where they are kept [rows, slots, context,
+        positions]."""
+
+    def keep_audio(self, product: Tensor, target: Three) -> None:
+        """Keeps `product` [rows, length, 2, heads, size] in bytes, in the first rows of keys and values [rows, heads,
+        positions, size] and scales [2, rows, heads, positions]."""
 
     def choose(self, logits: Tensor, sampler: Sampler, cursor: Cursor) -> None:
         """Chooses the next token of each row, and moves `cursor` on: by `logits` [rows, at least the vocabulary], where
@@ -70,15 +82,23 @@ class GpuKernels(StepKernels):
         self._module.start("attend_text", (heads, rows), TEXT_THREADS, arguments)
         return mixed
 
-    def attend_audio(self, query: Tensor, audio: Three, kept: Three) -> Tensor:
-        keys, values, lengths = audio
+    def attend_audio(self, query: Tensor, audio: Audio, kept: Three) -> Tensor:
+        keys, values, lengths, *scales = audio
         slots, places, weights = kept
         rows, heads, positions, _ = keys.shape
         mixed = torch.empty_like(query)
         sizes = weights.shape[1], weights.shape[2], positions
-        arguments = (query, keys, values, lengths, mixed, slots, places, weights, *sizes)
-        self._module.start("attend_audio", (heads, rows), AUDIO_THREADS, arguments, 4 * positions)
+        name, apart = ("attend_audio_bytes", (scales[0].stride(0),)) if scales else ("attend_audio", ())
+        arguments = (query, keys, values, *scales, lengths, mixed, slots, places, weights, *sizes, *apart)
+        self._module.start(name, (heads, rows), AUDIO_THREADS, arguments, 4 * positions)
         return mixed
+
+    def keep_audio(self, product: Tensor, target: Three) -> None:
+        count, length, _, heads, _ = product.shape
+        keys, values, scales = target
+        blocks = -(-count * length * 2 * heads * LANES // KEEP_THREADS)
+        arguments = (product, keys, values, scales, count, length, heads, keys.shape[2], scales.stride(0))
+        self._module.start("keep_audio", (blocks, 1), KEEP_THREADS, arguments)
 
     def choose(self, logits: Tensor, sampler: Sampler, cursor: Cursor) -> None:
         rows, stride = logits.shape

@@ -30,7 +30,8 @@ def bytes_a_row(model: Model) -> int:
     """The GPU memory of a row: keys and values of its audio and its text, the alignment heads' weights, its logits."""
     dims, size = model.dims, model.compute_dtype.itemsize
     heads = len(model.special.alignment_heads) if model.special.word_times(dims) else 0
-    kept = 2 * dims.decoder_layers * (dims.positions + dims.context) * dims.width * size
+    audio = 1 if model.audio_cache else size
+    kept = 2 * dims.decoder_layers * (dims.positions * audio + dims.context * size) * dims.width
     return kept + heads * dims.context * dims.positions * 2 + LOGITS * 4 * dims.vocabulary
 
 

@@ -21,14 +21,13 @@ ROWS = 8
 STEPS = 24
 AGREEMENT = 0.9  # share of the tokens that must be the same: of noise, many are nearly as likely as others
 LIKENESS, NEAR = 0.98, 0.1  # share of the natural logarithms of their probabilities that must be so near
+Way = tuple[Model, Recorder]  # a model, by how it keeps what it reads, and what records its steps
 UNFINISHED = "the trial was not finished"  # while it runs, and after it crashed
 TRIES = 3  # of a trial that fails or crashes, after each boot of the machine
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
-def verdict(
-    model: Model, chosen: Mapping[str, Any], folder: Path | None, ways: Mapping[str, Recorder], card: str = ""
-) -> dict[str, Any]:
+def verdict(chosen: Mapping[str, Any], folder: Path | None, ways: Mapping[str, Way], card: str = "") -> dict[str, Any]:
     """The result of `run` for the first of the `ways` to record steps that is good, or else for the last: kept beside
     the weights in `folder`, whose facts are `chosen`, and tried once for a `card`.
 
@@ -48,25 +47,25 @@ def verdict(
     stored = folder is not None and weight_cache.amend(folder, {"steps": mark})
     if not stored and (not kept or kept["error"] == UNFINISHED):
         return {"recorded": False, "error": kept.get("error", "the outcome of a trial could not be kept")}
-    outcome = _first_good(model, ways)
+    outcome = _first_good(ways)
     if folder is not None:
         weight_cache.amend(folder, {"steps": mark | outcome})
     return mark | outcome
 
 
-def _first_good(model: Model, ways: Mapping[str, Recorder]) -> dict[str, Any]:
+def _first_good(ways: Mapping[str, Way]) -> dict[str, Any]:
     """The outcome of the first way that is good, or of the last; "way" is its name, "rejected" why others were not."""
     rejected: dict[str, str] = {}
     outcome: dict[str, Any] = {}
-    for way, recorder in ways.items():
+    for name, way in ways.items():
         try:
-            outcome = run(model, recorder)
+            outcome = run(*way)
         except Exception as error:  # out of memory, most likely: the plain step needs less
             outcome = {"recorded": False, "error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
-        outcome |= {"way": way, "rejected": dict(rejected)}
+        outcome |= {"way": name, "rejected": dict(rejected)}
         if outcome["recorded"]:
             break
-        rejected[way] = outcome["error"] or f"agreement {outcome['agreement']}, {outcome['measured_ms']} ms"
+        rejected[name] = outcome["error"] or f"agreement {outcome['agreement']}, {outcome['measured_ms']} ms"
     return outcome
 
 

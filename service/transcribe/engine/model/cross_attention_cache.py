@@ -39,11 +39,20 @@ class PaddedCache(CrossAttentionCache):
     [positions, 2 · width].
     """
 
-    def __init__(self, dims: ModelDimensions, rows: int, cross: Sequence[Linear], like: Tensor) -> None:
+    def __init__(
+        self,
+        dims: ModelDimensions,
+        rows: int,
+        cross: Sequence[Linear],
+        like: Tensor,
+        *,
+        kept: torch.dtype | None = None,
+    ) -> None:
+        """`kept` is the dtype of keys and values, where it is another."""
         self._heads = dims.decoder_heads
         self._cross = cross
         size = dims.width // dims.decoder_heads
-        self._keys = like.new_zeros(len(cross), rows, self._heads, dims.positions, size)
+        self._keys = like.new_zeros(len(cross), rows, self._heads, dims.positions, size, dtype=kept)
         self._values = torch.zeros_like(self._keys)
         self._mask = like.new_zeros(rows, 1, 1, dims.positions)
         self._lengths = [0] * rows
@@ -53,13 +62,17 @@ class PaddedCache(CrossAttentionCache):
 
     def store(self, first: int, encoded: Tensor) -> None:
         count, length, _ = encoded.shape
-        rows = slice(first, first + count)
         for layer, cross in enumerate(self._cross):
-            keys, values = cross(encoded).view(count, length, 2, self._heads, -1).transpose(1, 3).unbind(2)
-            self._keys[layer, rows, :, :length] = keys
-            self._values[layer, rows, :, :length] = values
+            self._keep(layer, first, cross(encoded).view(count, length, 2, self._heads, -1))
         for row in range(first, first + count):
             self._set_length(row, length)
+
+    def _keep(self, layer: int, first: int, product: Tensor) -> None:
+        """Keeps the keys and values `product` [rows, positions, 2, heads, size] of rows from `first` on."""
+        count, length = product.shape[:2]
+        keys, values = product.transpose(1, 3).unbind(2)
+        self._keys[layer, first : first + count, :, :length] = keys
+        self._values[layer, first : first + count, :, :length] = values
 
     def _set_length(self, row: int, length: int) -> None:
         if self._lengths[row] != length:
@@ -74,9 +87,9 @@ class PaddedCache(CrossAttentionCache):
         self._values[:, target, :, :length] = self._values[:, source, :, :length]
         self._set_length(target, length)
 
-    def of_layer(self, layer: int, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys and values [rows, heads, positions, size] of the first `rows`, and how many positions each has, int32
-        [rows]."""
+    def of_layer(self, layer: int, rows: int) -> tuple[Tensor, ...]:
+        """Keys and values [rows, heads, positions, size] of the first `rows`, as they are kept, and how many positions
+        each has, int32 [rows]."""
         return self._keys[layer, :rows], self._values[layer, :rows], self._positions[:rows]
 
     def longest(self, rows: int) -> int:
@@ -98,12 +111,16 @@ class PaddedCache(CrossAttentionCache):
     ) -> tuple[Tensor, Tensor]:
         batch, count, _ = query.shape
         rows, longest = where
-        keys, values = self._keys[layer, rows, :, :longest], self._values[layer, rows, :, :longest]
+        keys, values = self._parts(layer, rows, longest)
         q = query.to(keys.dtype).view(batch, count, self._heads, -1).transpose(1, 2)
         scores = q @ keys.transpose(2, 3)
         weights = torch.softmax(scores if mask is None else scores + mask, dim=-1)
         mixed = (weights @ values).transpose(1, 2).reshape(batch, count, -1)
         return mixed.to(query.dtype), weights
+
+    def _parts(self, layer: int, rows: slice, longest: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the first `longest` positions, to be multiplied."""
+        return self._keys[layer, rows, :, :longest], self._values[layer, rows, :, :longest]
 
 
 @dataclass(frozen=True)
