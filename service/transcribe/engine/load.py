@@ -11,10 +11,11 @@ import torch
 
 from transcribe import gpu, logs, memory
 from transcribe.engine.chunks import EngineError
-from transcribe.engine.cuda import compile_cache, graphs, rows, trial
+from transcribe.engine.cuda import compile_cache, encoding, graphs, rows, trial
 from transcribe.engine.cuda.audio_cache import ByteCache
 from transcribe.engine.cuda.compiler import CompilerError
 from transcribe.engine.cuda.kernels import GpuKernels
+from transcribe.engine.decode.batch import Batch
 from transcribe.engine.decode.scheduler import Scheduler
 from transcribe.engine.model import whisper
 from transcribe.engine.model.whisper import Model
@@ -86,9 +87,15 @@ def _for_gpu(
     recorder = made if steps["recorded"] else None
     free, _ = torch.cuda.mem_get_info()
     batch = rows.verdict(model, chosen, folder if store else None, recorder=recorder, card=card, free=free)
-    prepare = (lambda batch: graphs.record(batch, made(batch))) if recorder else None
+
+    def prepare(made_batch: Batch) -> None:
+        graphs.record(made_batch, made(made_batch))
+        encoding.record(model, made_batch, batch["windows"], graphs.CudaGraphs())
+
     costs = kernels.alignment_cost if kernels else None
-    scheduler = Scheduler(model, wanted or batch["rows"], windows=batch["windows"], prepare=prepare, costs=costs)
+    scheduler = Scheduler(
+        model, wanted or batch["rows"], windows=batch["windows"], prepare=prepare if recorder else None, costs=costs
+    )
     return scheduler, {"steps": steps, "batch": batch}
 
 

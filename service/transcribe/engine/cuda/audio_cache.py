@@ -24,17 +24,27 @@ class ByteCache(PaddedCache):
         super().__init__(dims, rows, cross, like, kept=torch.int8)
         self._kernels = kernels
         self._scales = like.new_zeros(len(cross), 2, rows, dims.decoder_heads, dims.positions)
+        self._first = torch.zeros(1, dtype=torch.int32, device=like.device)
+
+    def begin_at(self, first: int) -> None:
+        """What is kept next belongs to rows from `first` on."""
+        self._first.fill_(first)
+
+    def store(self, first: int, encoded: Tensor) -> None:
+        self.begin_at(first)
+        super().store(first, encoded)
 
     def _keep(self, layer: int, first: int, product: Tensor) -> None:
-        target = self._keys[layer, first:], self._values[layer, first:], self._scales[layer, :, first:]
-        self._kernels.keep_audio(product, target)
+        """`first` is what `begin_at` was told: a recorded encoder reads it on the device."""
+        target = self._keys[layer], self._values[layer], self._scales[layer]
+        self._kernels.keep_audio(product, target, self._first)
 
     def move(self, source: int, target: int) -> None:
         super().move(source, target)
         self._scales[:, :, target] = self._scales[:, :, source]
 
-    def of_layer(self, layer: int, rows: int) -> tuple[Tensor, ...]:
-        return *super().of_layer(layer, rows), self._scales[layer, :, :rows]
+    def of_layer(self, layer: int) -> tuple[Tensor, ...]:
+        return *super().of_layer(layer), self._scales[layer]
 
     def _parts(self, layer: int, rows: slice, longest: int) -> tuple[Tensor, Tensor]:
         scales = self._scales[layer, :, rows, :, :longest, None]

@@ -55,11 +55,19 @@ class FusedStep:
         never = torch.where(batch.sampler.bias < 0, float("-inf"), 0.0).to(decoder.head_weight.dtype)
         self._head = F.pad(decoder.head_weight, (0, 0, 0, filled)), F.pad(never, (0, filled), value=float("-inf"))
         self._hidden: dict[int, Tensor] = {}  # by the number of rows, what the last step of so many left
+        self._first = torch.zeros(1, dtype=torch.int32, device=decoder.positions.device)
+        self._at = 0  # the same
         layers, heads = decoder.dims.decoder_layers, decoder.dims.decoder_heads
         self._slots = [batch.words.slots(layer, heads) for layer in range(layers)]
         self._rows = [min(FEWEST_ROWS, batch.capacity)]
         while self._rows[-1] < batch.capacity:
             self._rows.append(min(self._rows[-1] * ROWS_FACTOR, batch.capacity))
+
+    def begin_at(self, first: int) -> None:
+        """The next steps are of rows from `first` on."""
+        if self._at != first:
+            self._first.fill_(first)
+            self._at = first
 
     def all_sizes(self) -> list[tuple[int, ...]]:
         """Every size that `sizes` returns, the largest first: what it allocates serves the others."""
@@ -70,24 +78,21 @@ class FusedStep:
         return (next(count for count in self._rows if rows <= count),)
 
     def __call__(self, rows: int) -> None:
-        """Decodes a token of the first `rows`."""
-        batch, cursor = self._batch, self._batch.cursor
-        decoder = batch.decoder
-        places = cursor.lengths[:rows]
-        known = places.clamp(max=decoder.dims.context - 1)  # a row that is not in use may be anywhere
-        x = decoder.embed(cursor.tokens[:rows]) + decoder.positions[known]
+        """Decodes a token of so many rows, from where `begin_at` says."""
+        batch, kernels, first = self._batch, self._kernels, self._first
+        cursor = batch.cursor
 
         def attend(layer: int, qkv: Tensor) -> Tensor:
-            cache = batch.cache
-            return self._kernels.attend_text(qkv, cache.keys[layer, :rows], cache.values[layer, :rows], places)
+            cache = batch.cache.keys[layer], batch.cache.values[layer]
+            return kernels.attend_text(qkv, cache, cursor.lengths, first)
 
         def attend_audio(layer: int, query: Tensor) -> Tensor:
-            kept = self._slots[layer], places, batch.words.kept
-            return self._kernels.attend_audio(query, self._cross.of_layer(layer, rows), kept)
+            kept = self._slots[layer], cursor.lengths, batch.words.kept
+            return kernels.attend_audio(query, self._cross.of_layer(layer), kept, first)
 
-        hidden = self._layers(x, attend, attend_audio)
+        hidden = self._layers(kernels.embed(cursor, batch.decoder, first, rows), attend, attend_audio)
         self._hidden[rows] = hidden
-        self._kernels.choose(F.linear(hidden, *self._head), batch.sampler, cursor)
+        kernels.choose(F.linear(hidden, *self._head), batch.sampler, cursor, first)
 
     def hidden(self, rows: int) -> Tensor:
         """What the decoder's head was given in the step before, for the first `rows`: [rows, width]."""

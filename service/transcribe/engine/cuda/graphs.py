@@ -128,9 +128,13 @@ class Replay:
         """StaticStep's."""
         return self._step.sizes(rows, text)
 
-    def __call__(self, rows: int, text: int, steps: int = 1) -> bool:
-        """Moves the first `rows` on by so many tokens, none of them with more than `text` before the last step; False
-        if that is not recorded."""
+    def __call__(self, rows: int, text: int, steps: int = 1, first: int = 0) -> bool:
+        """Moves so many rows from `first` on by `steps` tokens, none of them with more than `text` before the last
+        step; False if that is not recorded."""
+        if isinstance(self._step, FusedStep):
+            self._step.begin_at(first)
+        elif first:
+            return False
         replay = self._recorded.get(self._step.sizes(rows, text))
         if replay is None:
             return False

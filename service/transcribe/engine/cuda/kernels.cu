@@ -2,8 +2,11 @@
 // and a GPU takes longer to start them than to run them.
 //
 // float16 in memory, float32 in between. Every kernel works for any GPU from sm_70 on; it is compiled on the machine, for
-// its own GPU (compiler.py). No header is needed, so that none must be there. Rows are those of a batch; [a, b] are
-// arrays of a times b, b side by side.
+// its own GPU (compiler.py). No header is needed, so that none must be there. [a, b] are arrays of a times b, b side by side.
+//
+// Rows are those of a batch, from the `first` on, a number that lies on the device, so that the same recorded step serves
+// any: what is handed in as [rows] begins with that row, what is the batch's has `capacity` of them, and those that it
+// has not are left out.
 
 typedef unsigned short half_t;
 typedef long long int64;
@@ -59,6 +62,17 @@ __device__ __forceinline__ float block_sum(float value, float *scratch) {
   value = threadIdx.x % 32 < warps ? scratch[threadIdx.x % 32] : 0.0f;
   for (int other = 16; other; other /= 2) value += __shfl_xor_sync(FULL, value, other);
   return value;
+}
+
+// x [rows, width] becomes the embeddings of the rows' tokens, at their places. A block for each row.
+extern "C" __global__ void embed(const int64 *tokens, const int64 *places, const half_t *embeddings,
+                                 const half_t *positions, half_t *x, const int *first, int capacity, int width,
+                                 int context) {
+  const int64 row = blockIdx.x + *first;
+  if (row >= capacity) return;
+  const half_t *word = embeddings + tokens[row] * width, *position = positions + min(places[row], (int64)(context - 1)) * width;
+  for (int n = threadIdx.x; n < width; n += blockDim.x)
+    x[(int64)blockIdx.x * width + n] = to_half(to_float(word[n]) + to_float(position[n]));
 }
 
 #define NORM_THREADS 256  // at most: a thread holds 8 numbers of a row, which are up to 2048
@@ -200,80 +214,93 @@ __device__ __forceinline__ void attend(const half_t *query, const Kept keys, con
 }
 
 // Keeps the rows' new keys and values at their places, and attends to all up to them. qkv [rows, 3, heads, HEAD] →
-// mixed [rows, heads, HEAD]; keys and values [rows, heads, context, HEAD]. A block for each head (x) and row (y).
+// mixed [rows, heads, HEAD]; keys and values [capacity, heads, context, HEAD]. A block for each head (x) and row (y).
 extern "C" __global__ void __launch_bounds__(TEXT_THREADS)
-    attend_text(const half_t *qkv, half_t *keys, half_t *values, const int64 *places, half_t *mixed, int context) {
+    attend_text(const half_t *qkv, half_t *keys, half_t *values, const int64 *places, half_t *mixed, const int *first,
+                int capacity, int context) {
   const int head = blockIdx.x, heads = gridDim.x;
-  const int64 row = blockIdx.y;
+  const int64 row = blockIdx.y + *first;
+  if (row >= capacity) return;
   const int place = (int)min(places[row], (int64)(context - 1));
   const int64 start = (row * heads + head) * context * HEAD;
-  const half_t *query = qkv + (row * 3 * heads + head) * HEAD;
+  const half_t *query = qkv + ((int64)blockIdx.y * 3 * heads + head) * HEAD;
   if (threadIdx.x < HEAD) {
     keys[start + (int64)place * HEAD + threadIdx.x] = query[heads * HEAD + threadIdx.x];
     values[start + (int64)place * HEAD + threadIdx.x] = query[2 * heads * HEAD + threadIdx.x];
   }
   __syncthreads();
   float top, sum;
-  half_t *out = mixed + (row * heads + head) * HEAD;
+  half_t *out = mixed + ((int64)blockIdx.y * heads + head) * HEAD;
   attend<TEXT_THREADS>(query, Halves{keys + start}, Halves{values + start}, place + 1, out, nullptr, &top, &sum);
 }
 
-// Attends to the rows' audio, of `lengths` [rows] positions. query, mixed [rows, heads, HEAD]; keys and values [rows,
-// heads, positions, HEAD]. Where `slots` [heads] has no negative number, the weights are kept: `kept` [rows, slots,
-// context, positions] at the token's place. A block for each head (x) and row (y); room for the scores is dynamic.
+// Attends to the rows' audio, of `lengths` [capacity] positions. query, mixed [rows, heads, HEAD]; keys and values
+// [capacity, heads, positions, HEAD]. Where `slots` [heads] has no negative number, the weights are kept: `kept` [capacity,
+// slots, context, positions] at the token's place. A block for each head (x) and row (y); room for the scores is dynamic.
+struct Audio {
+  const int *lengths;
+  half_t *mixed;
+  const int *slots;
+  const int64 *places;
+  half_t *kept;
+  int slot_count, context, positions;
+};
+
 template <typename Kept>
-__device__ __forceinline__ void attend_row(const half_t *query, const Kept keys, const Kept values, const int *lengths,
-                                           half_t *mixed, const int *slots, const int64 *places, half_t *kept,
-                                           int slot_count, int context, int positions) {
+__device__ __forceinline__ void attend_row(const half_t *query, const Kept keys, const Kept values, const Audio audio,
+                                           int64 row) {
   extern __shared__ float scores[];
   const int head = blockIdx.x, heads = gridDim.x;
-  const int64 row = blockIdx.y, at = (row * heads + head) * HEAD;
-  const int length = lengths[row], slot = slots[head];
+  const int64 at = ((int64)blockIdx.y * heads + head) * HEAD;
+  const int length = audio.lengths[row], slot = audio.slots[head];
   if (length <= 0) {  // a row that has never been in use
-    if (threadIdx.x < HEAD) mixed[at + threadIdx.x] = 0;
+    if (threadIdx.x < HEAD) audio.mixed[at + threadIdx.x] = 0;
     return;
   }
   float top, sum;
   float *wanted = slot < 0 ? nullptr : scores;
-  attend<AUDIO_THREADS>(query + at, keys, values, length, mixed + at, wanted, &top, &sum);
+  attend<AUDIO_THREADS>(query + at, keys, values, length, audio.mixed + at, wanted, &top, &sum);
   if (slot < 0) return;
-  const int64 place = min(places[row], (int64)(context - 1));
-  half_t *weights = kept + ((row * slot_count + slot) * context + place) * positions;
+  const int64 place = min(audio.places[row], (int64)(audio.context - 1));
+  half_t *weights = audio.kept + ((row * audio.slot_count + slot) * audio.context + place) * audio.positions;
   for (int n = threadIdx.x; n < length; n += AUDIO_THREADS) weights[n] = to_half(__expf(scores[n] - top) / sum);
 }
 
 extern "C" __global__ void __launch_bounds__(AUDIO_THREADS)
     attend_audio(const half_t *query, const half_t *keys, const half_t *values, const int *lengths, half_t *mixed,
-                 const int *slots, const int64 *places, half_t *kept, int slot_count, int context, int positions) {
-  const int64 start = ((int64)blockIdx.y * gridDim.x + blockIdx.x) * positions;
-  attend_row(query, Halves{keys + start * HEAD}, Halves{values + start * HEAD}, lengths, mixed, slots, places, kept,
-             slot_count, context, positions);
+                 const int *slots, const int64 *places, half_t *kept, int slot_count, int context, int positions,
+                 const int *first, int capacity) {
+  const int64 row = blockIdx.y + *first, start = (row * gridDim.x + blockIdx.x) * positions;
+  if (row >= capacity) return;
+  attend_row(query, Halves{keys + start * HEAD}, Halves{values + start * HEAD},
+             Audio{lengths, mixed, slots, places, kept, slot_count, context, positions}, row);
 }
 
-// The same of keys and values in bytes, with `scales` [2, rows, heads, positions], the second of the values; they lie
-// `apart` numbers from each other.
+// The same of keys and values in bytes, with `scales` [2, capacity, heads, positions], the second of the values.
 extern "C" __global__ void __launch_bounds__(AUDIO_THREADS)
     attend_audio_bytes(const half_t *query, const signed char *keys, const signed char *values, const half_t *scales,
                        const int *lengths, half_t *mixed, const int *slots, const int64 *places, half_t *kept,
-                       int slot_count, int context, int positions, int apart) {
-  const int64 start = ((int64)blockIdx.y * gridDim.x + blockIdx.x) * positions;
-  attend_row(query, Bytes{keys + start * HEAD, scales + start}, Bytes{values + start * HEAD, scales + apart + start},
-             lengths, mixed, slots, places, kept, slot_count, context, positions);
+                       int slot_count, int context, int positions, const int *first, int capacity) {
+  const int64 row = blockIdx.y + *first, start = (row * gridDim.x + blockIdx.x) * positions;
+  if (row >= capacity) return;
+  const half_t *of_values = scales + (int64)capacity * gridDim.x * positions;
+  attend_row(query, Bytes{keys + start * HEAD, scales + start}, Bytes{values + start * HEAD, of_values + start},
+             Audio{lengths, mixed, slots, places, kept, slot_count, context, positions}, row);
 }
 
 #define KEEP_THREADS 256
 
-// Keeps keys and values in bytes: `product` [rows, length, 2, heads, HEAD] into keys and values [rows, heads, positions,
-// HEAD], and what to multiply them by into scales [2, rows, heads, positions], which lie `apart` from each other. Eight
-// threads (x) for each of them.
+// Keeps keys and values in bytes: `product` [rows, length, 2, heads, HEAD] into keys and values [capacity, heads,
+// positions, HEAD], and what to multiply them by into scales [2, capacity, heads, positions]. Eight threads (x) for each.
 extern "C" __global__ void __launch_bounds__(KEEP_THREADS)
-    keep_audio(const half_t *product, signed char *keys, signed char *values, half_t *scales, int count, int length,
-               int heads, int positions, int apart) {
+    keep_audio(const half_t *product, signed char *keys, signed char *values, half_t *scales, const int *first, int count,
+               int length, int heads, int positions, int capacity) {
   const int64 vector = ((int64)blockIdx.x * KEEP_THREADS + threadIdx.x) / LANES;
   const int lane = threadIdx.x % LANES;
-  if (vector >= (int64)count * length * 2 * heads) return;  // all threads of a vector, and only the last of a warp
+  if (vector >= (int64)count * length * 2 * heads) return;  // all threads of a vector
   const int head = vector % heads, part = vector / heads % 2;
-  const int64 position = vector / heads / 2 % length, row = vector / heads / 2 / length;
+  const int64 position = vector / heads / 2 % length, row = vector / heads / 2 / length + *first;
+  if (row >= capacity) return;
   float numbers[LANES], top = 0.0f;
   unpack(*(const uint4 *)(product + vector * HEAD + lane * LANES), numbers);
 #pragma unroll
@@ -288,7 +315,7 @@ extern "C" __global__ void __launch_bounds__(KEEP_THREADS)
   for (int n = 0; n < LANES; n++) bytes[n] = (signed char)max(-127, min(127, __float2int_rn(numbers[n] * inverse)));
   const int64 target = (row * heads + head) * positions + position;
   *(uint2 *)((part ? values : keys) + target * HEAD + lane * LANES) = words;
-  if (lane == 0) scales[part * (int64)apart + target] = kept;
+  if (lane == 0) scales[part * (int64)capacity * heads * positions + target] = kept;
 }
 
 #define CHOOSE_THREADS 1024
@@ -323,21 +350,22 @@ __device__ __forceinline__ Best block_best(Best best, Best *scratch) {
 // The next token of each row, and its log-probability, by the rules of Whisper (decode/sampling.py), and what the rules
 // must know of the row afterwards. logits [rows, stride], of which `vocabulary` count, and those that never may follow are
 // minus infinity. The words are the tokens below `first`, the timestamps the others; `initial` ends those that may come
-// first. What is chosen is also kept in recent [`steps`, 2, `capacity`] by the length of the row's text: the token, and the
-// bits of its log-probability.
+// first. What is chosen is also kept in recent [steps, 2, capacity] by the length of the row's text: the token, and the bits
+// of its log-probability. `start` is what is `first` elsewhere.
 extern "C" __global__ void __launch_bounds__(CHOOSE_THREADS)
     choose(const half_t *logits, bool *fresh, bool *last, bool *before_last, int64 *latest, int64 *tokens,
-           float *logprobs, int64 *lengths, int *recent, int steps, int capacity, int stride, int vocabulary, int first,
-           int end, int initial) {
+           float *logprobs, int64 *lengths, int *recent, const int *start, int steps, int capacity, int stride,
+           int vocabulary, int first, int end, int initial) {
   __shared__ Best scratch[CHOOSE_THREADS / 32];
   __shared__ float sums[CHOOSE_THREADS / 32];
-  const int64 row = blockIdx.x;
+  const int64 row = blockIdx.x + *start;
+  if (row >= capacity) return;
   const bool was_fresh = fresh[row], was_last = last[row], was_before = before_last[row];
   const bool opened = was_last && !was_before, closed = was_last && was_before && !was_fresh;
   const int text_from = opened ? end : 0;
   const int time_from = first + (int)latest[row] + (opened ? 0 : 1);
   const int time_to = closed ? 0 : was_fresh ? initial : vocabulary;
-  const uint4 *loads = (const uint4 *)(logits + row * stride);
+  const uint4 *loads = (const uint4 *)(logits + (int64)blockIdx.x * stride);
   uint4 held[CHOOSE_LOADS];
   Best text = {LOWEST, first}, time = {LOWEST, vocabulary};
 #pragma unroll

@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -18,23 +20,27 @@ from transcribe.engine.model.network import Cache, Decoder
 OPENING = 4  # tokens: longer ones have a prompt
 BURST = 4  # steps that a GPU does before anybody looks at them: it need not wait each time; rows that end waste some
 Stop = Callable[[DecodeSequence], bool]
+Sound = npt.NDArray[np.float32]
 
 
 class GreedyStep(Protocol):
     """Steps where no row draws its token, done in another way (cuda/graphs.py).
 
-    Takes the number of rows, the tokens of the longest before the last of these steps, and how many steps; returns
-    whether it did them, and put what was chosen into the cursor's `recent`. It counts its failures, and says why it
-    failed last.
+    Takes the number of rows, the tokens of the longest before the last of these steps, how many steps, and the first of
+    the rows; returns whether it did them, and put what was chosen into the cursor's `recent`. It counts its failures,
+    and says why it failed last.
     """
 
     failed_captures: int
     failure: str
 
-    def __call__(self, rows: int, text: int, steps: int, /) -> bool: ...
+    def __call__(self, rows: int, text: int, steps: int, first: int = 0, /) -> bool: ...
 
     def hidden(self, rows: int, /) -> Tensor | None:
         """What the decoder's head was given in the last step [rows, width], where that is kept."""
+
+
+RecordedEncoder = Callable[[Sequence[Sound], int, int], bool]  # of sounds, frames and the first row: whether it did it
 
 
 class Batch:
@@ -59,6 +65,7 @@ class Batch:
         self.sampler = Sampler(special, decoder.dims.vocabulary, self._device, decoder.library)
         self.cursor = Cursor.of(rows, self._device)
         self.greedy_step: GreedyStep | None = None
+        self.recorded_encoder: RecordedEncoder | None = None
         self.steps: Counter[str] = Counter()
         self._generator = torch.Generator(self._device).manual_seed(0)
         self.rows: list[DecodeSequence] = []
@@ -66,6 +73,11 @@ class Batch:
     @property
     def room(self) -> int:
         return self.capacity - len(self.rows)
+
+    def encode(self, sounds: Sequence[Sound], frames: int) -> int | None:
+        """Encodes recordings of one size and stores them as `store` does, if that is recorded; None otherwise."""
+        first = len(self.rows)
+        return first if self.recorded_encoder is not None and self.recorded_encoder(sounds, frames, first) else None
 
     def store(self, encoded: Tensor) -> int:
         """Stores encoded audio [windows, positions, width] for the next free rows, which `join` takes. Returns the
@@ -115,10 +127,9 @@ class Batch:
         texts = [row.prefix for row in rows]
         brief = {len(text) for text in texts} == {len(texts[0])} and len(texts[0]) <= OPENING
         greedy = self.greedy_step is not None and not any(row.temperature for row in rows)
-        if brief and greedy and len(rows) == len(self.rows) and self._open(rows, texts):
-            return self._take(
-                rows, self.cursor.tokens[: len(rows)].tolist(), self.cursor.logprobs[: len(rows)].tolist()
-            )
+        if brief and greedy and self._open(first, rows, texts):
+            where = slice(first, first + len(rows))
+            return self._take(rows, self.cursor.tokens[where].tolist(), self.cursor.logprobs[where].tolist())
         logits = self._prefill(first, texts, [[text.index(self._special.start), len(text) - 1] for text in texts])
         silence = torch.softmax(logits[:, 0], -1)[:, self._special.no_speech].tolist()
         for row, probability in zip(rows, silence, strict=True):
@@ -136,17 +147,19 @@ class Batch:
         """Tokens for every row in one `step`, at most."""
         return BURST if self.greedy_step is not None else 1
 
-    def _open(self, rows: Sequence[DecodeSequence], texts: Sequence[Sequence[int]]) -> bool:
-        """Reads the opening of all rows, of one length, by recorded steps, and chooses their first tokens: whether that
-        is possible. A few such steps start sooner than what reads many tokens at once."""
+    def _open(self, first: int, rows: Sequence[DecodeSequence], texts: Sequence[Sequence[int]]) -> bool:
+        """Reads the opening of rows from `first` on, of one length, by recorded steps, and chooses their first tokens:
+        whether that is possible. A few such steps start sooner than what reads many tokens at once."""
         assert self.greedy_step is not None
-        count, cursor, silence = len(rows), self.cursor, None
+        count, silence = len(rows), None
+        where, cursor = slice(first, first + count), self.cursor
         openings = torch.tensor(texts, device=self._device)
-        cursor.lengths[:count] = 0
+        cursor.lengths[where] = 0
         for place in range(openings.shape[1]):
-            cursor.tokens[:count] = openings[:, place]
-            cursor.state.of_rows(slice(0, count)).reset(torch.zeros(count))
-            if not self.greedy_step(count, place + 1, 1) or (hidden := self.greedy_step.hidden(count)) is None:
+            cursor.tokens[where] = openings[:, place]
+            if place == openings.shape[1] - 1:
+                cursor.state.of_rows(where).reset(torch.zeros(count))
+            if not self.greedy_step(count, place + 1, 1, first) or (hidden := self.greedy_step.hidden(count)) is None:
                 return False
             if texts[0][place] == self._special.start:
                 silence = torch.softmax(self.decoder.head(hidden), -1)[:, self._special.no_speech]

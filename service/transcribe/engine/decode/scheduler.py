@@ -140,7 +140,7 @@ class Scheduler:
         self.out_of_memory += 1
         logs.warning("out_of_memory", rows=rows, reason=" ".join(reason.split())[:300])
         self.windows = max(1, self.windows // 2)
-        self.batch.greedy_step = None
+        self.batch.greedy_step = self.batch.recorded_encoder = None
         del self.batch
         _free()
         self.batch = self._make(rows)
@@ -163,7 +163,9 @@ class Scheduler:
         listen = self._waiting[0].chunk.listen
         alike = (r for r in self._waiting if r.chunk.listen == listen and self._frames(r) == frames)
         requests = list(itertools.islice(alike, most))
-        first = self.batch.store(self._encoded(requests, frames))
+        first = self.batch.encode([request.audio for request in requests], frames)
+        if first is None:
+            first = self.batch.store(self._encoded(requests, frames))
         if any(request.language is None for request in requests):
             heard = self.batch.languages(first, [request.options.candidates for request in requests])
             for request, chances in zip(requests, heard, strict=True):

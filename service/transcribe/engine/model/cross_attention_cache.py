@@ -61,10 +61,18 @@ class PaddedCache(CrossAttentionCache):
         self._whole = like.dtype == torch.bfloat16 and like.device.type == "cpu"
 
     def store(self, first: int, encoded: Tensor) -> None:
+        self.keep(first, encoded)
+        self.set_lengths(range(first, first + len(encoded)), encoded.shape[1])
+
+    def keep(self, first: int, encoded: Tensor) -> None:
+        """Keeps the keys and values of encoded audio [windows, positions, width]; the rows' lengths stay."""
         count, length, _ = encoded.shape
         for layer, cross in enumerate(self._cross):
             self._keep(layer, first, cross(encoded).view(count, length, 2, self._heads, -1))
-        for row in range(first, first + count):
+
+    def set_lengths(self, rows: Sequence[int], length: int) -> None:
+        """What is kept of these rows has so many positions."""
+        for row in rows:
             self._set_length(row, length)
 
     def _keep(self, layer: int, first: int, product: Tensor) -> None:
@@ -87,10 +95,10 @@ class PaddedCache(CrossAttentionCache):
         self._values[:, target, :, :length] = self._values[:, source, :, :length]
         self._set_length(target, length)
 
-    def of_layer(self, layer: int, rows: int) -> tuple[Tensor, ...]:
-        """Keys and values [rows, heads, positions, size] of the first `rows`, as they are kept, and how many positions
-        each has, int32 [rows]."""
-        return self._keys[layer, :rows], self._values[layer, :rows], self._positions[:rows]
+    def of_layer(self, layer: int) -> tuple[Tensor, ...]:
+        """Keys and values [rows, heads, positions, size] of all rows, as they are kept, and how many positions each
+        has, int32 [rows]."""
+        return self._keys[layer], self._values[layer], self._positions
 
     def longest(self, rows: int) -> int:
         """Positions of the longest audio of the first `rows`."""

@@ -89,27 +89,42 @@ class LogMel:
     def together(self, audios: Sequence[npt.NDArray[np.float32]], frames: int) -> Tensor:
         """The same of several at once, [audios, bands, frames]: what is silence is transformed too, which costs a GPU
         less than calls for each."""
-        padded = self._staging(len(audios), min(frames * HOP + WINDOW, WINDOW_SAMPLES))
-        for row, audio in zip(padded.numpy(), audios, strict=True):
+        bins = self.transformed(self.staged(audios, frames, len(audios)), frames)
+        self.fetched()
+        return bins
+
+    def staged(self, audios: Sequence[npt.NDArray[np.float32]], frames: int, count: int) -> Tensor:
+        """Sound with silence behind it, up to `count` recordings, [count, samples]: in memory that is used again, from
+        which a GPU copies by itself. So many frames are made of each."""
+        padded = self.staging(frames, count)
+        for row, audio in zip(padded.numpy(), audios, strict=False):
             samples = min(len(audio), frames * HOP, WINDOW_SAMPLES)
             row[:samples] = audio[:samples]
             row[samples:] = 0.0
-        sound = padded.to(self._device, non_blocking=True)
-        if self._fetched is not None:
-            self._fetched.record()
+        padded[len(audios) :] = 0.0
+        return padded
+
+    def transformed(self, sound: Tensor, frames: int) -> Tensor:
+        """Log-mel [count, bands, frames] of `staged` sound."""
+        sound = sound.to(self._device, non_blocking=True)
         spectrum = torch.stft(sound, WINDOW, HOP, window=self._window, return_complex=True)[..., :frames]
         power = spectrum.real.square() + spectrum.imag.square()
         bins = torch.clamp(self._filters @ power, min=POWER_FLOOR).log10_()
         floor = bins.amax((1, 2), keepdim=True) - RANGE
         return (torch.maximum(bins, floor) + 4.0) / 4.0
 
-    def _staging(self, audios: int, length: int) -> Tensor:
-        """Memory for [audios, length] samples, the same again and again: a GPU copies from locked memory by itself, and
-        new memory costs more than the copy."""
+    def fetched(self) -> None:
+        """Says that the device has been told to fetch what was staged."""
+        if self._fetched is not None:
+            self._fetched.record()
+
+    def staging(self, frames: int, count: int) -> Tensor:
+        """The memory of `staged`; new memory would cost more than the copy."""
         if self._fetched is not None:
             self._fetched.synchronize()
-        if self._staged is None or len(self._staged) < audios * length:
+        length = min(frames * HOP + WINDOW, WINDOW_SAMPLES)
+        if self._staged is None or len(self._staged) < count * length:
             on_gpu = self._device == "cuda"
-            self._staged = torch.empty(audios * length, pin_memory=on_gpu)
+            self._staged = torch.empty(count * length, pin_memory=on_gpu)
             self._fetched = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
-        return self._staged[: audios * length].view(audios, length)
+        return self._staged[: count * length].view(count, length)
