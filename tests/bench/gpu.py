@@ -274,7 +274,7 @@ def service(options: argparse.Namespace) -> dict[str, Any]:
         alone = [served.transcribe(url, serve_load.cut(recording, 11.0, 1, shift)[0])[1] for shift in range(1, 8)]
         result["clip_alone_p50_seconds"] = round(statistics.median(alone), 3)
         for clients in (8, 32):
-            clips = serve_load.cut(recording, 7.0, 4 * clients, clients)
+            clips = serve_load.cut(recording, 7.0, 16 * clients, clients)
             seconds, each = serve_load.load(url, clips, clients)
             p95 = sorted(each)[len(each) * 95 // 100]
             figures = {"times_realtime": round(7.0 * len(clips) / seconds, 1), "p95_seconds": round(p95, 3)}
