@@ -8,6 +8,7 @@ many times as fast.
 
 import importlib.util
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,10 @@ SPECTRA = 4  # of a frame
 STRIDES = (1, 2, 2, 1)  # of the layers: of four spectra they make four, two, one and one
 UNITS = 128  # of the LSTM
 BLOCK = 250  # frames that are computed at a time: some megabytes
+
+Recurrence = Callable[
+    [Tensor, Tensor], Tensor
+]  # gates [frames, 4 · UNITS], state [2, UNITS], replaced → [frames, UNITS]
 
 
 def weights_path() -> Path:
@@ -63,7 +68,9 @@ class _Convolution:
 class Vad:
     """The network. It holds no state: `stream()` begins a recording."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, recurrence: Callable[[Tensor], Recurrence | None] = lambda _: None) -> None:
+        """`recurrence` makes of the recurrent weight [4 · UNITS, UNITS] what is faster than torch's LSTM, if it can;
+        several threads call that at the same time."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is old, and what Silero publishes
             state = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
@@ -75,10 +82,11 @@ class Vad:
             positions = self._layers[-1].positions if self._layers else SPECTRA
             weight, bias = (weights[f"encoder.{index}.reparam_conv.{name}"] for name in ("weight", "bias"))
             self._layers.append(_Convolution(weight, bias, positions, stride))
-        self.lstm = torch.nn.LSTM(UNITS, UNITS)
-        with torch.no_grad():
-            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-                getattr(self.lstm, f"{name}_l0").copy_(weights[f"decoder.rnn.{name}"])
+        self._lstm = torch.nn.LSTM(UNITS, UNITS)
+        parameters = {name: weights[f"decoder.rnn.{name}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+        self._lstm.load_state_dict({f"{name}_l0": value for name, value in parameters.items()})
+        self._input = parameters["bias_ih"] + parameters["bias_hh"], parameters["weight_ih"].t().contiguous()
+        self._recurrence = recurrence(parameters["weight_hh"])
         self.head = weights["decoder.decoder.2.weight"][0, :, 0], weights["decoder.decoder.2.bias"]
 
     @classmethod
@@ -100,6 +108,17 @@ class Vad:
             hidden = layer(hidden)
         return hidden
 
+    @torch.inference_mode()
+    def outputs(self, features: Tensor, state: Tensor) -> Tensor:
+        """The LSTM's [frames, UNITS] of `features`; replaces `state` [2, UNITS], hidden and cells."""
+        if self._recurrence is not None:
+            bias, weight = self._input
+            return self._recurrence(torch.addmm(bias, features, weight), state)
+        hidden, after = self._lstm(features[:, None], tuple(state[:, None, None]))
+        state.copy_(torch.cat(after)[:, 0])
+        found: Tensor = hidden[:, 0]
+        return found
+
     def _windows(self, samples: Tensor) -> Tensor:
         """[frames, SPECTRA, FFT] of the samples, weighted; of the last of a frame, the end mirrors what is before."""
         frames = samples.unfold(0, CONTEXT + FRAME, FRAME)
@@ -115,7 +134,7 @@ class VadStream:
 
     def __init__(self, vad: Vad) -> None:
         self._vad = vad
-        self._state: tuple[Tensor, Tensor] | None = None
+        self._state = torch.zeros(2, UNITS)  # of the LSTM: hidden and cells
         self._samples = np.zeros(CONTEXT, np.float32)  # the last frame's end and what does not fill a frame yet
 
     def push(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -140,7 +159,7 @@ class VadStream:
     @torch.inference_mode()
     def _scores(self, features: Tensor) -> NDArray[np.float32]:
         """The probabilities of the next frames."""
-        hidden, self._state = self._vad.lstm(features[:, None], self._state)
+        hidden = self._vad.outputs(features, self._state)
         weight, bias = self._vad.head
-        found: NDArray[np.float32] = torch.sigmoid(hidden[:, 0].relu() @ weight + bias).numpy()
+        found: NDArray[np.float32] = torch.sigmoid(hidden.relu() @ weight + bias).numpy()
         return found

@@ -4,7 +4,7 @@ Importing this is cheap; torch is imported by `Engine.load`. One thread may use 
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,8 @@ from transcribe.engine.chunks import Chunk, ChunkResult, EngineError
 from transcribe.types import SAMPLE_RATE, DecodeOptions
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from transcribe.engine.decode.scheduler import Scheduler
 
 __all__ = ["Chunk", "ChunkResult", "Engine", "EngineError", "kernels_stored", "limit_threads"]
@@ -81,6 +83,21 @@ class Engine:
     def windows(self) -> int:
         """How many chunks are encoded together, at most."""
         return self._scheduler.windows
+
+    def recurrence(self, weight: "Tensor") -> "Callable[[Tensor, Tensor], Tensor] | None":
+        """The step-by-step part of an LSTM with the recurrent `weight`, float32 [4 · units, units] in torch's order, by
+        a compiled kernel; None where the engine has none.
+
+        It takes the inputs' gates [frames, 4 · units], biases added, and a state [2, units], hidden and cells, which it
+        replaces; it returns [frames, units]. Any threads may call it.
+        """
+        from transcribe.engine.cpu import ops
+
+        library = self._scheduler.library
+        if library is None:
+            return None
+        packed = ops.pack_recurrence(weight)
+        return lambda gates, state: ops.recurrence(library, gates, packed, state)
 
     def room(self) -> int:
         """How many chunks can be added now."""

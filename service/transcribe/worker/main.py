@@ -64,9 +64,9 @@ def load(config: ServiceConfig) -> LoadedModel:
 
 
 def _load(config: ServiceConfig, info: CacheInfo) -> LoadedModel:
-    from transcribe.audio.vad import Vad
+    from transcribe.audio.vad import Vad, weights_path
 
-    vad = Vad.load()
+    detector = weights_path()
     engine = Engine.load(
         cache_info.snapshot_dir(info),
         device=config.device,
@@ -75,7 +75,7 @@ def _load(config: ServiceConfig, info: CacheInfo) -> LoadedModel:
         cache_dir=config.prepared,
         store=False,
     )
-    return LoadedModel(engine, vad, info, _speakers(config, info))
+    return LoadedModel(engine, Vad(detector, engine.recurrence), info, _speakers(config, info))
 
 
 def _speakers(config: ServiceConfig, info: CacheInfo) -> "SpeakerNetwork | None":

@@ -2,15 +2,25 @@
 
 import subprocess
 import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from support.worker_fixture import ServiceFixture
 from transcribe.audio import cores
 from transcribe.audio.chunking import FRAME, VadError
 from transcribe.audio.vad import CONTEXT, Vad, weights_path
+from transcribe.engine import Engine
+from transcribe.engine.cpu.library import Library
+from transcribe.engine.decode.scheduler import Scheduler
+from transcribe.model_cache import cache_info, fetch
+from transcribe.worker import main as startup
 
 CLIP = Path(__file__).resolve().parents[2] / "audio" / "austen-0920.flac"
 
@@ -71,3 +81,54 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(VadError, match="silero-vad"):
         weights_path()
+
+
+def engine(library: Library | None) -> Engine:
+    """One without a model."""
+    scheduler = cast(Scheduler, SimpleNamespace(library=library))
+    return Engine(scheduler, device="cpu", torch_dtype="torch.int8", facts={"word_times": False})
+
+
+@pytest.fixture(scope="module")
+def loud(clip: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Speech, and noise up to what a recording can hold: almost a thousand frames."""
+    noise = np.random.default_rng(0).uniform(-1.0, 1.0, 400 * FRAME).astype(np.float32)
+    return np.concatenate([clip, noise, clip, noise * 0.05])
+
+
+@pytest.mark.parametrize("block", [1 << 30, FRAME, 7001])
+def test_the_kernel_gives_what_torch_does(vad: Vad, loud: NDArray[np.float32], kernels: Library, block: int) -> None:
+    compiled = Vad(weights_path(), engine(kernels).recurrence).stream()
+    found = np.concatenate([compiled.push(loud[at : at + block]) for at in range(0, len(loud), block)])
+    np.testing.assert_allclose(found, vad.stream().push(loud), atol=1e-4)
+
+
+def test_threads_share_the_kernel(vad: Vad, loud: NDArray[np.float32], kernels: Library) -> None:
+    compiled = Vad(weights_path(), engine(kernels).recurrence)
+    recordings = [loud, loud[::-1].copy(), loud * 0.1, np.roll(loud, 99 * FRAME)]
+    with ThreadPoolExecutor(len(recordings)) as pool:
+        together = list(pool.map(lambda samples: compiled.stream().push(samples), recordings))
+    for samples, found in zip(recordings, together, strict=True):
+        np.testing.assert_allclose(found, vad.stream().push(samples), atol=1e-4)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_worker_searches_with_the_engines_kernel_if_it_has_one(
+    service: ServiceFixture, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    library: Library | None = request.getfixturevalue("kernels") if compiled else None
+    ran: list[str] = []
+    original: Callable[..., None] = Library.run
+
+    def run(self: Library, name: str, *arguments: int) -> None:
+        ran.append(name)
+        original(self, name, *arguments)
+
+    info = SimpleNamespace(speakers=None)
+    monkeypatch.setattr(Library, "run", run)
+    monkeypatch.setattr(fetch, "verified_cache", lambda *_, **__: info)
+    monkeypatch.setattr(cache_info, "verify", lambda *_, **__: None)
+    monkeypatch.setattr(cache_info, "snapshot_dir", lambda _: Path("model"))
+    monkeypatch.setattr(Engine, "load", lambda *_, **__: engine(library))
+    startup.load(service.config).vad.stream().push(np.zeros(FRAME, np.float32))
+    assert ran == (["recurrence"] if compiled else [])

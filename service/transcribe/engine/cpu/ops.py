@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from transcribe.engine.cpu.constants import MEDIAN, ROWS, padded
+from transcribe.engine.cpu.constants import GATES, MEDIAN, ROWS, padded
 from transcribe.engine.cpu.library import Library
 
 
@@ -159,3 +159,21 @@ def warp(library: Library, costs: Tensor) -> Tensor:
     trace, begins = torch.empty(tokens, positions, dtype=torch.int8), torch.zeros(tokens, dtype=torch.int64)
     library.run("warp", 1, tokens, positions, costs, totals, trace, begins)
     return begins
+
+
+def pack_recurrence(weight: Tensor) -> Tensor:
+    """An LSTM's recurrent weight as `recurrence` reads it: float32 [4 · units, units] in torch's order of the gates,
+    4 · units a multiple of GATES, as [4 · units / GATES, units, GATES]."""
+    return weight.view(-1, GATES, weight.shape[1]).transpose(1, 2).contiguous()
+
+
+def recurrence(library: Library, gates: Tensor, weight: Tensor, state: Tensor) -> Tensor:
+    """An LSTM's outputs [frames, units], by the calling thread alone.
+
+    `gates` float32 [frames, 4 · units]: the product of the inputs, with both biases; `weight` of `pack_recurrence`;
+    `state` [2, units], what it gave last and its cells, which is changed to that after the frames.
+    """
+    frames, units = len(gates), state.shape[1]
+    outputs, scratch = torch.empty(frames, units), torch.empty(4 * units)
+    library.run("recurrence", 1, frames, units, gates, weight, state, scratch, outputs)
+    return outputs

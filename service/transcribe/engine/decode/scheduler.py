@@ -11,6 +11,7 @@ from torch import Tensor
 
 from transcribe import logs
 from transcribe.engine.chunks import Chunk, ChunkResult, EngineError
+from transcribe.engine.cpu.library import Library
 from transcribe.engine.cpu.threads import ThreadThrottle
 from transcribe.engine.decode.alignment import CostFunction
 from transcribe.engine.decode.batch import Batch
@@ -64,6 +65,10 @@ class Scheduler:
             "failure": replay.failure if replay else "",
             "out_of_memory": self.out_of_memory,
         }
+
+    @property
+    def library(self) -> Library | None:
+        return self._model.library
 
     def room(self) -> int:
         return max(0, self.batch.room - len(self._waiting))
