@@ -105,4 +105,4 @@ def cost(dims: ModelDimensions, size: int = 2) -> Cost:
     cross = 2 * dims.decoder_layers * long * wide  # numbers
     convolutions = 3 * dims.bands * wide * 2 * long + 3 * wide * wide * long
     encoder = dims.encoder_layers * (layer * long + 2 * long * long * wide) + cross * wide + convolutions
-    return Cost(2.0 * encoder, 2.0 * (decoder + cross), float(decoder * size), float(cross * size))
+    return Cost(2.0 * encoder, 2.0 * (decoder + cross), float(decoder * size), float(cross))  # which is kept in bytes

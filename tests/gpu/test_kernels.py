@@ -151,7 +151,7 @@ def test_audio_in_bytes(kernels: GpuKernels, heads: int, first: Tensor) -> None:
         weights.append(torch.zeros(ROWS, 1, CONTEXT, POSITIONS, dtype=torch.float16, device=DEVICE))
         audio = keys, values, lengths, scales
         mixed.append(of_batch(way.attend_audio(query, audio, (slots, places, weights[-1]), first), first))
-    near(mixed[:1], mixed[1:])
+    near(mixed[:1], mixed[1:], within=1e-2)  # the reference rounds what it multiplies the bytes to
     near(weights[:1], weights[1:], within=1e-3)
 
 
