@@ -1,5 +1,6 @@
 """The engine with a real model on real recordings."""
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,6 +12,8 @@ import soundfile
 import torch
 from localcloud.hub.models import model_dir
 from numpy.typing import NDArray
+from support import graph_memory
+from support.torch_kernels import TorchKernels
 from torch import Tensor
 from transcribe.engine import Chunk, ChunkResult, Engine, EngineError
 from transcribe.engine.cuda import graphs, trial
@@ -117,6 +120,37 @@ def test_steps_are_recorded_only_if_that_works_and_says_the_same(
         trial.verdict(again, tmp_path, way_of(loaded, breaking), "a card") == told
     )  # the next start does not try again
     assert trial.verdict(again, tmp_path, way_of(loaded, breaking), "another card")["error"]
+
+
+@torch.inference_mode()
+def test_the_first_way_that_is_right_is_taken_and_the_others_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaded, chosen = whisper.load(model_dir("whisper-tiny.en"), device="cpu", dtype="float32", folder=tmp_path)
+    ways = {
+        "wrong": way_of(loaded, lying)["torch"],
+        "right": (loaded, graphs.recorder(TorchKernels())),
+        "broken": way_of(loaded, breaking)["torch"],
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        graph_memory.emulate(patch)
+        patch.setattr(trial, "_timed", timed(trial._timed))
+        patch.setattr(trial, "STEPS", 2)
+        patch.setattr(trial, "ROWS", 2)
+        told = trial.verdict(chosen, tmp_path, ways)
+    assert (told["recorded"], told["way"], list(told["rejected"])) == (True, "right", ["wrong"])
+    assert caplog.messages.count("steps_rejected") == 1
+
+
+def timed(measure: Callable[..., None]) -> Callable[..., None]:
+    """As `measure`, but plain steps took longer: what emulates kernels is slow."""
+    turns = itertools.cycle((10.0, 1.0))
+
+    def call(batch: object, step: Callable[[], object], times: list[float]) -> None:
+        measure(batch, step, times)
+        times[-1] = next(turns)
+
+    return call
 
 
 class Killed(BaseException):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from transcribe import logs
 from transcribe.engine.chunks import Chunk
 from transcribe.engine.cuda.graphs import Recorder
 from transcribe.engine.decode.batch import Batch
@@ -66,6 +67,7 @@ def _first_good(ways: Mapping[str, Way]) -> dict[str, Any]:
         if outcome["recorded"]:
             break
         rejected[name] = outcome["error"] or f"agreement {outcome['agreement']}, {outcome['measured_ms']} ms"
+        logs.warning("steps_rejected", made_of=name, reason=rejected[name])
     return outcome
 
 
