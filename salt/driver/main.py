@@ -50,13 +50,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(parameters: Parameters, report: Report) -> str:
     """Run all phases; returns why one failed, '' if none did."""
-    runner = phases.PhaseRunner(parameters, report, upload.Progress(parameters))
-    try:
-        {BAKE: runner.bake, VERIFY: runner.verify, LOOK: runner.look}[parameters.mode]()
-    except DriverError as error:
-        return f"{runner.phase}: {error}"
-    except Exception as error:  # a bug in the driver must be reported as well
-        return f"{runner.phase}: {type(error).__name__}: {error}"
+    with upload.Progress(parameters) as progress:
+        runner = phases.PhaseRunner(parameters, report, progress)
+        try:
+            {BAKE: runner.bake, VERIFY: runner.verify, LOOK: runner.look}[parameters.mode]()
+        except DriverError as error:
+            return f"{runner.phase}: {error}"
+        except Exception as error:  # a bug in the driver must be reported as well
+            return f"{runner.phase}: {type(error).__name__}: {error}"
     return ""
 
 

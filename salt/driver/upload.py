@@ -12,6 +12,7 @@ from driver.parameters import DriverError, Parameters
 
 CONSOLE = Path("/dev/console")
 PROGRESS_SECONDS = 1.0  # between two progress messages
+END_SECONDS = 6.0  # a message that is on its way has five seconds
 RENEW_SECONDS = 60.0  # between two looks whether the launcher has renewed the addresses
 TRIES = 6  # for what must arrive
 LOG_BYTES = 4_000_000  # of a log's end
@@ -69,15 +70,28 @@ def console(line: str) -> None:
 
 
 class Progress:
-    """Sends progress to the launcher from its own thread, so that a slow network does not slow the bake."""
+    """Sends progress to the launcher from its own thread, so that a slow network does not slow the bake.
+
+    Leaving its context ends the thread; what was not sent by then is not sent.
+    """
 
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
         self._began = time.monotonic()
         self._latest: dict[str, Any] = {}
         self._changed = threading.Condition()
+        self._ended = False
         self._thread = threading.Thread(target=self._run, daemon=True, name="progress")
         self._thread.start()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        self._thread.join(timeout=END_SECONDS)
 
     def update(self, phase: str, state: str = "", done: int = 0, total: int = 0) -> None:
         """Set the progress to send next; an update that was not sent yet is replaced."""
@@ -90,15 +104,18 @@ class Progress:
         renewed = time.monotonic()
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._latest != sent, timeout=RENEW_SECONDS)  # noqa: B023
+                self._changed.wait_for(lambda: self._ended or self._latest != sent, timeout=RENEW_SECONDS)  # noqa: B023
                 latest = self._latest
+                if self._ended:
+                    return
             if time.monotonic() - renewed >= RENEW_SECONDS:
                 renew(self._parameters)
                 renewed = time.monotonic()
             if latest != sent:
                 sent = latest
                 self._send(sent)
-                time.sleep(PROGRESS_SECONDS)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._ended, timeout=PROGRESS_SECONDS)
 
     def _send(self, progress: dict[str, Any]) -> None:
         seconds = round(time.monotonic() - self._began, 1)

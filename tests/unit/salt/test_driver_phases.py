@@ -4,6 +4,7 @@ import hashlib
 import json
 import queue
 import re
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -208,11 +209,12 @@ def test_console_line_vouches_for_the_report(tmp_path: Path) -> None:
 def test_progress_is_what_the_launcher_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: queue.Queue[dict[str, Any]] = queue.Queue()
     monkeypatch.setattr(upload, "put", lambda url, data, **_: sent.put(json.loads(data)))
-    progress = upload.Progress(parameters.load(written(tmp_path), tmp_path / "none"))
-    progress.update("first apply", "venv-synced", 3, 37)
-    message = sent.get(timeout=5)
+    with upload.Progress(parameters.load(written(tmp_path), tmp_path / "none")) as progress:
+        progress.update("first apply", "venv-synced", 3, 37)
+        message = sent.get(timeout=5)
     assert message.pop("seconds") >= 0
     assert message == {"build_id": "b-1", "phase": "first apply", "state": "venv-synced", "done": 3, "total": 37}
+    assert "progress" not in {thread.name for thread in threading.enumerate()}  # it would print over other tests
 
 
 def test_log_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
