@@ -2,6 +2,8 @@
 """Transcribes a recording, or serves as the inference process behind the API.
 
     transcribe_optimized.py FILE [--language sv] [--format txt,srt]   text on standard output, files in results/
+    transcribe_optimized.py FILE --known-speaker Anna=anna.wav        speakers told apart, known ones by their names
+    transcribe_optimized.py FILE --record RECORD                      a signed record of the result as well
     transcribe_optimized.py --worker                                  take jobs from the store until stopped
     transcribe_optimized.py verify RECORD AUDIO [--key KEY]           check a result's signed record; needs no model
 
@@ -29,18 +31,21 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--multilingual", action="store_true", help="each part in its own language (of --languages)")
     parser.add_argument("--task", choices=("transcribe", "translate"), help="default: the configured one")
     parser.add_argument("--prompt", default="", help="text that the recording continues, or names as they are spelled")
+    parser.add_argument("--hotwords", default="", metavar="W[,W]", help="names and terms, for their spelling")
+    parser.add_argument("--temperature", type=float, default=0.0, metavar="N", help="0 (default) to 1: how random")
     parser.add_argument("--format", default="txt", metavar="F[,F]", help=f"of {', '.join(FORMATS)} (default: txt)")
-    parser.add_argument("--words", action="store_true", help="times of words as well (verbose_json)")
-    parser.add_argument("--speakers", action="store_true", help="tell speakers apart, and say who speaks")
-    parser.add_argument(
-        "--channels",
-        default="mix",
-        choices=("mix", "separate", "auto"),
-        help="hear them as one, each by itself with its number as speaker, or so where each has its own voice",
-    )
-    parser.add_argument("--audio-stream", default="", metavar="S", help="of several: its number, title or language")
+    parser.add_argument("--words", action="store_true", help="times and probabilities of words as well (verbose_json)")
+    parser.add_argument("--logprobs", action="store_true", help="how sure the model was of each token (json)")
+    _add_hearing(parser)
     _add_subtitles(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: results/ below the root)")
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="write the signed record of the result, for verify; this machine's key signs it, which is machine-key in"
+        " results/, made if there is none",
+    )
     options = parser.parse_args(arguments)
     if bool(options.file) == options.worker:
         parser.error("name a FILE, or say --worker")
@@ -48,6 +53,27 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if unknown := [name for name in options.formats if name not in FORMATS]:
         parser.error(f"unknown format {unknown[0]!r}: choose of {', '.join(FORMATS)}")
     return options
+
+
+def _add_hearing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--channels",
+        default="mix",
+        choices=("mix", "separate", "auto"),
+        help="hear them as one, each by itself with its number as speaker, or so where each has its own voice",
+    )
+    parser.add_argument("--audio-stream", default="", metavar="S", help="of several: its number, title or language")
+    group = parser.add_argument_group("speakers", "each of these asks for them")
+    group.add_argument("--speakers", action="store_true", help="tell speakers apart, and say who speaks")
+    group.add_argument("--min-speakers", type=int, metavar="N", help="at least so many speak")
+    group.add_argument("--max-speakers", type=int, metavar="N", help="at most so many speak")
+    group.add_argument(
+        "--known-speaker",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="call the one whose voice is in FILE so, which has 2 to 10 s of it; may be given again for others",
+    )
 
 
 def _add_subtitles(parser: argparse.ArgumentParser) -> None:

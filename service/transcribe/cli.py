@@ -4,11 +4,12 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from transcribe import formats
+from transcribe import cli_options, formats
 from transcribe.audio.chunking import AudioChunk
 from transcribe.audio.decoder import AudioError, Decoder
 from transcribe.audio.errors import DecoderError
@@ -16,105 +17,170 @@ from transcribe.audio.recording import Hearing, Recording
 from transcribe.config import ServiceConfig
 from transcribe.engine import Engine, EngineError
 from transcribe.formats import TranscriptionResult
-from transcribe.languages import to_code
 from transcribe.model_cache.cache_info import CacheError
+from transcribe.provenance import Provenance, Work, key_file
+from transcribe.records import RecordError, digest_of
 from transcribe.speakers import words
-from transcribe.subtitles import SubtitleOptions
-from transcribe.subtitles.rules import FASTEST, MOST_LINES, NARROWEST, SLOWEST, WIDEST
-from transcribe.types import DecodeOptions, Segment, SpeakerOptions, Transcript
+from transcribe.types import DecodeOptions, Segment, Transcript
 from transcribe.worker import main
 from transcribe.worker.assembly import Assembly
 from transcribe.worker.listener import Listener, warnings
+from transcribe.worker.main import LoadedModel
 from transcribe.worker.pieces import Pieces
 
 EXIT_RECORDING = 1
 EXIT_USAGE = 2
 
 
+class UnusableError(Exception):
+    """A file that the command line names cannot be used. The message is one line."""
+
+
+EXITS: dict[type[Exception], int] = {  # the first that fits
+    RecordError: main.EXIT_CONFIG,
+    UnusableError: EXIT_RECORDING,
+    ValueError: EXIT_USAGE,
+    CacheError: main.EXIT_CONFIG,
+    EngineError: main.EXIT_CONFIG,
+    main.VadError: main.EXIT_CONFIG,
+    DecoderError: main.EXIT_BROKEN,
+}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the command line asks for, once it is known that it can be done."""
+
+    file: Path
+    options: DecodeOptions
+    known: list[tuple[str, Path]]  # speakers, each with a recording
+    record: "ResultRecord | None"
+
+
 def run(config: ServiceConfig, options: argparse.Namespace) -> int:
     """Transcribes options.file, prints the text and writes the result files; returns the exit code."""
     try:
-        wanted, subtitles = decode_options(config, options), subtitle_options(options)
-        with Decoder(options.file, config.limits) as decoder:
-            next(iter(decoder), None)  # a bad file is refused before the model is loaded
-        hearing = Hearing(wanted.channels, wanted.audio_stream)
-        began = time.monotonic()
-        loaded = main.load(config)
-        ready = time.monotonic()
-        with Recording(options.file, config.limits, loaded.vad, hearing) as recording:
-            listener = Listener.alone(loaded.speakers, wanted)
-            answer = replace(transcribe(loaded.engine, recording, wanted, listener), subtitles=subtitles)
-        took = time.monotonic() - ready
-        written = write(answer, options.output or config.results, options.formats)
-    except ValueError as error:
-        return _fail(str(error), EXIT_USAGE)
-    except AudioError as error:
-        to_blame = options.file if error.param == "file" else f"--{error.param.replace('_', '-')}"
-        return _fail(f"{to_blame}: {error.message}", EXIT_RECORDING)
-    except (CacheError, EngineError, main.VadError) as error:
-        return _fail(str(error), main.EXIT_CONFIG)
-    except DecoderError as error:
-        return _fail(str(error), main.EXIT_BROKEN)
+        _run(config, options)
     except OSError as error:
         return _fail(f"cannot write the result: {error}", main.EXIT_BROKEN)
-    print(formats.text(answer), end="")
-    seconds = answer.transcript.duration
-    speed = f"{seconds:.1f} s of sound in {took:.1f} s, {seconds / max(took, 1e-3):.0f} × real time"
-    names = ", ".join(map(str, written))
-    for warning in formats.warnings(answer):
-        print(f"transcribe_optimized: {warning}", file=sys.stderr)
-    print(f"{speed}; model loaded in {ready - began:.1f} s; {names}", file=sys.stderr)
+    except tuple(EXITS) as error:
+        return _fail(str(error), next(code for kind, code in EXITS.items() if isinstance(error, kind)))
     return 0
 
 
-def decode_options(config: ServiceConfig, options: argparse.Namespace) -> DecodeOptions:
-    """What the command line asks of the model. Raises ValueError for an unknown language."""
-    candidates = tuple(dict.fromkeys(_code(name) for name in options.languages.split(",") if name.strip()))
-    multilingual = options.multilingual or (options.language == "auto" and len(candidates) > 1)
-    if options.multilingual and options.language not in (None, "", "auto"):
-        raise ValueError("--multilingual finds the languages out: leave --language out, or say auto")
-    asked = options.language
-    if asked is None:
-        asked = config.model.language if not candidates else candidates[0] if len(candidates) == 1 else "auto"
-    language = None if multilingual or asked in ("", "auto") else _code(asked)
-    task = options.task or config.model.task
-    with_words = options.words or bool({"srt", "vtt"}.intersection(options.formats))
-    return DecodeOptions(
-        language=language,
-        candidates=candidates,
-        multilingual=multilingual,
-        task=task,
-        prompt=options.prompt,
-        words=with_words,
-        channels=options.channels,
-        audio_stream=options.audio_stream,
-        speakers=SpeakerOptions() if options.speakers or "diarized_json" in options.formats else None,
-    )
+def _run(config: ServiceConfig, options: argparse.Namespace) -> None:
+    subtitles = cli_options.subtitle_options(options)
+    wish = _wish(config, options)
+    began = time.monotonic()
+    loaded = main.load(config)
+    ready = time.monotonic()
+    answer = replace(_hear(config, loaded, wish), subtitles=subtitles, logprobs=options.logprobs)
+    took = time.monotonic() - ready
+    written = write(answer, options.output or config.results, options.formats)
+    said = [*formats.warnings(answer), *(line for name in options.formats for line in formats.hurried(answer, name))]
+    if wish.record:
+        written.append(wish.record.write(answer, wish.options))
+        said.append(f"the record is signed with {wish.record.key}")
+    print(formats.text(answer), end="")
+    for line in dict.fromkeys(said):
+        print(f"transcribe_optimized: {line}", file=sys.stderr)
+    seconds = answer.transcript.duration
+    speed = f"{seconds:.1f} s of sound in {took:.1f} s, {seconds / max(took, 1e-3):.0f} × real time"
+    names = ", ".join(map(str, written))
+    print(f"{speed}; model loaded in {ready - began:.1f} s; {names}", file=sys.stderr)
 
 
-def _code(name: str) -> str:
-    code = to_code(name)
-    if code is None:
-        raise ValueError(f"no language is called {name!r}: use a code such as sv, or auto")
-    return code
+def _wish(config: ServiceConfig, options: argparse.Namespace) -> Wish:
+    """What is asked for. Bad files are refused here, before the model is loaded. Raises ValueError, RecordError and
+    UnusableError."""
+    wanted, known = cli_options.decode_options(config, options), cli_options.known_speakers(options)
+    for blamed, file in ((str(options.file), options.file), *((_reference(*one), one[1]) for one in known)):
+        try:
+            with Decoder(file, config.limits) as decoder:
+                next(iter(decoder), None)
+        except AudioError as error:
+            raise UnusableError(f"{blamed}: {error.message}") from None
+    record = ResultRecord.of(config, options.file, options.record) if options.record else None
+    return Wish(options.file, wanted, known, record)
 
 
-def subtitle_options(options: argparse.Namespace) -> SubtitleOptions:
-    """How the command line wants subtitles. Raises ValueError."""
-    for name, low, high in (
-        ("max_line_width", NARROWEST, WIDEST),
-        ("max_line_count", 1, MOST_LINES),
-        ("max_cps", SLOWEST, FASTEST),
-    ):
-        if not low <= getattr(options, name) <= high:
-            raise ValueError(f"--{name} must be a number from {low:g} to {high:g}")
-    return SubtitleOptions(
-        max_line_width=options.max_line_width,
-        max_line_count=options.max_line_count,
-        max_cps=options.max_cps,
-        highlight_words=options.highlight_words,
-        raw=options.subtitles == "raw",
-    )
+def _reference(name: str, file: Path) -> str:
+    """How an error names the recording of a known voice."""
+    return f"{cli_options.KNOWN} {name}={file}"
+
+
+def _hear(config: ServiceConfig, loaded: LoadedModel, wish: Wish) -> TranscriptionResult:
+    """The recording's text. Raises UnusableError."""
+    hearing = Hearing(wish.options.channels, wish.options.audio_stream)
+    try:
+        listener = Listener.alone(loaded.speakers, wish.options)
+        if listener:
+            _learn(config, loaded, listener, wish.known)
+        with Recording(wish.file, config.limits, loaded.vad, hearing) as recording:
+            answer = transcribe(loaded.engine, recording, wish.options, listener)
+    except AudioError as error:
+        to_blame = wish.file if error.param == "file" else f"--{error.param.replace('_', '-')}"
+        raise UnusableError(f"{to_blame}: {error.message}") from None
+    return replace(answer, model=f"{loaded.info.model_id}@{loaded.info.model_revision}")
+
+
+def _learn(config: ServiceConfig, loaded: LoadedModel, listener: Listener, known: list[tuple[str, Path]]) -> None:
+    """Listens to the known voices. Raises UnusableError."""
+    for name, file in known:
+        try:
+            with Recording(file, config.limits, loaded.vad) as voice:
+                listener.learn(name, voice)
+        except AudioError as error:
+            raise UnusableError(f"{_reference(name, file)}: {error.message}") from None
+
+
+class ResultRecord:
+    """The signed record that is to be written: of which recording, where to, and with which `key` (in words)."""
+
+    def __init__(self, provenance: Provenance, audio: Path, path: Path, key: str) -> None:
+        self.key = key
+        self._provenance, self._audio, self._path = provenance, audio, path
+        self._began, self._heard = time.time(), _facts(audio)
+
+    @classmethod
+    def of(cls, config: ServiceConfig, audio: Path, path: Path) -> "ResultRecord":
+        """One that the key of this root folder signs, which is the service's own where there is a service; it is made
+        if there is none. Raises ValueError for the path, and RecordError for the key."""
+        if not path.parent.is_dir() or path.is_dir():
+            raise ValueError(f"--record: {path} cannot be written: name a file in a folder that exists")
+        if path.exists() and path.samefile(audio):
+            raise ValueError(f"--record: {path} is the recording: name another file")
+        file = key_file(config)
+        which = "the key" if file.exists() else "a new key,"
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            provenance = Provenance.of(config)
+        except RecordError as error:
+            raise RecordError(f"--record: {error}") from None
+        except OSError as error:
+            mend = f"; run this as the user {config.user}" if isinstance(error, PermissionError) else ""
+            raise RecordError(f"--record: {error.filename or file} cannot be used ({error.strerror}){mend}") from None
+        return cls(provenance, audio, path, f"{which} {provenance.key.public}, of {file}")
+
+    def write(self, answer: TranscriptionResult, options: DecodeOptions) -> Path:
+        """Writes it; returns where to. Raises UnusableError if the recording is another by now, and OSError."""
+        if _facts(self._audio) != self._heard:
+            raise UnusableError(f"--record: {self._audio} was changed while it was heard, so there is no record")
+        work = Work(
+            audio=self._heard,
+            transcript=answer.transcript,
+            options=options,
+            model=answer.model,
+            coverage=answer.coverage,
+            times={"created": self._began, "started": self._began, "finished": time.time()},
+        )
+        signed = self._provenance.record(work)
+        self._path.write_text(json.dumps(signed, ensure_ascii=False) + "\n", encoding="utf-8")
+        return self._path
+
+
+def _facts(audio: Path) -> dict[str, Any]:
+    return {"sha256": digest_of(audio), "bytes": audio.stat().st_size}
 
 
 def transcribe(
@@ -151,7 +217,7 @@ def transcribe(
     segments += assembly.flush()
     if listener and (track := listener.track()):
         segments = words.assign(segments, track, engine.encode)
-    language = options.language or assembly.language or "en"
+    language = "en" if options.task == "translate" else options.language or assembly.language or "en"
     transcript = Transcript(language, round(recording.seconds, 3), tuple(segments))
     assembly.coverage.note(recording.missing, warnings(recording, options))
     return TranscriptionResult(transcript, options.task, granularities, coverage=assembly.coverage.report())

@@ -7,9 +7,9 @@ from transcribe.api.auth import Keys
 from transcribe.api.fair_semaphore import FairSemaphore
 from transcribe.api.job_watcher import GRACE_SECONDS, JobWatcher
 from transcribe.api.paths import CleanPaths
-from transcribe.api.provenance import Provenance
 from transcribe.api.routes import corrections, health, jobs, machine_key, models, openapi, page, transcriptions
 from transcribe.jobs.store import Store
+from transcribe.provenance import Provenance
 
 from ..config import ServiceConfig
 from .context import EXTENSION, AppContext

@@ -13,10 +13,10 @@ from flask import Response, current_app, g
 from transcribe.api.auth import Keys
 from transcribe.api.fair_semaphore import FairSemaphore
 from transcribe.api.job_watcher import JobWatcher
-from transcribe.api.provenance import Provenance
 from transcribe.jobs.models import Bounds
 from transcribe.jobs.store import Store
 from transcribe.model_cache import cache_info
+from transcribe.provenance import Provenance
 
 from ..config import ServiceConfig
 from .elsewhere import FleetClient

@@ -8,7 +8,7 @@ import msgspec
 from flask import Request
 
 from transcribe.api.errors import CODES, ApiError, bad_request
-from transcribe.api.speakers import LONGEST_NAME, has_control
+from transcribe.speakers.names import LONGEST_NAME, has_control, on_one_line, usable
 from transcribe.types import Segment
 
 LONGEST_TEXT = 10_000  # characters of a segment
@@ -60,8 +60,8 @@ def names(wanted: Mapping[str, str | None], heard: Sequence[Segment]) -> dict[st
         field = f"speakers.{speaker[:SHOWN]}"
         if speaker not in known:
             raise bad_request(f"There is no speaker {speaker[:SHOWN]} in this job.", field, "invalid_value")
-        name = speaker if given is None else " ".join(given.split())
-        if not 0 < len(name) <= LONGEST_NAME or has_control(name):
+        name = speaker if given is None else on_one_line(given)
+        if not usable([name]):
             message = f"{field} must have 1 to {LONGEST_NAME} characters, none of them a control character."
             raise bad_request(message, field, "invalid_value")
         found[speaker] = None if name == speaker else name

@@ -15,7 +15,6 @@ from transcribe.api.spool import Spool
 FIELD = "known_speaker_references"
 PARAM = f"{FIELD}[]"
 RECEIVED = "received"  # what the form has in the place of each
-MOST = 10  # in one request; OpenAI takes 4
 LARGEST = 8 * 1024 * 1024  # bytes: 40 s of uncompressed sound in 16 bits and two channels
 SPELLED = re.compile(rf"\s*{FIELD}(?:\[\d*\]|\.\d+)?\s*")
 HEAD = re.compile(rb"data:[^,]*;base64,", re.IGNORECASE)

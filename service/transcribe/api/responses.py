@@ -10,6 +10,7 @@ from flask import Response, request
 from transcribe import formats
 from transcribe.api.context import AppContext
 from transcribe.api.errors import from_exception
+from transcribe.api.job_records import record_of
 from transcribe.api.params import Params
 from transcribe.api.waiting import raise_if_failed
 from transcribe.formats import TranscriptionResult
@@ -49,7 +50,7 @@ def transcript_of(shared: AppContext, job: Job, segments: Sequence[Segment] | No
 def answer_to(shared: AppContext, job: Job, params: Params) -> Response:
     """The finished job as its request wants it, with the signed record if it was asked for."""
     answer = result_of(shared, job, params)
-    record = shared.provenance.record(job, answer.transcript) if params.record else None
+    record = record_of(shared.provenance, job, answer.transcript) if params.record else None
     response = write_result(answer, params.response_format, record)
     response.headers.update(record_header(job, params))
     return response
@@ -141,7 +142,7 @@ def events(shared: AppContext, first: Job, updates: Iterator[Job], params: Param
             yield from _pieces([one for one in answer.transcript.segments if one.id > last], deltas, params)
         elif rest := deltas.rest(answer.transcript.text):
             yield _event({"type": "transcript.text.delta", "delta": rest})
-        record = {"record": shared.provenance.record(job, answer.transcript)} if params.record else {}
+        record = {"record": record_of(shared.provenance, job, answer.transcript)} if params.record else {}
         yield _event(_done(answer, params) | record)
     except Exception as error:
         yield _event(from_exception(error).body())

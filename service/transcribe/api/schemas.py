@@ -5,6 +5,7 @@ from typing import Any
 
 from transcribe.api import corrections, hearing, params, references, speakers, subtitle_fields
 from transcribe.formats import FILE_WRITERS, JSON_WRITERS, TEXT_WRITERS
+from transcribe.speakers import names
 from transcribe.subtitles import READABLE, rules
 
 Schema = dict[str, Any]
@@ -69,7 +70,7 @@ TIMED: dict[str, Schema] = {
     "timestamp_granularities[]": array({"type": "string", "enum": list(params.GRANULARITIES)}),
     "include[]": array({"type": "string", "enum": ["logprobs"]}),
 }
-COUNT: Schema = {"type": "integer", "minimum": 1, "maximum": speakers.MOST_SPEAKERS}
+COUNT: Schema = {"type": "integer", "minimum": 1, "maximum": names.MOST_SPEAKERS}
 SPEAKERS: dict[str, Schema] = {
     "response_format": {
         "type": "string",
@@ -82,13 +83,13 @@ SPEAKERS: dict[str, Schema] = {
     "min_speakers": {**COUNT, "description": "At least so many speak. Asks for speakers."},
     "max_speakers": {**COUNT, "description": "At most so many speak. Asks for speakers."},
     f"{speakers.NAMES}[]": array(
-        {**STRING, "minLength": 1, "maxLength": speakers.LONGEST_NAME},
-        maxItems=references.MOST,
+        {**STRING, "minLength": 1, "maxLength": names.LONGEST_NAME},
+        maxItems=names.MOST_KNOWN,
         description="Names for the voices of known_speaker_references[], in the same order. Asks for speakers.",
     ),
     references.PARAM: array(
         {**STRING, "pattern": "^data:[^,]*;base64,"},
-        maxItems=references.MOST,
+        maxItems=names.MOST_KNOWN,
         description=f"A recording of each known voice, 2 to 10 s, as a data URL; at most {references.LARGEST} bytes.",
     ),
 }
@@ -166,7 +167,7 @@ DIARIZED = record(
         "speaker": SPEAKER,
     }
 )
-NAMES: Schema = {**STRING, "minLength": 1, "maxLength": speakers.LONGEST_NAME}
+NAMES: Schema = {**STRING, "minLength": 1, "maxLength": names.LONGEST_NAME}
 
 
 def _changes(value: Callable[[Schema], Schema]) -> dict[str, Schema]:

@@ -1,19 +1,16 @@
 """What a request says about speakers: whether to tell them apart, how many there are, and whose voices are known."""
 
-import unicodedata
-
 from transcribe.api.errors import bad_request
 from transcribe.api.fields import Fields
 from transcribe.api.references import FIELD as REFERENCES
 from transcribe.api.references import PARAM as REFERENCES_PARAM
+from transcribe.speakers.names import LONGEST_NAME, MOST_SPEAKERS, on_one_line, usable
 from transcribe.types import SpeakerOptions
 
 SWITCHES = ("speakers", "diarize")
 NAMES = "known_speaker_names"
 LISTS = (NAMES, REFERENCES)
 FIELDS = (*SWITCHES, "min_speakers", "max_speakers", *LISTS)
-MOST_SPEAKERS = 50
-LONGEST_NAME = 100  # characters
 
 
 def asking(fields: Fields) -> str:
@@ -50,16 +47,11 @@ def parse(fields: Fields, *, implied: str, able: bool) -> SpeakerOptions | None:
     return SpeakerOptions(low, high, names)
 
 
-def has_control(text: str) -> bool:
-    """Whether there are control characters or half ones in it. Those that join others, as in an emoji, are none."""
-    return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
-
-
 def _names(fields: Fields) -> tuple[str, ...]:
     """The known speakers' names, one for each reference recording."""
-    names = [" ".join(name.split()) for name in fields.whole_texts(NAMES)]
+    names = [on_one_line(name) for name in fields.whole_texts(NAMES)]
     recordings = len(fields.many(REFERENCES))
-    if any(len(name) > LONGEST_NAME or has_control(name) for name in names) or len(set(names)) < len(names):
+    if not usable(names):
         message = f"{NAMES}[] must be different names of at most {LONGEST_NAME} characters, without control characters."
         raise bad_request(message, f"{NAMES}[]", "invalid_value")
     if len(names) != recordings:

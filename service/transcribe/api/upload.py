@@ -8,6 +8,7 @@ from uuid import uuid4
 from flask import Request
 from werkzeug.datastructures import MultiDict
 
+from ..speakers import names
 from . import references
 from .errors import ApiError, bad_request
 from .form_parser import FormParser
@@ -46,8 +47,8 @@ class SpoolingRequest(Request):
         return spool
 
     def _new_reference(self) -> Spool:
-        if len(self.references) == references.MOST:
-            message = f"{references.PARAM} may hold at most {references.MOST} recordings."
+        if len(self.references) == names.MOST_KNOWN:
+            message = f"{references.PARAM} may hold at most {names.MOST_KNOWN} recordings."
             raise bad_request(message, references.PARAM, "invalid_value")
         spool = Spool(self._new_path(), limit=references.LARGEST, too_large=references.too_large())
         self.references.append(spool)

@@ -61,8 +61,6 @@ class Listener:
                     listener.learn(name, recording, processor)
             except AudioError as error:
                 raise _unusable(index, error.message, error.code) from None
-            if sum(end - start for start, end in listener._known[name].spans) < LEAST_SECONDS:
-                raise _unusable(index, f"there is less than {LEAST_SECONDS:.0f} s of speech in it", "no_speech")
         return listener
 
     @classmethod
@@ -76,7 +74,8 @@ class Listener:
         return cls(network, options.speakers)
 
     def learn(self, name: str, recording: Recording, processor: AbstractContextManager[object] | None = None) -> None:
-        """Listens to the recording of a known voice; enters `processor` for each piece of work."""
+        """Listens to the recording of a known voice; enters `processor` for each piece of work. Raises AudioError, also
+        where too little is said in it."""
         heard: list[Voices] = []
         steps = iter(recording)
         while recording.seconds <= MOST_SECONDS:
@@ -84,7 +83,10 @@ class Listener:
                 if (chunks := next(steps, None)) is None:
                     break
                 heard += [hear(self._network, chunk) for chunk in chunks]
-        self._known[name] = Voices.joined(heard)
+        voices = Voices.joined(heard)
+        if sum(end - start for start, end in voices.spans) < LEAST_SECONDS:
+            raise AudioError(f"there is less than {LEAST_SECONDS:.0f} s of speech in it", code="no_speech")
+        self._known[name] = voices
 
     def hear(self, chunks: Iterable[AudioChunk]) -> None:
         """Listens to the next chunks; where channels are heard each by itself, they are the speakers."""

@@ -12,6 +12,7 @@ from transcribe.api.context import AppContext, context, key_id, reads_text
 from transcribe.api.elsewhere import FleetClient
 from transcribe.api.errors import ApiError, bad_request, from_job
 from transcribe.api.fields import Fields
+from transcribe.api.job_records import record_of
 from transcribe.api.params import LARGEST_PAGE, TASKS, Params, parse, read
 from transcribe.api.responses import name_ignored, record_header, result_of, transcript_of, write_result
 from transcribe.api.submission import submit
@@ -144,7 +145,7 @@ def record(job_id: str) -> Response:
 
 def _record(shared: AppContext, done: Job) -> dict[str, str]:
     heard, corrections = transcript_of(shared, done), shared.store.corrections.get(done.id)
-    return shared.provenance.record(done, heard, corrections)
+    return record_of(shared.provenance, done, heard, corrections)
 
 
 @blueprint.post("/<job_id>/cancel")

@@ -9,18 +9,31 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from transcribe.api.errors import ApiError
 from transcribe.config import ServiceConfig
 from transcribe.corrections import Corrections
 from transcribe.formats import TranscriptionResult, text
-from transcribe.jobs.models import Job
 from transcribe.records import MachineKey, segments_digest, text_digest
-from transcribe.types import Transcript
+from transcribe.types import DecodeOptions, Transcript
 
 VERSION = 1
-PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(__file__).parent
 KEY_FILE = "machine-key"
 NONE = Corrections()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What became of one recording: `audio` is its `sha256` and `bytes` as it came, `model` an id and a revision,
+    `times` are Unix times by name, `job` the job's id, None where there was none."""
+
+    audio: Mapping[str, Any]
+    transcript: Transcript
+    options: DecodeOptions
+    model: str | None
+    coverage: Mapping[str, Any] | None
+    times: Mapping[str, float | None]
+    job: str | None = None
+    attempts: int = 1
 
 
 @dataclass(frozen=True)
@@ -34,31 +47,26 @@ class Provenance:
     def of(cls, config: ServiceConfig) -> "Provenance":
         """With this machine's key, which is made when it is first needed: what is in `results` is sealed out of an
         image, so that no two machines share one. Raises RecordError and OSError."""
-        return cls(config, MachineKey.at(config.results / KEY_FILE))
+        return cls(config, MachineKey.at(key_file(config)))
 
-    def record(self, job: Job, transcript: Transcript, corrections: Corrections = NONE) -> dict[str, str]:
-        """The signed record of a finished job with the text as the model wrote it, and of how it was corrected. Raises
-        ApiError for a job whose recording's digest is not known."""
-        heard = job.request.get("audio")
-        if not heard:
-            message = "This job has no record: the digest of its recording was not kept."
-            raise ApiError(404, message, "id", "record_not_found")
+    def record(self, work: Work, corrections: Corrections = NONE) -> dict[str, str]:
+        """The signed record of finished work with the text as the model wrote it, and of how it was corrected."""
         return self.key.sign(
             {
                 "version": VERSION,
-                "job": job.id,
-                "audio": {**heard, "seconds": transcript.duration},
-                **_digests(transcript),
-                "language": transcript.language,
-                "model": job.request.get("model"),
-                "options": asdict(job.options),
-                "coverage": job.coverage,
-                "attempts": job.attempts,
-                "times": {name: _moment(getattr(job, name)) for name in ("created", "started", "finished")},
+                "job": work.job,
+                "audio": {**work.audio, "seconds": work.transcript.duration},
+                **_digests(work.transcript),
+                "language": work.transcript.language,
+                "model": work.model,
+                "options": asdict(work.options),
+                "coverage": work.coverage,
+                "attempts": work.attempts,
+                "times": {name: _moment(seconds) for name, seconds in work.times.items()},
                 "image": self._image,
                 "programs_sha256": PROGRAMS,
             }
-            | ({"corrections": _corrected(transcript, corrections)} if corrections else {})
+            | ({"corrections": _corrected(work.transcript, corrections)} if corrections else {})
         )
 
     @cached_property
@@ -69,6 +77,11 @@ class Provenance:
             return {"manifest_sha256": hashlib.sha256(content).hexdigest(), "origin": json.loads(content).get("origin")}
         except (OSError, ValueError):
             return None
+
+
+def key_file(config: ServiceConfig) -> Path:
+    """Where the key is with which records are signed: one for all programs of this root folder."""
+    return config.results / KEY_FILE
 
 
 def _corrected(transcript: Transcript, corrections: Corrections) -> dict[str, Any]:
@@ -98,7 +111,7 @@ def _programs() -> str:
     return whole.hexdigest()
 
 
-PROGRAMS = _programs()  # as they were when the server started
+PROGRAMS = _programs()  # as they were when the program started
 
 
 def _moment(seconds: float | None) -> str | None:
