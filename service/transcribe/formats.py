@@ -9,9 +9,10 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any
 
-from . import docx, subtitles
+from . import docx, overlaps, subtitles
 from .confidence import probability_right
 from .languages import name_of
+from .overlaps import Overlaps
 from .subtitles import READABLE, Cue, SubtitleOptions, broken_rules, writing
 from .types import Segment, Transcript
 
@@ -41,6 +42,11 @@ class TranscriptionResult:
     def cues(self) -> list[Cue]:
         """Subtitles that can be read, without names."""
         return subtitles.cues(self.transcript.segments, self.transcript.language, self.subtitles)
+
+    @cached_property
+    def overlaps(self) -> Overlaps:
+        """Where speakers overlap."""
+        return overlaps.found(self.transcript.segments)
 
 
 def text(answer: TranscriptionResult) -> str:
@@ -99,7 +105,7 @@ def json(answer: TranscriptionResult) -> dict[str, Any]:
     if answer.task == "transcribe":
         body["languages"] = languages(answer.transcript)
     if any(segment.speaker for segment in answer.transcript.segments):
-        body["segments"] = [diarized_segment(segment) for segment in answer.transcript.segments]
+        body["segments"] = _diarized(answer)
     if answer.logprobs:
         body["logprobs"] = logprobs(answer.transcript.segments)
     return {**body, "warnings": found} if (found := warnings(answer)) else body
@@ -119,9 +125,16 @@ def verbose_json(answer: TranscriptionResult) -> dict[str, Any]:
     if answer.model:
         body["model"] = answer.model
     if "segment" in answer.granularities:
-        body["segments"] = [segment_body(segment) for segment in transcript.segments]
+        body["segments"] = [
+            segment_body(segment) | _marked(place in answer.overlaps.segments)
+            for place, segment in enumerate(transcript.segments)
+        ]
     if "word" in answer.granularities:
-        body["words"] = [word for segment in transcript.segments for word in words_body(segment)]
+        body["words"] = [
+            word | _marked((place, number) in answer.overlaps.words)
+            for place, segment in enumerate(transcript.segments)
+            for number, word in enumerate(words_body(segment))
+        ]
     return {**body, "warnings": found} if (found := warnings(answer)) else body
 
 
@@ -132,7 +145,7 @@ def diarized_json(answer: TranscriptionResult) -> dict[str, Any]:
         "task": answer.task,
         "duration": transcript.duration,
         "text": transcript.text,
-        "segments": [diarized_segment(segment) for segment in transcript.segments],
+        "segments": _diarized(answer),
         "usage": usage(transcript),
     }
     if answer.model:
@@ -150,6 +163,18 @@ def diarized_segment(segment: Segment) -> dict[str, Any]:
         "text": segment.text,
         "speaker": segment.speaker or NOBODY,
     }
+
+
+def _diarized(answer: TranscriptionResult) -> list[dict[str, Any]]:
+    """All segments in OpenAI's form for transcripts with speakers, and where they overlap."""
+    return [
+        diarized_segment(segment) | _marked(place in answer.overlaps.segments)
+        for place, segment in enumerate(answer.transcript.segments)
+    ]
+
+
+def _marked(overlap: bool) -> dict[str, Any]:
+    return {"overlap": True} if overlap else {}
 
 
 def warnings(answer: TranscriptionResult) -> list[str]:

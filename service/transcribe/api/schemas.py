@@ -137,6 +137,7 @@ SPEAKER: Schema = {
     **STRING,
     "description": "A, B, … in the order in which they first speak, a known name, or channel 1, …",
 }
+OVERLAP: Schema = {"const": True, "description": "Another speaker, on another channel, speaks at the same time."}
 USAGE = record({"type": {"const": "duration"}, "seconds": INTEGER})
 SEGMENT = record(
     {
@@ -151,11 +152,20 @@ SEGMENT = record(
         "channel": {**INTEGER, "description": "From 0, where each is heard by itself."},
         "language": {**STRING, "description": "ISO 639-1, where each part has its own."},
         "corrected": {"const": True, "description": "Where a person has changed the text."},
+        "overlap": OVERLAP,
     },
-    optional=("speaker", "channel", "language", "corrected"),
+    optional=("speaker", "channel", "language", "corrected", "overlap"),
 )
 WORD = record(
-    {"word": STRING, "start": NUMBER, "end": NUMBER, "probability": NUMBER, "speaker": SPEAKER}, optional=("speaker",)
+    {
+        "word": STRING,
+        "start": NUMBER,
+        "end": NUMBER,
+        "probability": NUMBER,
+        "speaker": SPEAKER,
+        "overlap": OVERLAP,
+    },
+    optional=("speaker", "overlap"),
 )
 DIARIZED = record(
     {
@@ -165,7 +175,9 @@ DIARIZED = record(
         "end": NUMBER,
         "text": STRING,
         "speaker": SPEAKER,
-    }
+        "overlap": OVERLAP,
+    },
+    optional=("overlap",),
 )
 NAMES: Schema = {**STRING, "minLength": 1, "maxLength": names.LONGEST_NAME}
 

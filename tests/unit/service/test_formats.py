@@ -158,3 +158,37 @@ def test_any_text_makes_well_formed_srt(pieces: list[tuple[float, float, str]]) 
     cues = written.split("\n\n")
     assert cues.pop() == ""
     assert all(CUE.fullmatch(cue) for cue in cues)
+
+
+def on_channel(number: int, channel: int, *times: tuple[float, float], words: bool = True) -> Segment:
+    """What is said on a channel; a word for each of the times."""
+    speaker = f"channel {channel + 1}"
+    said = tuple(Word(f" w{at}", start, end, 0.9, speaker) for at, (start, end) in enumerate(times))
+    whole = segment(number, times[0][0], times[-1][1], "".join(word.word for word in said), said if words else None)
+    return replace(whole, channel=channel, speaker=speaker)
+
+
+def test_what_is_said_while_another_channel_speaks_is_marked() -> None:
+    found = (
+        on_channel(0, 0, (0.0, 1.0), (1.0, 2.0), (5.0, 6.0)),  # pauses in the middle, where another answers
+        on_channel(1, 1, (1.95, 2.5), (3.0, 4.0)),  # begins 0.05 s early, which times of words do not tell
+        on_channel(2, 1, (5.5, 5.55), (6.0, 7.0)),  # says a short word meanwhile
+        on_channel(3, 0, (8.0, 9.0)),
+        on_channel(4, 0, (8.5, 9.5)),  # who speaks over themselves does not overlap
+    )
+    answer = TranscriptionResult(Transcript("sv", 10.0, found), granularities=("segment", "word"))
+    body = formats.verbose_json(answer)
+    assert [one.get("overlap", False) for one in body["segments"]] == [True, False, True, False, False]
+    assert [(one["start"], one["end"]) for one in body["words"] if one.get("overlap")] == [(5.0, 6.0), (5.5, 5.55)]
+    assert [one.get("overlap", False) for one in formats.diarized_json(answer)["segments"]] == [
+        one.get("overlap", False) for one in formats.json(answer)["segments"]
+    ]
+    without = tuple(replace(one, words=None) for one in found)
+    body = formats.verbose_json(replace(answer, transcript=Transcript("sv", 10.0, without)))
+    assert [one.get("overlap", False) for one in body["segments"]] == [True, True, True, False, False]
+
+
+def test_one_speaker_after_another_does_not_overlap() -> None:
+    found = [replace(segment(n, n * 1.0, n + 1.0, " x"), speaker="AB"[n % 2]) for n in range(4)]
+    body = formats.diarized_json(TranscriptionResult(Transcript("sv", 4.0, tuple(found))))
+    assert not [one for one in body["segments"] if "overlap" in one]
