@@ -209,7 +209,7 @@ def test_a_recording_that_changes_meanwhile_has_no_record(
 
 
 def test_a_translation_is_in_english(service: ServiceFixture, voices: Path, tmp_path: Path) -> None:
-    wanted = ["--format", "verbose_json", "--output", tmp_path / "out"]
+    wanted = ["--format", "verbose_json", "--output", str(tmp_path / "out")]
     assert ran(service, voices / "low.wav", "--language", "sv", "--task", "translate", *wanted) == 0
     found = json.loads(next((tmp_path / "out").iterdir()).read_text())
     assert (found["language"], found["model"]) == ("english", f"KBLab/kb-whisper-small@{'0' * 40}")

@@ -65,7 +65,9 @@ export async function keyNeeded() {
 export function createJob(file, name, fields, onProgress) {
   const form = new FormData();
   form.append("model", "whisper-1");
-  for (const [field, value] of Object.entries(fields)) if (value) form.append(field, value);
+  for (const [field, values] of Object.entries(fields)) {
+    for (const value of [values].flat()) if (value) form.append(field, value);
+  }
   form.append("file", file, name);
   const request = new XMLHttpRequest();
   const promise = new Promise((resolve, reject) => {
@@ -90,9 +92,11 @@ export async function segments(id, after, more = {}) {
 
 export const correct = (id, changes) => ask("PATCH", `v1/jobs/${id}/corrections`, changes);
 
-export async function result(id, format) {
-  return (await ask("GET", `v1/jobs/${id}/result?format=${format}`)).blob();
+export async function result(id, format, more = {}) {
+  return (await ask("GET", `v1/jobs/${id}/result?${new URLSearchParams({ format, ...more })}`)).blob();
 }
+
+export const record = async (id) => (await ask("GET", `v1/jobs/${id}/record`)).blob();
 
 export const cancel = (id) => ask("POST", `v1/jobs/${id}/cancel`);
 export const remove = (id) => ask("DELETE", `v1/jobs/${id}`);

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { canRecord, Recorder } from "./recorder.js";
+import * as choices from "./choices.js";
 import { discard, settle } from "./editor.js";
 import { Speakers } from "./speakers.js";
 import { clock, Transcript } from "./transcript.js";
@@ -61,6 +62,7 @@ function offerSpeakers() {
   const told = reason ? inTongue(reason) : "";
   if (find("speakers-reason").textContent !== told) find("speakers-reason").textContent = told; // it is read aloud
   show("speakers-option", able || box.checked);
+  choices.refresh();
 }
 
 function say(text, share) {
@@ -84,7 +86,7 @@ async function begin(file, title) {
   transcript.clear();
   wave.clear();
   find("name").textContent = title;
-  for (const id of ["error", "results", "nothing", "gaps", "speakers", "edit-hint"]) show(id, false);
+  for (const id of ["error", "results", "subtitle-options", "nothing", "gaps", "speakers", "edit-hint"]) show(id, false);
   for (const id of ["work", "player", "cancel", "keys-hint"]) show(id);
   show("source", false);
   find("again").focus();
@@ -92,7 +94,7 @@ async function begin(file, title) {
   audio.src = URL.createObjectURL(file);
   wave.load(file);
   try {
-    upload = api.createJob(file, title, fields(), (share) => mine === run && say(inTongue("Uploading {0} %", Math.round(share * 100)), share));
+    upload = api.createJob(file, title, choices.fields(), (share) => mine === run && say(inTongue("Uploading {0} %", Math.round(share * 100)), share));
     job = await upload;
     await follow(mine);
   } catch (error) {
@@ -100,12 +102,6 @@ async function begin(file, title) {
   } finally {
     if (mine === run) upload = null;
   }
-}
-
-function fields() {
-  const { checked, disabled } = find("tell-speakers");
-  const [language, task] = ["language", "task"].map((id) => find(id).value);
-  return { language, task, response_format: "verbose_json", speakers: checked && !disabled };
 }
 
 async function follow(mine) {
@@ -167,6 +163,7 @@ async function finish(mine) {
   show("edit-hint", job.correctable);
   retell();
   show("results");
+  choices.refresh();
   show("nothing", !transcript.lines.length);
   wave.draw();
   return undefined;
@@ -326,7 +323,8 @@ function wireResults() {
   }));
   find("download").addEventListener("click", settled(async () => {
     const format = find("format").value;
-    save(await api.result(job.id, format), format.replace("verbose_json", "json"));
+    if (format === "record") return save(await api.record(job.id), "record.json");
+    return save(await api.result(job.id, format, choices.downloadFields(format)), format.replace("verbose_json", "json"));
   }));
   find("copy").addEventListener("click", settled(async () => {
     await navigator.clipboard.writeText(transcript.text);
@@ -357,6 +355,7 @@ wireTongue(() => {
   if (job && !find("work").hidden) retell();
 });
 wireSource();
+choices.wire();
 wirePlayer();
 wireResults();
 lookAtKey();

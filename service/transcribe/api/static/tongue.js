@@ -10,6 +10,21 @@ const SWEDISH = {
   "Language": "Språk",
   "Detect it": "Känn igen det",
   "usual": "vanligast",
+  "Several in turn": "Flera om vartannat",
+  "Which languages, if you know": "Vilka språk, om du vet",
+  "At least so many speak": "Minst så många talar",
+  "At most so many speak": "Högst så många talar",
+  "Add a voice that you know": "Lägg till en röst som du känner",
+  "Name of a known speaker": "Namn på en känd talare",
+  "Name": "Namn",
+  "2 to 10 seconds of this voice": "2 till 10 sekunder av den här rösten",
+  "Remove this voice": "Ta bort den här rösten",
+  "More choices": "Fler val",
+  "Channels": "Kanaler",
+  "All as one": "Alla som en",
+  "Each by itself": "Var och en för sig",
+  "Each by itself where each has its own voice": "Var och en för sig där var och en har sin egen röst",
+  "Names and terms, for their spelling": "Namn och termer, för stavningens skull",
   "Result": "Resultat",
   "As it was said": "Som det sades",
   "In English": "På engelska",
@@ -60,6 +75,13 @@ const SWEDISH = {
   "Document (DOCX)": "Dokument (DOCX)",
   "Table (TSV)": "Tabell (TSV)",
   "Everything (JSON)": "Allt (JSON)",
+  "Signed record (JSON)": "Signerat intyg (JSON)",
+  "How subtitles are made": "Hur undertexter görs",
+  "Characters in a line": "Tecken per rad",
+  "Lines in a subtitle": "Rader per undertext",
+  "Characters a second": "Tecken per sekund",
+  "Each segment as one subtitle, however long": "Varje segment som en undertext, hur långt det än är",
+  "The time of each word as well": "Tiden för varje ord också",
   "Download": "Ladda ner",
   "Copy the text": "Kopiera texten",
   "Copied": "Kopierad",
@@ -91,7 +113,7 @@ const SWEDISH = {
   "The server cannot be reached.": "Servern kan inte nås.",
   "The upload was interrupted; is the server running?": "Sändningen avbröts; är servern igång?",
 };
-const LABELS = ["aria-label"];
+const KEPT = { "aria-label": "english", placeholder: "englishHint" }; // where the English of each is, in the dataset
 
 let swedish = (localStorage.getItem("tongue") || navigator.language).startsWith("sv");
 const written = new Map(); // of each text or label in the page, the English
@@ -120,10 +142,10 @@ function apply() {
   document.documentElement.lang = swedish ? "sv" : "en";
   document.title = say("Speech to text");
   for (const [node, text] of written) node.nodeValue = node.nodeValue.replace(node.nodeValue.trim(), () => translated(text));
-  for (const name of LABELS) {
+  for (const name of Object.keys(KEPT)) {
     for (const element of document.querySelectorAll(`[${name}]`)) {
-      element.dataset.english ??= element.getAttribute(name);
-      element.setAttribute(name, say(element.dataset.english));
+      element.dataset[KEPT[name]] ??= element.getAttribute(name);
+      element.setAttribute(name, say(element.dataset[KEPT[name]]));
     }
   }
   const names = new Intl.DisplayNames([swedish ? "sv" : "en"], { type: "language" });
