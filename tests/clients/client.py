@@ -1,15 +1,17 @@
 """One version of OpenAI's Python client, in an environment with it. `client.py fields` prints the fields of its
 requests and their values, by route, as its own types have them, "?" for what may be any text or number. `client.py
-BASE_URL` sends requests, [number, route, fields] on each line of standard input, and prints a line for each with what
-became of it.
+BASE_URL [RECORDING]` sends requests, [number, route, fields] on each line of standard input, and prints a line for each
+with what became of it.
 
-The file of request N is called clip.cN, so that the server's side can be found.
+The file of request N is called clip.cN, so that the server's side can be found. It is the recording, or else no two are
+the same.
 """
 
 import json
 import sys
 import typing
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -46,7 +48,8 @@ def fields_of(*kinds: Any) -> dict[str, list[Any]]:
 
 def send(client: openai.OpenAI, number: int, route: str, fields: dict[str, Any]) -> dict[str, Any]:
     """What became of one request."""
-    sent = {"file": (f"clip.c{number}", b"RIFF everything %d" % number), "model": "whisper-1", **fields}
+    content = Path(sys.argv[2]).read_bytes() if len(sys.argv) > 2 else b"RIFF everything %d" % number
+    sent = {"file": (f"clip.c{number}", content), "model": "whisper-1", **fields}
     try:
         answer = getattr(client.audio, route).with_raw_response.create(**sent)
         found = answer.parse()

@@ -1,12 +1,15 @@
-// OpenAI's JavaScript client in Node: sends requests as tests/clients/client.py does. `node client.mjs BASE_URL`
+// OpenAI's JavaScript client in Node: sends requests as tests/clients/client.py does.
+// `node client.mjs BASE_URL [RECORDING]`
+import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import OpenAI, { APIError, toFile } from "openai";
 
 const WORKERS = 8;
+const recording = process.argv[3] && readFileSync(process.argv[3]);
 const client = new OpenAI({ baseURL: process.argv[2], apiKey: "none", maxRetries: 0 });
 
 async function send(number, route, fields) {
-  const file = await toFile(Buffer.from(`RIFF everything ${number}`), `clip.c${number}`);
+  const file = await toFile(recording ?? Buffer.from(`RIFF everything ${number}`), `clip.c${number}`);
   try {
     const asked = client.audio[route].create({ file, model: "whisper-1", ...fields });
     const { data, response } = await asked.withResponse();
