@@ -28,7 +28,7 @@ class CorrectionStore:
     def get(self, job_id: str) -> Corrections:
         """What was corrected in the job; nothing if there is no such job."""
         query = "SELECT kind, name, body FROM corrections WHERE job = ? ORDER BY kind, name"
-        rows = self._database.reader().execute(query, (job_id,)).fetchall()
+        rows = self._database.rows(query, (job_id,))
         speakers = {name: body for kind, name, body in rows if kind == SPEAKER}
         segments = {int(name): body for kind, name, body in rows if kind == SEGMENT}
         return Corrections(speakers, dict(sorted(segments.items())))

@@ -10,7 +10,9 @@ import os
 import sqlite3
 import stat
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transcribe.jobs.commits import Answer, Change, GroupCommit
 
@@ -117,8 +119,13 @@ class Database:
             transient = is_transient(error) or isinstance(error, OSError)
             raise StoreError(f"{path} cannot be used as the job store ({error})", transient=transient) from None
 
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """What a SELECT finds, all of it: a query that is not read to its end keeps every commit waiting, this thread's
+        own too."""
+        return self.reader().execute(query, values).fetchall()
+
     def reader(self) -> sqlite3.Connection:
-        """This thread's connection, for single SELECTs."""
+        """This thread's connection, for single SELECTs that are read to their end."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = self._local.connection = self._connect()

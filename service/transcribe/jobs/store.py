@@ -106,12 +106,12 @@ class Store:
 
     def get(self, job_id: str) -> Job | None:
         """The job, or None."""
-        row = self._database.reader().execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
-        return job_from(row) if row else None
+        rows = self._database.rows("SELECT * FROM jobs WHERE id = ?", (job_id,))
+        return job_from(rows[0]) if rows else None
 
     def jobs(self, key_id: str, *, limit: int = 20, before: float | None = None) -> list[Job]:
         """A key's jobs, newest first, those created before `before`."""
-        rows = self._database.reader().execute(
+        rows = self._database.rows(
             "SELECT * FROM jobs WHERE key_id = ? AND created < ? ORDER BY created DESC, id LIMIT ?",
             (key_id, before if before is not None else float("inf"), limit),
         )
@@ -120,7 +120,7 @@ class Store:
     def segments(self, job_id: str, after: int = -1, limit: int = -1) -> list[Segment]:
         """The job's segments so far, those with an id above `after`: all, or the first `limit`."""
         query = "SELECT body FROM segments WHERE job = ? AND id > ? ORDER BY id LIMIT ?"
-        rows = self._database.reader().execute(query, (job_id, after, limit))
+        rows = self._database.rows(query, (job_id, after, limit))
         return [SEGMENT_DECODER.decode(row[0]) for row in rows]
 
     def cancel(self, job_id: str, *, unless_detached: bool = False) -> bool:
@@ -152,20 +152,18 @@ class Store:
 
     def unfinished(self) -> list[Job]:
         """The jobs whose uploads are still needed."""
-        rows = self._database.reader().execute("SELECT * FROM jobs WHERE status IN ('queued', 'running')")
+        rows = self._database.rows("SELECT * FROM jobs WHERE status IN ('queued', 'running')")
         return [job for job in map(job_from, rows) if not job.over]
 
     def counts(self) -> dict[str, int]:
         """How many jobs are stored, by status."""
-        rows = self._database.reader().execute("SELECT status, count(*) FROM jobs GROUP BY status")
+        rows = self._database.rows("SELECT status, count(*) FROM jobs GROUP BY status")
         return {row[0]: row[1] for row in rows}
 
     def pending_webhooks(self) -> list[Job]:
         """The jobs that are over and whose callback has not been made yet."""
-        rows = self._database.reader().execute(
-            "SELECT * FROM jobs WHERE callback != '' AND status NOT IN ('queued', 'running') ORDER BY finished"
-        )
-        return [job_from(row) for row in rows]
+        query = "SELECT * FROM jobs WHERE callback != '' AND status NOT IN ('queued', 'running') ORDER BY finished"
+        return [job_from(row) for row in self._database.rows(query)]
 
     def webhook_done(self, job_id: str) -> None:
         """Marks the callback as made, or given up."""
@@ -219,19 +217,17 @@ class Store:
     def queued(self) -> bool:
         """Whether jobs wait to be claimed, be it later."""
         query = "SELECT EXISTS (SELECT 1 FROM jobs WHERE status = 'queued')"
-        return bool(self._database.reader().execute(query).fetchone()[0])
+        return bool(self._database.rows(query)[0][0])
 
     def marks(self, job_ids: Collection[str]) -> dict[str, Mark]:
         """Of these jobs, as far as they are there, what changes when they do."""
-        rows = self._database.reader().execute(
-            "SELECT id, status, attempts, progress FROM jobs WHERE id IN (SELECT value FROM json_each(?))",
-            (to_json([*job_ids]),),
-        )
+        query = "SELECT id, status, attempts, progress FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
+        rows = self._database.rows(query, (to_json([*job_ids]),))
         return {row[0]: Mark(row[1], row[2], row[3]) for row in rows}
 
     def running(self) -> dict[str, int]:
         """The attempts of the jobs that run, by id: what the worker must still work on."""
-        rows = self._database.reader().execute("SELECT id, attempts FROM jobs WHERE status = 'running'")
+        rows = self._database.rows("SELECT id, attempts FROM jobs WHERE status = 'running'")
         return {row[0]: row[1] for row in rows}
 
     def set_duration(self, job_id: str, attempt: int, duration: float) -> bool:
@@ -366,9 +362,9 @@ class Store:
     def worker(self) -> dict[str, Any] | None:
         """The worker's facts, or None if there never was one, or if they cannot be read: the next report mends that."""
         query = "SELECT CAST(body AS BLOB) FROM facts WHERE name = ?"
-        row = self._database.reader().execute(query, (WORKER,)).fetchone()
+        rows = self._database.rows(query, (WORKER,))
         try:
-            return msgspec.json.decode(row[0], type=dict[str, Any]) if row else None
+            return msgspec.json.decode(rows[0][0], type=dict[str, Any]) if rows else None
         except ValueError as error:
             logs.failure("facts_unreadable", error)
             return None

@@ -55,13 +55,13 @@ class Tickets:
 
     def all(self) -> list[Ticket]:
         """Every ticket, the oldest first."""
-        rows = self._database.reader().execute("SELECT body FROM tickets ORDER BY rowid")
+        rows = self._database.rows("SELECT body FROM tickets ORDER BY rowid")
         return [DECODER.decode(row[0]) for row in rows]
 
     def get(self, job_id: str) -> Ticket | None:
         """The job's ticket, or None."""
-        row = self._database.reader().execute("SELECT body FROM tickets WHERE job = ?", (job_id,)).fetchone()
-        return DECODER.decode(row[0]) if row else None
+        rows = self._database.rows("SELECT body FROM tickets WHERE job = ?", (job_id,))
+        return DECODER.decode(rows[0][0]) if rows else None
 
     def put(self, ticket: Ticket) -> None:
         """Stores the ticket in place of the job's earlier one."""

@@ -283,6 +283,23 @@ def test_facts_that_cannot_be_read_keep_neither_process_from_starting(store: Sto
     assert (store.worker() or {})["state"] == "loading"
 
 
+def test_a_text_that_cannot_be_read_keeps_no_commit_waiting(tmp_path: Path) -> None:
+    store = Store(tmp_path / "jobs.sqlite3", busy_seconds=0.5)
+    store.create(new())
+    job, attempt = claimed(store)
+    store.add_segments(job, attempt, [segment(number) for number in range(3)], progress=3.0, resume={"chunks": 1})
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as other, other:
+        other.execute("UPDATE segments SET body = '{' WHERE id = 0")
+    try:
+        store.segments(job)
+    except ValueError:  # as long as it is handled, it holds what was being read
+        assert store.restart(job, attempt)
+    else:
+        pytest.fail("that was no text")
+    assert store.segments(job) == []
+    store.close()
+
+
 def test_a_version_that_is_a_kind_of_str_is_stored(store: Store) -> None:
     store.set_worker({"state": "ready", "torch": torch.__version__})  # torch.torch_version.TorchVersion
     facts = store.worker()
