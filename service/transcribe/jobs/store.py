@@ -276,11 +276,13 @@ class Store:
         *,
         language: str,
         coverage: Mapping[str, Any],
+        duration: float | None = None,
         segments: Sequence[Segment] | None = None,
     ) -> bool:
-        """Marks the job as done; `segments`, if there are any, take the place of the text that was added."""
+        """Marks the job as done; `duration` is its audio's length, if that is not stored yet; `segments`, if there are
+        any, take the place of the text that was added."""
         values = {**attempt_at(job_id, attempt), "language": language, "coverage": to_json(dict(coverage))}
-        values |= {"now": self._clock(), "duration": None}
+        values |= {"now": self._clock(), "duration": duration}
         texts = None if segments is None else [(job_id, segment.id, to_json(segment)) for segment in segments]
 
         def change(connection: sqlite3.Connection) -> bool:

@@ -217,6 +217,7 @@ class Worker:
         """The end of a job whose text was cut where the speaker changes."""
         assert active.turns is not None
         job, language, report = active.job, self._language(active), active.assembly.coverage.report()
+        length = round(active.seconds, 6)
         try:
             segments = active.turns.result()
         except Exception as error:  # no fault of the other jobs
@@ -224,7 +225,9 @@ class Worker:
             self._scheduler.set_back(active, type(error).__name__)
             return
         self._persist(
-            lambda: self._store.finish(job.id, job.attempts, language=language, coverage=report, segments=segments)
+            lambda: self._store.finish(
+                job.id, job.attempts, language=language, coverage=report, duration=length, segments=segments
+            )
         )
         self._done(active)
 

@@ -45,6 +45,12 @@ def test_turns_are_cut_at_words_and_ids_run_on(service: ServiceFixture) -> None:
     assert all(s.text == "".join(w.word for w in s.words or ()) for s in segments)
 
 
+def test_the_true_length_is_stored_though_the_estimate_was_near(service: ServiceFixture) -> None:
+    with running_worker(service, WordEngine(), speakers=PITCHES):
+        job = service.wait(service.submit(turns(HIGH, LOW), estimate=9.4, speakers=SpeakerOptions()))
+    assert (job.status, job.duration, job.progress) == ("done", pytest.approx(9.0), pytest.approx(9.0))
+
+
 def test_channels_heard_each_by_itself_are_the_speakers(service: ServiceFixture) -> None:
     stereo = turns(HIGH, LOW, channels=2)
     with running_worker(service, WordEngine(), speakers=PITCHES):
