@@ -21,7 +21,8 @@ GRACE_SECONDS = 15.0  # how long a request's job outlives its client, which may 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The latest state of the store: the unfinished jobs, the queue and the worker's facts."""
+    """The latest state of the store: the unfinished jobs, the queue and the worker's facts; `taken` by the monotonic
+    clock, which nobody sets."""
 
     jobs: dict[str, Job] = field(default_factory=dict)
     queue: QueueStats = field(default_factory=lambda: QueueStats(0, 0, 0.0))
@@ -108,7 +109,7 @@ class JobWatcher:
     @property
     def alive(self) -> bool:
         """The thread is doing its work."""
-        return self._thread.is_alive() and time.time() - self._snapshot.taken < STALE_SECONDS
+        return self._thread.is_alive() and time.monotonic() - self._snapshot.taken < STALE_SECONDS
 
     def follow(self, job: Job) -> Follower:
         """Registers a client that waits for this job, which it has read just now; it must `leave`."""
@@ -135,7 +136,7 @@ class JobWatcher:
             try:
                 current = self._store.version()
                 self._look(anew=current != looked)
-                looked, age = current, time.time() - self._snapshot.taken
+                looked, age = current, time.monotonic() - self._snapshot.taken
                 if age > 1 or (shown != current and age > pause):
                     pause = max(SNAPSHOT_SECONDS, 4 * self._refresh())  # a long queue must not take a whole core
                     shown = current
@@ -163,17 +164,19 @@ class JobWatcher:
 
     def _refresh(self) -> float:
         """Takes a snapshot; returns the seconds that this took."""
-        taken, began = time.time(), time.monotonic()
+        began = time.monotonic()
         jobs = {job.id: job for job in self._store.unfinished()}
-        self._snapshot = Snapshot(jobs, self._store.queue_stats(), self._store.worker() or {}, taken)
+        self._snapshot = Snapshot(jobs, self._store.queue_stats(), self._store.worker() or {}, began)
         return time.monotonic() - began
 
     def _end_abandoned(self) -> None:
         now = time.monotonic()
         with self._guard:
             due = [job_id for job_id, moment in self._leaving.items() if moment <= now]
-            for job_id in due:
-                del self._leaving[job_id]
         for job_id in due:
+            if job_id not in self._leaving:  # a client is back
+                continue
             if self._store.cancel(job_id, unless_detached=True):
                 logs.event("job_abandoned", job=job_id)
+            with self._guard:  # not before: the store may have failed
+                self._leaving.pop(job_id, None)
