@@ -5,6 +5,7 @@ threads gather, and then go together. Each has a savepoint of its own: one that 
 before the commit that holds it is on the disk.
 """
 
+import contextlib
 import sqlite3
 import threading
 import time
@@ -132,11 +133,15 @@ class GroupCommit:
 
     def _undo(self) -> None:
         """Ends the transaction, if there is one."""
-        if self._connection is not None and self._connection.in_transaction:
-            try:
+        if self._connection is None:
+            return
+        try:
+            if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-            except sqlite3.Error:
-                self._connection = None  # the next write begins with a new one
+        except sqlite3.Error:  # the next write begins with a new one, and must not find the store locked by this one
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
 
 
 def _apply(connection: sqlite3.Connection, one: _Write, *, alone: bool) -> None:

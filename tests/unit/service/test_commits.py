@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support import waiting
 from support.worker_fixture import FakeEngine, running_worker, service_fixture, wav
+from transcribe.jobs.commits import GroupCommit
 from transcribe.jobs.models import Bounds, NewJob, Outcome, QueueFullError
 from transcribe.jobs.store import Store
 from transcribe.types import DecodeOptions, Segment
@@ -86,6 +87,30 @@ def test_a_writer_gives_up_when_another_program_writes_for_too_long(tmp_path: Pa
         errors = [each.exception() for each in found]
     assert [getattr(error, "sqlite_errorcode", None) for error in errors] == [sqlite3.SQLITE_BUSY] * 4
     assert store.create(new()).status == "queued"
+
+
+class Broken(sqlite3.Connection):
+    """A connection that cannot end its transaction."""
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        if sql in ("COMMIT", "ROLLBACK"):
+            raise sqlite3.OperationalError("disk I/O error")
+        return super().execute(sql, *arguments)
+
+
+def test_a_connection_that_cannot_undo_leaves_the_store_to_the_next(tmp_path: Path) -> None:
+    kinds, kept = iter([Broken, sqlite3.Connection]), []
+
+    def connect() -> sqlite3.Connection:
+        made = sqlite3.connect(tmp_path / "file", isolation_level=None, check_same_thread=False, factory=next(kinds))
+        kept.append(made)
+        return made
+
+    group = GroupCommit(connect, 0.2)
+    with pytest.raises(sqlite3.OperationalError, match="disk I/O error"):
+        group.write(lambda connection: connection.execute("CREATE TABLE lost (id)"))
+    group.write(lambda connection: connection.execute("CREATE TABLE kept (id)"))
+    assert kept[1].execute("SELECT name FROM sqlite_schema").fetchall() == [("kept",)]
 
 
 def test_the_outcomes_of_several_jobs_are_kept_together_and_judged_apart(tmp_path: Path) -> None:
