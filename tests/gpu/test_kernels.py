@@ -186,6 +186,17 @@ def test_choosing_tokens(kernels: GpuKernels, seed: int, first: Tensor) -> None:
     near([one.recent[:, 1].view(torch.float32)], [other.recent[:, 1].view(torch.float32)], within=1e-3)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_what_cannot_be_compared_chooses_a_token_that_there_is(kernels: GpuKernels, value: float) -> None:
+    logits = noise(ROWS, VOCABULARY + -VOCABULARY % LOADED).fill_(value)
+    cursor = Cursor.of(ROWS, DEVICE)
+    cursor.state.fresh[::2] = False
+    cursor.state.before_last[::3] = False
+    kernels.choose(logits, Sampler(SPECIAL, VOCABULARY, DEVICE), cursor, torch.zeros(1, dtype=torch.int32).to(DEVICE))
+    assert (cursor.tokens >= 0).all()
+    assert (cursor.tokens < VOCABULARY).all()  # the next step reads its embedding
+
+
 @pytest.mark.parametrize(("tokens", "positions"), [(1, 8), (2, 50), (75, 1400), (223, 1500)])
 def test_what_words_are_aligned_by(kernels: GpuKernels, tokens: int, positions: int) -> None:
     attention = torch.softmax(noise(8, tokens, positions, scale=3.0).float(), -1).to(torch.float16)

@@ -349,7 +349,8 @@ __device__ __forceinline__ Best block_best(Best best, Best *scratch) {
 
 // The next token of each row, and its log-probability, by the rules of Whisper (decode/sampling.py), and what the rules
 // must know of the row afterwards. logits [rows, stride], of which `vocabulary` count, and those that never may follow are
-// minus infinity. The words are the tokens below `first`, the timestamps the others; `initial` ends those that may come
+// minus infinity. Where nothing can be chosen, as of figures that are no numbers, a token is chosen all the same: one that
+// there is. The words are the tokens below `first`, the timestamps the others; `initial` ends those that may come
 // first. What is chosen is also kept in recent [steps, 2, capacity] by the length of the row's text: the token, and the bits
 // of its log-probability. `start` is what is `first` elsewhere.
 extern "C" __global__ void __launch_bounds__(CHOOSE_THREADS)
@@ -367,7 +368,7 @@ extern "C" __global__ void __launch_bounds__(CHOOSE_THREADS)
   const int time_to = closed ? 0 : was_fresh ? initial : vocabulary;
   const uint4 *loads = (const uint4 *)(logits + (int64)blockIdx.x * stride);
   uint4 held[CHOOSE_LOADS];
-  Best text = {LOWEST, first}, time = {LOWEST, vocabulary};
+  Best text = {LOWEST, end}, time = {LOWEST, vocabulary - 1};
 #pragma unroll
   for (int n = 0; n < CHOOSE_LOADS; n++) {
     const int place = n * CHOOSE_THREADS + threadIdx.x, from = place * 8;
