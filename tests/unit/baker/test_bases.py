@@ -1,5 +1,6 @@
 """The systems that a rehearsal starts from: their choice, their keys, and the wheels that they need."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -76,9 +77,21 @@ def test_nothing_is_said_where_pip_gets_every_wheel(tree: Path, monkeypatch: pyt
     wheels.require(tree, "trixie", "3.13")
 
 
-def test_an_index_that_does_not_answer_has_no_wheel(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pip_says(monkeypatch, "ERROR: No matching distribution found for torch\n", code=1)
-    with pytest.raises(UsageError, match=r"torch 2\.13\.0\+cpu"):
+def test_an_index_without_the_package_has_no_wheel(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = "Could not fetch URL https://index.example/torch/: 404 Client Error: Not Found for url: x - skipping\n"
+    pip_says(monkeypatch, f"{gone}ERROR: No matching distribution found for torch\n", code=1)
+    with pytest.raises(UsageError, match=r"have no wheel of torch 2\.13\.0\+cpu"):
+        wheels.require(tree, "trixie", "3.13")
+
+
+def test_an_index_that_does_not_answer_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With pip as it is: what it says of a source decides."""
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # the port of "discard": nobody is there
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UsageError, match=r"cannot look for torch 2\.13\.0\+cpu: no answer from 127\.0\.0\.1;"):
         wheels.require(tree, "trixie", "3.13")
 
 
