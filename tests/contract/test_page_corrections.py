@@ -1,5 +1,6 @@
 """Corrections on the page in headless Chromium: speakers renamed and lines put right by mouse, and nothing lost."""
 
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -164,6 +165,33 @@ def test_a_line_without_text_has_no_name_and_is_not_copied(
     page.find("#copy").click()
     page.until(lambda: page.script("window.copied"))
     assert page.script("window.copied") == "A: Hej och välkomna. Tack --> slut & adjö."
+
+
+def test_a_line_that_is_saved_and_cannot_be_read_again_is_shown_as_written(
+    page: Page, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told_apart(page, "Tamil")
+    read = api.store.segments
+
+    def failing(job_id: str, after: int = -1, limit: int = -1) -> list[Segment]:
+        if limit == 1:
+            raise sqlite3.OperationalError("disk I/O error")
+        return read(job_id, after, limit)
+
+    monkeypatch.setattr(api.store, "segments", failing)
+    page.lines()[1].click()
+    page.press(Keys.F2)
+    open_field(page, "Nu talar vi.")
+    page.press(Keys.ENTER)
+    page.until(lambda: "Saved" in page.find("#status").text)
+    page.until(lambda: not page.driver.find_elements(By.CSS_SELECTOR, ".editor"))
+    assert "Nu talar vi." in page.lines()[1].text
+    assert not page.find("#error").is_displayed()
+    page.driver.execute_script("navigator.clipboard.writeText = (text) => { window.copied = text; }")
+    page.find("#copy").click()
+    page.until(lambda: page.script("window.copied"))
+    assert " Nu talar vi." in page.script("window.copied")
+    page.driver.get_log("browser")  # the 500
 
 
 def test_a_job_whose_corrections_nobody_keeps_offers_none(

@@ -194,9 +194,13 @@ async function correct(changes) {
   say(inTongue("Saved; all downloads have it"), 1);
 }
 
-async function correctText({ id }, text) {
+// Once the server has it, it is saved, also if the line cannot be read from there again.
+async function correctText(segment, text) {
+  const { id } = segment;
   await correct({ segments: { [id]: text } });
-  return (await api.segments(job.id, id - 1, { limit: 1 })).data[0];
+  const read = await api.segments(job.id, id - 1, { limit: 1 }).catch(() => ({ data: [] }));
+  const written = { ...segment, text: text && segment.text.match(/^\s*/)[0] + text, words: [] };
+  return read.data[0] ?? written;
 }
 
 // Nothing is left out silently: each place can be heard.
