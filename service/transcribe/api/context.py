@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import wraps
@@ -105,10 +105,11 @@ class AppContext:
 
     @contextmanager
     def reading_slot(self) -> Iterator[None]:
-        """Holds a slot for a request that works on a whole text. Raises ApiError when none gets free soon."""
-        key = key_id()
-        with self.asking_slots.hold(key) as asked, self.reading_slots.hold(key, READING_SECONDS * asked) as acquired:
-            if not (asked and acquired):
+        """Holds a slot for a request that works on a whole text. Raises ApiError when none gets free soon, or so many
+        wait for one already that other requests would find no thread."""
+        with ExitStack() as held:
+            slots = (self.asking_slots, 0.0), (self.reading_slots, READING_SECONDS)
+            if not all(held.enter_context(each.hold(key_id(), seconds)) for each, seconds in slots):
                 message = "Too many texts are being read at this moment; try again in a few seconds."
                 raise busy(429, message, "too_many_requests", seconds=2)
             yield
