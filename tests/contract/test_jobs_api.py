@@ -164,7 +164,7 @@ def test_orphans_in_the_spool_are_removed_but_not_what_waits(held: Api) -> None:
     foreign.write_bytes(b"not ours")
     run_retention(held, time.time())
     assert orphan.exists(), "it may be about to get its job"
-    run_retention(held, time.time() + 120)
+    run_retention(held, time.time() + HOUR)
     assert {path.name for path in held.config.temp.iterdir()} == {waiting["id"], foreign.name}
     foreign.unlink()
 

@@ -39,6 +39,25 @@ def test_nothing_of_a_deleted_job_is_left_in_any_file(tmp_path: Path) -> None:
         assert files_with(tmp_path, traces) == set()
 
 
+def test_a_recording_that_takes_minutes_to_reach_the_disk_is_no_orphan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path) as api:
+        api.worker.hold.set()
+        sync = os.fsync
+
+        def slow(descriptor: int) -> None:
+            run_retention(api, time.time() + 300)
+            sync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", slow)
+        job = api.upload("/v1/jobs", b"slowly").json["id"]
+        assert (api.config.temp / job).read_bytes() == b"slowly"
+        (api.config.temp / ("0" * 32)).write_bytes(b"of a process that was killed")
+        run_retention(api, time.time() + 3600)
+        assert [path.name for path in api.config.temp.iterdir()] == [job]
+
+
 def test_a_202_comes_after_audio_and_job_were_synced_to_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

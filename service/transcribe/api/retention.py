@@ -10,7 +10,9 @@ from transcribe.jobs import uploads
 from transcribe.jobs.store import Store
 
 ROUND_SECONDS = 5.0
-ORPHAN_SECONDS = 60.0  # an upload without a job may be about to get one
+# An upload without a job may be about to get one: it has its name before the disk has all of it, which takes as long as
+# the disk is slow.
+ORPHAN_SECONDS = 600.0
 
 
 class RetentionThread:
@@ -42,7 +44,7 @@ class RetentionThread:
             if (owner := uploads.owner(path)) is None:
                 continue
             job = self._store.get(owner)
-            if job.over if job else now - path.lstat().st_mtime > ORPHAN_SECONDS:
+            if job.over if job else now - path.lstat().st_ctime > ORPHAN_SECONDS:
                 path.unlink(missing_ok=True)
 
     def _run(self) -> None:
