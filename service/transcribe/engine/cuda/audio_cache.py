@@ -24,18 +24,13 @@ class ByteCache(PaddedCache):
         super().__init__(dims, rows, cross, like, kept=torch.int8)
         self._kernels = kernels
         self._scales = like.new_zeros(len(cross), 2, rows, dims.decoder_heads, dims.positions)
-        self._first = torch.zeros(1, dtype=torch.int32, device=like.device)
+        self._first = torch.zeros(1, dtype=torch.int32, device=like.device)  # _next, where a recorded encoder reads it
 
     def begin_at(self, first: int) -> None:
-        """What is kept next belongs to rows from `first` on."""
+        super().begin_at(first)
         self._first.fill_(first)
 
-    def store(self, first: int, encoded: Tensor) -> None:
-        self.begin_at(first)
-        super().store(first, encoded)
-
-    def _keep(self, layer: int, first: int, product: Tensor) -> None:
-        """`first` is what `begin_at` was told: a recorded encoder reads it on the device."""
+    def _keep(self, layer: int, product: Tensor) -> None:
         target = self._keys[layer], self._values[layer], self._scales[layer]
         self._kernels.keep_audio(product, target, self._first)
 

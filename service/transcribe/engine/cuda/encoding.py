@@ -44,8 +44,9 @@ class Encoding:
                     torch.cuda.empty_cache()
 
     def _encode(self, sound: Tensor, frames: int) -> None:
+        """For the rows that the cache was told to begin at when this runs, recorded or not."""
         mel = self._mel.transformed(sound, frames)
-        self._cache.keep(0, self._model.encoder(mel.to(self._model.compute_dtype)))
+        self._cache.keep(self._model.encoder(mel.to(self._model.compute_dtype)))
 
     def __call__(self, sounds: Sequence[Sound], frames: int, first: int) -> bool:
         """Encodes sounds and keeps them for rows from `first` on; False where that is not recorded."""

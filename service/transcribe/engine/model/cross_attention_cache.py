@@ -56,31 +56,38 @@ class PaddedCache(CrossAttentionCache):
         self._values = torch.zeros_like(self._keys)
         self._mask = like.new_zeros(rows, 1, 1, dims.positions)
         self._lengths = [0] * rows
+        self._next = 0  # the row that what is kept next belongs to
         self._positions = torch.zeros(rows, dtype=torch.int32, device=like.device)  # the same, on the device
         # oneDNN's products copy matrices that do not lie back to back: reading some silence costs less.
         self._whole = like.dtype == torch.bfloat16 and like.device.type == "cpu"
 
     def store(self, first: int, encoded: Tensor) -> None:
-        self.keep(first, encoded)
+        self.begin_at(first)
+        self.keep(encoded)
         self.set_lengths(range(first, first + len(encoded)), encoded.shape[1])
 
-    def keep(self, first: int, encoded: Tensor) -> None:
+    def begin_at(self, first: int) -> None:
+        """What is kept next belongs to rows from `first` on."""
+        self._next = first
+
+    def keep(self, encoded: Tensor) -> None:
         """Keeps the keys and values of encoded audio [windows, positions, width]; the rows' lengths stay."""
         count, length, _ = encoded.shape
         for layer, cross in enumerate(self._cross):
-            self._keep(layer, first, cross(encoded).view(count, length, 2, self._heads, -1))
+            self._keep(layer, cross(encoded).view(count, length, 2, self._heads, -1))
 
     def set_lengths(self, rows: Sequence[int], length: int) -> None:
         """What is kept of these rows has so many positions."""
         for row in rows:
             self._set_length(row, length)
 
-    def _keep(self, layer: int, first: int, product: Tensor) -> None:
-        """Keeps the keys and values `product` [rows, positions, 2, heads, size] of rows from `first` on."""
+    def _keep(self, layer: int, product: Tensor) -> None:
+        """Keeps the keys and values `product` [rows, positions, 2, heads, size] of a layer."""
         count, length = product.shape[:2]
+        rows = slice(self._next, self._next + count)
         keys, values = product.transpose(1, 3).unbind(2)
-        self._keys[layer, first : first + count, :, :length] = keys
-        self._values[layer, first : first + count, :, :length] = values
+        self._keys[layer, rows, :, :length] = keys
+        self._values[layer, rows, :, :length] = values
 
     def _set_length(self, row: int, length: int) -> None:
         if self._lengths[row] != length:
