@@ -56,6 +56,7 @@ class FakeEngine:
     received: list[Chunk] = field(default_factory=list)
     discarded: list[object] = field(default_factory=list)
     largest_batch: int = 0
+    rested: int = 0  # how often it was told that nothing is under way
     shared_last_try: bool = False  # a job on its third attempt shared the batch with another job
 
     @classmethod
@@ -98,6 +99,9 @@ class FakeEngine:
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
+
+    def rest(self) -> None:
+        self.rested += 1
 
     def discard(self, key: object) -> None:
         self.discarded.append(key)

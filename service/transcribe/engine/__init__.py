@@ -119,6 +119,10 @@ class Engine:
         """Forgets the chunks with this key."""
         self._scheduler.discard(key)
 
+    def rest(self) -> None:
+        """Gives up the memory that only chunks under way need, unless there are some."""
+        self._scheduler.rest()
+
     def transcribe(self, chunks: Iterable[Chunk]) -> list[ChunkResult]:
         """Results of `chunks` in their order. Nothing else may be in the engine."""
         waiting = list(chunks)

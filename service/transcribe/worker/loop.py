@@ -95,6 +95,7 @@ class Worker:
         from time to time where there is always some."""
         now = time.monotonic()
         if self._worked and (now - self._worked > REST_SECONDS or now - self._given_back > BUSY_SECONDS):
+            self._engine.rest()
             memory.give_back()
             self._worked, self._given_back = None, now
 

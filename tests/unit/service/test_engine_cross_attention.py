@@ -1,12 +1,14 @@
 """The encoded audio in the decoder's cache: keys and values in int8, beside those in float32."""
 
+import gc
+
 import pytest
 import torch
 from torch import Tensor
 from transcribe.engine.cpu import int8
 from transcribe.engine.cpu.library import Library
 from transcribe.engine.model.config import ModelDimensions
-from transcribe.engine.model.cross_attention_cache import CrossAttentionCache, Int8Cache, PaddedCache
+from transcribe.engine.model.cross_attention_cache import CrossAttentionCache, Int8Cache, PaddedCache, QuantizedAudio
 from transcribe.engine.model.quantize import float_linear
 
 Pair = tuple[CrossAttentionCache, CrossAttentionCache]
@@ -52,6 +54,22 @@ def pair(kernels: Library) -> Pair:
     for cache in kinds:
         cache.move(2, 0)
     return kinds
+
+
+def test_audio_in_int8_is_forgotten(kernels: Library) -> None:
+    cache, encoded = int8_cache(kernels, 3, crosses()), torch.randn(3, 100, DIMS.width)
+
+    def kept() -> int:
+        gc.collect()
+        return sum(type(one) is QuantizedAudio for one in gc.get_objects())
+
+    before = kept()
+    cache.store(0, encoded)
+    assert kept() == before + 3
+    cache.clear()
+    assert kept() == before
+    cache.store(0, encoded[:1])
+    assert torch.isfinite(cache.attend(0, slice(0, 1), torch.randn(1, 1, DIMS.width))[0]).all()
 
 
 def test_audio_in_int8_is_heard_as_in_float32(pair: Pair) -> None:

@@ -1,5 +1,6 @@
 """Our decode loop says what transformers' `generate` says, whatever else is in the batch."""
 
+import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, repeat
@@ -238,6 +239,42 @@ def test_rows_that_join_together_say_what_each_says_alone() -> None:
     for one, other in zip(together, alone, strict=True):
         assert one.logprobs == pytest.approx(other.logprobs)
         assert one.no_speech_prob == pytest.approx(other.no_speech_prob)
+
+
+def tensor_bytes() -> int:
+    """Of all tensors that there are."""
+    gc.collect()
+    return sum({t.untyped_storage().data_ptr(): t.nbytes for t in gc.get_objects() if type(t) is Tensor}.values())
+
+
+@torch.inference_mode()
+def test_at_rest_nothing_is_kept_of_the_texts_before() -> None:
+    tiny = make(11)
+    batch = Batch(tiny.decoder, tiny.special, 3)
+    before, said = tensor_bytes(), []
+    for _ in "ab":
+        rows = [row_of(tiny, Request(seed, "en", "transcribe", []), words=True) for seed in range(5)]
+        tiny.decode(batch, [(mel_of(seed), row) for seed, row in enumerate(rows)])
+        said.append([row.tokens for row in rows])
+        del rows
+        assert tensor_bytes() > before
+        batch.rest()
+        assert tensor_bytes() == before
+    assert said[0] == said[1]
+
+
+@torch.inference_mode()
+def test_rest_leaves_rows_alone_that_are_being_decoded() -> None:
+    tiny = make(11)
+    batch = Batch(tiny.decoder, tiny.special, 1)
+    alone, disturbed = (row_of(tiny, Request(1, "en", "transcribe", [])) for _ in "ab")
+    tiny.decode(batch, [(mel_of(1), alone)])
+    batch.store(tiny.encoder(mel_of(1)[None]))
+    finished = batch.join([disturbed])
+    while not finished:
+        batch.rest()
+        finished = batch.step()
+    assert disturbed.tokens == alone.tokens
 
 
 def test_of_attempts_that_are_all_bad_the_best_stays() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.worker_fixture import FakeEngine, ServiceFixture, running_worker, service_fixture, wav
+from transcribe import memory
 from transcribe.audio import decoder
 from transcribe.worker import loop
 from transcribe.worker.assembly import LOWEST_LOGPROB
@@ -266,6 +267,18 @@ def test_a_job_that_killed_two_workers_is_worked_on_alone(service: ServiceFixtur
     tries = {chunk.key[0]: chunk.key[1] for chunk in engine.received}  # type: ignore[index]
     assert sorted(tries.values()) == [1, 1, 1, 1, 3, 3]
     assert not engine.shared_last_try
+
+
+def test_after_a_while_without_work_the_engine_rests_and_memory_goes_back(
+    service: ServiceFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "REST_SECONDS", 0.1)
+    engine, given_back = FakeEngine(), list[int]()
+    monkeypatch.setattr(memory, "give_back", lambda: given_back.append(engine.rested))
+    with running_worker(service, engine):
+        service.wait(service.submit(wav(3.0)))
+        service.until(lambda: given_back)
+    assert given_back[0] == 1
 
 
 def test_the_decoder_stops_ahead_of_a_slow_model(service: ServiceFixture, monkeypatch: pytest.MonkeyPatch) -> None:

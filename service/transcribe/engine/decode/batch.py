@@ -244,6 +244,13 @@ class Batch:
             self.rows[index] = self.rows[last]
         self.rows.pop()
 
+    def rest(self) -> None:
+        """Gives up what only rows under way need, which grew with the most and the longest of them. Where steps are
+        recorded it stays: they go by where it lies."""
+        if not self.rows and self.greedy_step is None:
+            self.cache.clear()
+            self.words.clear()
+
     def attention(self, row: DecodeSequence) -> Tensor:
         """What the alignment heads attended to when the tokens of `row` were chosen, whose request wants words:
         [heads, places, positions]. The token that follows the one at a place was chosen there."""

@@ -92,6 +92,11 @@ class Scheduler:
             self.batch.leave(row)
 
     @torch.inference_mode()
+    def rest(self) -> None:
+        if not self._waiting:
+            self.batch.rest()
+
+    @torch.inference_mode()
     def step(self) -> list[ChunkResult]:
         if self._throttle is not None:
             self._throttle.update()

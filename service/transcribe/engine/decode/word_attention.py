@@ -36,6 +36,10 @@ class WordAttention:
             more = min(-(-tokens // STEP) * STEP, self._context) - have
             self.kept = F.pad(self.kept, (0, 0, 0, more))
 
+    def clear(self) -> None:
+        """Gives up the room of all rows, of which none is in use."""
+        self.kept = self.kept[:, :, :0].clone()
+
     def slots(self, layer: int, heads: int) -> Tensor:
         """Where the weights of a layer's heads are kept, -1 for those that are not: int32 [heads]."""
         found = torch.full((heads,), -1, dtype=torch.int32)

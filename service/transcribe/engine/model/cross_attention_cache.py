@@ -27,6 +27,9 @@ class CrossAttentionCache(Protocol):
     def move(self, source: int, target: int) -> None:
         """Copies row `source` to row `target`."""
 
+    def clear(self) -> None:
+        """Gives up the memory of rows, none of which is in use, where it grew with them."""
+
     def attend(self, layer: int, rows: slice, query: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-attention of `query` [rows, count, width] in `layer`: the output, of the same shape, and the attention
         weights [rows, heads, count, positions], which mean nothing beyond the end of a row's audio."""
@@ -101,6 +104,9 @@ class PaddedCache(CrossAttentionCache):
         self._keys[:, target, :, :length] = self._keys[:, source, :, :length]
         self._values[:, target, :, :length] = self._values[:, source, :, :length]
         self._set_length(target, length)
+
+    def clear(self) -> None:
+        return  # it has one size
 
     def of_layer(self, layer: int) -> tuple[Tensor, ...]:
         """Keys and values [rows, heads, positions, size] of all rows, as they are kept, and how many positions each
@@ -192,6 +198,10 @@ class Int8Cache(CrossAttentionCache):
     def move(self, source: int, target: int) -> None:
         self._rows[target] = self._rows[source]
         self._table[:, target] = self._table[:, source]
+
+    def clear(self) -> None:
+        self._rows = [None] * len(self._rows)
+        self._table.zero_()
 
     def attend(self, layer: int, rows: slice, query: Tensor) -> tuple[Tensor, Tensor]:
         longest = max(audio.length for audio in self._rows[rows] if audio is not None)

@@ -196,6 +196,11 @@ class Cache:
             self.keys = F.pad(self.keys, (0, 0, 0, more))
             self.values = F.pad(self.values, (0, 0, 0, more))
 
+    def clear(self) -> None:
+        """Gives up the memory of all rows, of which none is in use."""
+        self.keys, self.values = (part[:, :, :, :0].clone() for part in (self.keys, self.values))
+        self.cross.clear()
+
     def move(self, source: int, target: int) -> None:
         """Copies row `source` to row `target`."""
         self.keys[:, target] = self.keys[:, source]
