@@ -225,12 +225,15 @@ class Worker:
             logs.failure("speakers_not_assigned", error)
             self._scheduler.set_back(active, type(error).__name__)
             return
-        self._persist(
+        counts = self._persist(
             lambda: self._store.finish(
                 job.id, job.attempts, language=language, coverage=report, duration=length, segments=segments
             )
         )
-        self._done(active)
+        if counts:
+            self._done(active)
+        else:  # cancelled or deleted meanwhile
+            self._remove(active)
 
     def _done(self, active: ActiveJob) -> None:
         self._remove(active)
@@ -249,10 +252,11 @@ class Worker:
 
     def _fail(self, active: ActiveJob, error: JobError) -> None:
         job = active.job
-        self._persist(lambda: self._store.fail(job.id, job.attempts, error))
+        counts = self._persist(lambda: self._store.fail(job.id, job.attempts, error))
         self._remove(active)
-        self._reporter.meter.totals["jobs_failed_total"] += 1
-        logs.event("job_failed", job=job.id, code=error.code)
+        if counts:
+            self._reporter.meter.totals["jobs_failed_total"] += 1
+            logs.event("job_failed", job=job.id, code=error.code)
 
     def _set_back(self, active: ActiveJob) -> None:
         """Gives the job another attempt later; after many it fails."""

@@ -9,8 +9,10 @@ import pytest
 from support.worker_fixture import FakeEngine, ServiceFixture, running_worker, service_fixture, wav
 from transcribe import memory
 from transcribe.audio import decoder
+from transcribe.engine import Chunk, EngineError
 from transcribe.worker import loop
 from transcribe.worker.assembly import LOWEST_LOGPROB
+from transcribe.worker.preprocess import Preprocessor
 
 
 def test_a_recording_becomes_text_in_order(service: ServiceFixture) -> None:
@@ -72,6 +74,25 @@ def test_a_language_that_the_model_lacks_fails_with_the_clients_status(service: 
     assert job.error.status == 400
     assert "'xx'" in job.error.message
     assert other.status == "done"
+
+
+def test_a_job_that_is_cancelled_before_it_fails_is_not_counted_as_failed(
+    service: ServiceFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Preprocessor, "_remove_cancelled", lambda _: None)  # the loop is faster than that
+    engine = FakeEngine()
+
+    def refuse(chunk: Chunk) -> None:
+        assert isinstance(chunk.key, tuple)
+        service.store.cancel(chunk.key[0])
+        raise EngineError("the model cannot do this")
+
+    monkeypatch.setattr(engine, "add", refuse)
+    with running_worker(service, engine) as running:
+        job = service.wait(service.submit(wav(3.0)))
+        service.until(lambda: not len(running.worker._scheduler))
+    assert job.status == "cancelled"
+    assert running.reporter.meter.totals["jobs_failed_total"] == 0
 
 
 def test_one_language_is_kept_for_the_whole_recording(service: ServiceFixture) -> None:

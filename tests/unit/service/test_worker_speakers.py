@@ -18,6 +18,7 @@ from transcribe.speakers import words
 from transcribe.types import DecodeOptions, SpeakerOptions
 from transcribe.worker import loop
 from transcribe.worker.listener import Detectors, Listener
+from transcribe.worker.preprocess import Preprocessor
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +51,24 @@ def test_the_true_length_is_stored_though_the_estimate_was_near(service: Service
         job = service.wait(service.submit(turns(HIGH, LOW), estimate=9.4, speakers=SpeakerOptions()))
     assert job.status == "done"
     assert job.duration == job.progress == pytest.approx(9.0)
+
+
+def test_a_job_that_is_cancelled_while_its_turns_are_cut_is_not_counted_as_done(
+    service: ServiceFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Preprocessor, "_remove_cancelled", lambda _: None)  # the loop is faster than that
+    original = words.assign
+
+    def cancelling(*arguments: Any) -> Any:
+        service.store.cancel(job)
+        return original(*arguments)
+
+    monkeypatch.setattr(words, "assign", cancelling)
+    with running_worker(service, WordEngine(), speakers=PITCHES) as running:
+        job = service.submit(turns(HIGH, LOW), speakers=SpeakerOptions())
+        service.until(lambda: service.job(job).over and not len(running.worker._scheduler))
+    assert service.job(job).status == "cancelled"
+    assert running.reporter.meter.totals["jobs_done_total"] == 0
 
 
 def test_channels_heard_each_by_itself_are_the_speakers(service: ServiceFixture) -> None:
