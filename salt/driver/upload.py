@@ -111,7 +111,7 @@ class Progress:
             if time.monotonic() - renewed >= RENEW_SECONDS:
                 renew(self._parameters)
                 renewed = time.monotonic()
-            if latest != sent:
+            if latest != sent and not self._ended:  # renewing may have taken long
                 sent = latest
                 self._send(sent)
                 with self._changed:

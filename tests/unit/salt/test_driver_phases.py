@@ -217,6 +217,27 @@ def test_progress_is_what_the_launcher_reads(tmp_path: Path, monkeypatch: pytest
     assert "progress" not in {thread.name for thread in threading.enumerate()}  # it would print over other tests
 
 
+def test_no_progress_is_sent_after_the_end_however_long_renewing_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent, begun, network = list[bytes](), threading.Event(), threading.Event()
+
+    def renew(_: object) -> None:
+        begun.set()
+        network.wait(30)
+
+    monkeypatch.setattr(upload, "put", lambda url, data, **_: sent.append(data))
+    monkeypatch.setattr(upload, "renew", renew)
+    monkeypatch.setattr(upload, "END_SECONDS", 0.1)
+    with upload.Progress(parameters.load(written(tmp_path), tmp_path / "none")) as progress:
+        monkeypatch.setattr(upload, "RENEW_SECONDS", 0.0)  # not before: with the message the time to renew has come
+        progress.update("first apply")
+        assert begun.wait(30)
+    network.set()
+    progress._thread.join(30)
+    assert sent == []
+
+
 def test_log_holds_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = parameters.load(written(tmp_path), tmp_path / "none")
     log = tmp_path / "salt.log"
