@@ -1,6 +1,7 @@
 """The launcher's commands for a fleet: recordings are sent once, jobs are shown, tried again and ended."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from support import fleets
 from support.fleets import FleetCloud, audio
 from support.project_tree import make_tree
 from transcribe.fleet import states
+from transcribe.fleet.documents import Request, decoded
+from transcribe.types import DecodeOptions, SpeakerOptions
 
 pytestmark = pytest.mark.slow
 
@@ -100,6 +103,10 @@ def test_a_job_that_is_worked_on_is_not_tried_again(
     [
         (["submit", "no-such-folder"], "no-such-folder: there is no such file or folder"),
         (["submit", ".", "--language", "Klingonese"], "--language Klingonese: use a code such as sv"),
+        (["submit", ".", "--languages", "sv,Klingonese"], "--languages Klingonese: use a code such as sv"),
+        (["submit", ".", "--language", "sv", "--multilingual"], "--multilingual finds the languages out"),
+        (["submit", ".", "--max-speakers", "0"], "--max-speakers must be a whole number from 1 to 50"),
+        (["submit", ".", "--min-speakers", "3", "--max-speakers", "2"], "--min-speakers is more than --max-speakers"),
         (["submit", ".", "--format", "doc"], "--format must be one of"),
         (["submit", "s3://fleet/none"], "s3://fleet/none: there is nothing to submit"),
         (["jobs", "--cancel", "x"], "'x' is no id of a job"),
@@ -112,6 +119,37 @@ def test_what_cannot_be_done_is_one_line(
     assert cli.main([*arguments, "--config", str(config)]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert reason in line
+
+
+def test_what_is_asked_for_reaches_the_machines(
+    cloud: FleetCloud, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "talk.wav"
+    file.write_bytes(audio("a talk"))
+
+    def sent(*more: str) -> Request:
+        assert cli.main(["submit", str(file), *more, "--config", str(config)]) == 0
+        job = re.search(r"job (\w{32})", capsys.readouterr().out)
+        assert job
+        found = cloud.bucket.read(cloud.layout.request(job[1]))
+        assert found
+        return decoded(found.data, Request)
+
+    plain = sent()
+    assert (plain.options, plain.default_language) == (DecodeOptions(None, words=True), True)
+    assert sent("--format", "diarized_json").options.speakers == SpeakerOptions()
+    found = sent("--max-speakers", "3", "--channels", "auto", "--languages", "Swedish,en", "--multilingual")
+    assert found.job != plain.job
+    assert found.options == DecodeOptions(
+        None,
+        words=True,
+        candidates=("sv", "en"),
+        multilingual=True,
+        channels="auto",
+        speakers=SpeakerOptions(max_speakers=3),
+    )
+    one = sent("--languages", "fi")
+    assert (one.options.language, one.default_language) == ("fi", False)
 
 
 def test_a_large_submission_says_what_it_is_and_wants_to_be_meant(

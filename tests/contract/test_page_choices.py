@@ -55,6 +55,14 @@ def test_channels_languages_and_terms_reach_the_job(page: Page, api: Api) -> Non
     assert (asked.channels, asked.hotwords, asked.speakers) == ("auto", "Ärendet, KBLab", None)
 
 
+def test_languages_need_not_be_named(page: Page, api: Api) -> None:
+    page.find("#language").send_keys("Several")
+    page.send(CLIP)
+    page.done()
+    asked = api.worker.seen[-1].options
+    assert (asked.multilingual, asked.candidates, asked.language) == (True, (), None)
+
+
 def test_counts_of_speakers_and_known_voices_reach_the_job(page: Page, api: Api, tmp_path: Path) -> None:
     page.until(lambda: page.find("#tell-speakers").is_displayed())
     assert not page.find("#speakers-more").is_displayed()

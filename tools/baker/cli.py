@@ -189,6 +189,17 @@ def _fleet_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     submit = commands.add_parser("submit", help="send recordings to the fleet; nothing is sent twice")
     submit.add_argument("what", metavar="WHAT", nargs="+", help="files, folders, or s3://BUCKET/PREFIX")
     submit.add_argument("--language", metavar="CODE", help="of the recordings; default: the machines'")
+    submit.add_argument("--languages", metavar="L[,L]", default="", help="those that they may be in")
+    submit.add_argument("--multilingual", action="store_true", help="each part in its own language (of --languages)")
+    submit.add_argument("--speakers", action="store_true", help="tell speakers apart, as --format diarized_json does")
+    submit.add_argument("--min-speakers", metavar="N", type=int, help="at least so many speak")
+    submit.add_argument("--max-speakers", metavar="N", type=int, help="at most so many speak")
+    submit.add_argument(
+        "--channels",
+        default="mix",
+        choices=("mix", "separate", "auto"),
+        help="hear them as one, each by itself, or so where each has its own voice",
+    )
     submit.add_argument(
         "--format", metavar="FORMAT", default="json", help="what GET …/result gives by itself; default: json"
     )

@@ -10,9 +10,8 @@ from rich import box
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from transcribe.fleet.documents import State
-from transcribe.fleet.layout import TRANSCRIPTS
-from transcribe.languages import to_code
 
+from baker.commands import asked
 from baker.commands.images import acting
 from baker.context import BakeContext
 from baker.display.literal import literal
@@ -20,7 +19,6 @@ from baker.errors import BakeError, UsageError
 from baker.fleet import jobs as fleet_jobs
 from baker.fleet import recordings
 from baker.fleet.cloud import FleetCloud, open_fleet
-from baker.fleet.jobs import Wanted
 
 LARGE_HOURS = 100.0  # of audio, that want a --yes
 WATCH_SECONDS = 5.0
@@ -29,16 +27,11 @@ SHOWN = 50  # jobs of a table; all are counted
 
 def submit(root: Path, options: argparse.Namespace) -> int:
     """Send recordings to the fleet."""
-    language = to_code(options.language) if options.language else None
-    if options.language and language is None:
-        raise UsageError(f"--language {options.language}: use a code such as sv, or a name such as Swedish")
-    if options.format not in TRANSCRIPTS:
-        raise UsageError(f"--format must be one of {', '.join(TRANSCRIPTS)}")
+    wanted = asked.wanted(options)
     context = acting(root, options)
     fleet = open_fleet(context)
     found = recordings.find(context, options.what)
     _estimate(context, fleet, found, sure=options.yes)
-    wanted = Wanted(language, options.format, options.priority)
     columns = (TextColumn("submit"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     new, known, problems = 0, 0, []
     with Progress(*columns, console=context.display.console) as bar:

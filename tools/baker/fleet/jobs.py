@@ -27,11 +27,12 @@ LOOK_SECONDS = 30  # that a message of the dead-letter queue is kept from others
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be done with recordings."""
+    """What is to be done with recordings; `default_language`: in the language of the machine that does it."""
 
-    language: str | None
+    options: DecodeOptions
     response_format: str
     priority: bool
+    default_language: bool
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,14 @@ def _submit(fleet: FleetCloud, recording: Recording, wanted: Wanted) -> Sent:
 
 def _request(fleet: FleetCloud, recording: Recording, wanted: Wanted) -> Request:
     digest = recording.digest() if recording.path else ""
-    about = [fleet.owner, digest or recording.etag, wanted.language or "", wanted.response_format]
+    about = [fleet.owner, digest or recording.etag, wanted.options.language or "", wanted.response_format]
+    if wanted.options != DecodeOptions(wanted.options.language, words=True):
+        about.append(msgspec.json.encode(wanted.options, order="deterministic").decode())
     return Request(
         job=job_id(*about),
         owner=fleet.owner,
-        options=DecodeOptions(language=wanted.language, words=True),
-        default_language=wanted.language is None,
+        options=wanted.options,
+        default_language=wanted.default_language,
         sha256=digest,
         bytes=recording.size,
         seconds=recording.seconds,
