@@ -5,17 +5,17 @@ import contextlib
 import http.client
 import os
 import statistics
-import threading
+import subprocess
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
 from support.api_server_fixture import multipart
-from support.attacked import Attacked, attacked
+from support.attacked import TESTS, Attacked, attacked
 from support.waiting import until
 from support.worker_fixture import wav
 from transcribe.keys import new_key
@@ -26,7 +26,6 @@ CLIPS, FILES = (1000, 50) if LONG else (60, 4)  # of the flood
 ASKED = 40 if LONG else 6  # clips of the client beside it
 KEYS = 20
 CLIP = wav(3.0, speech=2.0)
-Work = Callable[[], object]
 
 
 class Client:
@@ -59,69 +58,40 @@ class Client:
         return time.monotonic() - began
 
 
-def by_one(service: Attacked, keys: list[str]) -> list[Work]:
-    """One key sends a thousand clips and fifty long files, as jobs and as requests that wait."""
-    flooder, clip, file = Client(service, keys[0]), wav(3.0), wav(600.0 if LONG else 60.0)
-    jobs: list[Work] = [lambda: flooder.send("/v1/jobs", file)] * FILES
-    jobs += [lambda: flooder.send("/v1/jobs", clip)] * (CLIPS // 2)
-    return [*jobs, *[lambda: flooder.send("/v1/audio/transcriptions", clip)] * (CLIPS // 2)]
-
-
-def by_many(service: Attacked, keys: list[str]) -> list[Work]:
-    """Twenty keys share the thousand."""
-    flooders, clip = [Client(service, key) for key in keys[1:]], wav(3.0)
-    return [partial(one.send, "/v1/jobs", clip) for _ in range(CLIPS // KEYS) for one in flooders]
-
-
-def by_nobody(service: Attacked, keys: list[str]) -> list[Work]:
-    """Bodies without a key."""
-    stranger, body = Client(service), bytes(1_000_000)
-    return [lambda: stranger.send("/v1/jobs", body)] * CLIPS
-
-
 @contextmanager
-def flooded(work: list[Work]) -> Iterator[threading.Event]:
-    """Does the work in eight threads during the block; the event says that all of it is done."""
-    over, done, lock = threading.Event(), threading.Event(), threading.Lock()
-    waiting = list(work)
-
-    def run() -> None:
-        while not over.is_set():
-            with lock:
-                if not waiting:
-                    done.set()
-                    return
-                action = waiting.pop(0)
-            action()
-
-    threads = [threading.Thread(target=run) for _ in range(8)]
-    for thread in threads:
-        thread.start()
+def flooded(service: Attacked, flood: str, keys: list[str]) -> Iterator[None]:
+    """Eight clients of the others' keys send during the block."""
+    path = os.pathsep.join(str(TESTS.parent / folder) for folder in ("tests", "service", "tools", "salt"))
+    amounts = (CLIPS, FILES, 600.0 if LONG else 60.0)
+    command = [sys.executable, TESTS / "support/flooder.py", service.port, flood, *amounts, *keys]
+    environment = {**os.environ, "PYTHONPATH": path}
+    process = subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.PIPE)
+    assert process.stdout is not None
     try:
-        yield done
+        assert process.stdout.readline(), "the flood did not begin"
+        time.sleep(2.0)
+        yield
     finally:
-        over.set()
-        for thread in threads:
-            thread.join()
+        process.kill()
+        process.communicate()
 
 
-@pytest.mark.parametrize("flood", [by_one, by_many, by_nobody])
-def test_a_client_of_another_key_is_served(tmp_path: Path, flood: Callable[[Attacked, list[str]], list[Work]]) -> None:
+@pytest.mark.parametrize("flood", ["by_one", "by_many", "by_nobody"])
+def test_a_client_of_another_key_is_served(tmp_path: Path, flood: str) -> None:
     keys = [new_key(f"client{number}") for number in range(KEYS + 2)]
     (tmp_path / "keys").write_text("".join(f"{line}\n" for _, line in keys))
     limits = {"limits.key_jobs": 2000, "limits.queue_audio_seconds": 200_000}
     with attacked(tmp_path, tmp_path, **{"auth.keys_file": str(tmp_path / "keys"), **limits}) as service:
         client = Client(service, keys[-1][0])
         alone = [client.wait() for _ in range(ASKED)]
-        with flooded(flood(service, [key for key, _ in keys[:-1]])):
-            time.sleep(2.0)
+        with flooded(service, flood, [key for key, _ in keys[:-1]]):
             beside = [client.wait() for _ in range(ASKED)]
         assert set(client.answers) <= {200, 429, 503}
         until(service.ready, 60)
         restarts = {name: count - 1 for name, count in service.starts.items()}
     slow = [statistics.quantiles(times, n=20)[-1] for times in (alone, beside)]
     print(
-        f"flood {flood.__name__}: a clip of 3 s alone {statistics.median(alone):.2f} s (p95 {slow[0]:.2f} s), beside it"
+        f"flood {flood}: a clip of 3 s alone {statistics.median(alone):.2f} s (p95 {slow[0]:.2f} s), beside it"
         f" {statistics.median(beside):.2f} s (p95 {slow[1]:.2f} s), answers {dict(client.answers)}, restarts {restarts}"
     )
     assert not any(restarts.values())
