@@ -303,7 +303,8 @@ def probe_lines(path: Path, limits: Limits, entries: str) -> Iterator[bytes]:
     with _ffprobe(path, limits, entries, "csv=p=0", errors=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         try:
-            yield from io.BufferedReader(process.stdout)  # type: ignore[type-var]  # a raw file, as bufsize is 0
+            with io.BufferedReader(process.stdout) as lines:  # type: ignore[type-var]  # a raw file, as bufsize is 0
+                yield from lines
             _check_ran("ffprobe", process.wait(STALL_SECONDS))
         finally:
             end(process)
