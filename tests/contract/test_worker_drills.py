@@ -72,6 +72,45 @@ def test_hours_of_audio_need_no_more_memory_than_minutes(tmp_path: Path) -> None
     assert grown < GROWN_MIB
 
 
+def test_clips_of_all_lengths_leave_no_memory_behind(tmp_path: Path) -> None:
+    """Four clients, an hour: what both processes hold levels off, and is given back when nobody asks for anything."""
+    seconds, chance = 3600.0 if LONG else 12.0, random.Random(7)
+    clips = []
+    for number in range(24):
+        once = tmp_path / f"{number}.wav"
+        ffmpeg("-stream_loop", "-1", "-i", chance.choice(CLIPS), "-t", f"{chance.uniform(1, 28):.1f}", once)
+        clips.append(once.read_bytes())
+    with serving(tmp_path, MODEL, batch__max_chunks=8) as service:
+        for clip in clips[:8]:  # what is made once, at the first requests, is not growth
+            timed(service, clip)
+        fresh = resident(service)
+        halves: list[dict[str, float]] = []
+        times: list[float] = []
+        with contextlib.ExitStack() as clients:
+            for _ in range(4):
+                clients.enter_context(repeating(lambda: times.append(timed(service, chance.choice(clips))), 0.3))
+            for _ in range(2):
+                most, end = fresh, time.monotonic() + seconds / 2
+                while time.monotonic() < end:
+                    most = {name: max(held, most[name]) for name, held in resident(service).items()}
+                    time.sleep(1.0)
+                halves.append(most)
+        until_idle(service)
+        time.sleep(10.0 if LONG else 0.0)
+        idle = resident(service)
+    print(f"{seconds:.0f} s, {len(times)} clips: MiB before {fresh}, in each half at most {halves}, at the end {idle}")
+    for name, held in halves[1].items():
+        assert held < halves[0][name] + GROWN_MIB / 4
+
+
+def resident(service: Service) -> dict[str, float]:
+    """MiB of memory that each process has."""
+    return {
+        name: int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // MIB
+        for name, process in service.processes.items()
+    }
+
+
 def test_a_clip_sent_while_an_hours_file_runs(tmp_path: Path) -> None:
     clips = 9 if LONG else 3
     with serving(tmp_path, MODEL, batch__max_chunks=8) as service:
