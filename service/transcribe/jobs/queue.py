@@ -11,6 +11,8 @@ LENGTH = "coalesce(duration, estimate)"
 WORK = f"({LENGTH} * channels)"  # seconds of audio: each channel that is heard by itself counts
 RANK = f"(created + min({WORK}, {LONGEST_HANDICAP}))"
 LEFT = f"(max({LENGTH} - progress, 0) * channels)"  # those that still wait
+TURN = "(coalesce(turns.value, 0) - (detached = 0) * :round)"
+TURNS = "json_each(:turns) AS turns ON turns.key = key_id"  # when each key's turn was last
 BUSY_KEYS = "(SELECT key_id, count(*) AS running FROM jobs WHERE status = 'running' GROUP BY key_id) AS busy"
 DUE = "(not_before <= :now OR not_before > :now + :longest)"  # a later time is from before the clock was set back
 LONGEST_DELAY = 60.0  # seconds between two attempts after setbacks
@@ -25,27 +27,45 @@ def add(connection: sqlite3.Connection, new: NewJob, created: float) -> Job:
     return job_from(connection.execute(f"INSERT INTO jobs ({columns}) VALUES ({values}) RETURNING *", row).fetchone())
 
 
+class Turns(dict[str, int]):
+    """For each key of which jobs were claimed, a number that grows: the higher, the later was its last turn."""
+
+    def take(self, key_id: str) -> None:
+        """Notes that it is this key's turn now."""
+        self[key_id] = max(self.values(), default=0) + 1
+
+
 def claim_next(
-    connection: sqlite3.Connection, left_out: LeftOut, *, now: float, max_attempts: int
+    connection: sqlite3.Connection, left_out: LeftOut, turns: Turns, now: float, max_attempts: int
 ) -> sqlite3.Row | None:
     """Starts an attempt at the job that is next of those not left out; its row, or None.
 
-    The key with the fewest running jobs comes first, so that no key waits for another's queue.
+    The key with the fewest running jobs comes first, and of several the one whose turn was the longest ago: so no key
+    waits for the others' queues. Where a client waits for the text the turn counts as one that was a round earlier, so
+    that it does not wait for all keys that have jobs either.
     """
     lengths = left_out.lengths
-    values = {"now": now, "most": max_attempts, "keys": to_json([*left_out.keys])}
+    values = {
+        "now": now,
+        "most": max_attempts,
+        "keys": to_json([*left_out.keys]),
+        "turns": to_json(turns),
+        "round": len(turns),
+    }
     values["longest"] = LONGEST_DELAY
     values |= {f"from{n}": low for n, (low, _) in enumerate(lengths)}
     values |= {f"to{n}": high for n, (_, high) in enumerate(lengths)}
     bands = "".join(f" AND NOT ({WORK} >= :from{n} AND {WORK} < :to{n})" for n in range(len(lengths)))
     chosen = (
-        f"SELECT id FROM jobs LEFT JOIN {BUSY_KEYS} USING (key_id)"
+        f"SELECT jobs.id FROM jobs LEFT JOIN {BUSY_KEYS} USING (key_id) LEFT JOIN {TURNS}"
         f" WHERE status = 'queued' AND {TRIES} < :most AND {DUE}"
         f" AND key_id NOT IN (SELECT value FROM json_each(:keys)){bands}"
-        f" ORDER BY coalesce(busy.running, 0), {RANK}, created, id LIMIT 1"
+        f" ORDER BY coalesce(busy.running, 0), {TURN}, {RANK}, created, jobs.id LIMIT 1"
     )
     start = "UPDATE jobs SET status = 'running', started = :now, attempts = attempts + 1"
     row: sqlite3.Row | None = connection.execute(f"{start} WHERE id = ({chosen}) RETURNING *", values).fetchone()
+    if row:
+        turns.take(row["key_id"])
     return row
 
 

@@ -38,6 +38,7 @@ from transcribe.jobs.queue import (
     LONGEST_HANDICAP,
     MAX_ATTEMPTS,
     TRIES,
+    Turns,
     add,
     check_bounds,
     claim_next,
@@ -68,6 +69,7 @@ class Store:
         """Opens or creates the file. Methods wait `busy_seconds` for other writers. Raises StoreError."""
         self._database = Database(path, busy_seconds=busy_seconds)
         self._clock = clock
+        self._turns = Turns()
         self._worker, self._clients = (Bell(_pipe(path, who)) for who in (WORKER, CLIENTS))
         self.tickets = Tickets(self._database, clock)
         self.corrections = CorrectionStore(self._database)
@@ -189,8 +191,7 @@ class Store:
     ) -> Job | None:
         """The same as `claim_all` for one job; None if nothing waits."""
         left_out = LeftOut(lengths, keys)
-        found = self.claim_all(lambda claimed: None if claimed else left_out, max_attempts)
-        return found[0] if found else None
+        return next(iter(self.claim_all(lambda claimed: None if claimed else left_out, max_attempts)), None)
 
     def claim_all(
         self, choose: Callable[[Sequence[Job]], LeftOut | None], max_attempts: int = MAX_ATTEMPTS
@@ -201,8 +202,7 @@ class Store:
         def change(connection: sqlite3.Connection) -> list[Job]:
             claimed: list[Job] = []
             while (left_out := choose(claimed)) is not None:
-                row = claim_next(connection, left_out, now=self._clock(), max_attempts=max_attempts)
-                if row is None:
+                if (row := claim_next(connection, left_out, self._turns, self._clock(), max_attempts)) is None:
                     break
                 job = job_from(row)
                 if job.error is None:

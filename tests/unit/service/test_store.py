@@ -197,6 +197,32 @@ def test_the_key_with_the_fewest_running_jobs_comes_first(store: Store, clock: C
     assert {claimed(store)[0] for _ in range(2)} | {order[0]} == set(flood)
 
 
+def test_the_keys_take_turns_however_much_of_one_waits(store: Store) -> None:
+    floods = {store.create(new(key, estimate=3.0)).id: key for key in "abc" for _ in range(3)}
+    for job_id, attempt in [claimed(store) for _ in range(3)]:
+        store.finish(job_id, attempt, language="sv", coverage={})
+    quiet = store.create(new("d", estimate=3.0)).id
+    order = [claimed(store)[0] for _ in range(4)]
+    assert order[0] == quiet
+    assert {floods[job_id] for job_id in order[1:]} == {*"abc"}
+
+
+def test_who_waits_on_the_line_goes_before_other_keys_jobs_but_not_every_time(store: Store) -> None:
+    for key in "abc":
+        for _ in range(4):
+            store.create(new(key, estimate=3.0, detached=True))
+    order: list[str] = []
+    for _ in range(10):
+        if order[-1:] != ["d"]:
+            store.create(new("d", estimate=3.0))
+        found = store.claim()
+        assert found is not None
+        order.append(found.key_id)
+        store.finish(found.id, found.attempts, language="sv", coverage={})
+    assert order.count("d") == 5
+    assert {*order[:7]} == {*"abcd"}
+
+
 def test_keys_and_lengths_can_be_left_out(store: Store) -> None:
     store.create(new("a", estimate=3.0))
     medium = store.create(new("b", estimate=100.0)).id
