@@ -61,6 +61,7 @@ transcribe:
     socket: /run/transcribe-feeder/feeder.sock  # where the API asks it
     hold_seconds: 120  # of a message, without a sign of life
     leave_seconds: 60  # to finish what fits, when the machine is to end
+    idle_minutes: 0  # without work, and a machine of an Auto Scaling group ends itself; 0: never
     price: 0.0  # US dollars an hour; 0: not known
   install:
     python: python3

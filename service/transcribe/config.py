@@ -123,7 +123,8 @@ class WebhookConfig(Section, frozen=True):
 
 
 class FleetConfig(Section, frozen=True):
-    """The fleet that the machine belongs to: none if `queue` is ''. `price` is US dollars an hour, 0 if not known."""
+    """The fleet that the machine belongs to: none if `queue` is ''. `price` is US dollars an hour, 0 if not known; after
+    `idle_minutes` without work a machine of an Auto Scaling group ends itself, 0: never."""
 
     queue: str
     bucket: str
@@ -134,6 +135,7 @@ class FleetConfig(Section, frozen=True):
     socket: Path
     hold_seconds: Annotated[int, msgspec.Meta(ge=2, le=43_200)]
     leave_seconds: Count
+    idle_minutes: Annotated[int, msgspec.Meta(ge=0)]
     price: Annotated[float, msgspec.Meta(ge=0)]
 
     @property

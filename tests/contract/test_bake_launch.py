@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from baker.aws import requests
 from baker.commands import images
+from baker.config import FleetSection
 from baker.context import BakeContext
 from baker.deploy import serve, template
 from baker.deploy.template import KEYS as KEYS_PATH
@@ -88,6 +89,21 @@ def test_a_group_is_healthy_while_it_is_ready(cloud: Cloud, serving: BakeContext
     [group] = client(cloud, "autoscaling", region).describe_auto_scaling_groups()["AutoScalingGroups"]
     assert (group["HealthCheckType"], group["TargetGroupARNs"], group["MaxSize"]) == ("ELB", [target], 2)
     assert group["LaunchTemplate"]["LaunchTemplateName"] == "newsroom"
+
+
+def test_a_groups_machines_are_ended_by_nobody_else_where_they_hold_jobs_of_a_fleet(
+    cloud: Cloud, serving: BakeContext
+) -> None:
+    fleet = FleetSection(queue="speech", profile="fleet", idle_minutes=7)
+    context = replace(serving, config=replace(serving.config, fleet=fleet))
+    written = files(template.user_data(told(context)))[PILLAR]
+    assert json.loads(written.removeprefix("#!yaml\n"))["transcribe"]["fleet"]["idle_minutes"] == 7
+    scaling = client(cloud, "autoscaling", serving.config.aws.region)
+    for each, expected in ((serving, ("ELB", False)), (context, ("EC2", True)), (serving, ("ELB", False))):
+        serve.template(each, told(each))
+        serve.group(each, told(each))
+        [group] = scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
+        assert (group["HealthCheckType"], group["NewInstancesProtectedFromScaleIn"]) == expected
 
 
 def test_a_group_is_waited_for_until_it_has_its_machines(

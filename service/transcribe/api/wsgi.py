@@ -27,6 +27,7 @@ from transcribe.api.paths import clean_path, clean_prefix
 from transcribe.api.request_parser import RefusedError, RequestParser
 from transcribe.api.upload import ROOM_FOR_FIELDS
 from transcribe.config import ServiceConfig
+from transcribe.jobs import activity
 
 SPARE_THREADS = 8  # for short requests, besides those that take a slot and may take long
 CONNECTIONS = 1000  # at once; a further one replaces an idle one
@@ -211,6 +212,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         self.access = Access(shared.keys, config.cors.origins)
         self.upload_bytes = config.limits.upload_bytes
         self.audio_seconds = config.limits.audio_seconds
+        self.told = config.results if config.fleet.on else None  # where it is told that requests are under way
         self.polled = time.monotonic()
         super().__init__(app, adj=adjustments)
 
@@ -262,6 +264,12 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
     def _unfinished(self) -> Iterator[RequestParser]:
         return (channel.request for channel in list(self.active_channels.values()) if channel.request is not None)
 
+    def _under_way(self) -> Iterator[RequestParser]:
+        """Requests that come in or wait for their answer."""
+        yield from self._unfinished()
+        for channel in list(self.active_channels.values()):
+            yield from list(channel.requests)
+
     def _make_room(self, newcomer: Channel) -> None:
         others = [channel for channel in self.active_channels.values() if channel is not newcomer]
         same = [channel for channel in others if channel.addr[0] == newcomer.addr[0]]
@@ -290,6 +298,9 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
             )
         if late:
             logs.warning("slow_clients_dropped", connections=len(late))
+        if self.told and any("/v1/" in (getattr(request, "path", None) or "") for request in self._under_way()):
+            with contextlib.suppress(OSError):
+                activity.tell(self.told)
 
 
 def create_server(app: Flask, config: ServiceConfig, **changes: Any) -> Server:

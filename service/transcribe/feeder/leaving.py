@@ -19,27 +19,42 @@ from transcribe.jobs.tickets import Ticket
 
 METADATA_VARIABLE = "AWS_EC2_METADATA_SERVICE_ENDPOINT"  # botocore reads it as well
 METADATA = "http://169.254.169.254"
+LIFECYCLE = "autoscaling/target-lifecycle-state"  # of a machine in a group
 SPOT_SECONDS = 90  # of the two minutes between a spot notice and the end; the rest is for handing jobs on
 LOOK_SECONDS = 0.2
 
 
 def notice() -> str:
     """Why AWS is about to end this machine, or ''. Raises OSError where there is no metadata service."""
-    base = os.environ.get(METADATA_VARIABLE, METADATA).rstrip("/")
-    asked = urllib.request.Request(f"{base}/latest/api/token", method="PUT")
+    token = _token()
+    if _metadata(token, "spot/instance-action"):
+        return "spot"
+    return "scale-in" if _metadata(token, LIFECYCLE) == "Terminated" else ""
+
+
+def group_member() -> str:
+    """The id of this machine while it serves in an Auto Scaling group, or ''. Raises OSError where there is no metadata
+    service."""
+    token = _token()
+    return _metadata(token, "instance-id") if _metadata(token, LIFECYCLE) == "InService" else ""
+
+
+def _base() -> str:
+    return os.environ.get(METADATA_VARIABLE, METADATA).rstrip("/")
+
+
+def _token() -> str:
+    asked = urllib.request.Request(f"{_base()}/latest/api/token", method="PUT")
     asked.add_header("X-aws-ec2-metadata-token-ttl-seconds", "60")
     with urllib.request.urlopen(asked, timeout=2) as answer:
-        token = answer.read().decode()
-    if _metadata(base, token, "spot/instance-action"):
-        return "spot"
-    return "scale-in" if _metadata(base, token, "autoscaling/target-lifecycle-state").strip() == "Terminated" else ""
+        return str(answer.read().decode())
 
 
-def _metadata(base: str, token: str, path: str) -> str:
-    asked = urllib.request.Request(f"{base}/latest/meta-data/{path}", headers={"X-aws-ec2-metadata-token": token})
+def _metadata(token: str, path: str) -> str:
+    asked = urllib.request.Request(f"{_base()}/latest/meta-data/{path}", headers={"X-aws-ec2-metadata-token": token})
     try:
         with urllib.request.urlopen(asked, timeout=2) as answer:
-            return str(answer.read().decode())
+            return str(answer.read().decode()).strip()
     except urllib.error.HTTPError as error:
         error.close()
         return ""

@@ -16,6 +16,7 @@ from transcribe.feeder.desk import Desk, DeskServer
 from transcribe.feeder.finisher import Finisher
 from transcribe.feeder.fleet import Fleet, program_digest, trouble
 from transcribe.feeder.holder import Holder
+from transcribe.feeder.idle import Idle
 from transcribe.feeder.taker import Taker
 from transcribe.fleet import queues
 from transcribe.fleet.bucket import Bucket
@@ -25,6 +26,7 @@ from transcribe.sdnotify import notify, watchdog_seconds
 EXIT_OK, EXIT_FAILURE = 0, 1
 LOOK_SECONDS = 0.2  # between two looks at what the worker has done
 NOTICE_SECONDS = 5.0  # AWS's own advice
+IDLE_SECONDS = 5.0  # between two looks for work
 QUEUE_SECONDS = 5.0  # until the queues are looked for again
 CLIENT = ClientConfig(
     retries={"mode": "standard", "total_max_attempts": 4},
@@ -105,12 +107,7 @@ def feed(config: ServiceConfig, call_back: CallBack) -> None:
         return
     taker.clean(fleet)
     why: list[str] = []
-    loops = [
-        Loop("taker", Taker(fleet).once, LOOK_SECONDS),
-        Loop("holder", Holder(fleet).once, min(fleet.hold_seconds / 24, 5.0)),
-        Loop("finisher", Finisher(fleet).once, LOOK_SECONDS),
-        Loop("notices", lambda: _look_for_notice(fleet, why), NOTICE_SECONDS),
-    ]
+    loops = _loops(fleet, why)
     with DeskServer(Desk(fleet), config.fleet.socket) as desk:
         threading.Thread(target=desk.serve_forever, name="desk", daemon=True).start()
         for loop in loops:
@@ -127,6 +124,20 @@ def feed(config: ServiceConfig, call_back: CallBack) -> None:
         stop_calls()
         desk.shutdown()
     logs.event("stopped")
+
+
+def _loops(fleet: Fleet, why: list[str]) -> list[Loop]:
+    """What is done again and again, the taking of jobs first. Why the machine is to end, if it is, goes into `why`."""
+    found = [
+        Loop("taker", Taker(fleet).once, LOOK_SECONDS),
+        Loop("holder", Holder(fleet).once, min(fleet.hold_seconds / 24, 5.0)),
+        Loop("finisher", Finisher(fleet).once, LOOK_SECONDS),
+        Loop("notices", lambda: _look_for_notice(fleet, why), NOTICE_SECONDS),
+    ]
+    if fleet.config.fleet.idle_minutes:
+        idle = Idle(fleet, clients(fleet.config.fleet)("autoscaling"), leaving.group_member)
+        found.append(Loop("idle", lambda: why.append("idle") if idle.once() else None, IDLE_SECONDS))
+    return found
 
 
 def _connected(config: ServiceConfig, store: Store, leave: threading.Event) -> Fleet | None:

@@ -81,15 +81,15 @@ class Taker:
         """Decides about a message: it is ours now, or somebody has the job, or it is over."""
         fleet = self._fleet
         queue = fleet.queues.by_url(found.queue)
-        if fleet.leaving.is_set():
-            queue.hold(found.receipt, 0)
-            return
         try:
             message = decoded(found.body, Message)
         except ValueError as error:  # it comes again until it is given up, where an operator sees it
             logs.failure("message_unreadable", error)
             return
         with fleet.guard:
+            if fleet.leaving.is_set():
+                queue.hold(found.receipt, 0)
+                return
             own = fleet.store.tickets.get(message.job)
             if own and own.message == found.id:
                 fleet.store.tickets.put(replace(own, receipt=found.receipt, count=found.count))

@@ -26,6 +26,7 @@ class Group:
     min_size: int
     max_size: int
     tags: Mapping[str, str]
+    holds_work: bool = False  # its machines hold jobs of a fleet: they end themselves, and nothing else ends them
 
 
 class AutoScaling:
@@ -89,8 +90,10 @@ class AutoScaling:
             "MinSize": wanted.min_size,
             "MaxSize": wanted.max_size,
             "VPCZoneIdentifier": ",".join(wanted.subnets),
-            "HealthCheckType": "ELB",
+            # A worker that starts again is not ready for a while: no reason to end a machine that holds jobs.
+            "HealthCheckType": "EC2" if wanted.holds_work else "ELB",
             "HealthCheckGracePeriod": GRACE_SECONDS,
+            "NewInstancesProtectedFromScaleIn": wanted.holds_work,
         }
         with aws_errors("DescribeAutoScalingGroups"):
             found = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[wanted.name])["AutoScalingGroups"]

@@ -184,7 +184,10 @@ MACHINE_CALLS: tuple[ApiCall, ...] = (
         ApiCall("sqs", operation, (grant(f"sqs:{operation}", *TAKEN),))
         for operation in ("ReceiveMessage", "ChangeMessageVisibility", "DeleteMessage", "SendMessage")
     ),
-)
+    ApiCall("autoscaling", "TerminateInstanceInAutoScalingGroup", (
+        grant("autoscaling:TerminateInstanceInAutoScalingGroup", SCALING),
+    )),
+)  # fmt: skip
 
 # Whoever submits recordings, looks at jobs, redrives and cancels them.
 SUBMITTER_CALLS: tuple[ApiCall, ...] = (

@@ -98,7 +98,8 @@ def group(context: BakeContext, setup: ServiceSetup) -> str:
     vpc, subnets = context.networks.subnets(InstanceSection(subnets=config.launch.subnets))
     scaling, name = _auto_scaling(context), config.launch.name
     target = scaling.target_group(name, vpc, setup.port, _tags(context))
-    scaling.group(Group(name, subnets, target, config.launch.min_size, config.launch.max_size, _tags(context)))
+    sizes, tags = (config.launch.min_size, config.launch.max_size), _tags(context)
+    scaling.group(Group(name, subnets, target, *sizes, tags, holds_work=bool(config.fleet.queue)))
     return target
 
 

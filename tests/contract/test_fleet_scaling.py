@@ -1,0 +1,170 @@
+"""A group that grows with the audio that waits, and machines that end themselves when there is none for them."""
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from support import api_process, fleets
+from support.fleets import FleetCloud, Machine, audio
+from support.waiting import until
+from transcribe.config import ServiceConfig
+from transcribe.feeder import leaving
+from transcribe.feeder.fleet import Fleet
+from transcribe.feeder.idle import FIRST_SECONDS, Idle
+from transcribe.feeder.taker import Taker
+from transcribe.jobs.models import NewJob
+from transcribe.types import DecodeOptions
+
+pytestmark = pytest.mark.slow
+GROUP, MINUTES = "newsroom", 15
+
+
+@pytest.fixture
+def cloud() -> Iterator[FleetCloud]:
+    with fleets.fleet_cloud() as made:
+        yield made
+
+
+@pytest.fixture
+def here(cloud: FleetCloud, tmp_path: Path) -> Iterator[Machine]:
+    with fleets.machine(tmp_path / "a", cloud, fleet__idle_minutes=MINUTES) as made:
+        yield made
+
+
+def client(cloud: FleetCloud, service: str) -> Any:
+    session: Any = boto3.Session("testing", "testing", region_name=fleets.REGION)
+    return session.client(service, endpoint_url=cloud.url)
+
+
+def group_of_two(cloud: FleetCloud) -> list[str]:
+    """A group in moto; its machines are records."""
+    ec2, scaling = client(cloud, "ec2"), client(cloud, "autoscaling")
+    image = ec2.register_image(Name="image", RootDeviceName="/dev/xvda")["ImageId"]
+    data = {"ImageId": image, "InstanceType": "t3.micro"}
+    ec2.create_launch_template(LaunchTemplateName=GROUP, LaunchTemplateData=data)
+    zone = ec2.describe_availability_zones()["AvailabilityZones"][0]["ZoneName"]
+    scaling.create_auto_scaling_group(
+        AutoScalingGroupName=GROUP, LaunchTemplate={"LaunchTemplateName": GROUP, "Version": "$Default"},
+        MinSize=0, MaxSize=3, DesiredCapacity=2, AvailabilityZones=[zone], NewInstancesProtectedFromScaleIn=True,
+    )  # fmt: skip
+    return [one["InstanceId"] for one in group(cloud)["Instances"]]
+
+
+def group(cloud: FleetCloud) -> Any:
+    [found] = client(cloud, "autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+    return found
+
+
+class Clock:
+    """The parts of a feeder that are about having no work, at a time of the test's."""
+
+    def __init__(self, cloud: FleetCloud, here: Machine, scaling: Any, member: Callable[[], str]) -> None:
+        config = ServiceConfig.from_mapping(here.mapping)
+        self.fleet = Fleet(config, here.store, cloud.bucket, cloud.queues, here.identity, "program")
+        self.now = 0.0
+        self.idle = Idle(self.fleet, scaling, member, lambda: self.now)
+        self.idle.once()
+
+    def after(self, minutes: float) -> bool:
+        """Whether it ends itself so much later, being looked at all the while."""
+        end = self.now + 60 * minutes
+        while self.now < end:
+            self.now += 30
+            if self.idle.once():
+                return True
+        return False
+
+
+def test_a_machine_without_work_ends_itself_and_its_group_wants_one_less(cloud: FleetCloud, here: Machine) -> None:
+    mine, other = group_of_two(cloud)
+    until(lambda: (here.store.worker() or {}).get("state") == "ready")
+    with fleets.metadata_service() as (address, answers), pytest.MonkeyPatch.context() as patch:
+        patch.setenv(leaving.METADATA_VARIABLE, address)
+        answers["instance-id"] = mine
+        clock = Clock(cloud, here, client(cloud, "autoscaling"), leaving.group_member)
+        assert not clock.after(3 * MINUTES), "it is in no group"
+        answers[leaving.LIFECYCLE] = "InService"
+        assert not clock.after(MINUTES - 1)
+        assert clock.after(2)
+    assert clock.fleet.leaving.is_set()
+    left = group(cloud)
+    assert (left["DesiredCapacity"], [one["InstanceId"] for one in left["Instances"]]) == (1, [other])
+    cloud.submit(audio("late"))
+    assert not Taker(clock.fleet).once(), "one that ends takes nothing"
+    assert here.store.tickets.all() == []
+
+
+def test_work_of_any_kind_keeps_a_machine(cloud: FleetCloud, here: Machine) -> None:
+    until(lambda: (here.store.worker() or {}).get("state") == "ready")
+    ended: list[Any] = []
+
+    class Scaling:
+        def terminate_instance_in_auto_scaling_group(self, **asked: Any) -> None:
+            ended.append(asked)
+
+    clock = Clock(cloud, here, Scaling(), lambda: "i-1")
+    here.worker.hold.set()
+    job = cloud.submit(audio("held"))
+    until(lambda: Taker(clock.fleet).once() and here.store.tickets.get(job))
+    assert not clock.after(3 * MINUTES), "it holds a job"
+    here.store.tickets.withdraw(job)
+    options = DecodeOptions(language="sv")
+    live = here.store.create(NewJob(key_id="anna", options=options, suffix=".wav", estimate=1.0))
+    assert not clock.after(3 * MINUTES), "a live request waits for its text"
+    here.store.delete(live.id)
+    coming = Path(here.mapping["root"]) / "temp" / "unfinished.part"
+    coming.write_bytes(b"RIFF")
+    assert not clock.after(3 * MINUTES), "a recording comes in"
+    coming.unlink()
+    for number in range(8):
+        assert not clock.after(MINUTES / 2), "a recording came and went between two looks"
+        facts = here.store.worker() or {}
+        here.store.set_worker({**facts, "metrics": {"chunks_total": number}})
+    assert ended == []
+    assert clock.after(2 * MINUTES)
+    assert ended == [{"InstanceId": "i-1", "ShouldDecrementDesiredCapacity": True}]
+
+
+def test_a_request_that_is_still_coming_in_keeps_its_machine(cloud: FleetCloud, here: Machine, tmp_path: Path) -> None:
+    until(lambda: (here.store.worker() or {}).get("state") == "ready")
+    with api_process.started(tmp_path / "a", here.mapping) as api:
+        clock = Clock(cloud, here, None, lambda: "i-1")
+        assert not clock.idle.busy()
+        with socket.create_connection(("127.0.0.1", api.port)) as slow:
+            head = "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b"
+            slow.sendall(f"{head}\r\nContent-Length: 500000\r\n\r\n".encode() + b"-" * 1000)
+            until(clock.idle.busy, 15)
+
+
+def test_a_group_that_needs_its_machines_keeps_them_and_a_new_one_has_time(cloud: FleetCloud, here: Machine) -> None:
+    asked: list[str] = []
+
+    class Scaling:
+        code = "ValidationError"
+
+        def terminate_instance_in_auto_scaling_group(self, **_: Any) -> None:
+            asked.append(self.code)
+            if self.code:
+                raise ClientError({"Error": {"Code": self.code, "Message": "-"}}, "TerminateInstance")
+
+    until(lambda: (here.store.worker() or {}).get("state") == "ready")
+    here.worker.stop()
+    here.store.set_worker({"state": "loading"})
+    scaling = Scaling()
+    clock = Clock(cloud, here, scaling, lambda: "i-1")
+    assert not clock.after(FIRST_SECONDS / 60 - 1), "the model is still being loaded"
+    assert asked == []
+    here.store.set_worker({"state": "ready"})
+    assert not clock.after(MINUTES - 1)
+    assert not clock.after(2 * MINUTES), "the group has no more than it must have"
+    assert asked == ["ValidationError"] * 2
+    assert not clock.fleet.leaving.is_set()
+    scaling.code = "Throttling"
+    assert not clock.after(MINUTES + 2)
+    assert len(asked) >= 4, "an error is tried again soon"
+    scaling.code = ""
+    assert clock.after(2)
