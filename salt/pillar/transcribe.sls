@@ -61,6 +61,7 @@ transcribe:
     socket: /run/transcribe-feeder/feeder.sock  # where the API asks it
     hold_seconds: 120  # of a message, without a sign of life
     leave_seconds: 60  # to finish what fits, when the machine is to end
+    wait_minutes: 0  # that work may wait: CloudWatch is told how much does; 0: it is not
     idle_minutes: 0  # without work, and a machine of an Auto Scaling group ends itself; 0: never
     price: 0.0  # US dollars an hour; 0: not known
   install:

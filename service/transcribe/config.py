@@ -123,8 +123,9 @@ class WebhookConfig(Section, frozen=True):
 
 
 class FleetConfig(Section, frozen=True):
-    """The fleet that the machine belongs to: none if `queue` is ''. `price` is US dollars an hour, 0 if not known; after
-    `idle_minutes` without work a machine of an Auto Scaling group ends itself, 0: never."""
+    """The fleet that the machine belongs to: none if `queue` is ''. `price` is US dollars an hour, 0 if not known.
+    Work is to be begun within `wait_minutes`, and CloudWatch is told how much waits, 0: it is not. After `idle_minutes`
+    without work a machine of an Auto Scaling group ends itself, 0: never."""
 
     queue: str
     bucket: str
@@ -135,6 +136,7 @@ class FleetConfig(Section, frozen=True):
     socket: Path
     hold_seconds: Annotated[int, msgspec.Meta(ge=2, le=43_200)]
     leave_seconds: Count
+    wait_minutes: Annotated[int, msgspec.Meta(ge=0)]
     idle_minutes: Annotated[int, msgspec.Meta(ge=0)]
     price: Annotated[float, msgspec.Meta(ge=0)]
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 from argparse import Namespace
 from dataclasses import replace
 from typing import Any
@@ -104,6 +105,45 @@ def test_a_groups_machines_are_ended_by_nobody_else_where_they_hold_jobs_of_a_fl
         serve.group(each, told(each))
         [group] = scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
         assert (group["HealthCheckType"], group["NewInstancesProtectedFromScaleIn"]) == expected
+
+
+def test_a_fleets_group_grows_with_the_audio_that_waits_and_from_zero(cloud: Cloud, serving: BakeContext) -> None:
+    region = serving.config.aws.region
+    scaling, cloudwatch = client(cloud, "autoscaling", region), client(cloud, "cloudwatch", region)
+
+    def launched(minutes: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        fleet = FleetSection(queue="speech", profile="fleet", wait_minutes=minutes)
+        context = replace(serving, config=replace(serving.config, fleet=fleet))
+        serve.template(context, told(context))
+        serve.group(context, told(context))
+        policies = {found["PolicyName"]: found for found in scaling.describe_policies()["ScalingPolicies"]}
+        return policies, {found["AlarmName"]: found for found in cloudwatch.describe_alarms()["MetricAlarms"]}
+
+    for _ in range(2):
+        policies, alarms = launched(10)
+        tracking = policies["wait"]["TargetTrackingConfiguration"]
+        assert (tracking["DisableScaleIn"], tracking["TargetValue"]) == (True, 600.0)
+        metrics = {found["Id"]: found for found in tracking["CustomizedMetricSpecification"]["Metrics"]}
+        known = {"waiting": 36_000.0, "speed": 2 * 10.0}  # two machines, of ten seconds a second each
+        wait = eval(metrics["wait"]["Expression"], {}, known)  # noqa: S307
+        assert math.ceil(2 * wait / tracking["TargetValue"]) == 6, "an hour of ten is over in ten minutes with six"
+        assert {metrics[name]["MetricStat"]["Stat"] for name in known} == {"Average", "Sum"}
+        step = policies["from-zero"]
+        assert [each["ScalingAdjustment"] for each in step["StepAdjustments"]] == [1]
+        queues = {"newsroom-from-zero": "speech", "newsroom-from-zero-priority": "speech-priority"}
+        mine = {name: alarm for name, alarm in alarms.items() if name in queues}
+        for name, queue in queues.items():
+            assert mine[name]["AlarmActions"] == [step["PolicyARN"]]
+            [looked] = [
+                each["MetricStat"]["Metric"] for each in mine[name]["Metrics"] if each["Id"] == "messages"
+            ]
+            assert {each["Name"]: each["Value"] for each in looked["Dimensions"]} == {"QueueName": queue}
+    policies, alarms = launched(0)
+    assert ({"wait", "from-zero"} & set(policies), set(queues) & set(alarms)) == (set(), set())
+    launched(10)
+    serve.end(replace(serving, config=replace(serving.config, fleet=FleetSection(queue="speech", profile="fleet"))))
+    left = {found["AlarmName"] for found in cloudwatch.describe_alarms()["MetricAlarms"]}
+    assert set(queues) & left == set()
 
 
 def test_a_group_is_waited_for_until_it_has_its_machines(

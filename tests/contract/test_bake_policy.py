@@ -111,6 +111,19 @@ def joined(cloud: Cloud) -> None:
         make_queues(replace(cloud.context, config=config))
 
 
+def grown(cloud: Cloud) -> None:
+    cloud.fleet.end()
+    context = served(cloud, keys_file=KEYS)
+    publish.publish_image(context, made(cloud, "one"))
+    for minutes in (30, 0):
+        fleet = FleetSection(queue="speech", profile="fleet", wait_minutes=minutes)
+        context = replace(context, config=replace(context.config, fleet=fleet))
+        setup = template.service_setup(context.root, context.config)
+        serve.template(context, setup)
+        serve.group(context, setup)
+    serve.end(context)
+
+
 # What a launcher does in its life; whoever adds a call to the policy table adds what makes it here.
 JOURNEYS: tuple[Callable[[Cloud], object], ...] = (
     source_by_parameter,
@@ -120,6 +133,7 @@ JOURNEYS: tuple[Callable[[Cloud], object], ...] = (
     swept,
     launched,
     joined,
+    grown,
     planned,
     examined,
 )

@@ -14,8 +14,10 @@ from support.waiting import until
 from transcribe.config import ServiceConfig
 from transcribe.feeder import leaving
 from transcribe.feeder.fleet import Fleet
+from transcribe.feeder.gauge import Gauge
 from transcribe.feeder.idle import FIRST_SECONDS, Idle
 from transcribe.feeder.taker import Taker
+from transcribe.fleet import gauges
 from transcribe.jobs.models import NewJob
 from transcribe.types import DecodeOptions
 
@@ -168,3 +170,40 @@ def test_a_group_that_needs_its_machines_keeps_them_and_a_new_one_has_time(cloud
     assert len(asked) >= 4, "an error is tried again soon"
     scaling.code = ""
     assert clock.after(2)
+
+
+def test_a_machine_tells_how_much_audio_waits_and_how_fast_it_is(cloud: FleetCloud, here: Machine) -> None:
+    now, told = 1_000_000_020.0, client(cloud, "cloudwatch")
+    fleet = Fleet(
+        ServiceConfig.from_mapping(here.mapping), here.store, cloud.bucket, cloud.queues, here.identity, "program"
+    )
+    gauge = Gauge(fleet, told, lambda: now)
+
+    def figures(name: str) -> list[float]:
+        found = told.get_metric_data(
+            MetricDataQueries=[{"Id": "a", "MetricStat": {"Metric": {
+                "Namespace": gauges.NAMESPACE, "MetricName": name, "Dimensions": gauges.dimensions(fleets.QUEUE),
+            }, "Period": 60, "Stat": "Sum"}}],
+            StartTime=now - 600, EndTime=now + 600, ScanBy="TimestampAscending",
+        )  # fmt: skip
+        return list(found["MetricDataResults"][0]["Values"])
+
+    until(lambda: (here.store.worker() or {}).get("state") == "ready")
+    here.worker.hold.set()
+    jobs = [cloud.submit(audio(str(number)), seconds=40.0 * (1 + number % 2)) for number in range(6)]
+    gauge.once()
+    assert (figures(gauges.WAITING), figures(gauges.SPEED)) == ([], [10.0]), "nobody knows yet how long they are"
+    taker = Taker(fleet)
+    until(lambda: taker.once() and any(map(here.store.get, jobs)))
+    gauge.once()
+    assert figures(gauges.SPEED) == [10.0], "once a minute"
+    now += 60
+    gauge.once()
+    [waiting] = figures(gauges.WAITING)
+    assert waiting in (5 * 40.0, 5 * 80.0)
+    here.worker.stop()
+    here.store.set_worker({"state": "loading"})
+    now += 60
+    gauge.once()
+    assert figures(gauges.SPEED) == [10.0, 10.0], "one that is not ready does not count"
+    assert len(figures(gauges.WAITING)) == 2

@@ -142,6 +142,7 @@ class FleetSection:
     prefix: Text = "transcribe-fleet"
     profile: str = ""  # the instance profile of its machines
     owner: str = ""  # of what is submitted; empty: the name of the user
+    wait_minutes: Count = 30  # that work may wait, and a group grows; 0: it does not grow
     idle_minutes: Count = 15  # without work, and a machine of a group ends itself; 0: never
 
 

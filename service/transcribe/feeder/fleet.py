@@ -3,10 +3,12 @@
 import hashlib
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from botocore.exceptions import ClientError
 
@@ -19,6 +21,8 @@ from transcribe.jobs.store import Store
 
 FETCHED = ".fetch"  # the end of the name of a recording that is not complete
 OTHERS = ("api", "feeder", "fleet")  # parts that have no say in where a recording is cut, and in what is stored of it
+KEPT_LENGTHS = 50  # of the newest recordings
+FRESH_SECONDS = 20.0  # a worker that has not reported for longer is not there
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -38,6 +42,23 @@ class Pause:
         return time.monotonic() < self._end
 
 
+class Lengths:
+    """How long the recordings are that came from each queue lately, in seconds of audio. Queues tell only how many
+    messages wait, and they deliver them in no order, so that those which came stand for those which wait."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, deque[float]] = {}
+
+    def add(self, queue: str, seconds: float) -> None:
+        """One came from the queue with this URL."""
+        self._seen.setdefault(queue, deque(maxlen=KEPT_LENGTHS)).append(seconds)
+
+    def mean(self, queue: str) -> float | None:
+        """The queue's mean, or that of all where nothing came from it; None as long as nothing came at all."""
+        found = list(self._seen.get(queue, ())) or [each for seen in self._seen.values() for each in seen]
+        return sum(found) / len(found) if found else None
+
+
 @dataclass(frozen=True)
 class Fleet:
     """The machine's part in its fleet. `leaving` is set when it takes no more jobs."""
@@ -50,12 +71,20 @@ class Fleet:
     program: str
     leaving: threading.Event = field(default_factory=threading.Event)
     pause: Pause = field(default_factory=Pause)
+    lengths: Lengths = field(default_factory=Lengths)
     guard: threading.RLock = field(default_factory=threading.RLock)  # one thread at a time decides about a job
 
     @property
     def layout(self) -> Layout:
         """Where the objects lie."""
         return Layout(self.config.fleet.prefix)
+
+    @property
+    def ready_worker(self) -> dict[str, Any] | None:
+        """What the worker has said of itself lately, if it is ready."""
+        worker = self.store.worker() or {}
+        fresh = time.time() - worker.get("updated", 0.0) <= FRESH_SECONDS
+        return worker if fresh and worker.get("state") == "ready" else None
 
     @property
     def hold_seconds(self) -> int:

@@ -15,6 +15,7 @@ from transcribe.feeder import leaving, taker
 from transcribe.feeder.desk import Desk, DeskServer
 from transcribe.feeder.finisher import Finisher
 from transcribe.feeder.fleet import Fleet, program_digest, trouble
+from transcribe.feeder.gauge import Gauge
 from transcribe.feeder.holder import Holder
 from transcribe.feeder.idle import Idle
 from transcribe.feeder.taker import Taker
@@ -26,6 +27,7 @@ from transcribe.sdnotify import notify, watchdog_seconds
 EXIT_OK, EXIT_FAILURE = 0, 1
 LOOK_SECONDS = 0.2  # between two looks at what the worker has done
 NOTICE_SECONDS = 5.0  # AWS's own advice
+GAUGE_SECONDS = 5.0  # until it is looked whether a minute is over
 IDLE_SECONDS = 5.0  # between two looks for work
 QUEUE_SECONDS = 5.0  # until the queues are looked for again
 CLIENT = ClientConfig(
@@ -134,8 +136,11 @@ def _loops(fleet: Fleet, why: list[str]) -> list[Loop]:
         Loop("finisher", Finisher(fleet).once, LOOK_SECONDS),
         Loop("notices", lambda: _look_for_notice(fleet, why), NOTICE_SECONDS),
     ]
+    client = clients(fleet.config.fleet)
+    if fleet.config.fleet.wait_minutes:
+        found.append(Loop("gauge", Gauge(fleet, client("cloudwatch")).once, GAUGE_SECONDS))
     if fleet.config.fleet.idle_minutes:
-        idle = Idle(fleet, clients(fleet.config.fleet)("autoscaling"), leaving.group_member)
+        idle = Idle(fleet, client("autoscaling"), leaving.group_member)
         found.append(Loop("idle", lambda: why.append("idle") if idle.once() else None, IDLE_SECONDS))
     return found
 

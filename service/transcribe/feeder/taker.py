@@ -20,7 +20,6 @@ from transcribe.jobs.models import NewJob
 from transcribe.jobs.tickets import Ticket
 
 WAIT_SECONDS = 5  # that SQS waits for a message, at most
-FRESH_SECONDS = 20.0  # a worker that has not reported for longer is not there
 SUSPECT = 2  # deliveries from which on a job may be what ended its machine: it is worked on alone
 BLOCK = 1 << 20
 NO_JOB = "0" * 32
@@ -61,12 +60,8 @@ class Taker:
 
     def _room(self, tickets: list[Ticket]) -> bool:
         """Whether the worker has less than one job ahead of its batch. A suspect is worked on alone."""
-        worker = self._fleet.store.worker() or {}
-        if (
-            self._fleet.pause.on
-            or worker.get("state") != "ready"
-            or time.time() - worker.get("updated", 0.0) > FRESH_SECONDS
-        ):
+        worker = self._fleet.ready_worker
+        if self._fleet.pause.on or worker is None:
             return False
         if any(ticket.count >= SUSPECT or not ticket.adopted for ticket in tickets):
             return False
@@ -86,6 +81,7 @@ class Taker:
         except ValueError as error:  # it comes again until it is given up, where an operator sees it
             logs.failure("message_unreadable", error)
             return
+        fleet.lengths.add(found.queue, message.seconds)
         with fleet.guard:
             if fleet.leaving.is_set():
                 queue.hold(found.receipt, 0)

@@ -22,6 +22,7 @@ LOST = frozenset(
 )
 NO_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
 COUNT = "ApproximateReceiveCount"
+WAITING = "ApproximateNumberOfMessages"
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class Queue:
             body=message["Body"].encode(),
             count=int(told.get(COUNT, 1)),
         )
+
+    def waiting(self) -> int:
+        """How many messages wait to be received, roughly."""
+        told = self._sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=[WAITING])["Attributes"]
+        return int(told[WAITING])
 
     def hold(self, receipt: str, seconds: int) -> bool:
         """Keeps a message for so many seconds from now, 0 to give it back; False if it is no longer ours to keep."""

@@ -58,6 +58,7 @@ GONE_CODES = frozenset(
         "InvalidAMIID.Unavailable",
         "NotFoundException",
         "NoSuchEntity",
+        "ResourceNotFound",
         "ServerSideEncryptionConfigurationNotFoundError",
     }
 )  # fmt: skip - beside those that say NotFound after a dot

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import boto3
+from transcribe.fleet import gauges
 
 from baker.aws import requests
 from baker.config import LauncherConfig
@@ -26,6 +27,7 @@ PASSED = "{iam}role/{role}"  # to a machine that is kept, where a profile is con
 RECORDINGS, FLEET_BUCKET = "{s3}{fleet_bucket}/{fleet_prefix}/*", "{s3}{fleet_bucket}"
 TAKEN = ("{sqs}{fleet}", "{sqs}{fleet}-priority")  # queues that machines take jobs from
 DEAD = "{sqs}{fleet}-dead"
+ALARMS = "{cloudwatch}alarm:{launch}-from-zero*"
 KEY = "{kms_key}"  # of disks, where it is the account's own
 NETWORK = ("{ec2}subnet/*", "{ec2}network-interface/*", "{ec2}vpc/*")
 
@@ -39,6 +41,7 @@ VIA_EC2: Condition = {
     "ForAnyValue:StringLike": {"kms:ResourceAliases": "{alias}"},
 }  # fmt: skip
 FOR_EC2: Condition = {**VIA_EC2, "Bool": {"kms:GrantIsForAWSResource": "true"}}
+GAUGES: Condition = {"StringEquals": {"cloudwatch:namespace": gauges.NAMESPACE}}
 BECOMES_OURS: Condition = {"Null": {f"aws:RequestTag/{requests.TAG_BAKE}": "false"}}
 
 
@@ -170,7 +173,16 @@ CALLS: tuple[ApiCall, ...] = (
 FLEET_CALLS: tuple[ApiCall, ...] = (
     ApiCall("sqs", "CreateQueue", (grant("sqs:CreateQueue", *TAKEN, DEAD), grant("sqs:TagQueue", *TAKEN, DEAD))),
     ApiCall("sqs", "GetQueueAttributes", (grant("sqs:GetQueueAttributes", *TAKEN, DEAD),)),
-)
+    *(
+        ApiCall("autoscaling", operation, (grant(f"autoscaling:{operation}", SCALING),))
+        for operation in ("EnableMetricsCollection", "PutScalingPolicy", "DeletePolicy")
+    ),
+    ApiCall("autoscaling", "DescribePolicies", (grant("autoscaling:DescribePolicies"),)),
+    ApiCall("cloudwatch", "PutMetricAlarm", (
+        grant("cloudwatch:PutMetricAlarm", ALARMS), grant("cloudwatch:TagResource", ALARMS),
+    )),
+    ApiCall("cloudwatch", "DeleteAlarms", (grant("cloudwatch:DeleteAlarms", ALARMS),)),
+)  # fmt: skip
 
 # The role of a fleet's machines, which their feeders use.
 MACHINE_CALLS: tuple[ApiCall, ...] = (
@@ -184,6 +196,8 @@ MACHINE_CALLS: tuple[ApiCall, ...] = (
         ApiCall("sqs", operation, (grant(f"sqs:{operation}", *TAKEN),))
         for operation in ("ReceiveMessage", "ChangeMessageVisibility", "DeleteMessage", "SendMessage")
     ),
+    ApiCall("sqs", "GetQueueAttributes", (grant("sqs:GetQueueAttributes", *TAKEN),)),
+    ApiCall("cloudwatch", "PutMetricData", (grant("cloudwatch:PutMetricData", when=GAUGES),)),
     ApiCall("autoscaling", "TerminateInstanceInAutoScalingGroup", (
         grant("autoscaling:TerminateInstanceInAutoScalingGroup", SCALING),
     )),
@@ -278,6 +292,7 @@ def _values(config: LauncherConfig) -> dict[str, str]:
         "fleet": config.fleet.queue,
         "fleet_bucket": config.fleet.bucket or config.s3.bucket,
         "fleet_prefix": config.fleet.prefix,
+        "cloudwatch": f"arn:{partition}:cloudwatch:{region}:*:",
         "sqs": f"arn:{partition}:sqs:{region}:*:",
         "published_parameter": f"arn:{partition}:ssm:{anywhere}:*:parameter{config.publish.ssm_parameter}",
         "source_parameter": f"arn:{partition}:ssm:{region}:*:parameter/{config.source.ssm_parameter.lstrip('/')}",

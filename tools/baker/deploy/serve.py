@@ -9,6 +9,7 @@ from dataclasses import replace
 from baker.aws import requests
 from baker.aws.autoscaling import READY, AutoScaling, Group
 from baker.aws.client import read_only, wait_for
+from baker.aws.growth import Growth
 from baker.aws.placement import Refusal, after, is_refusal
 from baker.aws.requests import Place
 from baker.config import InstanceSection
@@ -100,6 +101,11 @@ def group(context: BakeContext, setup: ServiceSetup) -> str:
     target = scaling.target_group(name, vpc, setup.port, _tags(context))
     sizes, tags = (config.launch.min_size, config.launch.max_size), _tags(context)
     scaling.group(Group(name, subnets, target, *sizes, tags, holds_work=bool(config.fleet.queue)))
+    growth = Growth(context.clients_in(config.aws.region))
+    if config.fleet.queue and config.fleet.wait_minutes:
+        growth.put(name, config.fleet.queue, config.fleet.wait_minutes, _tags(context))
+    elif config.fleet.queue:
+        growth.remove(name, config.fleet.queue)
     return target
 
 
@@ -127,6 +133,8 @@ def end(context: BakeContext) -> list[str]:
     with read_only():
         instances = context.machines.launched(name)
     _auto_scaling(context).remove(name)
+    if context.config.fleet.queue:
+        Growth(context.clients_in(context.config.aws.region)).remove_alarms(name, context.config.fleet.queue)
     for instance in instances:
         context.machines.terminate(instance)
     for instance in instances:
