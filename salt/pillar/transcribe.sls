@@ -59,6 +59,7 @@ transcribe:
     endpoint_url: ''  # instead of AWS's own addresses
     user: transcribe-feeder  # the only process that talks to AWS
     socket: /run/transcribe-feeder/feeder.sock  # where the API asks it
+    owner: ''  # of recordings that lie in no folder of in/
     hold_seconds: 120  # of a message, without a sign of life
     leave_seconds: 60  # to finish what fits, when the machine is to end
     wait_minutes: 0  # that work may wait: CloudWatch is told how much does; 0: it is not

@@ -134,6 +134,7 @@ class FleetConfig(Section, frozen=True):
     endpoint_url: str
     user: Text
     socket: Path
+    owner: str
     hold_seconds: Annotated[int, msgspec.Meta(ge=2, le=43_200)]
     leave_seconds: Count
     wait_minutes: Annotated[int, msgspec.Meta(ge=0)]

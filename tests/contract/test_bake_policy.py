@@ -15,6 +15,7 @@ from baker.context import BakeContext
 from baker.deploy import serve, template
 from baker.doctor import disks, examination
 from baker.errors import BakeError
+from baker.fleet import drops
 from baker.fleet.cloud import make_queues
 from baker.images import publish
 from baker.recovery import cleanup, records
@@ -108,7 +109,8 @@ def planned(cloud: Cloud) -> None:
 def joined(cloud: Cloud) -> None:
     config = replace(cloud.context.config, fleet=FleetSection(queue="speech"))
     for _ in range(2):
-        make_queues(replace(cloud.context, config=config))
+        context = replace(cloud.context, config=config)
+        drops.listen(context, make_queues(context))
 
 
 def grown(cloud: Cloud) -> None:

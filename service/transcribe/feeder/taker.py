@@ -3,6 +3,7 @@
 import hashlib
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,8 +13,9 @@ from botocore.exceptions import BotoCoreError
 from transcribe import logs
 from transcribe.feeder import checkpoints
 from transcribe.feeder.fleet import FETCHED, Fleet, trouble
-from transcribe.fleet import states
+from transcribe.fleet import drops, states, submission
 from transcribe.fleet.documents import Message, Request, State, decoded
+from transcribe.fleet.drops import Drop
 from transcribe.fleet.queues import Delivery
 from transcribe.jobs import uploads
 from transcribe.jobs.models import NewJob
@@ -77,6 +79,11 @@ class Taker:
         fleet = self._fleet
         queue = fleet.queues.by_url(found.queue)
         try:
+            dropped = drops.read(found.body)
+            if dropped is not None:
+                self._submit(dropped)
+                queue.delete(found.receipt)
+                return
             message = decoded(found.body, Message)
         except ValueError as error:  # it comes again until it is given up, where an operator sees it
             logs.failure("message_unreadable", error)
@@ -94,6 +101,18 @@ class Taker:
                 queue.delete(found.receipt)  # it was sent twice
             else:  # of a ticket without a receipt only the callback is left: the job may be a new one by now
                 self._claim(message, found)
+
+    def _submit(self, dropped: list[Drop]) -> None:
+        """Makes a job of each object. What is gone or replaced by now is passed over: S3 tells of what replaced it."""
+        fleet = self._fleet
+        for drop in dropped:
+            request = drops.request(fleet.layout, drop, fleet.config.fleet.owner)
+            if request is None or drop.bucket != fleet.bucket.name or fleet.bucket.etag(drop.key) != drop.etag:
+                logs.event("object_passed_over", key=drop.key)
+                continue
+            copy = partial(fleet.bucket.copy, drop.bucket, drop.key, etag=drop.etag)
+            new = submission.submit(fleet.bucket, fleet.queues, fleet.layout, request, copy)
+            logs.event("object_submitted", key=drop.key, job=request.job, new=new)
 
     def _claim(self, message: Message, found: Delivery) -> None:
         """Makes the job this machine's, if it may be: its state says so, and its ticket is stored."""

@@ -83,6 +83,15 @@ class Bucket:
                 return None
             raise
 
+    def etag(self, key: str) -> str | None:
+        """The object's ETag without quotation marks, or None when there is none."""
+        try:
+            return str(self._s3.head_object(Bucket=self.name, Key=key)["ETag"]).strip('"')
+        except ClientError as error:
+            if code_of(error) in MISSING:
+                return None
+            raise
+
     def upload(self, key: str, path: Path) -> None:
         """Stores a file, a large one in parts."""
         with path.open("rb") as file:
@@ -92,9 +101,11 @@ class Bucket:
         """Writes the object to a file, which is not complete before this returns."""
         self._s3.download_file(self.name, key, str(path))
 
-    def copy(self, bucket: str, source: str, key: str) -> None:
-        """Stores another object's content, without reading it here."""
-        self._s3.copy({"Bucket": bucket, "Key": source}, self.name, key)
+    def copy(self, bucket: str, source: str, key: str, etag: str = "") -> None:
+        """Stores another object's content, without reading it here; with `etag` only if that is its ETag. Its tags, which
+        take other rights, are left behind."""
+        wanted = {"TaggingDirective": "REPLACE"} | ({"CopySourceIfMatch": etag} if etag else {})
+        self._s3.copy({"Bucket": bucket, "Key": source}, self.name, key, ExtraArgs=wanted)
 
     def keys(self, prefix: str) -> Iterator[str]:
         """The keys that begin with `prefix`, in order."""

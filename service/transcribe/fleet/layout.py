@@ -24,15 +24,15 @@ class Layout:
 
     def audio(self, job: str) -> str:
         """The recording, as it was sent."""
-        return f"{self.prefix}/in/{job}/audio"
+        return f"{self.prefix}/jobs/{job}/audio"
 
     def speaker(self, job: str, index: int) -> str:
         """The reference recording of a known voice, counted from 0."""
-        return f"{self.prefix}/in/{job}/speaker-{index}"
+        return f"{self.prefix}/jobs/{job}/speaker-{index}"
 
     def request(self, job: str) -> str:
         """What is to be done with it: a Request."""
-        return f"{self.prefix}/in/{job}/request.json"
+        return f"{self.prefix}/jobs/{job}/request.json"
 
     def state(self, job: str) -> str:
         """How far it is: a State. Written only if nobody else has written meanwhile."""
@@ -61,6 +61,11 @@ class Layout:
         be there already for the same job anew."""
         texts = [self.transcript(job, response_format) for response_format in TRANSCRIPTS]
         return [self.checkpoint(job), *texts, self.outcome(job)]
+
+    @property
+    def drops(self) -> str:
+        """What the keys of recordings begin with that are put there by themselves, in a folder for each owner."""
+        return f"{self.prefix}/in/"
 
     @property
     def states(self) -> str:

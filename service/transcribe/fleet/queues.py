@@ -1,6 +1,8 @@
 """Queues of SQS: what is sent comes at least once, in any order, and again unless it is deleted in time."""
 
+import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,7 @@ LOST = frozenset(
 )
 NO_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
 COUNT = "ApproximateReceiveCount"
+GROUP = re.compile(r"[!-~]{1,128}")
 WAITING = "ApproximateNumberOfMessages"
 
 
@@ -45,10 +48,8 @@ class Queue:
 
     def send(self, body: bytes, owner: str) -> str:
         """Puts a message into the queue, among its owner's; returns its id."""
-        group = owner or ANYONE
-        return str(
-            self._sqs.send_message(QueueUrl=self.url, MessageBody=body.decode(), MessageGroupId=group)["MessageId"]
-        )
+        sent = self._sqs.send_message(QueueUrl=self.url, MessageBody=body.decode(), MessageGroupId=group_of(owner))
+        return str(sent["MessageId"])
 
     def receive(self, *, hold: int, wait: int) -> Delivery | None:
         """Takes a message for `hold` seconds, after waiting for one for up to `wait` seconds."""
@@ -92,6 +93,13 @@ class Queue:
         except ClientError as error:
             if code_of(error) not in LOST:
                 raise
+
+
+def group_of(owner: str) -> str:
+    """The group of an owner's messages. SQS takes no spaces in its name, nor other letters than ASCII's."""
+    if not owner:
+        return ANYONE
+    return owner if GROUP.fullmatch(owner) else hashlib.sha256(owner.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

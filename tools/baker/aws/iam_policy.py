@@ -173,6 +173,9 @@ CALLS: tuple[ApiCall, ...] = (
 FLEET_CALLS: tuple[ApiCall, ...] = (
     ApiCall("sqs", "CreateQueue", (grant("sqs:CreateQueue", *TAKEN, DEAD), grant("sqs:TagQueue", *TAKEN, DEAD))),
     ApiCall("sqs", "GetQueueAttributes", (grant("sqs:GetQueueAttributes", *TAKEN, DEAD),)),
+    ApiCall("sqs", "SetQueueAttributes", (grant("sqs:SetQueueAttributes", TAKEN[0]),)),
+    ApiCall("s3", "GetBucketNotificationConfiguration", (grant("s3:GetBucketNotification", FLEET_BUCKET),)),
+    ApiCall("s3", "PutBucketNotificationConfiguration", (grant("s3:PutBucketNotification", FLEET_BUCKET),)),
     *(
         ApiCall("autoscaling", operation, (grant(f"autoscaling:{operation}", SCALING),))
         for operation in ("EnableMetricsCollection", "PutScalingPolicy", "DeletePolicy")

@@ -14,6 +14,7 @@ from baker.deploy import serve, template
 from baker.deploy.template import ServiceSetup
 from baker.display.progress import Display
 from baker.errors import UsageError
+from baker.fleet import drops
 from baker.fleet.cloud import make_queues
 from baker.images import catalog, manifest
 from baker.images.diff import difference
@@ -108,7 +109,7 @@ def launch(root: Path, options: argparse.Namespace) -> int:
     setup = template.service_setup(root, context.config)
     if context.config.fleet.queue:
         with context.display.phase("queues of the fleet"):
-            make_queues(context)
+            drops.listen(context, make_queues(context))
     with context.display.phase("launch template"):
         name = serve.template(context, setup)
     if options.group:

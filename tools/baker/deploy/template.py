@@ -62,6 +62,7 @@ def _fleet(config: LauncherConfig) -> dict[str, Any]:
             "bucket": fleet.bucket or config.s3.bucket,
             "prefix": fleet.prefix,
             "region": config.aws.region,
+            "owner": fleet.owner,
             "wait_minutes": fleet.wait_minutes,
             "idle_minutes": fleet.idle_minutes,
             "price": float(price),

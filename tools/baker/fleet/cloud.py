@@ -40,11 +40,17 @@ def open_fleet(context: BakeContext) -> FleetCloud:
         raise UsageError(
             f"[fleet] there are no queues {config.fleet.queue!r} in {config.aws.region}: bake.py launch makes them"
         )
-    owner = config.fleet.owner or getpass.getuser()
-    return FleetCloud(Bucket(context.clients.s3, bucket_name(config)), found, Layout(config.fleet.prefix), owner)
+    return _cloud(context, found)
 
 
-def make_queues(context: BakeContext) -> None:
+def make_queues(context: BakeContext) -> FleetCloud:
     """Creates the queues of the fleet, where they are not there yet."""
     with aws_errors("CreateQueue"):
-        queues.make(context.clients.other("sqs"), context.config.fleet.queue, dict(context.config.tags))
+        made = queues.make(context.clients.other("sqs"), context.config.fleet.queue, dict(context.config.tags))
+    return _cloud(context, made)
+
+
+def _cloud(context: BakeContext, found: Queues) -> FleetCloud:
+    config = context.config
+    owner = config.fleet.owner or getpass.getuser()
+    return FleetCloud(Bucket(context.clients.s3, bucket_name(config)), found, Layout(config.fleet.prefix), owner)

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from transcribe.fleet.drops import COMPRESSED_RATE
+
 from baker.aws.client import aws_errors
 from baker.context import BakeContext
 from baker.errors import UsageError
 
 S3 = "s3://"
-COMPRESSED_RATE = 8000  # bytes a second, 64 kbit/s: how long a recording is, as far as its size tells
 RIFF_HEADER = struct.Struct("<4s4x4s4s4xHHL6xH")  # up to the bits of a sample of a plain WAV file
 BLOCK = 1 << 20
 
