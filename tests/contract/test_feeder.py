@@ -20,7 +20,7 @@ from transcribe.feeder.fleet import Fleet
 from transcribe.feeder.holder import Holder
 from transcribe.feeder.taker import Taker
 from transcribe.fleet import states
-from transcribe.fleet.documents import Checkpoint, Message, Outcome, Request, decoded
+from transcribe.fleet.documents import Checkpoint, Message, Outcome, Request, State, decoded
 from transcribe.jobs.models import JobError
 from transcribe.types import DecodeOptions, Segment
 
@@ -285,3 +285,87 @@ def test_a_result_is_there_when_all_of_it_is_and_a_cancelled_job_stands_in_for_n
         anew = api.upload("/v1/jobs", audio("two")).json
         assert (anew["id"] != again[0], anew["status"]) == (True, "queued")
         desk.shutdown()
+
+
+def test_a_job_that_stands_still_beside_others_is_let_go(cloud: FleetCloud, here: Machine, feeder: Feeder) -> None:
+    here.worker.hold.set()
+    stuck, other = cloud.submit(audio("stuck")), cloud.submit(audio("other"))
+    for job in (stuck, other):
+        feeder.take(lambda job=job: feeder.fleet.store.get(job))  # type: ignore[misc]
+        assert here.store.claim()
+    for round_ in range(1, 14):  # two share the model: each has twice the time
+        assert feeder.fleet.store.get(stuck), round_
+        here.store.add_segments(other, 1, [], progress=float(round_))
+        facts = here.store.worker() or {}
+        here.store.set_worker({**facts, "metrics": {"chunks_total": round_}})
+        feeder.hold()
+    feeder.hold()
+    assert feeder.fleet.store.get(stuck) is None, "the work on others is none on this one"
+    assert feeder.fleet.store.get(other)
+
+
+def test_a_job_of_which_something_cannot_be_read_is_removed_by_its_client_and_nobody_else(
+    cloud: FleetCloud, here: Machine, feeder: Feeder, tmp_path: Path
+) -> None:
+    here.worker.hold.set()
+    with (
+        api_process.started(tmp_path / "a", here.mapping) as api,
+        DeskServer(feeder.desk, feeder.fleet.config.fleet.socket) as desk,
+    ):
+        threading.Thread(target=desk.serve_forever, args=(0.05,), daemon=True).start()
+        layout = cloud.layout
+        for spoilt in (layout.state, layout.request):
+            job = api.upload("/v1/jobs", audio(spoilt.__name__)).json["id"]
+            cloud.bucket.put(spoilt(job), b"[]")
+            assert api.request("GET", f"/v1/jobs/{job}").code == "job_unreadable"
+            assert api.request("DELETE", f"/v1/jobs/{job}").status == 200
+            assert [key for key in cloud.bucket.keys("transcribe-fleet/") if job in key] == []
+            assert api.request("GET", f"/v1/jobs/{job}").code == "job_not_found"
+        strangers = cloud.submit(audio("strangers"), owner="bert")
+        cloud.bucket.put(layout.state(strangers), b"[]")
+        assert api.request("DELETE", f"/v1/jobs/{strangers}").code == "job_not_found"
+        cloud.bucket.put(layout.request(strangers), b"[]")
+        assert api.request("DELETE", f"/v1/jobs/{strangers}").code == "job_unreadable"
+        assert cloud.bucket.read(layout.state(strangers))
+        desk.shutdown()
+
+
+def test_only_who_asks_for_the_text_is_sent_it(cloud: FleetCloud, here: Machine, feeder: Feeder) -> None:
+    job = cloud.submit(audio("one"))
+    feeder.adopt(job)
+    feeder.finish()
+    read, asked = feeder.fleet.bucket.read, list[str]()
+
+    def reading(key: str) -> Any:
+        asked.append(key)
+        return read(key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(feeder.fleet.bucket, "read", reading)
+        [short, whole] = (feeder.ask(do="look", job=job, text=text)["answer"] for text in (False, True))
+    assert asked.count(cloud.layout.outcome(job)) == 1
+    assert (short["outcome"], len(whole["outcome"]["segments"])) == (None, 3)
+    ended = cloud.outcome(job)
+    assert ended
+    state = decoded(msgspec.json.encode(short["state"]), State)
+    for name in ("status", "language", "coverage", "started", "finished", "attempts", "error"):
+        assert getattr(state, name) == getattr(ended, name), name
+    assert state.progress == ended.duration
+
+
+def test_what_is_urgent_comes_first_and_leaves_a_share_to_the_rest(cloud: FleetCloud, feeder: Feeder) -> None:
+    urgent = [cloud.submit(audio(f"urgent {number}"), priority=True) for number in range(20)]
+    usual = [cloud.submit(audio(f"usual {number}")) for number in range(4)]
+    order: list[str] = []
+
+    def worked() -> bool:
+        feeder.taker.once()
+        feeder.finisher.once()
+        order.extend(ticket.job for ticket in feeder.fleet.store.tickets.all() if ticket.job not in order)
+        return len(order) == len(urgent) + len(usual)
+
+    until(worked, 60, lambda: order)
+    assert order[0] in urgent
+    last = max(order.index(job) for job in usual)
+    ahead = sum(job in urgent for job in order[:last])
+    assert 9 <= ahead <= 13, "three to one: neither all of the urgent ones, nor none"

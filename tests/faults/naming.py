@@ -19,6 +19,8 @@ def name_of(environ: WSGIEnvironment) -> str:
     target = str(environ.get("HTTP_X_AMZ_TARGET", ""))
     if target:
         return target.rpartition(".")[2]
+    if environ.get("QUERY_STRING", "").startswith("notification"):
+        return f"{environ['REQUEST_METHOD'].capitalize()}BucketNotificationConfiguration"
     key = environ["PATH_INFO"].strip("/").partition("/")[2]
     if not key:
         listing = parse_qs(environ.get("QUERY_STRING", "")).get("list-type")

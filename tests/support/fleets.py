@@ -23,6 +23,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 import boto3
 import requests
 from localcloud.aws import cloudwatch, s3_conditions
+from localcloud.aws.query_protocol import read_form
 from localcloud.server import Http11Handler
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from transcribe.config import ServiceConfig
@@ -62,6 +63,8 @@ def name_of(environ: WSGIEnvironment) -> str:
     target = str(environ.get("HTTP_X_AMZ_TARGET", ""))
     if target:
         return target.rpartition(".")[2]
+    if action := read_form(environ).get("Action"):
+        return action
     key = environ["PATH_INFO"].strip("/").partition("/")[2]
     kind = "state" if "/state/" in key else "checkpoint" if "/checkpoint/" in key else key.rpartition("/")[2]
     return f"{CALLS.get(environ['REQUEST_METHOD'], 'POST')} {kind}"

@@ -16,27 +16,25 @@ from transcribe.fleet.documents import UNREADABLE, Outcome, Request, State
 from transcribe.fleet.layout import job_id
 from transcribe.jobs.models import Job, JobError, NewJob, Status
 
-SECONDS = 600.0  # for an answer: a large recording is on its way to the bucket meanwhile
+SUBMIT_SECONDS = 600.0  # for an answer: a large recording is on its way to the bucket meanwhile
+SECONDS = 30.0  # for an answer that takes a few small objects
 RETRY_SECONDS = 10.0
+UNREADABLE_CODE = "job_unreadable"
 GIVEN_UP = JobError("Several machines have tried this recording and could not do it.", code="job_given_up")
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """A job as the bucket knows it."""
+    """A job as the bucket knows it. `outcome` has its text, if that was asked for and all of it is there."""
 
     request: Request
     state: State
     outcome: Outcome | None
 
-    @property
-    def ended(self) -> Outcome | None:
-        """How the job ended, once all of its result is there."""
-        return self.outcome if self.state.over else None
-
     def job(self) -> Job:
         """The same in the form that the machine's own jobs have."""
-        state, ended, options = self.state, self.ended, self.request.options
-        error = ended.error if ended else (state.error or GIVEN_UP if state.status == "dead" else None)
+        state, options = self.state, self.request.options
+        over = state.over
+        error = state.error if over else (state.error or GIVEN_UP if state.status == "dead" else None)
         return Job(
             id=state.job,
             key_id=self.request.owner,
@@ -44,18 +42,18 @@ class Seen(msgspec.Struct, frozen=True):
             options=options,
             suffix=self.request.suffix,
             created=self.request.created,
-            started=ended.started if ended else state.started,
-            finished=ended.finished if ended else None,
-            attempts=ended.attempts if ended else state.attempts,
+            started=state.started,
+            finished=state.finished if over else None,
+            attempts=state.attempts,
             releases=0,
             setbacks=0,
-            duration=ended.duration if ended else None,
+            duration=state.progress if over else None,
             estimate=state.seconds,
             channels=self.request.channels,
-            progress=ended.duration if ended else state.progress,
+            progress=state.progress,
             error=error,
-            language=ended.language or None if ended else None,
-            coverage=ended.coverage if ended else None,
+            language=state.language or None,
+            coverage=state.coverage,
             resume=None,
             request=self.request.request,
             fingerprint=self.request.sha256,
@@ -64,8 +62,8 @@ class Seen(msgspec.Struct, frozen=True):
         )
 
     def _status(self) -> Status:
-        if self.ended:
-            return self.ended.status
+        if self.state.over:
+            return self.state.status  # type: ignore[return-value]
         return {"running": "running", "dead": "failed"}.get(self.state.status, "queued")  # type: ignore[return-value]
 
 
@@ -103,16 +101,21 @@ class FleetClient:
             created=time.time(),
         )
         files = {"file": recording.file, "speakers": recording.speakers}
-        self._ask({"do": "submit", "request": request, **files})
+        self._ask({"do": "submit", "request": request, **files}, SUBMIT_SECONDS)
         seen = self.look(new.id)
         if seen is None:
             raise unavailable()
         return seen.job()
 
-    def look(self, job: str) -> Seen | None:
-        """The job, or None if there is none."""
-        found = self._ask({"do": "look", "job": job})
+    def look(self, job: str, *, text: bool = False) -> Seen | None:
+        """The job, or None if there is none. `text`: with its outcome, which may be many megabytes."""
+        found = self._ask({"do": "look", "job": job, "text": text})
         return msgspec.convert(found, Seen) if found else None
+
+    def owner(self, job: str) -> str | None:
+        """Whose the job is, even if not all of what is kept of it can be read; None if there is none."""
+        found = self._ask({"do": "owner", "job": job})
+        return None if found is None else str(found)
 
     def cancel(self, job: str) -> bool:
         """Ends the job; True if it was this that ended it."""
@@ -122,10 +125,10 @@ class FleetClient:
         """Ends the job, and removes its recording and its text."""
         self._ask({"do": "remove", "job": job})
 
-    def _ask(self, question: Mapping[str, Any]) -> Any:
+    def _ask(self, question: Mapping[str, Any], seconds: float = SECONDS) -> Any:
         try:
             with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(SECONDS)
+                connection.settimeout(seconds)
                 connection.connect(str(self._path))
                 connection.sendall(msgspec.json.encode(question) + b"\n")
                 with connection.makefile("rb") as answers:
@@ -135,7 +138,7 @@ class FleetClient:
             raise unavailable() from None
         if told.get("error") == UNREADABLE:
             message = "What the fleet keeps of this job cannot be read; tell whoever runs it."
-            raise ApiError(500, message, "id", "job_unreadable")
+            raise ApiError(500, message, "id", UNREADABLE_CODE)
         if "answer" not in told:
             raise unavailable()
         return told["answer"]

@@ -4,6 +4,7 @@ import json
 import socketserver
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from transcribe import logs
 from transcribe.feeder.fleet import Fleet
 from transcribe.fleet import states, submission
-from transcribe.fleet.documents import UNREADABLE, Request, UnreadableError, decoded
+from transcribe.fleet.documents import UNREADABLE, Request, State, UnreadableError, decoded
 from transcribe.fleet.layout import JOB
 from transcribe.fleet.states import ContendedError
+from transcribe.speakers.names import MOST_KNOWN
 
 LONGEST_LINE = 1 << 20  # bytes
 SOCKET_MODE = 0o660
@@ -30,6 +32,7 @@ class Desk:
         self._actions: dict[str, Callable[[Mapping[str, Any]], Any]] = {
             "submit": self._submit,
             "look": self._look,
+            "owner": self._owner,
             "cancel": self._cancel,
             "remove": self._remove,
         }
@@ -60,14 +63,34 @@ class Desk:
         return submission.submit(fleet.bucket, fleet.queues, fleet.layout, request, store_audio)
 
     def _look(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The job's request, state and outcome; None if there is no such job."""
+        """The job's request and state, and its outcome if that is over and its text is asked for; None if there is no
+        such job."""
         fleet, job = self._fleet, _job(asked)
         stored = fleet.bucket.read(fleet.layout.request(job))
         known = states.read(fleet.bucket, fleet.layout, job)
         if stored is None or known is None:
             return None
-        ended = states.outcome(fleet.bucket, fleet.layout, job)
+        wanted = known[0].over and asked.get("text")
+        ended = states.outcome(fleet.bucket, fleet.layout, job) if wanted else None
         return {"request": decoded(stored.data, Request), "state": known[0], "outcome": ended}
+
+    def _owner(self, asked: Mapping[str, Any]) -> str | None:
+        """Whose a job is, as far as one of its documents can be read; None if there is no such job. Raises
+        UnreadableError."""
+        fleet, job = self._fleet, _job(asked)
+        unreadable: UnreadableError | None = None
+        kinds: dict[str, type[Request] | type[State]] = {
+            fleet.layout.request(job): Request, fleet.layout.state(job): State,
+        }  # fmt: skip
+        for key, kind in kinds.items():
+            try:
+                if stored := fleet.bucket.read(key):
+                    return decoded(stored.data, kind).owner
+            except UnreadableError as error:
+                unreadable = error
+        if unreadable:
+            raise unreadable
+        return None
 
     def _cancel(self, asked: Mapping[str, Any]) -> bool:
         """Ends a job; True if it was this that ended it."""
@@ -77,11 +100,15 @@ class Desk:
         return states.cancel(fleet.bucket, fleet.layout, known[0], time.time()).status == "cancelled"
 
     def _remove(self, asked: Mapping[str, Any]) -> bool:
-        """Ends a job and removes all that there is of it."""
-        fleet, job = self._fleet, _job(asked)
-        self._cancel(asked)
-        stored = fleet.bucket.read(fleet.layout.request(job))
-        speakers = decoded(stored.data, Request).speakers if stored else 0
+        """Ends a job and removes all that there is of it, whether it can be read or not."""
+        fleet, job, speakers = self._fleet, _job(asked), 0
+        with suppress(UnreadableError):  # without its state nobody works on it either
+            self._cancel(asked)
+        try:
+            stored = fleet.bucket.read(fleet.layout.request(job))
+            speakers = decoded(stored.data, Request).speakers if stored else 0
+        except UnreadableError:
+            speakers = MOST_KNOWN
         fleet.bucket.delete(fleet.layout.everything(job, speakers))
         return True
 

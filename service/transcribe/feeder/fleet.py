@@ -19,6 +19,7 @@ from transcribe.fleet.layout import Layout
 from transcribe.fleet.queues import Queues
 from transcribe.jobs.store import Store
 
+SUSPECT = 2  # deliveries from which on a job may be what ended its machine: it is worked on alone
 FETCHED = ".fetch"  # the end of the name of a recording that is not complete
 OTHERS = ("api", "feeder", "fleet")  # parts that have no say in where a recording is cut, and in what is stored of it
 KEPT_LENGTHS = 50  # of the newest recordings

@@ -5,13 +5,14 @@ With the same rhythm it says in each job's state how far it is, and stores the t
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import msgspec
 
 from transcribe import logs
 from transcribe.feeder import checkpoints
-from transcribe.feeder.fleet import FETCHED, Fleet, trouble
+from transcribe.feeder.fleet import SUSPECT, Fleet, trouble
 from transcribe.fleet import states
 from transcribe.fleet.documents import State
 from transcribe.jobs.models import Job
@@ -23,12 +24,22 @@ PATIENCE = 2  # times that time without progress, and the message is held no lon
 
 @dataclass
 class Watch:
-    """What was last seen of a job, and when: seconds of a clock that only goes forward."""
+    """What was last seen of a job and of the worker's whole work, and when each has changed: seconds of a clock that only
+    goes forward."""
 
     mark: object
     moved: float
+    work: object
+    worked: float
     held: float = float("-inf")
     saved: float = 0.0  # seconds of audio in the checkpoint
+
+    def see(self, mark: object, work: object, now: float) -> None:
+        """Takes down what is seen now."""
+        if mark != self.mark:
+            self.mark, self.moved = mark, now
+        if work != self.work:
+            self.work, self.worked = work, now
 
 
 class Holder:
@@ -51,15 +62,14 @@ class Holder:
 
     def _hold(self, ticket: Ticket) -> None:
         job, now = self._fleet.store.get(ticket.job), self._clock()
-        mark = self._mark(ticket, job)
-        watch = self._watches.setdefault(ticket.job, Watch(mark, now))
-        if mark != watch.mark:
-            watch.mark, watch.moved = mark, now
+        mark, work = self._mark(ticket, job), self._work()
+        watch = self._watches.setdefault(ticket.job, Watch(mark, now, work, now))
+        watch.see(mark, work, now)
         over = job is not None and job.over
         if now - watch.held < self._fleet.hold_seconds / ROUNDS:
             return
         watch.held = now
-        if not over and now - watch.moved > PATIENCE * self._fleet.hold_seconds:
+        if not over and self._stands_still(ticket, job, watch, now):
             logs.warning("job_stands_still", job=ticket.job)
             self._fleet.pause.begin(PATIENCE * self._fleet.hold_seconds)
             self._fleet.store.tickets.withdraw(ticket.job)
@@ -72,14 +82,34 @@ class Holder:
         if self._still_ours(ticket, job) and job is not None and job.progress > watch.saved:
             watch.saved = checkpoints.save(self._fleet, ticket.job) or watch.saved
 
+    def _stands_still(self, ticket: Ticket, job: Job | None, watch: Watch, now: float) -> bool:
+        """Whether the job has shown no progress for too long. The worker's other work stands in for its own while it
+        waits for its turn, or is alone and all work is on it; beside others it shares the model, and has so much longer.
+        """
+        patience, sharing = float(PATIENCE * self._fleet.hold_seconds), 1
+        if job is None:
+            waits = ticket.count >= SUSPECT and len(self._fleet.store.tickets.all()) > 1
+        else:
+            sharing = max(self._fleet.store.queue_stats().running, 1) if job.status == "running" else 1
+            waits = sharing == 1
+        if now - watch.moved <= patience * sharing:
+            return False
+        return not waits or now - watch.worked > patience
+
     def _mark(self, ticket: Ticket, job: Job | None) -> object:
-        """Something that changes with progress: of the job, of its recording's way here, or of the worker."""
-        worker = self._fleet.store.worker() or {}
-        work = (worker.get("metrics", {}).get("chunks_total"), str(worker.get("steps")))
+        """Something that changes with the job's own progress, or with that of its recordings on their way here."""
         if job is not None:
-            return (job.status, job.attempts, job.progress, job.duration, work)
-        parts = self._fleet.config.temp.glob(f"{ticket.job}{FETCHED}*")
-        return (sum(part.stat().st_size for part in parts), work)
+            return (job.status, job.attempts, job.progress, job.duration)
+        sizes = 0
+        for part in self._fleet.config.temp.glob(f"{ticket.job}*"):
+            with suppress(FileNotFoundError):  # it was brought in at this moment
+                sizes += part.stat().st_size
+        return sizes
+
+    def _work(self) -> object:
+        """Something that changes with whatever the worker does."""
+        worker = self._fleet.store.worker() or {}
+        return (worker.get("metrics", {}).get("chunks_total"), str(worker.get("steps")))
 
     def _still_ours(self, ticket: Ticket, job: Job | None) -> bool:
         """Says in the state that it is worked on, and how far it is; None: it is on its way here. False, and it is

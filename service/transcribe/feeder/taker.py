@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError
 
 from transcribe import logs
 from transcribe.feeder import checkpoints
-from transcribe.feeder.fleet import FETCHED, Fleet, trouble
+from transcribe.feeder.fleet import FETCHED, SUSPECT, Fleet, trouble
 from transcribe.fleet import drops, states, submission
 from transcribe.fleet.documents import Message, Request, State, decoded
 from transcribe.fleet.drops import Drop
@@ -22,11 +22,34 @@ from transcribe.jobs.models import NewJob
 from transcribe.jobs.tickets import Ticket
 
 WAIT_SECONDS = 5  # that SQS waits for a message, at most
-SUSPECT = 2  # deliveries from which on a job may be what ended its machine: it is worked on alone
 BLOCK = 1 << 20
 NO_JOB = "0" * 32
 PAUSE = 2  # times the time that a message is held: others come first to what this machine could not do
+URGENT_PARTS = 3  # of audio that is urgent, to one that is not, where both wait
+SHORTEST_TURN = 1.0  # seconds of audio that a recording counts for at least
+LONGEST_CLAIM = 60.0  # seconds of audio, unless one recording's share is more
 CLAIMS = 8  # tries to write that a job is taken
+
+
+class Turns:
+    """Whose turn it is: what is urgent comes first, but the rest gets a share of the audio, however much is urgent."""
+
+    def __init__(self) -> None:
+        self._owed = 0.0  # seconds of audio that the rest has a claim to
+
+    @property
+    def usual_is_due(self) -> bool:
+        """Whether the usual queue is to be looked into before the urgent one."""
+        return self._owed > 0
+
+    def took(self, seconds: float, *, urgent: bool) -> None:
+        """So many seconds of audio were taken. Claims do not pile up while nobody makes use of them."""
+        seconds = max(seconds, SHORTEST_TURN)
+        if urgent:
+            share = seconds / URGENT_PARTS
+            self._owed = min(self._owed + share, max(share, LONGEST_CLAIM))
+        else:
+            self._owed = max(self._owed - seconds, -seconds)
 
 
 class Taker:
@@ -35,6 +58,7 @@ class Taker:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._failed = False
+        self._turns = Turns()
 
     def once(self) -> bool:
         """Takes one job, if there is room and one waits; True if it is worth asking again at once."""
@@ -72,7 +96,9 @@ class Taker:
 
     def _receive(self) -> Delivery | None:
         queues, hold = self._fleet.queues, self._fleet.hold_seconds
-        return queues.priority.receive(hold=hold, wait=0) or queues.usual.receive(hold=hold, wait=WAIT_SECONDS)
+        order = (queues.usual, queues.priority) if self._turns.usual_is_due else (queues.priority,)
+        at_once = (found for queue in order if (found := queue.receive(hold=hold, wait=0)))
+        return next(at_once, None) or queues.usual.receive(hold=hold, wait=WAIT_SECONDS)
 
     def _admit(self, found: Delivery) -> None:
         """Decides about a message: it is ours now, or somebody has the job, or it is over."""
@@ -89,6 +115,7 @@ class Taker:
             logs.failure("message_unreadable", error)
             return
         fleet.lengths.add(found.queue, message.seconds)
+        self._turns.took(message.seconds, urgent=queue is fleet.queues.priority)
         with fleet.guard:
             if fleet.leaving.is_set():
                 queue.hold(found.receipt, 0)

@@ -59,7 +59,8 @@ class Message(Document, frozen=True):
 class State(Document, frozen=True):
     """How far a job is. `sent`: its message is in the queue for certain. `machine` and `message` are who holds it and
     by which message; `attempts` counts the deliveries of that message; `progress` is seconds of audio done. `signs`
-    counts who holds it saying so, so that each time the object is a new one, whose age is what others look at."""
+    counts who holds it saying so, so that each time the object is a new one, whose age is what others look at. Of a job
+    that is over it says all but its text, which may be long."""
 
     job: JobId
     owner: str
@@ -77,7 +78,9 @@ class State(Document, frozen=True):
     started: float | None = None
     finished: float | None = None
     error: JobError | None = None
-    speed: float = 0.0  # as in the outcome
+    language: str = ""  # this and what follows: as in the outcome
+    coverage: dict[str, Any] | None = None
+    speed: float = 0.0
     dollars_per_hour: float | None = None
 
     @property

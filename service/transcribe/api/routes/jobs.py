@@ -9,7 +9,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from transcribe.api import webhooks
 from transcribe.api.context import AppContext, context, key_id, reads_text
-from transcribe.api.elsewhere import FleetClient
+from transcribe.api.elsewhere import UNREADABLE_CODE, FleetClient
 from transcribe.api.errors import ApiError, bad_request, from_job
 from transcribe.api.fields import Fields
 from transcribe.api.job_records import record_of
@@ -80,7 +80,7 @@ def show(job_id: str) -> Response:
 def segments(job_id: str) -> Response:
     """The text so far with its times, from the segment after `after`, at most `limit` segments; more may follow until
     the status says done."""
-    shared, mine = context(), owned(job_id)  # the status before the text: what says done has all of it
+    shared, mine = context(), owned(job_id, text=True)  # the status before the text: what says done has all of it
     after, limit = _whole("after", -1, -1, 2**31), _whole("limit", 2**31, 1, 2**31)
     if mine.segments is None:
         found = _as_asked(shared, mine.job, shared.store.segments(mine.job.id, after, limit))
@@ -94,7 +94,7 @@ def segments(job_id: str) -> Response:
 @reads_text
 def result(job_id: str) -> Response:
     """The finished job's text in any format."""
-    shared, mine = context(), owned(job_id)
+    shared, mine = context(), owned(job_id, text=True)
     job = mine.job
     default = job.request.get("response_format", "json")
     response_format = FORMATS.get((request.args.get("format") or default).strip().lower())
@@ -163,9 +163,17 @@ def cancel(job_id: str) -> Response:
 @blueprint.delete("/<job_id>")
 def delete(job_id: str) -> Response:
     """Removes the job, its audio and its text, at once."""
-    shared, mine = context(), owned(job_id)
-    if mine.fleet:
-        mine.fleet.remove(job_id)
+    shared = context()
+    try:
+        fleet = owned(job_id).fleet
+    except ApiError as error:
+        if error.code != UNREADABLE_CODE or not shared.fleet:
+            raise
+        fleet = shared.fleet
+        if fleet.owner(job_id) != key_id():
+            raise _no_such_job() from None
+    if fleet:
+        fleet.remove(job_id)
     shared.store.delete(job_id)
     uploads.remove(shared.config.temp, job_id)
     return jsonify({"id": job_id, "object": "transcription.job", "deleted": True})
@@ -174,7 +182,7 @@ def delete(job_id: str) -> Response:
 @dataclass(frozen=True)
 class Owned:
     """A client's job. `fleet`: where it may be changed, if it is the fleet's. `segments`: its text, if the job is not
-    in this machine's store."""
+    in this machine's store; empty unless it was asked for."""
 
     job: Job
     fleet: FleetClient | None = None
@@ -186,29 +194,34 @@ class Owned:
         return self.segments is None
 
 
-def owned(job_id: str) -> Owned:
-    """The job if it is the client's own. Raises ApiError 404 otherwise: other keys' jobs are not revealed."""
+def owned(job_id: str, *, text: bool = False) -> Owned:
+    """The job if it is the client's own; with its `text`, which takes a slot (`reads_text`), if it is not here. Raises
+    ApiError 404 otherwise: other keys' jobs are not revealed."""
     shared = context()
-    found = _find(shared, job_id) if JOB_ID.fullmatch(job_id) else None
+    found = _find(shared, job_id, text=text) if JOB_ID.fullmatch(job_id) else None
     if found is None or found.job.key_id != key_id():
-        raise ApiError(404, "There is no such job.", "id", "job_not_found")
+        raise _no_such_job()
     return found
 
 
-def _find(shared: AppContext, job_id: str) -> Owned | None:
+def _no_such_job() -> ApiError:
+    return ApiError(404, "There is no such job.", "id", "job_not_found")
+
+
+def _find(shared: AppContext, job_id: str, *, text: bool) -> Owned | None:
     """The job, wherever in the fleet it is. Of one that is worked on here, this machine knows more than the others."""
     ticket, job = shared.store.tickets.get(job_id), shared.store.get(job_id)  # in this order: both may go in between
     if shared.fleet is None or (job and not ticket):
         return Owned(job) if job else None
-    seen = shared.fleet.look(job_id)
-    if seen is None:
+    seen = shared.fleet.look(job_id, text=text)
+    if seen is None or (text and seen.state.status == "done" and seen.outcome is None):  # as where its text has expired
         return None
-    if seen.ended:
-        return Owned(seen.job(), shared.fleet, seen.ended.segments)
+    if seen.state.over:
+        return Owned(seen.job(), shared.fleet, seen.outcome.segments if seen.outcome else ())
     if job and not job.over:
         return Owned(job, shared.fleet)
     # One that is over here has its result only when all of it is there; until then it shows the text that there is.
-    return Owned(seen.job(), shared.fleet, tuple(shared.store.segments(job_id)) if job else ())
+    return Owned(seen.job(), shared.fleet, tuple(shared.store.segments(job_id)) if job and text else ())
 
 
 def job_body(shared: AppContext, job: Job, *, here: bool = True, correctable: bool = True) -> dict[str, Any]:
