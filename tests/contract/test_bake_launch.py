@@ -125,7 +125,7 @@ def test_a_fleets_group_grows_with_the_audio_that_waits_and_from_zero(cloud: Clo
         assert (tracking["DisableScaleIn"], tracking["TargetValue"]) == (True, 600.0)
         metrics = {found["Id"]: found for found in tracking["CustomizedMetricSpecification"]["Metrics"]}
         known = {"waiting": 36_000.0, "speed": 2 * 10.0}  # two machines, of ten seconds a second each
-        wait = eval(metrics["wait"]["Expression"], {}, known)  # noqa: S307
+        wait = eval(metrics["wait"]["Expression"], {}, known)
         assert math.ceil(2 * wait / tracking["TargetValue"]) == 6, "an hour of ten is over in ten minutes with six"
         assert {metrics[name]["MetricStat"]["Stat"] for name in known} == {"Average", "Sum"}
         step = policies["from-zero"]
@@ -134,9 +134,7 @@ def test_a_fleets_group_grows_with_the_audio_that_waits_and_from_zero(cloud: Clo
         mine = {name: alarm for name, alarm in alarms.items() if name in queues}
         for name, queue in queues.items():
             assert mine[name]["AlarmActions"] == [step["PolicyARN"]]
-            [looked] = [
-                each["MetricStat"]["Metric"] for each in mine[name]["Metrics"] if each["Id"] == "messages"
-            ]
+            [looked] = [each["MetricStat"]["Metric"] for each in mine[name]["Metrics"] if each["Id"] == "messages"]
             assert {each["Name"]: each["Value"] for each in looked["Dimensions"]} == {"QueueName": queue}
     policies, alarms = launched(0)
     assert ({"wait", "from-zero"} & set(policies), set(queues) & set(alarms)) == (set(), set())

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 from support import api_process, fleets
@@ -22,7 +21,7 @@ from transcribe.jobs.models import NewJob
 from transcribe.types import DecodeOptions
 
 pytestmark = pytest.mark.slow
-GROUP, MINUTES = "newsroom", 15
+MINUTES = 15
 
 
 @pytest.fixture
@@ -35,30 +34,6 @@ def cloud() -> Iterator[FleetCloud]:
 def here(cloud: FleetCloud, tmp_path: Path) -> Iterator[Machine]:
     with fleets.machine(tmp_path / "a", cloud, fleet__idle_minutes=MINUTES) as made:
         yield made
-
-
-def client(cloud: FleetCloud, service: str) -> Any:
-    session: Any = boto3.Session("testing", "testing", region_name=fleets.REGION)
-    return session.client(service, endpoint_url=cloud.url)
-
-
-def group_of_two(cloud: FleetCloud) -> list[str]:
-    """A group in moto; its machines are records."""
-    ec2, scaling = client(cloud, "ec2"), client(cloud, "autoscaling")
-    image = ec2.register_image(Name="image", RootDeviceName="/dev/xvda")["ImageId"]
-    data = {"ImageId": image, "InstanceType": "t3.micro"}
-    ec2.create_launch_template(LaunchTemplateName=GROUP, LaunchTemplateData=data)
-    zone = ec2.describe_availability_zones()["AvailabilityZones"][0]["ZoneName"]
-    scaling.create_auto_scaling_group(
-        AutoScalingGroupName=GROUP, LaunchTemplate={"LaunchTemplateName": GROUP, "Version": "$Default"},
-        MinSize=0, MaxSize=3, DesiredCapacity=2, AvailabilityZones=[zone], NewInstancesProtectedFromScaleIn=True,
-    )  # fmt: skip
-    return [one["InstanceId"] for one in group(cloud)["Instances"]]
-
-
-def group(cloud: FleetCloud) -> Any:
-    [found] = client(cloud, "autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
-    return found
 
 
 class Clock:
@@ -82,19 +57,18 @@ class Clock:
 
 
 def test_a_machine_without_work_ends_itself_and_its_group_wants_one_less(cloud: FleetCloud, here: Machine) -> None:
-    mine, other = group_of_two(cloud)
+    mine, other = cloud.group_of_two()
     until(lambda: (here.store.worker() or {}).get("state") == "ready")
     with fleets.metadata_service() as (address, answers), pytest.MonkeyPatch.context() as patch:
         patch.setenv(leaving.METADATA_VARIABLE, address)
         answers["instance-id"] = mine
-        clock = Clock(cloud, here, client(cloud, "autoscaling"), leaving.group_member)
+        clock = Clock(cloud, here, cloud.client("autoscaling"), leaving.group_member)
         assert not clock.after(3 * MINUTES), "it is in no group"
         answers[leaving.LIFECYCLE] = "InService"
         assert not clock.after(MINUTES - 1)
         assert clock.after(2)
     assert clock.fleet.leaving.is_set()
-    left = group(cloud)
-    assert (left["DesiredCapacity"], [one["InstanceId"] for one in left["Instances"]]) == (1, [other])
+    assert (cloud.group()["DesiredCapacity"], cloud.members()) == (1, [other])
     cloud.submit(audio("late"))
     assert not Taker(clock.fleet).once(), "one that ends takes nothing"
     assert here.store.tickets.all() == []
@@ -137,8 +111,11 @@ def test_a_request_that_is_still_coming_in_keeps_its_machine(cloud: FleetCloud, 
         clock = Clock(cloud, here, None, lambda: "i-1")
         assert not clock.idle.busy()
         with socket.create_connection(("127.0.0.1", api.port)) as slow:
-            head = "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b"
-            slow.sendall(f"{head}\r\nContent-Length: 500000\r\n\r\n".encode() + b"-" * 1000)
+            head = "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: 127.0.0.1"
+            slow.sendall(
+                f"{head}\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 500000\r\n\r\n".encode()
+                + b"-" * 1000
+            )
             until(clock.idle.busy, 15)
 
 
@@ -173,20 +150,14 @@ def test_a_group_that_needs_its_machines_keeps_them_and_a_new_one_has_time(cloud
 
 
 def test_a_machine_tells_how_much_audio_waits_and_how_fast_it_is(cloud: FleetCloud, here: Machine) -> None:
-    now, told = 1_000_000_020.0, client(cloud, "cloudwatch")
+    now = 1_000_000_020.0
     fleet = Fleet(
         ServiceConfig.from_mapping(here.mapping), here.store, cloud.bucket, cloud.queues, here.identity, "program"
     )
-    gauge = Gauge(fleet, told, lambda: now)
+    gauge = Gauge(fleet, cloud.client("cloudwatch"), lambda: now)
 
     def figures(name: str) -> list[float]:
-        found = told.get_metric_data(
-            MetricDataQueries=[{"Id": "a", "MetricStat": {"Metric": {
-                "Namespace": gauges.NAMESPACE, "MetricName": name, "Dimensions": gauges.dimensions(fleets.QUEUE),
-            }, "Period": 60, "Stat": "Sum"}}],
-            StartTime=now - 600, EndTime=now + 600, ScanBy="TimestampAscending",
-        )  # fmt: skip
-        return list(found["MetricDataResults"][0]["Values"])
+        return cloud.figures(name, now)
 
     until(lambda: (here.store.worker() or {}).get("state") == "ready")
     here.worker.hold.set()

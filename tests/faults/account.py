@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from localcloud.aws import account as real
+from moto.autoscaling.models import autoscaling_backends
+from moto.cloudwatch.models import cloudwatch_backends
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.ec2.models import ec2_backends
+from moto.elbv2.models import elbv2_backends
 from moto.iam.models import iam_backends
 from moto.kms.models import kms_backends
 from moto.s3.models import s3_backends
@@ -44,7 +47,14 @@ def tags_of(thing: Any) -> Mapping[str, str]:
 def reset() -> None:
     """An empty account with the bucket."""
     iam_backends[DEFAULT_ACCOUNT_ID]["aws"].reset()
-    for backends in (ec2_backends, sqs_backends, ssm_backends):
+    for backends in (
+        ec2_backends,
+        sqs_backends,
+        ssm_backends,
+        autoscaling_backends,
+        elbv2_backends,
+        cloudwatch_backends,
+    ):
         backends[DEFAULT_ACCOUNT_ID][REGION].reset()
     s3_backends[DEFAULT_ACCOUNT_ID]["aws"].reset()
     s3_backends[DEFAULT_ACCOUNT_ID]["aws"].create_bucket(BUCKET, REGION)

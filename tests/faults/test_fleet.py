@@ -17,7 +17,12 @@ from support import fleets
 from support.fake_cloud import BUCKET, REGION
 from support.fleets import FleetCloud, audio
 from support.waiting import until
-from transcribe.fleet import queues
+from transcribe.config import ServiceConfig
+from transcribe.feeder.fleet import Fleet
+from transcribe.feeder.gauge import Gauge
+from transcribe.feeder.idle import Idle
+from transcribe.feeder.main import clients
+from transcribe.fleet import gauges, queues
 
 SUBMIT = [
     "GetQueueUrl", "GetQueueUrl", "GetQueueUrl", "GetObject state", "HeadObject audio", "PutObject audio",
@@ -105,3 +110,45 @@ def test_each_call_of_a_feeder_goes_wrong_in_each_way(
     assert cloud.watched.outcomes == dict.fromkeys(jobs, 1)
     allowed = {call.operation for call in iam_policy.MACHINE_CALLS}
     assert {name.partition(" ")[0] for name in cloud.watched.calls} <= allowed
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("call", ["GetQueueAttributes", "PutMetricData", "TerminateInstanceInAutoScalingGroup"])
+def test_what_a_machine_tells_and_that_it_ends_itself_goes_wrong(
+    cloud: FleetCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Record, call: str, kind: str
+) -> None:
+    """It tells the next minute, and ends itself soon, once."""
+    record_property("fault", (call, kind))
+    mine, other = cloud.group_of_two()
+    due = [kind]
+
+    def meets(name: str, when: str) -> int | None:
+        if not due or name != call or (kind == "lost after effect") != (when == "after"):
+            return None
+        due.clear()
+        if kind.startswith("lost"):
+            raise fleets.DroppedError
+        return 500 if kind == "5xx" else 403
+
+    cloud.watched.meets = meets
+    for name, value in fleets.KEYS.items():
+        monkeypatch.setenv(name, value)
+    with fleets.machine(tmp_path / "a", cloud, fleet__wait_minutes=5, fleet__idle_minutes=1) as here:
+        config, now = ServiceConfig.from_mapping(here.mapping), 1_000_000_020.0
+        client = clients(config.fleet)
+        found = queues.find(client("sqs"), fleets.QUEUE)
+        assert found
+        fleet = Fleet(config, here.store, cloud.bucket, found, here.identity, "program")
+        gauge = Gauge(fleet, client("cloudwatch"), lambda: now)
+        idle = Idle(fleet, client("autoscaling"), lambda: mine, lambda: now)
+        until(lambda: fleet.ready_worker)
+        for _ in range(6):
+            gauge.once()
+            if cloud.members() == [mine, other]:
+                idle.once()
+            now += 60
+        told = cloud.figures(gauges.WAITING, now)
+    assert not due, "the fault was never met"
+    assert (cloud.members(), cloud.group()["DesiredCapacity"]) == ([other], 1)
+    assert len(told) >= 5
+    assert call in {one.operation for one in iam_policy.MACHINE_CALLS}

@@ -27,7 +27,7 @@ from localcloud.aws.query_protocol import read_form
 from localcloud.server import Http11Handler
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from transcribe.config import ServiceConfig
-from transcribe.fleet import queues, states, submission
+from transcribe.fleet import gauges, queues, states, submission
 from transcribe.fleet.bucket import Bucket
 from transcribe.fleet.documents import Outcome, Request, State, decoded
 from transcribe.fleet.layout import Layout, job_id
@@ -41,6 +41,7 @@ from support.fake_worker import FakeWorker
 from support.waiting import until
 
 FEEDER = Path(__file__).resolve().parents[2] / "service" / "fleet_feeder.py"
+GROUP = "newsroom"
 BUCKET, QUEUE, REGION = "fleet", "speech", "eu-north-1"
 HOLD = 3  # seconds
 CALLS = {"PUT": "PutObject", "GET": "GetObject", "HEAD": "HeadObject", "DELETE": "DeleteObject"}
@@ -154,9 +155,45 @@ class FleetCloud:
         """Submits a recording; returns its job."""
         job = job_id(owner, content.decode())
         options = DecodeOptions(language="sv")
-        request = Request(job=job, owner=owner, options=options, bytes=len(content), seconds=8.0, **changes)
+        request = Request(job=job, owner=owner, options=options, bytes=len(content), **{"seconds": 8.0, **changes})
         submission.submit(self.bucket, self.queues, self.layout, request, lambda key: self.bucket.put(key, content))
         return job
+
+    def client(self, service: str) -> Any:
+        """A client of AWS's, who is nobody's feeder."""
+        session: Any = boto3.Session("testing", "testing", region_name=REGION)
+        return session.client(service, endpoint_url=self.url)
+
+    def group_of_two(self) -> list[str]:
+        """Makes a group in moto, as `launch --group` does; its machines are records, whose ids this returns."""
+        ec2, scaling = self.client("ec2"), self.client("autoscaling")
+        image = ec2.register_image(Name="image", RootDeviceName="/dev/xvda")["ImageId"]
+        data = {"ImageId": image, "InstanceType": "t3.micro"}
+        ec2.create_launch_template(LaunchTemplateName=GROUP, LaunchTemplateData=data)
+        zone = ec2.describe_availability_zones()["AvailabilityZones"][0]["ZoneName"]
+        scaling.create_auto_scaling_group(
+            AutoScalingGroupName=GROUP, LaunchTemplate={"LaunchTemplateName": GROUP, "Version": "$Default"},
+            MinSize=0, MaxSize=3, DesiredCapacity=2, AvailabilityZones=[zone], NewInstancesProtectedFromScaleIn=True,
+        )  # fmt: skip
+        return self.members()
+
+    def group(self) -> Any:
+        """What Auto Scaling says of the group."""
+        [found] = self.client("autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+        return found
+
+    def members(self) -> list[str]:
+        """The ids of the group's machines."""
+        return [one["InstanceId"] for one in self.group()["Instances"]]
+
+    def figures(self, name: str, now: float) -> list[float]:
+        """What was told to CloudWatch around this Unix time, added up by the minute."""
+        metric = {"Namespace": gauges.NAMESPACE, "MetricName": name, "Dimensions": gauges.dimensions(QUEUE)}
+        found = self.client("cloudwatch").get_metric_data(
+            MetricDataQueries=[{"Id": "a", "MetricStat": {"Metric": metric, "Period": 60, "Stat": "Sum"}}],
+            StartTime=now - 600, EndTime=now + 600, ScanBy="TimestampAscending",
+        )  # fmt: skip
+        return list(found["MetricDataResults"][0]["Values"])
 
     def resend(self, job: str) -> None:
         """A second message for the job."""
@@ -189,9 +226,8 @@ class FleetCloud:
 
     def waiting(self, queue: Queue) -> tuple[int, int]:
         """How many messages of the queue wait, and how many are held."""
-        sqs: Any = boto3.Session("testing", "testing", region_name=REGION).client("sqs", endpoint_url=self.url)
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        told = sqs.get_queue_attributes(QueueUrl=queue.url, AttributeNames=names)["Attributes"]
+        told = self.client("sqs").get_queue_attributes(QueueUrl=queue.url, AttributeNames=names)["Attributes"]
         return int(told[names[0]]), int(told[names[1]])
 
 

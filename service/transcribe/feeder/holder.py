@@ -24,8 +24,8 @@ PATIENCE = 2  # times that time without progress, and the message is held no lon
 
 @dataclass
 class Watch:
-    """What was last seen of a job and of the worker's whole work, and when each has changed: seconds of a clock that only
-    goes forward."""
+    """What was last seen of a job and of the worker's whole work, and when each has changed: seconds of a clock that
+    only goes forward."""
 
     mark: object
     moved: float
@@ -83,9 +83,8 @@ class Holder:
             watch.saved = checkpoints.save(self._fleet, ticket.job) or watch.saved
 
     def _stands_still(self, ticket: Ticket, job: Job | None, watch: Watch, now: float) -> bool:
-        """Whether the job has shown no progress for too long. The worker's other work stands in for its own while it
-        waits for its turn, or is alone and all work is on it; beside others it shares the model, and has so much longer.
-        """
+        """Whether the job has shown no progress for too long. The worker's work stands in for its own while it waits
+        for its turn, or is alone and all work is on it; beside others it shares the model, and has so much longer."""
         patience, sharing = float(PATIENCE * self._fleet.hold_seconds), 1
         if job is None:
             waits = ticket.count >= SUSPECT and len(self._fleet.store.tickets.all()) > 1

@@ -1,5 +1,6 @@
-"""A machine of an Auto Scaling group ends itself when it has had no work for long. Its group wants one machine less from
-then on, and is protected from ending one of its own choice: no work is on the machine that ends.
+"""A machine of an Auto Scaling group ends itself when it has had no work for long; its group wants one less then.
+
+So no work is on a machine that ends. Were the group to choose, there could be.
 """
 
 import time
@@ -14,7 +15,9 @@ from transcribe.fleet.bucket import code_of
 from transcribe.jobs import activity
 
 FIRST_SECONDS = 1200.0  # for a new machine's worker: as long as its group gives it before it looks at its health
-FILE_SECONDS = 3600.0  # a file of the uploads that is older is nobody's work: a submission takes a third of that at most
+FILE_SECONDS = (
+    3600.0  # a file of the uploads that is older is nobody's work: a submission takes a third of that at most
+)
 RETRY_SECONDS = 60.0  # until AWS is asked again after an error
 REFUSED = "ValidationError"  # as by a group that has no more machines than it must have
 

@@ -102,9 +102,9 @@ class Bucket:
         self._s3.download_file(self.name, key, str(path))
 
     def copy(self, bucket: str, source: str, key: str, etag: str = "") -> None:
-        """Stores another object's content, without reading it here; with `etag` only if that is its ETag. Its tags, which
-        take other rights, are left behind."""
-        wanted = {"TaggingDirective": "REPLACE"} | ({"CopySourceIfMatch": etag} if etag else {})
+        """Stores another object's content, without reading it here; with `etag` only if that is its ETag. Its tags,
+        which take other rights, are left behind."""
+        wanted = {"TaggingDirective": "REPLACE"} | ({"CopySourceIfMatch": f'"{etag}"'} if etag else {})
         self._s3.copy({"Bucket": bucket, "Key": source}, self.name, key, ExtraArgs=wanted)
 
     def keys(self, prefix: str) -> Iterator[str]:

@@ -29,10 +29,10 @@ class Drop(msgspec.Struct, frozen=True):
     etag: str
 
 
-class _Object(msgspec.Struct):
+class _Object(msgspec.Struct, rename="camel"):
     key: str
     size: int = 0
-    eTag: str = ""
+    e_tag: str = ""
 
 
 class _Bucket(msgspec.Struct):
@@ -44,8 +44,8 @@ class _S3(msgspec.Struct):
     object: _Object
 
 
-class _Record(msgspec.Struct):
-    eventName: str
+class _Record(msgspec.Struct, rename="camel"):
+    event_name: str
     s3: _S3
 
 
@@ -62,11 +62,11 @@ def read(body: bytes) -> list[Drop] | None:
         records = msgspec.convert(told.get("Records", []), list[_Record])
     except msgspec.ValidationError as error:
         raise UnreadableError(f"no event of S3: {error}") from None
-    return [_drop(record.s3) for record in records if record.eventName.startswith(CREATED)]
+    return [_drop(record.s3) for record in records if record.event_name.startswith(CREATED)]
 
 
 def _drop(told: _S3) -> Drop:
-    return Drop(told.bucket.name, unquote_plus(told.object.key), told.object.size, told.object.eTag.strip('"'))
+    return Drop(told.bucket.name, unquote_plus(told.object.key), told.object.size, told.object.e_tag.strip('"'))
 
 
 def request(layout: Layout, drop: Drop, owner: str) -> Request | None:

@@ -77,8 +77,8 @@ def tracking(queue: str, wait_minutes: int) -> dict[str, Any]:
         "DisableScaleIn": True,
         "CustomizedMetricSpecification": {
             "Metrics": [
-                _figure("waiting", gauges.NAMESPACE, gauges.WAITING, gauges.dimensions(queue), "Average"),
-                _figure("speed", gauges.NAMESPACE, gauges.SPEED, gauges.dimensions(queue), "Sum"),
+                _figure("waiting", (gauges.NAMESPACE, gauges.WAITING), gauges.dimensions(queue), "Average"),
+                _figure("speed", (gauges.NAMESPACE, gauges.SPEED), gauges.dimensions(queue), "Sum"),
                 {"Id": "wait", "Expression": "waiting / speed", "Label": "seconds of wait", "ReturnData": True},
             ]
         },
@@ -91,8 +91,8 @@ def from_zero(group: str, queue: str) -> dict[str, Any]:
     its_queue, its_group = [{"Name": "QueueName", "Value": queue}], [{"Name": "AutoScalingGroupName", "Value": group}]
     period: dict[str, Any] = {"Period": PERIOD_SECONDS}
     figures = [
-        _figure("messages", "AWS/SQS", visible, its_queue, "Maximum", **period),
-        _figure("machines", "AWS/AutoScaling", "GroupDesiredCapacity", its_group, "Maximum", **period),
+        _figure("messages", ("AWS/SQS", visible), its_queue, "Maximum", **period),
+        _figure("machines", ("AWS/AutoScaling", "GroupDesiredCapacity"), its_group, "Maximum", **period),
     ]
     needed = {"Id": "needed", "Expression": "IF(messages >= 1 AND machines < 1, 1, 0)", "ReturnData": True}
     return {
@@ -110,6 +110,7 @@ def _alarms(group: str, queue: str) -> dict[str, str]:
     return {f"{group}-{FROM_ZERO}": queue, f"{group}-{FROM_ZERO}-priority": priority_queue(queue)}
 
 
-def _figure(name: str, namespace: str, metric: str, about: list[dict[str, str]], stat: str, **more: Any) -> dict[str, Any]:
-    found = {"Namespace": namespace, "MetricName": metric, "Dimensions": about}
+def _figure(name: str, metric: tuple[str, str], about: list[dict[str, str]], stat: str, **more: Any) -> dict[str, Any]:
+    """A figure by the name that an expression uses; `metric` is its namespace and its own name."""
+    found = {"Namespace": metric[0], "MetricName": metric[1], "Dimensions": about}
     return {"Id": name, "MetricStat": {"Metric": found, "Stat": stat, **more}, "ReturnData": False}
