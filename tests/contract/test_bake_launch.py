@@ -121,14 +121,14 @@ def test_a_fleets_group_grows_with_the_audio_that_waits_and_from_zero(cloud: Clo
 
     for _ in range(2):
         policies, alarms = launched(10)
-        tracking = policies["wait"]["TargetTrackingConfiguration"]
+        tracking = policies["newsroom-wait"]["TargetTrackingConfiguration"]
         assert (tracking["DisableScaleIn"], tracking["TargetValue"]) == (True, 600.0)
         metrics = {found["Id"]: found for found in tracking["CustomizedMetricSpecification"]["Metrics"]}
         known = {"waiting": 36_000.0, "speed": 2 * 10.0}  # two machines, of ten seconds a second each
         wait = eval(metrics["wait"]["Expression"], {}, known)
         assert math.ceil(2 * wait / tracking["TargetValue"]) == 6, "an hour of ten is over in ten minutes with six"
         assert {metrics[name]["MetricStat"]["Stat"] for name in known} == {"Average", "Sum"}
-        step = policies["from-zero"]
+        step = policies["newsroom-from-zero"]
         assert [each["ScalingAdjustment"] for each in step["StepAdjustments"]] == [1]
         queues = {"newsroom-from-zero": "speech", "newsroom-from-zero-priority": "speech-priority"}
         mine = {name: alarm for name, alarm in alarms.items() if name in queues}
@@ -137,7 +137,7 @@ def test_a_fleets_group_grows_with_the_audio_that_waits_and_from_zero(cloud: Clo
             [looked] = [each["MetricStat"]["Metric"] for each in mine[name]["Metrics"] if each["Id"] == "messages"]
             assert {each["Name"]: each["Value"] for each in looked["Dimensions"]} == {"QueueName": queue}
     policies, alarms = launched(0)
-    assert ({"wait", "from-zero"} & set(policies), set(queues) & set(alarms)) == (set(), set())
+    assert ({"newsroom-wait", "newsroom-from-zero"} & set(policies), set(queues) & set(alarms)) == (set(), set())
     launched(10)
     serve.end(replace(serving, config=replace(serving.config, fleet=FleetSection(queue="speech", profile="fleet"))))
     left = {found["AlarmName"] for found in cloudwatch.describe_alarms()["MetricAlarms"]}

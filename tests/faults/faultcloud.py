@@ -18,7 +18,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from faults.account import CONSOLES, backend, living
 from faults.naming import name_of
-from localcloud.aws import cloudwatch, s3_conditions
+from localcloud.aws import s3_conditions, scaling
 from localcloud.aws.ec2 import Ec2Layer
 from localcloud.aws.query_protocol import Ec2Error, Form, answer_error, read_form
 from localcloud.server import Http11Handler
@@ -243,6 +243,8 @@ def serve(machines: Machines) -> tuple[Any, Misbehaving]:
     """The server, which serves from a thread, and its misbehaving layer."""
     moto = s3_conditions.atomic(DomainDispatcherApplication(create_backend_app))
     application = Misbehaving(Ec2Layer(moto, machines), machines)
-    server = make_server("127.0.0.1", 0, cloudwatch.plain(application), threaded=True, request_handler=DroppingHandler)
+    server = make_server(
+        "127.0.0.1", 0, scaling.understood(application), threaded=True, request_handler=DroppingHandler
+    )
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     return server, application

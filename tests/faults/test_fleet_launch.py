@@ -13,7 +13,15 @@ from faults.faultcloud import DENIED, FAULTS, NOT_FOUND, Fault
 from faults.test_aws_faults import Point, name_of_case, sample
 from support.fake_cloud import BUCKET, REGION
 
-LAUNCH: list[str] = []
+LAUNCH = [
+    "CreateQueue", "GetQueueAttributes", "CreateQueue", "CreateQueue",
+    "GetQueueAttributes", "SetQueueAttributes", "GetBucketNotificationConfiguration",
+    "PutBucketNotificationConfiguration",
+    "GetParameter", "DescribeImages by id", "DescribeLaunchTemplateVersions", "CreateLaunchTemplate",
+    "DescribeVpcs", "DescribeSubnets", "DescribeTargetGroups", "CreateTargetGroup",
+    "DescribeAutoScalingGroups", "CreateAutoScalingGroup",
+    "EnableMetricsCollection", "PutScalingPolicy", "PutScalingPolicy", "PutMetricAlarm", "PutMetricAlarm",
+]  # fmt: skip
 POINTS: list[Point] = [(name, Counter(LAUNCH[: index + 1])[name]) for index, name in enumerate(LAUNCH)]
 Record = Callable[[str, object], None]
 
@@ -44,8 +52,8 @@ def assert_whole(lab: Lab) -> None:
     [group] = scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
     assert (group["NewInstancesProtectedFromScaleIn"], group["HealthCheckType"]) == (True, "EC2")
     assert sorted(each["PolicyName"] for each in scaling.describe_policies()["ScalingPolicies"]) == [
-        "from-zero",
-        "wait",
+        "newsroom-from-zero",
+        "newsroom-wait",
     ]
     alarms = [each["AlarmName"] for each in client(lab, "cloudwatch").describe_alarms()["MetricAlarms"]]
     assert {"newsroom-from-zero", "newsroom-from-zero-priority"} <= set(alarms)

@@ -11,7 +11,7 @@ from baker import interrupts
 from baker.bake import pipeline, steps
 from baker.bake.report import BakeOutcome
 from baker.context import BakeContext
-from localcloud.aws import cloudwatch, s3_conditions
+from localcloud.aws import s3_conditions, scaling
 from localcloud.aws.ec2 import Ec2Layer
 from localcloud.aws.query_protocol import Ec2Error
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -61,7 +61,7 @@ class RecordedMachines:
 def serving() -> Iterator[str]:
     """The server's address, while it serves."""
     moto = s3_conditions.atomic(DomainDispatcherApplication(create_backend_app))
-    application = cloudwatch.plain(Ec2Layer(moto, RecordedMachines()))
+    application = scaling.understood(Ec2Layer(moto, RecordedMachines()))
     server = make_server("127.0.0.1", 0, application, threaded=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()

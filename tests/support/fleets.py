@@ -22,7 +22,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import boto3
 import requests
-from localcloud.aws import cloudwatch, s3_conditions
+from localcloud.aws import s3_conditions, scaling
 from localcloud.aws.query_protocol import read_form
 from localcloud.server import Http11Handler
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -235,7 +235,7 @@ class FleetCloud:
 def fleet_cloud(tries: int = queues.TRIES) -> Iterator[FleetCloud]:
     """moto behind the layer, with the bucket and the queues."""
     watched = Watched(s3_conditions.atomic(DomainDispatcherApplication(create_backend_app)))
-    server = make_server("127.0.0.1", 0, cloudwatch.plain(watched), threaded=True, request_handler=DroppingHandler)
+    server = make_server("127.0.0.1", 0, scaling.understood(watched), threaded=True, request_handler=DroppingHandler)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
     requests.post(f"{url}/moto-api/reset", timeout=10)

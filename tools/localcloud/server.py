@@ -15,7 +15,7 @@ os.environ |= {"MOTO_EC2_LOAD_DEFAULT_AMIS": "false", "MOTO_ENABLE_AMI_VALIDATIO
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 
-from localcloud.aws import cloudwatch, persistence, s3_conditions
+from localcloud.aws import persistence, s3_conditions, scaling
 from localcloud.aws.ec2 import Ec2Layer
 from localcloud.aws.query_protocol import Ec2Error
 from localcloud.hub import models
@@ -98,7 +98,7 @@ def aws_app(cloud: Backend, control: WSGIApplication, activity: Activity, secret
     moto = persistence.persistent(
         s3_conditions.atomic(DomainDispatcherApplication(create_backend_app)), cloud.images.folders
     )
-    return Guard(activity.noticing(cloudwatch.plain(Ec2Layer(moto, cloud))), activity.noticing(control), secret)
+    return Guard(activity.noticing(scaling.understood(Ec2Layer(moto, cloud))), activity.noticing(control), secret)
 
 
 def hub_app(folders: Folders) -> WSGIApplication:

@@ -1,6 +1,7 @@
 """Launch templates, Auto Scaling groups and target groups: made once, changed where they differ, removed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 READY = "/ready"
 GRACE_SECONDS = 1200  # longer than a launch waits for a machine: its volume is still being fetched from the snapshot
+TAKEN = frozenset({"AlreadyExists", "DuplicateTargetGroupName", "InvalidLaunchTemplateName.AlreadyExistsException"})
 CHECK_SECONDS = 10  # between two health checks
 
 
@@ -29,6 +31,17 @@ class Group:
     holds_work: bool = False  # its machines hold jobs of a fleet: they end themselves, and nothing else ends them
 
 
+@contextmanager
+def _unless_there(made: Callable[[], object]) -> Iterator[None]:
+    """Inside, a thing is made by its name. If the answer of AWS is lost, the repetition says that the name is taken: no
+    error, if the thing is there now as it is to be, which `made` tells."""
+    try:
+        yield
+    except AwsError as error:
+        if error.code not in TAKEN or not made():
+            raise
+
+
 class AutoScaling:
     """These calls in one region. Everything goes by one name, so that it is found instead of made again."""
 
@@ -40,7 +53,7 @@ class AutoScaling:
         ec2 = self._clients.ec2
         found = self._default_version(name)
         if found is None:
-            with aws_errors("CreateLaunchTemplate"):
+            with _unless_there(lambda: self._default_version(name) == digest), aws_errors("CreateLaunchTemplate"):
                 ec2.create_launch_template(
                     LaunchTemplateName=name,
                     VersionDescription=digest,
@@ -63,23 +76,25 @@ class AutoScaling:
     def target_group(self, name: str, vpc: str, port: int, tags: Mapping[str, str]) -> str:
         """The ARN of the target group, whose targets are healthy while they are ready."""
         arn = self._target_group(name)
-        if arn is not None:
-            return arn
-        with aws_errors("CreateTargetGroup"):
-            made = self._clients.elbv2.create_target_group(
-                Name=name,
-                Protocol="HTTP",
-                Port=port,
-                VpcId=vpc,
-                TargetType="instance",
-                HealthCheckPath=READY,
-                HealthCheckIntervalSeconds=CHECK_SECONDS,
-                HealthyThresholdCount=2,
-                UnhealthyThresholdCount=3,
-                Matcher={"HttpCode": "200"},
-                Tags=requests.tag_list(tags),  # type: ignore[arg-type]
-            )
-        return made["TargetGroups"][0]["TargetGroupArn"]
+        if arn is None:
+            with _unless_there(lambda: self._target_group(name)), aws_errors("CreateTargetGroup"):
+                made = self._clients.elbv2.create_target_group(
+                    Name=name,
+                    Protocol="HTTP",
+                    Port=port,
+                    VpcId=vpc,
+                    TargetType="instance",
+                    HealthCheckPath=READY,
+                    HealthCheckIntervalSeconds=CHECK_SECONDS,
+                    HealthyThresholdCount=2,
+                    UnhealthyThresholdCount=3,
+                    Matcher={"HttpCode": "200"},
+                    Tags=requests.tag_list(tags),  # type: ignore[arg-type]
+                )
+                return made["TargetGroups"][0]["TargetGroupArn"]
+            arn = self._target_group(name)
+        assert arn is not None  # it was there a moment ago
+        return arn
 
     def group(self, wanted: Group) -> None:
         """Make the Auto Scaling group what is wanted; its size between the limits is left alone."""
@@ -95,16 +110,14 @@ class AutoScaling:
             "HealthCheckGracePeriod": GRACE_SECONDS,
             "NewInstancesProtectedFromScaleIn": wanted.holds_work,
         }
-        with aws_errors("DescribeAutoScalingGroups"):
-            found = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[wanted.name])["AutoScalingGroups"]
-        if found:
+        if self._group(wanted.name):
             with aws_errors("UpdateAutoScalingGroup"):
                 scaling.update_auto_scaling_group(**request)
             return
         tags: list[TagTypeDef] = [
             {"Key": key, "Value": value, "PropagateAtLaunch": False} for key, value in sorted(wanted.tags.items())
         ]
-        with aws_errors("CreateAutoScalingGroup"):
+        with _unless_there(lambda: self._group(wanted.name)), aws_errors("CreateAutoScalingGroup"):
             scaling.create_auto_scaling_group(**request, TargetGroupARNs=[wanted.target_group], Tags=tags)
 
     def last_failure(self, name: str) -> str:
@@ -123,9 +136,7 @@ class AutoScaling:
     def remove(self, name: str) -> None:
         """Remove the group with its instances, the target group and the template, as far as they are there."""
         scaling, elbv2, ec2 = self._clients.autoscaling, self._clients.elbv2, self._clients.ec2
-        with aws_errors("DescribeAutoScalingGroups"):
-            found = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"]
-        if found:
+        if self._group(name):
             with aws_errors("DeleteAutoScalingGroup"):
                 scaling.delete_auto_scaling_group(AutoScalingGroupName=name, ForceDelete=True)
         arn = self._target_group(name)
@@ -134,6 +145,12 @@ class AutoScaling:
                 elbv2.delete_target_group(TargetGroupArn=arn)
         if self._default_version(name) is not None:
             unless_missing("DeleteLaunchTemplate", lambda: ec2.delete_launch_template(LaunchTemplateName=name))
+
+    def _group(self, name: str) -> bool:
+        """Whether there is a group with this name."""
+        with aws_errors("DescribeAutoScalingGroups"):
+            describe = self._clients.autoscaling.describe_auto_scaling_groups
+            return bool(describe(AutoScalingGroupNames=[name])["AutoScalingGroups"])
 
     def _target_group(self, name: str) -> str | None:
         """The ARN of the target group with this name; None when there is none."""

@@ -14,7 +14,7 @@ from baker.aws.client import Clients, aws_errors, unless_missing
 
 WARMUP_SECONDS = 900  # until a new machine takes jobs: its first start fetches its disk from the snapshot
 PERIOD_SECONDS = 60  # SQS and the machines tell their figures so often
-WAIT, FROM_ZERO = "wait", "from-zero"  # the policies; a group's alarms are called after the second
+WAIT, FROM_ZERO = "wait", "from-zero"  # the policies, after the group's name
 
 
 class Growth:
@@ -33,14 +33,14 @@ class Growth:
         with aws_errors("PutScalingPolicy"):
             scaling.put_scaling_policy(
                 AutoScalingGroupName=group,
-                PolicyName=WAIT,
+                PolicyName=_policy(group, WAIT),
                 PolicyType="TargetTrackingScaling",
                 EstimatedInstanceWarmup=WARMUP_SECONDS,
                 TargetTrackingConfiguration=tracking(queue, wait_minutes),  # type: ignore[arg-type]
             )
             made = scaling.put_scaling_policy(
                 AutoScalingGroupName=group,
-                PolicyName=FROM_ZERO,
+                PolicyName=_policy(group, FROM_ZERO),
                 PolicyType="StepScaling",
                 AdjustmentType="ChangeInCapacity",
                 StepAdjustments=[{"MetricIntervalLowerBound": 0.0, "ScalingAdjustment": 1}],
@@ -58,7 +58,8 @@ class Growth:
         scaling = self._clients.autoscaling
         with aws_errors("DescribePolicies"):
             found = scaling.describe_policies(AutoScalingGroupName=group)["ScalingPolicies"]
-        for name in sorted({policy["PolicyName"] for policy in found} & {WAIT, FROM_ZERO}):
+        ours = {_policy(group, WAIT), _policy(group, FROM_ZERO)}
+        for name in sorted({policy["PolicyName"] for policy in found} & ours):
             with aws_errors("DeletePolicy"):
                 scaling.delete_policy(AutoScalingGroupName=group, PolicyName=name)
         self.remove_alarms(group, queue)
@@ -103,6 +104,10 @@ def from_zero(group: str, queue: str) -> dict[str, Any]:
         "EvaluationPeriods": 1,
         "TreatMissingData": "notBreaching",
     }
+
+
+def _policy(group: str, name: str) -> str:
+    return f"{group}-{name}"
 
 
 def _alarms(group: str, queue: str) -> dict[str, str]:

@@ -1,4 +1,5 @@
-"""Lets moto understand CloudWatch's clients: they speak CBOR (Smithy RPC v2), and moto speaks JSON."""
+"""What moto lacks for the policies of a group: it does not understand CloudWatch's clients, which speak CBOR (Smithy
+RPC v2) where moto speaks JSON, and it misspells a policy's ARN."""
 
 import io
 import json
@@ -10,13 +11,17 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from botocore.parsers import RpcV2CBORParser
+from moto.autoscaling.responses import AutoScalingResponse
+from moto.core.responses import ActionResult
 
+PUT_SCALING_POLICY: Callable[[AutoScalingResponse], ActionResult] = AutoScalingResponse.put_scaling_policy
 PATH = re.compile(r"/service/(GraniteServiceVersion\d+)/operation/(\w+)")
 UNSIGNED, NEGATIVE, TEXT, ARRAY, MAP = 0, 1, 3, 4, 5  # major types
 
 
-def plain(inner: WSGIApplication) -> WSGIApplication:
-    """`inner`, which gets CloudWatch's requests in JSON, and whose answers to them go out in CBOR."""
+def understood(inner: WSGIApplication) -> WSGIApplication:
+    """`inner`, moto's application, which gets CloudWatch's requests in JSON, and whose answers go out in CBOR."""
+    AutoScalingResponse.put_scaling_policy = _put_scaling_policy
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         found = PATH.fullmatch(environ["PATH_INFO"])
@@ -35,6 +40,10 @@ def plain(inner: WSGIApplication) -> WSGIApplication:
         return [answer]
 
     return application
+
+
+def _put_scaling_policy(response: AutoScalingResponse) -> ActionResult:
+    return ActionResult({"PolicyARN": PUT_SCALING_POLICY(response).result["PolicyArn"]})
 
 
 def _in_json(environ: WSGIEnvironment, service: str, operation: str) -> WSGIEnvironment:
