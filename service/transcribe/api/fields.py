@@ -13,6 +13,7 @@ from werkzeug.datastructures import MultiDict
 from transcribe.api.errors import bad_request
 
 NOTHING = ("", "null", "none", "undefined")  # what JavaScript and Python make of no value
+YES, NO = ("true", "1", "yes", "on", "t", "y"), ("false", "0", "no", "off", "f", "n")  # on: a page's check box
 INDEXED = re.compile(r"([^\[\].]+)(?:\[\d*\]|\.\d+)")
 MEMBER = re.compile(r"([^\[\].]+)(?:\[(\w+)\]|\.(\w+))")
 ALIKE = 0.9  # of difflib: a field so much like a known one is taken for a misspelling
@@ -94,9 +95,9 @@ class Fields:
     def boolean(self, name: str) -> bool:
         """True or false, false if it is absent. Raises ApiError for anything else."""
         value = (self.one(name) or "false").lower()
-        if value not in ("true", "false", "1", "0"):
+        if value not in (*YES, *NO):
             raise bad_request(f"{name} must be true or false.", name, "invalid_value")
-        return value in ("true", "1")
+        return value in YES
 
     def number(self, name: str, low: float, high: float, default: float) -> float:
         """A number in the range. Raises ApiError for anything else."""

@@ -1,6 +1,7 @@
 """Reads a multipart form: its fields, and its file straight to the disk. A form that cannot be read is refused with the
 reason, where werkzeug would take it for an empty one."""
 
+import binascii
 import codecs
 import contextlib
 import encodings
@@ -9,6 +10,7 @@ import re
 from collections.abc import Callable
 from encodings.aliases import aliases
 from typing import IO, Any, Protocol
+from urllib.parse import unquote
 
 from werkzeug.datastructures import FileStorage, Headers, MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge
@@ -28,6 +30,10 @@ LARGEST_HEAD = 16 * 1024  # bytes of a part's headers; the longest names of file
 CHARSETS = re.compile(r"(iso8859-(?!1$)|cp|mac|koi8|gb|big5|shift_jis|euc_|utf-16|utf-32).*")
 WIDE = ("utf-16", "utf-32")  # their bytes may be UTF-8 as well
 CODECS = frozenset((*aliases, *aliases.values(), *(module.name for module in pkgutil.iter_modules(encodings.__path__))))
+ENCODINGS: dict[str, Callable[[bytearray], bytes]] = {  # that a field's text may have
+    "base64": binascii.a2b_base64,
+    "quoted-printable": binascii.a2b_qp,
+}
 PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")
 FILE_NAMES = ("file", "file[]", "file[0]")
 BY_HAND = "Let your HTTP library write the Content-Type header."
@@ -112,20 +118,22 @@ class FormParser(FormDataParser):
     def _begin(self, event: Field | File, content_length: int) -> "_Part":
         if not event.name:
             raise unreadable("a part has no name.")
+        name = unquote(event.name)  # some clients escape brackets
         encoding = event.headers.get("Content-Transfer-Encoding", "").strip().lower()
-        if encoding not in PLAIN_ENCODINGS:
-            message = f"Send the part {event.name} as it is, without Content-Transfer-Encoding: {encoding}."
-            raise bad_request(message, event.name, "unsupported_encoding")
-        if event.name in FILE_NAMES:  # also without a file name, which some clients leave out
+        field = name not in FILE_NAMES and not is_reference(name)
+        if encoding not in PLAIN_ENCODINGS and not (field and encoding in ENCODINGS):
+            message = f"Send the part {name} as it is, without Content-Transfer-Encoding: {encoding}."
+            raise bad_request(message, name, "unsupported_encoding")
+        if name in FILE_NAMES:  # also without a file name, which some clients leave out
             filename = event.filename if isinstance(event, File) else ""
             storage: Any = self.stream_factory(content_length, event.headers.get("Content-Type"), filename, None)
             return _FilePart("file", filename, storage)
-        if is_reference(event.name):
+        if is_reference(name):
             return ReferencePart(self.new_reference, is_file=isinstance(event, File))
-        self._keep(len(event.name.encode(errors="replace")))
+        self._keep(len(name.encode(errors="replace")))
         content_type = event.headers.get("Content-Type", "")
         charset = parse_options_header(content_type)[1].get("charset", "")
-        return _FieldPart(event.name, charset, self.max_form_memory_size or 0, self._keep)
+        return _FieldPart(name, (encoding, charset), self.max_form_memory_size or 0, self._keep)
 
     def _keep(self, size: int) -> None:
         """Counts bytes that stay in memory. Raises ApiError 413 when they are too many in all."""
@@ -144,8 +152,10 @@ class _Part(Protocol):
 
 
 class _FieldPart:
-    def __init__(self, name: str, charset: str, limit: int, keep: Callable[[int], None]) -> None:
-        self._name, self._charset, self._limit, self._keep = name, charset, limit, keep
+    def __init__(self, name: str, coded: tuple[str, str], limit: int, keep: Callable[[int], None]) -> None:
+        """`coded` is the Content-Transfer-Encoding and the charset."""
+        self._name, self._limit, self._keep = name, limit, keep
+        self._encoding, self._charset = coded
         self._content = bytearray()
 
     def write(self, data: bytes) -> None:
@@ -156,7 +166,14 @@ class _FieldPart:
         self._keep(len(data))
 
     def end(self, fields: MultiDict[str, str], files: MultiDict[str, FileStorage]) -> None:
-        fields.add(self._name, _text(self._content, self._charset))
+        content = self._content
+        if decode := ENCODINGS.get(self._encoding):
+            try:
+                content = bytearray(decode(content))
+            except binascii.Error:
+                message = f"The part {self._name} is not in {self._encoding}, as its head says."
+                raise bad_request(message, self._name, "unsupported_encoding") from None
+        fields.add(self._name, _text(content, self._charset))
 
 
 def _text(content: bytearray, charset: str) -> str:

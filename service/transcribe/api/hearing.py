@@ -7,6 +7,7 @@ from transcribe.api.errors import bad_request
 from transcribe.api.fields import Fields
 
 CHANNELS = ("mix", "separate", "auto")
+UNKNOWN_LANGUAGE = ("auto", "und")  # the latter is ISO 639's
 LONGEST_STREAM = 200  # characters
 SCHEMAS: dict[str, dict[str, Any]] = {  # of the fields, for /openapi.json
     "channels": {
@@ -44,9 +45,9 @@ def multilingual(fields: Fields, candidates: Sequence[str]) -> bool:
     ApiError."""
     language = (fields.one("language") or "auto").lower()
     if not fields.given("multilingual"):
-        return fields.given("language") and language == "auto" and len(candidates) > 1
+        return fields.given("language") and language in UNKNOWN_LANGUAGE and len(candidates) > 1
     wanted = fields.boolean("multilingual")
-    if wanted and language != "auto":
+    if wanted and language not in UNKNOWN_LANGUAGE:
         message = "multilingual finds the languages out: leave language out, or send auto."
         raise bad_request(message, "multilingual", "invalid_value")
     return wanted

@@ -67,8 +67,12 @@ class Offer:
     tells_speakers_apart: bool
 
 
-def read(form: MultiDict[str, str]) -> Fields:
-    """The form's fields, in any spelling."""
+def read(form: MultiDict[str, str], url: MultiDict[str, str]) -> Fields:
+    """The form's fields, in any spelling. `url` has the parameters of the request's URL: a field among them would be
+    ignored. Raises ApiError for one."""
+    meant = Fields(url, KNOWN)
+    if name := next(filter(meant.given, KNOWN), ""):
+        raise bad_request(f"Send {name} in the form: fields are not read from the URL.", name, "unsupported_parameter")
     return Fields(form, KNOWN)
 
 
@@ -156,7 +160,7 @@ def _language(fields: Fields, default: str) -> str | None:
     asked = fields.one("language")
     if asked is None:
         return (default or None) if not candidates else candidates[0] if len(candidates) == 1 else None
-    return None if asked.lower() == "auto" else _code(asked, "language")
+    return None if asked.lower() in hearing.UNKNOWN_LANGUAGE else _code(asked, "language")
 
 
 def _candidates(fields: Fields) -> tuple[str, ...]:

@@ -12,18 +12,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from transcribe.audio import length, mp3, wav
-from transcribe.audio.errors import NOT_A_RECORDING, AudioError, Limits, playlist
+from transcribe.audio import length, mp3, ogg, wav
+from transcribe.audio.errors import NOT_A_RECORDING, AudioError, Limits, foreign
 from transcribe.audio.ffmpeg import Ffmpeg
 from transcribe.audio.mixing import Mixer, Separator
-from transcribe.audio.timeline import Timeline
+from transcribe.audio.timeline import Timeline, caught_up
 from transcribe.types import SAMPLE_RATE
 
 __all__ = ["AudioError", "Decoder", "Limits", "decode"]
 
 HEAD_BYTES = 4096
 ASKED_FIRST_BYTES = 1 << 20  # of a larger file, ffprobe tells the length before it is decoded
-LOSE_QUIETLY = (b"FORM", b".snd")  # heads of AIFF and AU: ffmpeg says nothing where such a file is cut off
+LOSE_QUIETLY = (
+    b"FORM",
+    b".snd",
+    b".SoX",
+    b"XoS.",
+)  # AIFF, AU, SoX: ffmpeg says nothing where one is cut off
 SILENCE_SECONDS = 10  # silence is given in blocks of this length at most
 MISSING_SECONDS, MISSING_SHARE = 0.5, 0.02  # less than was promised by more than both: something is missing
 GUESSED_SECONDS = 1.0  # a format that ffmpeg only guesses must give so much, or be MP3 frames from end to end
@@ -46,6 +51,7 @@ class Decoder:
 
     def __init__(self, path: Path, limits: Limits, *, track: int = 0, mixed: bool = True) -> None:
         self.promised: float | None = None
+        self._promise: float | None = None  # the same as the header has it, whether it can be believed or not
         self.seconds = 0.0
         self.missing = 0.0
         self.warnings: list[str] = []
@@ -56,6 +62,7 @@ class Decoder:
         self._plain: wav.PlainWav | None = None
         self._ffmpeg: Ffmpeg | None = None
         self._stack = ExitStack()
+        self._timeline: Timeline | None = None
         self._loses_quietly = False
 
     def __enter__(self) -> "Decoder":
@@ -66,19 +73,19 @@ class Decoder:
             self._loses_quietly = head.startswith(LOSE_QUIETLY)
             self._shortfall = wav.shortfall(self._path)
             self._plain = wav.plain(self._path)
-            self.promised = self._plain.seconds if self._plain else mp3.promised(self._path)
+            self._open_ended = length.open_ended(self._path)
+            self._promise = self._plain.seconds if self._plain else length.by_header(head) or mp3.promised(self._path)
         except (FileNotFoundError, IsADirectoryError, PermissionError) as caught:  # others pass: the disk, memory
             raise AudioError(f"the recording cannot be read ({caught.strerror})") from None
         if size == 0:
             raise AudioError("the file is empty", code="empty_audio")
-        if error := playlist(head):
+        if error := foreign(head):
             raise error
         if self._shortfall == 1:
             raise AudioError("the file is cut off: all of its sound is missing", code="audio_truncated")
-        if self.promised is None and size > ASKED_FIRST_BYTES:
-            promise = length.promise(self._path, self._limits, self._track)
-            self.promised = promise.track
-        self._check_length(self.promised or 0.0)
+        if self._promise is None and size > ASKED_FIRST_BYTES:
+            self._promise = length.promise(self._path, self._limits, self._track).track
+        self._believe()
         if self._plain is None:
             self._ffmpeg = self._stack.enter_context(Ffmpeg(self._path, self._limits, self._track))
         return self
@@ -100,15 +107,24 @@ class Decoder:
         self._check_guess()
         self._look_for_missing()
 
+    def _believe(self) -> None:
+        """Takes what the header promises for the length, unless it is more than may be and the packets deny it."""
+        if (self._promise or 0.0) <= self._limits.audio_seconds:
+            self.promised = self._promise
+        elif self._plain or length.exceeds(self._path, self._limits, self._track):
+            self._check_length(self._promise or 0.0)
+
     def _monophonic(self, plain: wav.PlainWav) -> Iterator[NDArray[np.float32]]:
         return plain.blocks() if self._mixed else (block[:, None] for block in plain.blocks())
 
     def _placed(self) -> Iterator[NDArray[np.float32]]:
         assert self._ffmpeg is not None
-        mixer, timeline = Mixer(SAMPLE_RATE) if self._mixed else Separator(), Timeline(self._limits.audio_seconds)
+        mixer = Mixer(SAMPLE_RATE) if self._mixed else Separator()
+        timeline = self._timeline = Timeline(self._limits.audio_seconds)
         for frames in self._ffmpeg.frames():
-            silence = timeline.silence_before(frames.timestamp, len(frames.samples))
-            sound = mixer(frames.samples)
+            silence, late = timeline.place(frames.timestamp, len(frames.samples))
+            sound = caught_up(mixer(frames.samples), late)
+            timeline.taken(len(frames.samples) - len(sound))
             while silence > 0:
                 yield np.zeros((min(silence, SILENCE_SECONDS * SAMPLE_RATE), *sound.shape[1:]), np.float32)
                 silence -= SILENCE_SECONDS * SAMPLE_RATE
@@ -128,17 +144,21 @@ class Decoder:
         """What the file promises and does not hold, by its own headers and packets."""
         if 0 < self._shortfall < 1:
             missing = self.seconds * self._shortfall / (1 - self._shortfall)
-        elif self.promised is None and self._ffmpeg and (self._ffmpeg.complained or self._loses_quietly):
+        elif self._timeline and self._timeline.restarts:  # then the last timestamp, which may be the promise, is none
+            missing = 0.0
+        elif self._promise is None and self._ffmpeg and (self._ffmpeg.complained or self._loses_quietly):
             missing = self._lacking(length.promise(self._path, self._limits, self._track))
         else:
-            missing = (self.promised or 0.0) - self.seconds
+            missing = (self._promise or 0.0) - self.seconds
         if missing > max(MISSING_SECONDS, MISSING_SHARE * self.seconds):
             self.missing = missing
             self.warnings.append(
                 f"The file is cut off or damaged: it promises {self.seconds + missing:.1f} s of sound and holds "
                 f"{self.seconds:.1f} s."
             )
-        elif self._ffmpeg and self._ffmpeg.found_damage:
+        elif loss := ogg.loss(self._path):
+            self.warnings.append(f"The file is cut off or damaged: {loss}.")
+        elif self._ffmpeg and self._ffmpeg.found_damage and not self._open_ended:
             self.warnings.append("The file is cut off or damaged: some of its sound may be missing.")
 
     def _lacking(self, promise: length.Promise) -> float:

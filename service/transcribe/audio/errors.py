@@ -1,5 +1,6 @@
 """Why a recording cannot be used, in one line for the client."""
 
+import codecs
 import re
 from typing import Protocol
 
@@ -51,14 +52,19 @@ EXPLANATIONS = (  # what ffmpeg says, OpenAI's code, what we say; the first that
     (rb"Invalid data found", "invalid_audio", NOT_A_RECORDING),
 )
 PLAYLIST = re.compile(
-    rb"""(\xef\xbb\xbf)?\s*(?:  # a byte order mark
-    \#EXTM3U | ffconcat | \[(?:playlist|reference)\]
-    | (?:<[?!][^>]*>\s*)*  <(?:asx|smil|playlist|MPD)\b  # behind a prolog and a document type
+    rb"""\s*(?:
+    \#EXTM3U | ffconcat | \[(?:playlist|reference|internetshortcut)\]
+    | (?:<[?!][^>]*>\s*)*  # a prolog and a document type
+      <(?:asx|smil|playlist|MPD|SmoothStreamingMedia|manifest|WinampXML)\b
     | (?:(?:REM|TITLE|PERFORMER|SONGWRITER|CATALOG|CDTEXTFILE)\b[^\n]*\n\s*)*  # a cue sheet
       FILE\s[^\n]*\s(?:WAVE|MP3|AIFF|FLAC|BINARY|MOTOROLA)\b
+    | (?:\#[^\n]*\n\s*)* (?:https?|ftp|file|mms|rtmp|rtsp)://[^\s<>"]+ \s*(?:\n|\Z)  # addresses, one a line
+    | (?:[^\n\x00-\x08<>]*\.(?:aac|aiff?|flac|m4a|mp3|mp4|ogg|opus|wav|webm|wma)[ \t]*(?:\r?\n\s*|\Z))+\Z  # names
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
+BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+PICTURE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif", b"crx ")  # of files built as MP4 is
 
 
 def explained(log: bytes) -> AudioError:
@@ -76,8 +82,13 @@ def explained(log: bytes) -> AudioError:
     return AudioError("the file holds no sound that can be decoded")
 
 
-def playlist(head: bytes) -> AudioError | None:
-    """The error for a file that begins as a playlist does, if it does; ffmpeg does not know all of them."""
-    if PLAYLIST.match(head):
+def foreign(head: bytes) -> AudioError | None:
+    """The error for a file that begins as a playlist or a picture does, if it does; ffmpeg does not know them all."""
+    text = head
+    for mark in BYTE_ORDER_MARKS:
+        text = text.removeprefix(mark)
+    if PLAYLIST.match(text.replace(b"\0", b"")):  # in UTF-16 as well
         return AudioError(f"the file is {KINDS[0][1]}", code="unsupported_format")
+    if head[4:8] == b"ftyp" and head[8:12] in PICTURE_BRANDS:
+        return AudioError("the file is a picture", code="unsupported_format")
     return None

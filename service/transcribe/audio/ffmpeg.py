@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from transcribe.audio import wav
 from transcribe.audio.errors import AudioError, DecoderError, Limits, explained
 from transcribe.types import SAMPLE_RATE
 
@@ -44,6 +45,8 @@ DAMAGE = re.compile(
     rb"(?i)packet corrupt|ended prematurely|incomplete frame|partial file|exhausted before|lost sync|size too small"
 )
 LOG_BYTES = 16_384  # of messages that are kept from either end
+HEAD_BYTES = 4096
+SYNC, TRANSPORT_PACKETS = ord("G"), (188, 192, 204)  # bytes
 HARMLESS = re.compile(rb"[^\n]*(Guessed Channel Layout|Multiple frames in a packet|Estimating duration)[^\n]*\n?")
 
 
@@ -239,14 +242,24 @@ def held(limits: Limits) -> list[str]:
 
 
 def _input(path: Path) -> list[str]:
-    return ["-protocol_whitelist", "file", "-format_whitelist", FORMATS, "-i", f"file:{path.absolute()}"]
+    to_the_end = ["-ignore_length", "1"] if wav.runs_on(path) else []
+    return ["-protocol_whitelist", "file", "-format_whitelist", FORMATS, *to_the_end, "-i", f"file:{path.absolute()}"]
 
 
 def _command(path: Path, track: int, clock: int, tracks: int) -> list[str]:
     graph = f"[0:a:{track}]aresample={SAMPLE_RATE},aformat=sample_fmts=flt,asplit[samples][clock]"
     return [
         *("ffmpeg", "-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+warning", "-threads", "1"),
-        *("-copyts", "-start_at_zero", *_input(path), "-filter_threads", "1", "-filter_complex", graph),
+        *(
+            "-copyts",
+            "-start_at_zero",
+            *_samples(path),
+            *_input(path),
+            "-filter_threads",
+            "1",
+            "-filter_complex",
+            graph,
+        ),
         *("-map", "[samples]", "-c:a", "pcm_f32le", "-f", "f32le", "pipe:1"),
         *("-map", "[clock]", "-c:a", "pcm_f32le", "-flush_packets", "1", "-f", "framecrc", f"pipe:{clock}"),
         *(
@@ -264,11 +277,26 @@ def _command(path: Path, track: int, clock: int, tracks: int) -> list[str]:
     ]
 
 
+def _samples(path: Path) -> tuple[str, ...]:
+    codec = wav.swapped(path)
+    return ("-c:a", codec) if codec else ()
+
+
 def _clock_streams(path: Path) -> tuple[str, ...]:
-    """In transport and program streams ffmpeg takes the first of the streams that it uses for the container's start."""
+    """In formats whose clock may jump ffmpeg takes the first of the streams that it uses for the container's start."""
     with path.open("rb") as file:
-        head = file.read(4)
-    return ("-map", "0:v?") if head[:1] == b"G" or head == b"\0\0\1\xba" else ()
+        head = file.read(HEAD_BYTES)
+    jumpy = head.startswith((b"OggS", b"\0\0\1\xba")) or _transport_stream(head)
+    return ("-map", "0:V?") if jumpy else ()  # V: not its cover
+
+
+def _transport_stream(head: bytes) -> bool:
+    """Whether MPEG's transport packets begin somewhere: cameras put a clock before each, and a cut may begin inside."""
+    return any(
+        head[at] == SYNC == head[at + size] == head[at + 2 * size]
+        for size in TRANSPORT_PACKETS
+        for at in range(min(size, len(head) - 2 * size))
+    )
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
@@ -298,9 +326,9 @@ def probe(path: Path, limits: Limits, *entries: str) -> dict[str, Any]:
     return {**found, "log": log} if isinstance(found, dict) else {}
 
 
-def probe_lines(path: Path, limits: Limits, entries: str) -> Iterator[bytes]:
+def probe_lines(path: Path, limits: Limits, entries: str, *options: str) -> Iterator[bytes]:
     """ffprobe's answer as it comes, a line of comma-separated values for each packet."""
-    with _ffprobe(path, limits, entries, "csv=p=0", errors=subprocess.DEVNULL) as process:
+    with _ffprobe(path, limits, entries, "csv=p=0", *options, errors=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         try:
             with io.BufferedReader(process.stdout) as lines:  # type: ignore[type-var]  # a raw file, as bufsize is 0
@@ -311,9 +339,9 @@ def probe_lines(path: Path, limits: Limits, entries: str) -> Iterator[bytes]:
 
 
 def _ffprobe(
-    path: Path, limits: Limits, entries: str, form: str, errors: int = subprocess.PIPE
+    path: Path, limits: Limits, entries: str, form: str, *options: str, errors: int = subprocess.PIPE
 ) -> "subprocess.Popen[bytes]":
-    command = [*held(limits), "ffprobe", "-hide_banner", "-loglevel", "level+warning", "-of", form]
+    command = [*held(limits), "ffprobe", "-hide_banner", "-loglevel", "level+warning", "-of", form, *options]
     command += ["-show_entries", entries, *_input(path)]
     return _started(command, stderr=errors)
 

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transcribe.audio import wav
 from transcribe.audio.errors import Limits
 from transcribe.audio.ffmpeg import probe, probe_lines
 
+HEAD_BYTES, FLAC_BYTES = 4096, 26
+UNKNOWN_CAF = b"data" + b"\xff" * 8
 STREAMS = "stream=codec_type,duration,start_time:stream_disposition=attached_pic"
 CONTAINER = "format=format_name,duration,start_time"
 
@@ -48,6 +51,32 @@ def last_packet(path: Path, limits: Limits) -> float:
         at = decoded if shown is None else shown
         last = max(last, (at or 0.0) + (length or 0.0))
     return last - start
+
+
+def by_header(head: bytes) -> float | None:
+    """The seconds that a FLAC file promises, by its first bytes; None for another, and where it does not say."""
+    if head[:4] != b"fLaC" or len(head) < FLAC_BYTES:
+        return None
+    rate = int.from_bytes(head[18:21], "big") >> 4
+    samples = int.from_bytes(head[21:26], "big") & (1 << 36) - 1
+    return samples / rate if samples and rate else None
+
+
+def open_ended(path: Path) -> bool:
+    """Whether the file's header does not say where its sound ends, since nobody could know it. Raises OSError."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    return (head[:4] == b"caff" and UNKNOWN_CAF in head) or wav.open_ended(path)
+
+
+def exceeds(path: Path, limits: Limits, track: int) -> bool:
+    """Whether the packets of a sound track last longer than a recording may, whatever a header says."""
+    seconds = 0.0
+    for line in probe_lines(path, limits, "packet=duration_time", "-select_streams", f"a:{track}"):
+        seconds += _number(line.strip().strip(b",")) or 0.0
+        if seconds > limits.audio_seconds:
+            return True
+    return False
 
 
 def _sounds(found: dict[str, Any]) -> list[dict[str, Any]]:

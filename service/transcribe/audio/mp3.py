@@ -3,10 +3,12 @@
 ffmpeg takes the length from the file's size when the encoder's word differs, so a file that was cut off looks whole.
 """
 
+import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 RATES = (44_100, 48_000, 32_000)  # of MPEG 1; 2 has the half, 2.5 the quarter
 KILOBITS = {  # (MPEG 1, layer): by the index in the header
@@ -16,6 +18,9 @@ KILOBITS = {  # (MPEG 1, layer): by the index in the header
     (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 HEAD_BYTES = 4096
+FRAME_BYTES = (24, 1441)  # the smallest and the largest
+SLACK_BYTES = 3000  # the encoder's own frame, which is counted or not
+MOST_TAGS, TAG_BYTES, ID3_FOOTER = 8, 32, 0x10
 WHOLE_SHARE = 0.5  # of a file's bytes that must be frames which follow each other
 JOINED_SHARE = 1.05  # a file so much larger than its encoder says holds another behind it
 
@@ -48,11 +53,11 @@ def parsed(header: bytes) -> Frame | None:
 
 
 def promised(path: Path) -> float | None:
-    """The seconds that the encoder wrote down (Xing, Info or VBRI), if it did and the file holds no more than its
-    one recording. Raises OSError."""
+    """The seconds that the encoder wrote down (Xing, Info or VBRI), if it did, if they fit to the bytes that it names,
+    and if the file holds no more than its one recording. Raises OSError."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        at = _behind_tags(file.read(10), size)
+        at = _behind_tags(file, size)
         file.seek(at)
         head = file.read(HEAD_BYTES)
     frame = parsed(head[:4])
@@ -66,12 +71,20 @@ def promised(path: Path) -> float | None:
     elif vbri[:4] == b"VBRI" and len(vbri) >= 18:
         size_promised, frames = struct.unpack(">LL", vbri[10:18])
     joined = size_promised and size - at > JOINED_SHARE * size_promised + HEAD_BYTES
-    return None if joined or not frames else frames * frame.samples / frame.rate
+    fits = _fit(frames, size_promised, parsed(head[frame.size :][:4]) if info[:4] == b"Info" else None)
+    return frames * frame.samples / frame.rate if frames and fits and not joined else None
+
+
+def _fit(frames: int, size: int, constant: Frame | None) -> bool:
+    """Whether so many frames can have that size in bytes, if one is given; `constant` is one of them where all are
+    alike."""
+    smallest, largest = (constant.size - 1, constant.size + 1) if constant else FRAME_BYTES
+    return not size or (frames * smallest <= size + SLACK_BYTES and size <= frames * largest + SLACK_BYTES)
 
 
 def consists_of_frames(content: bytes) -> bool:
     """Whether frames that follow each other make up most of the file: text can look like a header here and there."""
-    at = _behind_tags(content[:10], len(content))
+    at = _behind_tags(io.BytesIO(content), len(content))
     found = sum(_sizes(content, at))
     return found > 0 and found >= WHOLE_SHARE * (len(content) - at)
 
@@ -82,9 +95,17 @@ def _sizes(content: bytes, at: int) -> Iterator[int]:
         at += frame.size
 
 
-def _behind_tags(head: bytes, size: int) -> int:
-    """Where the sound begins: behind an ID3 tag, whose length has seven bits a byte."""
-    if head[:3] != b"ID3" or len(head) < 10:
-        return 0
-    a, b, c, d = (byte & 0x7F for byte in head[6:10])
-    return min(size, 10 + (a << 21 | b << 14 | c << 7 | d))
+def _behind_tags(file: BinaryIO, size: int) -> int:
+    """Where the sound begins: behind ID3 tags, whose length has seven bits a byte, and APE tags."""
+    at = 0
+    for _ in range(MOST_TAGS):
+        file.seek(at)
+        head = file.read(TAG_BYTES)
+        if head[:3] == b"ID3" and len(head) >= 10:
+            a, b, c, d = (byte & 0x7F for byte in head[6:10])
+            at += 10 + (a << 21 | b << 14 | c << 7 | d) + (10 if head[5] & ID3_FOOTER else 0)
+        elif head[:8] == b"APETAGEX" and len(head) == TAG_BYTES:
+            at += TAG_BYTES + int.from_bytes(head[12:16], "little")
+        else:
+            break
+    return min(size, at)

@@ -38,7 +38,7 @@ def create() -> Response:
     shared = context()
     shared.refuse_while_draining()
     with shared.storing_slot():
-        fields = read(form(request))
+        fields = read(form(request), request.args)
         task = fields.choice("task", TASKS, shared.config.model.task)
         params = parse(fields, shared.offer, task=task)
         if params.stream:

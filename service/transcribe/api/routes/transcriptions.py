@@ -39,7 +39,7 @@ def _answer(parse: Callable[[Fields, AppContext], Params]) -> Response:
     shared.refuse_while_draining()
     with ExitStack() as stack:
         stack.enter_context(shared.waiting_slot())
-        params = parse(read(form(request)), shared)
+        params = parse(read(form(request), request.args), shared)
         refuse_without_worker(shared)
         job = submit(params, detached=False)
         follower = stack.enter_context(follow_job(shared, job))
