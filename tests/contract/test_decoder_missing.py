@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import transcribe_optimized
+from support import handmade
 from support.api_server_fixture import running
 from support.bad_files import ffmpeg as made_by
 from support.waiting import until
@@ -56,8 +57,8 @@ def service(tmp_path: Path) -> Iterator[ServiceFixture]:
 
 
 def long_flac(path: Path) -> Path:
-    """Large enough that ffprobe is asked first."""
-    path.write_bytes(CLIPS[0].read_bytes() + bytes(1 << 20))
+    """Large enough that ffprobe is asked first, as it does not say how long it is."""
+    path.write_bytes(handmade.flac(path.parent, 0) + bytes(1 << 20))
     return path
 
 

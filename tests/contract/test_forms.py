@@ -276,7 +276,7 @@ def test_lists_in_every_spelling(api: Api, spelling: tuple[tuple[str, str], ...]
         ("max_line_width", "9", "max_line_width"),
         ("max_line_count", "two", "max_line_count"),
         ("max_cps", "0", "max_cps"),
-        ("highlight_words", "yes", "highlight_words"),
+        ("highlight_words", "perhaps", "highlight_words"),
         ("subtitles", "pretty", "subtitles"),
     ],
 )

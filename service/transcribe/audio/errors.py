@@ -63,7 +63,7 @@ PLAYLIST = re.compile(
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
-BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+BYTE_ORDER_MARKS = codecs.BOM_UTF8 + codecs.BOM_UTF16
 PICTURE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif", b"crx ")  # of files built as MP4 is
 
 
@@ -84,10 +84,8 @@ def explained(log: bytes) -> AudioError:
 
 def foreign(head: bytes) -> AudioError | None:
     """The error for a file that begins as a playlist or a picture does, if it does; ffmpeg does not know them all."""
-    text = head
-    for mark in BYTE_ORDER_MARKS:
-        text = text.removeprefix(mark)
-    if PLAYLIST.match(text.replace(b"\0", b"")):  # in UTF-16 as well
+    text = head.lstrip(BYTE_ORDER_MARKS).replace(b"\0", b"")  # UTF-16 as well
+    if PLAYLIST.match(text):
         return AudioError(f"the file is {KINDS[0][1]}", code="unsupported_format")
     if head[4:8] == b"ftyp" and head[8:12] in PICTURE_BRANDS:
         return AudioError("the file is a picture", code="unsupported_format")
