@@ -3,6 +3,7 @@
 import atexit
 import functools
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -47,6 +48,7 @@ class FakeEngine:
     rows: int = 4
     windows: int = 1  # that are encoded together
     delay: float = 0.0
+    most: float = math.inf  # chunks that it finishes
     language: str = "sv"
     heard: Callable[[NDArray[np.float32]], dict[str, float]] = lambda _: {}  # chances of languages
     figures: dict[str, Any] = field(default_factory=dict)  # of every segment
@@ -84,9 +86,10 @@ class FakeEngine:
         time.sleep(self.delay)
         if self.error:
             raise self.error
-        if self.hold.is_set() or not self.in_flight:
+        if self.hold.is_set() or not self.in_flight or self.most < 1:
             time.sleep(0.005)
             return []
+        self.most -= 1
         chunk = self.in_flight.pop(0)
         seconds = len(chunk.audio) / SAMPLE_RATE
         job, _, number, *piece = cast(tuple[Any, ...], chunk.key)

@@ -159,7 +159,7 @@ def test_a_restart_goes_on_where_channels_are_heard_by_themselves(
     with running_worker(service, FakeEngine()):
         service.wait(whole)
     job = service.submit(TWO, channels="separate")
-    with running_worker(service, FakeEngine(delay=0.03)) as running:
+    with running_worker(service, FakeEngine(most=8)) as running:
         service.until(lambda: len(service.store.segments(job)) > 4)
         running.worker.stop()
         service.until(lambda: service.job(job).status == "queued")

@@ -28,7 +28,7 @@ def short_retry_delays(monkeypatch: pytest.MonkeyPatch) -> None:
 def interrupt(service: ServiceFixture, job: str, monkeypatch: pytest.MonkeyPatch, **changes: object) -> FakeEngine:
     """Works on the job until it has some text, then stops the worker at once."""
     monkeypatch.setattr(loop, "DRAIN_SECONDS", 0.0)
-    engine = FakeEngine(delay=0.03)
+    engine = FakeEngine(most=5)  # a store that is slow has not all of the text then
     with running_worker(service, engine) as running:
         service.until(lambda: len(service.store.segments(job)) > 2)
         running.worker.stop()
@@ -63,7 +63,7 @@ def test_a_restart_goes_on_after_the_last_committed_segment(
 def test_a_worker_that_dies_leaves_its_text_to_the_next(tmp_path: Path) -> None:
     first = service_fixture(tmp_path, batch__max_chunks=4)
     job = first.submit(wav(400.0))
-    engine = FakeEngine(delay=0.03)
+    engine = FakeEngine(most=5)  # a store that is slow has not all of the text then
     with running_worker(first, engine) as running:
         first.until(lambda: len(first.store.segments(job)) > 2)
         engine.error = RuntimeError("CUDA error")
