@@ -49,7 +49,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if bool(options.file) == options.worker:
         parser.error("name a FILE, or say --worker")
-    options.formats = options.format.split(",")
+    options.formats = list(dict.fromkeys(name.strip() for name in options.format.split(",")))
     if unknown := [name for name in options.formats if name not in FORMATS]:
         parser.error(f"unknown format {unknown[0]!r}: choose of {', '.join(FORMATS)}")
     return options

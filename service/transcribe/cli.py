@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import os
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -55,6 +57,7 @@ class Wish:
     options: DecodeOptions
     known: list[tuple[str, Path]]  # speakers, each with a recording
     record: "ResultRecord | None"
+    asked: str  # the option that asks for speakers; '' if none does
 
 
 def run(config: ServiceConfig, options: argparse.Namespace) -> int:
@@ -71,17 +74,21 @@ def run(config: ServiceConfig, options: argparse.Namespace) -> int:
 def _run(config: ServiceConfig, options: argparse.Namespace) -> None:
     subtitles = cli_options.subtitle_options(options)
     wish = _wish(config, options)
+    folder = options.output or config.results
+    _prepare(folder)  # an hour's work is not lost because there is no place for it
     began = time.monotonic()
     loaded = main.load(config)
     ready = time.monotonic()
     answer = replace(_hear(config, loaded, wish), subtitles=subtitles, logprobs=options.logprobs)
     took = time.monotonic() - ready
-    written = write(answer, options.output or config.results, options.formats)
+    try:
+        written = write(answer, folder, options.formats)
+    finally:  # a full disk does not cost the text
+        print(formats.text(answer), end="")
     said = [*formats.warnings(answer), *(line for name in options.formats for line in formats.hurried(answer, name))]
     if wish.record:
         written.append(wish.record.write(answer, wish.options))
         said.append(f"the record is signed with {wish.record.key}")
-    print(formats.text(answer), end="")
     for line in dict.fromkeys(said):
         print(f"transcribe_optimized: {line}", file=sys.stderr)
     seconds = answer.transcript.duration
@@ -101,7 +108,18 @@ def _wish(config: ServiceConfig, options: argparse.Namespace) -> Wish:
         except AudioError as error:
             raise UnusableError(f"{blamed}: {error.message}") from None
     record = ResultRecord.of(config, options.file, options.record) if options.record else None
-    return Wish(options.file, wanted, known, record)
+    return Wish(options.file, wanted, known, record, cli_options.asking_for_speakers(options))
+
+
+def _prepare(folder: Path) -> None:
+    """Makes the folder for results. Raises ValueError if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        message = f"--output: {folder} cannot be written to ({error.strerror}): name another folder"
+        raise ValueError(message) from None
 
 
 def _reference(name: str, file: Path) -> str:
@@ -119,7 +137,8 @@ def _hear(config: ServiceConfig, loaded: LoadedModel, wish: Wish) -> Transcripti
         with Recording(wish.file, config.limits, loaded.vad, hearing) as recording:
             answer = transcribe(loaded.engine, recording, wish.options, listener)
     except AudioError as error:
-        to_blame = wish.file if error.param == "file" else f"--{error.param.replace('_', '-')}"
+        to_blame = {"file": str(wish.file), "speakers": wish.asked}.get(error.param)
+        to_blame = to_blame or f"--{error.param.replace('_', '-')}"
         raise UnusableError(f"{to_blame}: {error.message}") from None
     return replace(answer, model=f"{loaded.info.model_id}@{loaded.info.model_revision}")
 
@@ -146,7 +165,7 @@ class ResultRecord:
     def of(cls, config: ServiceConfig, audio: Path, path: Path) -> "ResultRecord":
         """One that the key of this root folder signs, which is the service's own where there is a service; it is made
         if there is none. Raises ValueError for the path, and RecordError for the key."""
-        if not path.parent.is_dir() or path.is_dir():
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
             raise ValueError(f"--record: {path} cannot be written: name a file in a folder that exists")
         if path.exists() and path.samefile(audio):
             raise ValueError(f"--record: {path} is the recording: name another file")
@@ -225,7 +244,6 @@ def transcribe(
 
 def write(answer: TranscriptionResult, folder: Path, wanted: list[str]) -> list[Path]:
     """Writes optimized_result_<time>.<format> for each format. Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
     stamp = datetime.now().astimezone().strftime("%Y%m%d_%H%M%S_%f")
     written = []
     for name in wanted:

@@ -50,19 +50,24 @@ def _code(name: str) -> str:
     return code
 
 
+def asking_for_speakers(options: argparse.Namespace) -> str:
+    """The first option that asks for them; '' if none does."""
+    asking = {
+        "--speakers": options.speakers,
+        "--format diarized_json": "diarized_json" in options.formats,
+        "--min-speakers": options.min_speakers is not None,
+        "--max-speakers": options.max_speakers is not None,
+        KNOWN: options.known_speaker,
+    }
+    return next((option for option, given in asking.items() if given), "")
+
+
 def _speakers(options: argparse.Namespace, task: str) -> SpeakerOptions | None:
     """Whose voices are to be told apart, if any."""
     low, high = options.min_speakers, options.max_speakers
     names = tuple(name for name, _ in known_speakers(options))
-    asking = {
-        "--speakers": options.speakers,
-        "--format diarized_json": "diarized_json" in options.formats,
-        "--min-speakers": low is not None,
-        "--max-speakers": high is not None,
-        KNOWN: bool(names),
-    }
-    asked = next((option for option, given in asking.items() if given), None)
-    if asked is None:
+    asked = asking_for_speakers(options)
+    if not asked:
         return None
     if task == "translate":
         raise ValueError(f"{asked}: speakers can be told apart in a transcription only, not in a translation")

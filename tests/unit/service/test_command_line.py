@@ -1,8 +1,10 @@
 """The command line without a model: what it makes of options that belong together."""
 
 import base64
+import errno
 import hashlib
 import json
+import os
 import wave
 from dataclasses import replace
 from pathlib import Path
@@ -78,7 +80,13 @@ def test_channels_are_the_speakers_where_there_is_no_model_for_them(
 
 
 @pytest.mark.parametrize(
-    ("more", "blamed"), [(["--audio-stream", "7"], "--audio-stream: "), (["--speakers"], "--speakers: ")]
+    ("more", "blamed"),
+    [
+        (["--audio-stream", "7"], "--audio-stream: "),
+        (["--speakers"], "--speakers: "),
+        (["--max-speakers", "2"], "--max-speakers: "),
+        (["--format", "diarized_json"], "--format diarized_json: "),
+    ],
 )
 def test_what_cannot_be_done_is_said_of_the_option(
     service: ServiceFixture, stereo: Path, capsys: pytest.CaptureFixture[str], more: list[str], blamed: str
@@ -133,6 +141,8 @@ def test_known_voices_have_their_names(
         (["--record", "none/record.json"], 2, "--record: none/record.json cannot be written"),
         (["--record", "."], 2, "--record: . cannot be written"),
         (["--record", "both.wav"], 2, "--record: both.wav is the recording"),
+        (["--output", "low.wav"], 2, "--output: low.wav cannot be written to"),
+        (["--output", "low.wav/below"], 2, "--output: low.wav/below cannot be written to"),
     ],
 )
 def test_what_cannot_be_used_is_said_in_one_line(
@@ -213,3 +223,29 @@ def test_a_translation_is_in_english(service: ServiceFixture, voices: Path, tmp_
     assert ran(service, voices / "low.wav", "--language", "sv", "--task", "translate", *wanted) == 0
     found = json.loads(next((tmp_path / "out").iterdir()).read_text())
     assert (found["language"], found["model"]) == ("english", f"KBLab/kb-whisper-small@{'0' * 40}")
+
+
+def test_formats_may_be_spaced_and_named_twice(service: ServiceFixture, voices: Path, tmp_path: Path) -> None:
+    assert ran(service, voices / "low.wav", "--format", "txt, srt,txt", "--output", tmp_path / "out") == 0
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".srt", ".txt"]
+
+
+def test_a_place_for_results_is_looked_for_before_the_work(
+    service: ServiceFixture, voices: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(startup, "load", lambda _: pytest.fail("the model was loaded"))
+    assert ran(service, voices / "low.wav", "--output", voices / "low.wav") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_disk_that_fills_meanwhile_costs_no_text(
+    service: ServiceFixture, voices: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(cli, "write", full)
+    assert ran(service, voices / "low.wav") == 70
+    told = capsys.readouterr()
+    assert told.out.strip().endswith("/0.")
+    assert told.err == "transcribe_optimized: cannot write the result: [Errno 28] No space left on device\n"
