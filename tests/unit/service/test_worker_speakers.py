@@ -81,7 +81,7 @@ def test_channels_heard_each_by_itself_are_the_speakers(service: ServiceFixture)
 def test_an_attempt_that_goes_on_hears_the_voices_again(tmp_path: Path) -> None:
     first = service_fixture(tmp_path, batch__max_chunks=4)
     job = first.submit(turns(*[HIGH, LOW] * 20), speakers=SpeakerOptions())
-    engine = WordEngine(capacity=1, most=3)
+    engine = WordEngine(capacity=1, delay=0.03)
     with running_worker(first, engine, speakers=PITCHES) as running:
         first.until(lambda: len(first.store.segments(job)) > 2)
         engine.error = RuntimeError("CUDA error")
