@@ -172,6 +172,7 @@ def test_launched_machines_join_the_fleet_with_their_role(tmp_path: Path) -> Non
     config, root = from_mapping(document), make_tree(tmp_path / "tree")
     setup = template.service_setup(root, config)
     assert setup.overrides["fleet"] == {
-        "queue": "speech", "bucket": "b", "prefix": "transcribe-fleet", "region": "eu-north-1", "owner": "", "wait_minutes": 30, "idle_minutes": 15, "price": 0.5,
+        "queue": "speech", "bucket": "b", "prefix": "transcribe-fleet", "region": "eu-north-1",
+        "owner": "", "wait_minutes": 30, "idle_minutes": 15, "price": 0.5,
     }  # fmt: skip
     assert template.template_data(config, setup, ["sg-1"], "/dev/xvda")["IamInstanceProfile"] == {"Name": "fleet"}
