@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from transcribe.engine.model.checkpoint import Weights
 
-FORM = 7  # raise it when the layout of the weights or the choice of a precision changes
+FORM = 8  # raise it when the layout of the weights or the choice of a precision changes
 NAME = "engine-weights.safetensors"
 FACTS = "engine.json"
 
