@@ -1,7 +1,6 @@
 """Clouds for tests: moto over HTTP with machines that only signal, and the local cloud with processes for machines."""
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import boto3
 import pytest
 import requests
-from baker import config
+from baker import config, interrupts
 from baker.context import open_context
 from baker.display.progress import Display
 from localcloud.aws import account
@@ -87,7 +86,7 @@ def cloud(
         config.from_mapping(document),
         Display(Console(quiet=True)),
         session=recorder.session(session),
-        sleep=lambda seconds: time.sleep(min(seconds, 0.05)),
+        sleep=lambda seconds: interrupts.sleep(min(seconds, 0.05)),
     )
     fleet = Fleet(session, endpoint, REFERENCE)
     fleet.start()

@@ -71,7 +71,7 @@ def test_errors_are_openais(api: Api, method: str, path: str, status: int, code:
         ({"temperature": "inf"}, b"x", 400, "invalid_value"),
         ({"temperature": "-1"}, b"x", 400, "invalid_value"),
         ({"temperature": "warm"}, b"x", 400, "invalid_value"),
-        ({"stream": "yes"}, b"x", 400, "invalid_value"),
+        ({"stream": "maybe"}, b"x", 400, "invalid_value"),
         ({"language": "x" * 10_000}, b"x", 400, "invalid_language_format"),
         ({"response_format": "json\r\nX: y"}, b"x", 400, "invalid_value"),
         ({"timestamp_granularities[]": ["word", "frame"]}, b"x", 400, "invalid_value"),
