@@ -23,12 +23,7 @@ __all__ = ["AudioError", "Decoder", "Limits", "decode"]
 
 HEAD_BYTES = 4096
 ASKED_FIRST_BYTES = 1 << 20  # of a larger file, ffprobe tells the length before it is decoded
-LOSE_QUIETLY = (
-    b"FORM",
-    b".snd",
-    b".SoX",
-    b"XoS.",
-)  # AIFF, AU, SoX: ffmpeg says nothing where one is cut off
+LOSE_QUIETLY = (b"FORM", b".snd", b".SoX", b"XoS.")  # AIFF, AU, SoX: ffmpeg says nothing where one is cut off
 SILENCE_SECONDS = 10  # silence is given in blocks of this length at most
 MISSING_SECONDS, MISSING_SHARE = 0.5, 0.02  # less than was promised by more than both: something is missing
 GUESSED_SECONDS = 1.0  # a format that ffmpeg only guesses must give so much, or be MP3 frames from end to end

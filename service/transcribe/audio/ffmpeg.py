@@ -250,16 +250,8 @@ def _command(path: Path, track: int, clock: int, tracks: int) -> list[str]:
     graph = f"[0:a:{track}]aresample={SAMPLE_RATE},aformat=sample_fmts=flt,asplit[samples][clock]"
     return [
         *("ffmpeg", "-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+warning", "-threads", "1"),
-        *(
-            "-copyts",
-            "-start_at_zero",
-            *_samples(path),
-            *_input(path),
-            "-filter_threads",
-            "1",
-            "-filter_complex",
-            graph,
-        ),
+        *("-copyts", "-start_at_zero", *_samples(path), *_input(path)),
+        *("-filter_threads", "1", "-filter_complex", graph),
         *("-map", "[samples]", "-c:a", "pcm_f32le", "-f", "f32le", "pipe:1"),
         *("-map", "[clock]", "-c:a", "pcm_f32le", "-flush_packets", "1", "-f", "framecrc", f"pipe:{clock}"),
         *(

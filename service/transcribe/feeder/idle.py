@@ -15,9 +15,7 @@ from transcribe.fleet.bucket import code_of
 from transcribe.jobs import activity
 
 FIRST_SECONDS = 1200.0  # for a new machine's worker: as long as its group gives it before it looks at its health
-FILE_SECONDS = (
-    3600.0  # a file of the uploads that is older is nobody's work: a submission takes a third of that at most
-)
+FILE_SECONDS = 3600.0  # a file of the uploads that is older is nobody's work: a submission takes a third of it at most
 RETRY_SECONDS = 60.0  # until AWS is asked again after an error
 REFUSED = "ValidationError"  # as by a group that has no more machines than it must have
 

@@ -51,8 +51,8 @@ def claim_next(
         "keys": to_json([*left_out.keys]),
         "turns": to_json(turns),
         "round": len(turns),
+        "longest": LONGEST_DELAY,
     }
-    values["longest"] = LONGEST_DELAY
     values |= {f"from{n}": low for n, (low, _) in enumerate(lengths)}
     values |= {f"to{n}": high for n, (_, high) in enumerate(lengths)}
     bands = "".join(f" AND NOT ({WORK} >= :from{n} AND {WORK} < :to{n})" for n in range(len(lengths)))
