@@ -190,10 +190,9 @@ def test_speakers_get_names_and_lines_are_corrected_by_keyboard(page: Page, down
     assert findings(page) == []
     page.find("#format").send_keys("Table")
     page.find("#download").click()
-    file = downloads / "verify.tsv"
-    page.until(file.exists)
-    assert {line.split("\t")[3] for line in file.read_text().splitlines()[1:]} == {"Åsa Ek"}
-    assert ". Ja\t" in file.read_text()
+    text = page.downloaded(downloads / "verify.tsv")
+    assert {line.split("\t")[3] for line in text.splitlines()[1:]} == {"Åsa Ek"}
+    assert ". Ja\t" in text
 
 
 def test_what_was_left_out_can_be_heard(page: Page, api: Api) -> None:
@@ -223,9 +222,7 @@ def test_subtitles_are_downloaded_and_the_recording_deleted(page: Page, api: Api
     page.done()
     page.find("#format").send_keys("Subtitles (WebVTT)")
     page.find("#download").click()
-    file = downloads / "verify.vtt"
-    page.until(file.exists)
-    assert file.read_text().startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.420\nHej")
+    assert page.downloaded(downloads / "verify.vtt").startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.420\nHej")
     before = len(api.store.jobs(""))
     page.find("#delete").click()
     page.until(lambda: page.find("#choose").is_displayed())

@@ -109,9 +109,7 @@ def test_subtitles_are_made_as_they_are_wanted(page: Page, downloads: Path) -> N
     page.find("#highlight_words").click()
     assert findings(page) == []
     page.find("#download").click()
-    file = downloads / "verify.vtt"
-    page.until(file.exists)
-    text = file.read_text()
+    text = page.downloaded(downloads / "verify.vtt")
     assert "<00:00:0" in text
     lines = [html.unescape(re.sub(r"<[^>]*>", "", line)) for line in text.splitlines()[2:] if "-->" not in line]
     assert max(map(len, lines)) <= 12, text
@@ -125,6 +123,5 @@ def test_the_signed_record_is_downloaded(page: Page, downloads: Path) -> None:
     page.done()
     page.find("#format").send_keys("Signed record")
     page.find("#download").click()
-    file = downloads / "verify.record.json"
-    page.until(file.exists)
-    assert set(json.loads(file.read_text())) == {"payload", "public_key", "signature"}
+    record = page.downloaded(downloads / "verify.record.json")
+    assert set(json.loads(record)) == {"payload", "public_key", "signature"}

@@ -44,6 +44,12 @@ class Page:
             assert time.monotonic() < end, self.find("body").text
             time.sleep(0.05)
 
+    def downloaded(self, file: Path) -> str:
+        """The text of a download, once all of it is there: Chromium makes an empty file first, and another beside it
+        that takes its place."""
+        self.until(lambda: file.exists() and file.stat().st_size)
+        return file.read_text()
+
     def send(self, file: Path) -> None:
         self.until(lambda: self.find("#choose").is_displayed())
         self.find("#file").send_keys(str(file))
@@ -79,8 +85,10 @@ def chromium(downloads: Path) -> Iterator[Any]:
 
 
 def findings(page: Page) -> list[Any]:
-    """What axe-core finds wrong, with the places."""
+    """What axe-core finds wrong, with the places, once nothing moves: what fades in lacks contrast at first."""
     page.driver.execute_script((installed("axe_js") / "node_modules/axe-core/axe.min.js").read_text())
-    run = "axe.run().then((r) => arguments[0](r.violations.map((v) => [v.id, v.nodes.map((n) => n.target.join())])))"
-    found: list[Any] = page.driver.execute_async_script(run)
+    moving = "document.getAnimations().filter((a) => a.effect.getComputedTiming().endTime !== Infinity)"
+    still = f"Promise.allSettled({moving}.map((a) => a.finished))"
+    told = "(r) => arguments[0](r.violations.map((v) => [v.id, v.nodes.map((n) => n.target.join())]))"
+    found: list[Any] = page.driver.execute_async_script(f"{still}.then(() => axe.run()).then({told})")
     return found
