@@ -8,23 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from support.stores import OPTIONS, Clock, claimed, new
 from transcribe.api.job_watcher import JobWatcher
-from transcribe.jobs.models import Bounds, JobError, NewJob, QueueFullError, QueueStats
+from transcribe.jobs.models import Bounds, JobError, QueueFullError, QueueStats
 from transcribe.jobs.store import Store, StoreError
 from transcribe.jobs.tickets import Ticket
-from transcribe.types import DecodeOptions, Segment, SpeakerOptions, Word
+from transcribe.types import Segment, SpeakerOptions, Word
 from transcribe.worker.status import StatusReporter
-
-OPTIONS = DecodeOptions(language="sv", prompt="Ärendet", words=True)
-
-
-class Clock:
-    """Time that moves only when a test sets it."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -37,19 +27,9 @@ def store(tmp_path: Path, clock: Clock) -> Store:
     return Store(tmp_path / "jobs.sqlite3", clock=clock)
 
 
-def new(key_id: str = "", **changes: Any) -> NewJob:
-    return replace(NewJob(key_id=key_id, options=OPTIONS), **changes)
-
-
 def segment(number: int, text: str = " hej") -> Segment:
     words = (Word(" hej", number + 0.1, number + 0.5, 0.9),)
     return Segment(number, 0, float(number), number + 1.0, text, (1, 2), 0.0, -0.2, 1.1, 0.01, words)
-
-
-def claimed(store: Store) -> tuple[str, int]:
-    job = store.claim()
-    assert job is not None
-    return job.id, job.attempts
 
 
 def test_a_job_runs_its_course(store: Store, clock: Clock) -> None:

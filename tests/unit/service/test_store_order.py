@@ -1,24 +1,11 @@
 """In which order the job store gives out what waits."""
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from transcribe.jobs.models import NewJob, QueueStats
+from support.stores import Clock, claimed, new
+from transcribe.jobs.models import QueueStats
 from transcribe.jobs.store import LONGEST_HANDICAP, Store
-from transcribe.types import DecodeOptions
-
-OPTIONS = DecodeOptions(language="sv")
-
-
-class Clock:
-    """Time that moves only when a test sets it."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -29,16 +16,6 @@ def clock() -> Clock:
 @pytest.fixture
 def store(tmp_path: Path, clock: Clock) -> Store:
     return Store(tmp_path / "jobs.sqlite3", clock=clock)
-
-
-def new(key_id: str = "", **changes: Any) -> NewJob:
-    return replace(NewJob(key_id=key_id, options=OPTIONS), **changes)
-
-
-def claimed(store: Store) -> tuple[str, int]:
-    job = store.claim()
-    assert job is not None
-    return job.id, job.attempts
 
 
 def test_short_goes_before_long_but_long_does_not_starve(store: Store, clock: Clock) -> None:
