@@ -87,7 +87,7 @@ def test_an_index_without_the_package_has_no_wheel(tree: Path, monkeypatch: pyte
 def test_an_index_that_does_not_answer_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With pip as it is: what it says of a source decides."""
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # the port of "discard": nobody is there
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/")  # the port of "discard": nobody is there
     monkeypatch.setenv("PIP_RETRIES", "0")
     for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
         monkeypatch.delenv(name, raising=False)
