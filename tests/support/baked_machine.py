@@ -120,11 +120,12 @@ class BakedMachine:
         self.wait("curl --silent --fail --max-time 5 localhost:8000/ready", seconds=120)
 
     def transcribe(self, clip: Path, language: str = "en") -> str:
-        """Send a file from this host through the machine's HTTP interface."""
+        """Send a file from this host through the machine's HTTP interface: worked on now, not answered from the past."""
         url = LocalCloud.url_of(ROOT, self.id, 8000) + "/v1/audio/transcriptions"
         fields = {"model": "whisper-1", "language": language, "response_format": "text"}
         with clip.open("rb") as file:
-            response = requests.post(url, data=fields, files={"file": file}, timeout=300)
+            headers = {"Cache-Control": "no-cache"}
+            response = requests.post(url, data=fields, files={"file": file}, headers=headers, timeout=300)
         response.raise_for_status()
         return response.text
 
