@@ -18,11 +18,16 @@ from typing import Any
 from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCKS = sorted(path for path in ROOT.glob("**/*.lock") if ".cache" not in path.parts)
 WANTED = Path(__file__).with_name("audit.txt")
 FOLDER = ROOT / ".cache/audit"
 LIST, ISSUED = "safety_db/insecure_full.json", "July 2021"
 PIN = re.compile(r"^([A-Za-z0-9][\w.-]*)==([\w.!+]+)", re.MULTILINE)
+
+
+def locks() -> list[Path]:
+    """Every lock of the tree."""
+    tracked = subprocess.run(["git", "ls-files", "-z", "*.lock"], cwd=ROOT, check=True, capture_output=True, text=True)
+    return [ROOT / name for name in tracked.stdout.split("\0") if name]
 
 
 def pins(lock: Path) -> list[tuple[str, str]]:
@@ -61,14 +66,15 @@ def by_pip_audit(lock: Path) -> tuple[list[str], int]:
 
 
 def main() -> int:
-    count = len({pin for lock in LOCKS for pin in pins(lock)})
-    if shutil.which("pip-audit") and by_pip_audit(LOCKS[0])[1]:
-        holes = [hole for lock in LOCKS for hole in by_pip_audit(lock)[0]]
-        said = f"{count} packages of {len(LOCKS)} locks, as PyPI knows them today"
+    found = locks()
+    count = len({pin for lock in found for pin in pins(lock)})
+    if shutil.which("pip-audit") and by_pip_audit(found[0])[1]:
+        holes = [hole for lock in found for hole in by_pip_audit(lock)[0]]
+        said = f"{count} packages of {len(found)} locks, as PyPI knows them today"
     else:
         try:
-            holes = [hole for lock in LOCKS for hole in by_list(lock, listed())]
-            said = f"{count} packages of {len(LOCKS)} locks. NOT LOOKED FOR: anything published after {ISSUED}"
+            holes = [hole for lock in found for hole in by_list(lock, listed())]
+            said = f"{count} packages of {len(found)} locks. NOT LOOKED FOR: anything published after {ISSUED}"
         except (subprocess.CalledProcessError, OSError):
             holes, said = [], "NOTHING WAS LOOKED FOR: neither PyPI's service nor safety-db can be reached"
     print("\n".join([*holes, f"{len(holes)} known holes in {said}."]))

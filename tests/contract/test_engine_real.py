@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import transformers
 from localcloud.hub.models import model_dir
 from numpy.typing import NDArray
 from support import graph_memory
@@ -22,7 +23,6 @@ from transcribe.engine.decode.scheduler import Scheduler
 from transcribe.engine.model import whisper
 from transcribe.engine.model.whisper import Model
 from transcribe.types import SAMPLE_RATE, DecodeOptions
-from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, logging
 
 AUDIO = Path(__file__).resolve().parents[1] / "audio"
 ENGLISH = DecodeOptions(language="en")
@@ -64,10 +64,10 @@ def test_float32_says_token_for_token_what_generate_says(
     name: str, way: Callable[[str], Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("transcribe.engine.decode.scheduler.frames_for", lambda _: 3000)  # as generate hears it
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    theirs = WhisperForConditionalGeneration.from_pretrained(model_dir(name), dtype=torch.float32)
-    extract = WhisperFeatureExtractor.from_pretrained(model_dir(name))
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    theirs = transformers.WhisperForConditionalGeneration.from_pretrained(model_dir(name), dtype=torch.float32)
+    extract = transformers.WhisperFeatureExtractor.from_pretrained(model_dir(name))
     spoken = {"language": "en", "task": "transcribe"} if name == "whisper-base" else {}
     results = way(name).transcribe([Chunk(i, audio, ENGLISH) for i, audio in enumerate(clips())])
     for audio, result in zip(clips(), results, strict=True):

@@ -120,7 +120,7 @@ class BakedMachine:
         self.wait("curl --silent --fail --max-time 5 localhost:8000/ready", seconds=120)
 
     def transcribe(self, clip: Path, language: str = "en") -> str:
-        """Send a file from this host through the machine's HTTP interface: worked on now, not answered from the past."""
+        """Send a file from this host through the machine's HTTP interface, for a text that is made now."""
         url = LocalCloud.url_of(ROOT, self.id, 8000) + "/v1/audio/transcriptions"
         fields = {"model": "whisper-1", "language": language, "response_format": "text"}
         with clip.open("rb") as file:

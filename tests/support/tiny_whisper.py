@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import transformers
 from torch import Tensor
 from transcribe.engine.decode.batch import Batch
 from transcribe.engine.decode.state import DecodeSequence
@@ -10,7 +11,6 @@ from transcribe.engine.model import builder
 from transcribe.engine.model.checkpoint import fuse
 from transcribe.engine.model.config import SpecialTokens, dimensions_of, special_tokens_of
 from transcribe.engine.model.network import Decoder, Encoder, attend_fused
-from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 END, START, PREVIOUS, NO_TIMESTAMPS = 60, 61, 67, 69
 TIMES = 25
@@ -36,7 +36,7 @@ GENERATION = {
 class Tiny:
     """A model twice: as transformers has it, and as our networks. Both in float64, so that rounding decides nothing."""
 
-    model: WhisperForConditionalGeneration
+    model: "transformers.WhisperForConditionalGeneration"  # in quotes: loading it takes seconds
     encoder: Encoder
     decoder: Decoder
     special: SpecialTokens
@@ -80,7 +80,7 @@ class Tiny:
 def make(seed: int, *, heads: int = 2, layers: int = 2, generation: dict[str, object] | None = None) -> Tiny:
     """A random model with `generation` added to its generation configuration."""
     torch.manual_seed(seed)
-    config = WhisperConfig(
+    config = transformers.WhisperConfig(
         vocab_size=VOCABULARY,
         num_mel_bins=8,
         encoder_layers=1,
@@ -98,7 +98,7 @@ def make(seed: int, *, heads: int = 2, layers: int = 2, generation: dict[str, ob
         decoder_start_token_id=START,
         begin_suppress_tokens=None,
     )
-    model = WhisperForConditionalGeneration(config).eval().double()
+    model = transformers.WhisperForConditionalGeneration(config).eval().double()
     with torch.no_grad():  # far from uniform, or every model would say the same
         for parameter in model.parameters():
             parameter.normal_(0.0, 0.5 if parameter.ndim > 1 else 0.2)

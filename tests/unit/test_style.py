@@ -29,6 +29,7 @@ def long_functions(path: Path) -> list[str]:
     return [f"{path.relative_to(ROOT)}:{name} has {size} lines" for name, size in sizes if size > MAX_FUNCTION_LINES]
 
 
+@pytest.mark.slow
 def test_functions_fit_on_a_page() -> None:
     assert [line for path in tracked("*.py") for line in long_functions(path)] == []
 

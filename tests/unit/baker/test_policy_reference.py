@@ -60,6 +60,7 @@ def granted(name: str) -> Iterator[tuple[str, str, list[str]]]:
                 yield action, resource, keys
 
 
+@cache
 def fits(resource: str, arn: str) -> bool:
     """Whether a resource of ours can name what the reference's ARN names; `*` and variables stand for anything."""
     ours, theirs = resource.split(":", 5), re.sub(r"\$\{[^}]*\}", "*", arn).split(":", 5)
@@ -83,6 +84,7 @@ def test_every_action_and_resource_exists(name: str) -> None:
             assert any(fits(resource, kind["arn"]) for kind in kinds), f"{action} is never asked about {resource}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_condition_key_is_one_that_the_action_carries(name: str) -> None:
     for action, resource, keys in granted(name):

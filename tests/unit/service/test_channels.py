@@ -1,5 +1,6 @@
 """Channels that are heard each by itself, from the file to the segments."""
 
+import functools
 import io
 from itertools import pairwise
 from pathlib import Path
@@ -128,7 +129,10 @@ def bursts(seconds: float, *channels: tuple[float, float]) -> bytes:
     return file.getvalue()
 
 
-TWO = bursts(300.0, (8.0, 0.5), (3.0, 12.0))
+@functools.cache
+def two() -> bytes:
+    """Five minutes, of which one channel speaks nearly always and the other seldom."""
+    return bursts(300.0, (8.0, 0.5), (3.0, 12.0))
 
 
 def told(segments: list[Segment]) -> list[tuple[float, int | None, str]]:
@@ -137,7 +141,7 @@ def told(segments: list[Segment]) -> list[tuple[float, int | None, str]]:
 
 def test_the_text_of_all_channels_is_in_order_of_time_and_says_who_spoke(service: ServiceFixture) -> None:
     with running_worker(service, FakeEngine()):
-        job = service.wait(service.submit(TWO, channels="separate"))
+        job = service.wait(service.submit(two(), channels="separate"))
     segments = service.store.segments(job.id)
     assert [segment.id for segment in segments] == list(range(len(segments)))
     assert {(segment.channel, segment.speaker) for segment in segments} == {(0, "channel 1"), (1, "channel 2")}
@@ -155,10 +159,10 @@ def test_a_restart_goes_on_where_channels_are_heard_by_themselves(
     service: ServiceFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "DRAIN_SECONDS", 0.0)
-    whole = service.submit(TWO, channels="separate")
+    whole = service.submit(two(), channels="separate")
     with running_worker(service, FakeEngine()):
         service.wait(whole)
-    job = service.submit(TWO, channels="separate")
+    job = service.submit(two(), channels="separate")
     with running_worker(service, FakeEngine(most=8)) as running:
         service.until(lambda: len(service.store.segments(job)) > 4)
         running.worker.stop()
@@ -176,7 +180,7 @@ def test_a_restart_goes_on_where_channels_are_heard_by_themselves(
 
 def test_each_channel_has_its_own_language(service: ServiceFixture) -> None:
     with running_worker(service, FakeEngine()) as running:
-        service.wait(service.submit(TWO, channels="separate", language=None))
+        service.wait(service.submit(two(), channels="separate", language=None))
     heard = [chunk.options.language for chunk in running.engine.received]
     assert heard.count(None) == 2
 

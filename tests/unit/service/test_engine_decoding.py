@@ -247,6 +247,7 @@ def tensor_bytes() -> int:
     return sum({t.untyped_storage().data_ptr(): t.nbytes for t in gc.get_objects() if type(t) is Tensor}.values())
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_at_rest_nothing_is_kept_of_the_texts_before() -> None:
     tiny = make(11)

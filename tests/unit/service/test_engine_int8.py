@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from torch import Tensor
 from transcribe.engine.chunks import EngineError
 from transcribe.engine.cpu import int8
@@ -17,7 +18,6 @@ from transcribe.engine.model.cross_attention_cache import CrossAttentionCache, I
 from transcribe.engine.model.network import Cache, Decoder, FloatStream, Layer, Norm, Stack, attend_fused
 from transcribe.engine.model.network_int8 import Int8Stream, attend_window
 from transcribe.engine.model.quantize import float_linear
-from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +81,7 @@ def test_int8_is_for_models_of_whispers_own_sizes(kernels: Library, change: dict
 def decoders(kernels: Library, audio: str) -> tuple[tuple[Decoder, Cache], tuple[Decoder, Cache]]:
     """A random decoder in float32 and in int8, each with a cache of three rows of audio; the second's is in `audio`."""
     dims = dimensions_of(WHISPER)
-    state = WhisperForConditionalGeneration(WhisperConfig(**WHISPER)).state_dict()
+    state = transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**WHISPER)).state_dict()
     found = []
     for kind, cross_kind in (("float32", "float32"), ("int8", audio)):
         weights = fuse({name: tensor.clone() * 4 for name, tensor in state.items()}, dims)
@@ -120,7 +120,9 @@ def test_the_decoder_in_int8_says_what_it_does_in_float32(kernels: Library, audi
 def test_few_loud_channels_do_not_cost_the_choice_of_a_token_its_precision(kernels: Library) -> None:
     """Whisper's last norm has such channels. The head has learned to multiply them with little, and still embeds."""
     dims = dimensions_of(WHISPER)
-    weights = dict(fuse(WhisperForConditionalGeneration(WhisperConfig(**WHISPER)).state_dict(), dims))
+    weights = dict(
+        fuse(transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**WHISPER)).state_dict(), dims)
+    )
     weights["decoder.norm.weight"][:2] *= 100
     weights["decoder.head.weight"][:, :2] /= 100
     kinds = ("encoder", "decoder", "cross")

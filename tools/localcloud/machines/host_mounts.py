@@ -142,7 +142,11 @@ def lend_archives(folder: Path, folders: Folders) -> None:
 
 def keep_archives(folder: Path, folders: Folders) -> None:
     """Copy what a machine has downloaded since into the cache: as files of this host's own, which it cannot change."""
-    for path in (folder / "apt").glob("*.deb"):
+    try:
+        archives = [path for path in (folder / "apt").iterdir() if path.suffix == ".deb"]
+    except FileNotFoundError:
+        return  # the machine has been terminated meanwhile
+    for path in archives:
         kept = folders.apt_archives / path.name
         if kept.exists():
             continue
