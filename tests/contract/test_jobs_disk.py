@@ -1,6 +1,7 @@
 """What the disk has of a job: all of it before the 202, and nothing after its end."""
 
 import os
+import sqlite3
 import stat
 import time
 from pathlib import Path
@@ -56,6 +57,21 @@ def test_a_recording_that_takes_minutes_to_reach_the_disk_is_no_orphan(
         (api.config.temp / ("0" * 32)).write_bytes(b"of a process that was killed")
         run_retention(api, time.time() + 3600)
         assert [path.name for path in api.config.temp.iterdir()] == [job]
+
+
+def test_an_upload_whose_commit_says_that_it_failed_leaves_no_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(tmp_path) as api:
+        create = api.store.create
+
+        def commit(*args: Any, **more: Any) -> Any:
+            create(*args, **more)
+            raise sqlite3.OperationalError("disk I/O error")
+
+        monkeypatch.setattr(api.store, "create", commit)
+        assert api.upload("/v1/jobs", b"denied").status >= 500
+        assert (api.store.counts(), [*api.config.temp.iterdir()]) == ({}, [])
 
 
 def test_a_202_comes_after_audio_and_job_were_synced_to_the_disk(

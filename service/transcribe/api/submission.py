@@ -1,7 +1,9 @@
 """From a request to a durable job."""
 
+import contextlib
 import hashlib
 import json
+import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -54,6 +56,10 @@ def submit(params: Params, *, detached: bool) -> Job:
         job = shared.store.create(new, bounds=shared.bounds, reuse_since=_reuse_since())
     except QueueFullError as error:
         raise _full(shared, error) from None
+    except sqlite3.Error:
+        with contextlib.suppress(sqlite3.Error):  # the disk may have what it denied to have
+            shared.store.delete(new.id)
+        raise
     finally:
         if job is None or job.id != new.id:
             uploads.remove(folder, new.id)

@@ -7,12 +7,16 @@ from typing import Any
 from transcribe.jobs.models import Outcome, to_json
 
 CURRENT = "id = :id AND status = 'running' AND attempts = :attempt"
+AGAIN = (
+    "id = :id AND status IN ('running', '{}') AND attempts = :attempt"  # the disk may keep what it denied to have kept
+)
 ADVANCE = f"UPDATE jobs SET progress = :progress, resume = :resume WHERE {CURRENT}"
 FINISH = (
     "UPDATE jobs SET status = 'done', finished = :now, language = :language, coverage = :coverage, resume = NULL,"
-    f" duration = coalesce(:duration, duration), progress = coalesce(:duration, duration, progress) WHERE {CURRENT}"
+    f" duration = coalesce(:duration, duration), progress = coalesce(:duration, duration, progress)"
+    f" WHERE {AGAIN.format('done')}"
 )
-INSERT = "INSERT INTO segments (job, id, body) VALUES (?, ?, ?)"
+INSERT = "INSERT OR REPLACE INTO segments (job, id, body) VALUES (?, ?, ?)"
 
 
 def row_of(outcome: Outcome, now: float) -> tuple[str, dict[str, Any], list[tuple[str, int, str]]]:

@@ -32,7 +32,7 @@ from transcribe.jobs.models import (
     job_from,
     to_json,
 )
-from transcribe.jobs.outcomes import CURRENT, FINISH, INSERT, attempt_at, row_of
+from transcribe.jobs.outcomes import AGAIN, CURRENT, FINISH, INSERT, attempt_at, row_of
 from transcribe.jobs.queue import (
     LONGEST_DELAY,
     LONGEST_HANDICAP,
@@ -299,7 +299,7 @@ class Store:
         values = {**attempt_at(job_id, attempt), "error": to_json(error), "now": self._clock()}
 
         def change(connection: sqlite3.Connection) -> bool:
-            changed = connection.execute(f"{FAIL} WHERE {CURRENT}", values).rowcount
+            changed = connection.execute(f"{FAIL} WHERE {AGAIN.format('failed')}", values).rowcount
             if changed:
                 connection.execute("DELETE FROM segments WHERE job = :id", values)
             return bool(changed)

@@ -62,6 +62,7 @@ class Preprocessor:
         self._isolated: ActiveJob | None = None  # the same, being worked on
         self._seen: tuple[int, int] | None = None  # the store's version, and how many jobs were in progress
         self._next_claim = 0.0
+        self._unsure = False  # whether the store has what a claim that failed took
         self.failure: BaseException | None = None  # what ended the thread; the process must end as well
 
     def start(self) -> None:
@@ -108,21 +109,33 @@ class Preprocessor:
         now = (self._store.version(), len(self._scheduler))
         if now == self._seen and time.monotonic() < self._next_claim:
             return
-        self._remove_cancelled()
+        self._compare()
         self._claim()
         self._seen = now[0], len(self._scheduler)
         self._next_claim = time.monotonic() + CLAIM_SECONDS
 
-    def _remove_cancelled(self) -> None:
+    def _compare(self) -> None:
+        """Removes jobs that were cancelled, and gives back those that were claimed by a commit which said that it had
+        failed: the disk may have it all the same."""
         running = self._store.running()
         for active in self._scheduler.all():
-            if running.get(active.job.id) != active.job.attempts:
+            if running.get(active.job.id) == active.job.attempts:
+                del running[active.job.id]
+            else:
                 self._scheduler.remove(active)
+        if self._unsure:
+            for job_id, attempt in running.items():
+                if not self._suspect or job_id != self._suspect.id:
+                    self._store.release(job_id, attempt)
+            self._unsure = False
 
     def _claim(self) -> None:
         if self._isolating() or not self._store.queued():
             return
-        for job in self._store.claim_all(self._left_out):
+        self._unsure = True
+        claimed = self._store.claim_all(self._left_out)
+        self._unsure = False
+        for job in claimed:
             if is_suspect(job):
                 self._suspect = job
             else:

@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from support import waiting
@@ -16,6 +17,7 @@ from transcribe.jobs.commits import GroupCommit
 from transcribe.jobs.models import Bounds, NewJob, Outcome, QueueFullError
 from transcribe.jobs.store import Store
 from transcribe.types import DecodeOptions, Segment
+from transcribe.worker import keeper, loop, preprocess
 
 
 def new(estimate: float = 1.0) -> NewJob:
@@ -125,6 +127,46 @@ def test_the_outcomes_of_several_jobs_are_kept_together_and_judged_apart(tmp_pat
     assert store.save([Outcome(job_id, 1, [segment], 1.0) for job_id in ids]) == [True, False, True]
     assert commits(tmp_path / "jobs.sqlite3") - before == 1
     assert [len(store.segments(job_id)) for job_id in ids] == [1, 0, 1]
+
+
+class Deceitful(sqlite3.Connection):
+    """A connection that says once of each kind of change, by words in its statement, that its commit failed, although
+    the disk has it."""
+
+    lies: ClassVar[list[str]] = []
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        cursor = super().execute(sql, *arguments)
+        self.statements = [sql] if sql.startswith("BEGIN") else [*getattr(self, "statements", []), sql]
+        told = [words for words in self.lies if any(words in statement for statement in self.statements)]
+        if sql == "COMMIT" and told:
+            self.lies.remove(told[0])
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            raise error
+        return cursor
+
+
+@pytest.mark.parametrize("ending", ["done", "failed"])
+def test_a_commit_that_says_it_failed_costs_no_job_and_no_count(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lies = ["status = 'running', started", "SET progress = :progress", f"SET status = '{ending}'"]
+    for module in (keeper, loop):
+        monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(preprocess, "CLAIM_SECONDS", 0.01)
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Deceitful))
+    service = service_fixture(tmp_path)
+    with running_worker(service, FakeEngine()) as running:
+        monkeypatch.setattr(Deceitful, "lies", lies)
+        job = service.wait(service.submit(wav(30.0) if ending == "done" else b"no sound"))
+        waiting.until(lambda: not len(running.worker._scheduler))
+    assert (job.status, job.tries) == (ending, 1)
+    assert running.reporter.meter.totals[f"jobs_{ending}_total"] == 1
+    assert lies == ([] if ending == "done" else ["SET progress = :progress"])
+    if ending == "done":
+        assert [segment.id for segment in service.store.segments(job.id)] == [0, 1]
+    service.store.close()
 
 
 def test_the_worker_writes_twice_for_a_short_clip(tmp_path: Path) -> None:
