@@ -7,9 +7,7 @@ from typing import Any
 from transcribe.jobs.models import Outcome, to_json
 
 CURRENT = "id = :id AND status = 'running' AND attempts = :attempt"
-AGAIN = (
-    "id = :id AND status IN ('running', '{}') AND attempts = :attempt"  # the disk may keep what it denied to have kept
-)
+AGAIN = "id = :id AND status IN ('running', '{}') AND attempts = :attempt"  # what failed to commit may be there
 ADVANCE = f"UPDATE jobs SET progress = :progress, resume = :resume WHERE {CURRENT}"
 FINISH = (
     "UPDATE jobs SET status = 'done', finished = :now, language = :language, coverage = :coverage, resume = NULL,"

@@ -62,7 +62,7 @@ class Preprocessor:
         self._isolated: ActiveJob | None = None  # the same, being worked on
         self._seen: tuple[int, int] | None = None  # the store's version, and how many jobs were in progress
         self._next_claim = 0.0
-        self._unsure = False  # whether the store has what a claim that failed took
+        self._unsure = False  # whether the store may have what a claim took that failed
         self.failure: BaseException | None = None  # what ended the thread; the process must end as well
 
     def start(self) -> None:
@@ -109,25 +109,27 @@ class Preprocessor:
         now = (self._store.version(), len(self._scheduler))
         if now == self._seen and time.monotonic() < self._next_claim:
             return
-        self._compare()
+        self._remove_cancelled()
+        if self._unsure:
+            self._give_back_unsure()
         self._claim()
         self._seen = now[0], len(self._scheduler)
         self._next_claim = time.monotonic() + CLAIM_SECONDS
 
-    def _compare(self) -> None:
-        """Removes jobs that were cancelled, and gives back those that were claimed by a commit which said that it had
-        failed: the disk may have it all the same."""
+    def _remove_cancelled(self) -> None:
         running = self._store.running()
         for active in self._scheduler.all():
-            if running.get(active.job.id) == active.job.attempts:
-                del running[active.job.id]
-            else:
+            if running.get(active.job.id) != active.job.attempts:
                 self._scheduler.remove(active)
-        if self._unsure:
-            for job_id, attempt in running.items():
-                if not self._suspect or job_id != self._suspect.id:
-                    self._store.release(job_id, attempt)
-            self._unsure = False
+
+    def _give_back_unsure(self) -> None:
+        """Gives back what a claim took whose commit was said to have failed: the disk may have it all the same."""
+        known = {active.job.id: active.job.attempts for active in self._scheduler.all()}
+        known |= {self._suspect.id: self._suspect.attempts} if self._suspect else {}
+        for job_id, attempt in self._store.running().items():
+            if known.get(job_id) != attempt:
+                self._store.release(job_id, attempt)
+        self._unsure = False
 
     def _claim(self) -> None:
         if self._isolating() or not self._store.queued():
