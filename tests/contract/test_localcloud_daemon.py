@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -22,6 +24,7 @@ TOOLS = Path(daemons.__file__).resolve().parents[1]
 SERVE = """
 import sys
 from pathlib import Path
+from typing import Any
 from localcloud import daemon
 from localcloud.common import Folders
 daemon.QUIET_SECONDS, daemon.TICK_SECONDS = float(sys.argv[2]), 0.05
@@ -49,6 +52,33 @@ def quiet(daemon: Daemon, seconds: float = 900) -> bool:
 
 def test_without_machines_and_users_it_ends_after_two_minutes(daemon: Daemon) -> None:
     assert not quiet(daemon, 100)
+    assert quiet(daemon, 130)
+
+
+def test_it_acts_by_itself_and_stays_longer_while_there_is_a_group(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemons, "TICK_SECONDS", 0.05)
+    end = daemon.endpoint
+    session = boto3.Session(end.access_key_id, end.secret_access_key, region_name=end.region)
+    data: Any = {"ImageId": base_image.source_ami(), "InstanceType": "g4dn.xlarge"}
+    session.client("ec2", endpoint_url=end.api_url).create_launch_template(
+        LaunchTemplateName="one", LaunchTemplateData=data
+    )
+    groups: Any = session.client("autoscaling", endpoint_url=end.api_url)
+    where = {"AvailabilityZones": ["eu-north-1a"], "LaunchTemplate": {"LaunchTemplateName": "one"}}
+    groups.create_auto_scaling_group(AutoScalingGroupName="g", MinSize=0, MaxSize=1, DesiredCapacity=1, **where)
+    [sick] = daemon.cloud.machines.running()
+    groups.set_instance_health(InstanceId=sick, HealthStatus="Unhealthy")
+    serving = threading.Thread(target=daemon.serve)
+    serving.start()
+    until(lambda: daemon.cloud.machines.running() not in ([], [sick]))
+    daemon.end()
+    serving.join()
+    groups.set_desired_capacity(AutoScalingGroupName="g", DesiredCapacity=0)
+    assert daemon.cloud.machines.running() == []
+    assert not quiet(daemon, 130)
+    groups.delete_auto_scaling_group(AutoScalingGroupName="g")
     assert quiet(daemon, 130)
 
 

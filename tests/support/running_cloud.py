@@ -1,5 +1,6 @@
 """A local cloud in the process of a test; a process that waits to be told to power off stands for each machine."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,8 @@ from localcloud.common import Folders
 from localcloud.endpoint import BUCKET, REGION, Secret
 from localcloud.machines import base_image
 from localcloud.server import Activity, LoopbackServer, Process, aws_app, control_app
+from moto.autoscaling.models import autoscaling_backends
+from moto.cloudwatch.models import cloudwatch_backends
 from moto.ec2.models import ec2_backends
 from moto.s3.models import s3_backends
 from moto.sqs.models import sqs_backends
@@ -35,8 +38,8 @@ def forget_everything() -> None:
     for backend in ec2_backends[ACCOUNT].values():
         backend.reset()
     s3_backends[ACCOUNT]["aws"].reset()
-    sqs_backends[ACCOUNT][REGION].reset()
-    ssm_backends[ACCOUNT][REGION].reset()
+    for backends in (autoscaling_backends, cloudwatch_backends, sqs_backends, ssm_backends):
+        backends[ACCOUNT][REGION].reset()
 
 
 class RunningCloud:
@@ -48,7 +51,8 @@ class RunningCloud:
         moto.create_bucket(BUCKET)
         persistence.restore(folders)
         self.folders = folders
-        self.cloud = Backend(folders, moto)
+        self._ahead = 0.0
+        self.cloud = Backend(folders, moto, self.now)
         self.stopped = False
         control = control_app(self.cloud, Process({}, stop=self._stop, add_user=lambda pid: None))
         self.activity = Activity()
@@ -58,6 +62,15 @@ class RunningCloud:
 
     def _stop(self) -> None:
         self.stopped = True
+
+    def now(self) -> float:
+        """The time of what happens by itself: it passes as ever, and by `later`."""
+        return time.time() + self._ahead
+
+    def later(self, seconds: float = 0.0) -> None:
+        """Let so much time pass at once, and what is due happen."""
+        self._ahead += seconds
+        self.cloud.tick()
 
     def client(self, service: str, region: str = REGION, *, url: str = "", keys: Credentials = KEYS) -> Any:
         """A client of a service, at `url` or where this host reaches it, that signs with `keys`."""

@@ -3,11 +3,13 @@
 import os
 import secrets
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from localcloud.aws.moto_instances import MotoRegion
 from localcloud.aws.query_protocol import Ec2Error
+from localcloud.aws.steward.steward import Steward
 from localcloud.machines import base_image, guest
 from localcloud.machines.disk_images import DiskImage, DiskImages
 from localcloud.machines.machines import LaunchRequest, LocalMachines
@@ -21,13 +23,15 @@ POWER_OFF_SECONDS = 120.0
 class Backend:
     """Implements the EC2 layer's `Ec2Actions`, and what the control API offers besides."""
 
-    def __init__(self, folders: Folders, moto: MotoRegion) -> None:
+    def __init__(self, folders: Folders, moto: MotoRegion, clock: Callable[[], float] = time.time) -> None:
         self.moto = moto
+        self.steward = Steward(moto.region, clock)
         self.images = DiskImages(folders)
         self.machines = LocalMachines(folders, self._went_off)
         self._imaging: set[str] = set()
         self._forwarders: dict[tuple[str, int], Forwarder] = {}
         self._lock = threading.RLock()
+        self._reconciling = threading.Lock()
         for base in base_image.BASES:
             moto.add_source(self.images.source(base), base)
         for image in self.images.all():
@@ -76,11 +80,20 @@ class Backend:
 
     def reconcile(self) -> None:
         """Boot and end machines where Auto Scaling has started and ended instances."""
-        for started in self.moto.started(without=self.machines.known()):
-            self.launched([started.id], started.image_id, started.user_data)
-        for machine_id in self.machines.running():
-            if not self.machines.get(machine_id).launch.owner and self.terminated(machine_id):
-                self._end(machine_id)
+        with self._reconciling:
+            for started in self.moto.started(without=self.machines.known()):
+                self.launched([started.id], started.image_id, started.user_data)
+            for machine_id in self.machines.running():
+                if not self.machines.get(machine_id).launch.owner and self.terminated(machine_id):
+                    self._end(machine_id)
+
+    def tick(self) -> None:
+        """What AWS does by itself."""
+        for machine_id in self.steward.taken():
+            if not self.terminated(machine_id):
+                self.interrupt_spot(machine_id)
+        self.steward.tick()
+        self.reconcile()
 
     def console(self, instance_id: str) -> bytes:
         return self.machines.get(instance_id).console()

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +23,8 @@ from .server import Activity, LoopbackServer, Process, aws_app, control_app, hub
 from .users import Users
 
 QUIET_SECONDS = 120.0  # since the last request, once no machine runs and no process that started or found it lives
-KEPT_SECONDS = 3600.0  # the same while a machine is off: a launcher that died may be resumed, to image or to start it
-TICK_SECONDS = 5.0
+KEPT_SECONDS = 3600.0  # the same while a machine is off, which a launcher may go on with, or a group wants none
+TICK_SECONDS = 1.0
 
 
 def code_version() -> str:
@@ -75,13 +76,16 @@ class Daemon:
     def serve(self) -> None:
         """Serve until `end` is called, or until nobody uses it any more."""
         while not self._ended.wait(TICK_SECONDS) and not self.unused():
-            pass
+            try:
+                self.cloud.tick()
+            except Exception:  # for the log; machines and requests have no part in it
+                traceback.print_exc()
 
     def unused(self) -> bool:
         """Whether no machine runs, no user lives, and there was no request for a while."""
         if self.cloud.machines.running() or self.users.living():
             return False
-        limit = KEPT_SECONDS if self.cloud.machines.off() else QUIET_SECONDS
+        limit = KEPT_SECONDS if self.cloud.machines.off() or self.cloud.steward.groups.all() else QUIET_SECONDS
         return time.monotonic() - self.activity.last > limit
 
     def close(self) -> None:

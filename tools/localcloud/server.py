@@ -137,6 +137,12 @@ def control_app(cloud: Backend, process: Process) -> Flask:
         cloud.interrupt_spot(machine_id)
         return jsonify({})
 
+    @app.post("/_cloud/machines/<machine_id>/spot-notice")
+    def spot_notice(machine_id: str) -> Response:
+        cloud.machines.get(machine_id)  # refuses one that is not there
+        cloud.steward.notice(machine_id)
+        return jsonify({})
+
     add_process_views(app, cloud, process)
     add_views(app, cloud)
 

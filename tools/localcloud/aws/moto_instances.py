@@ -66,12 +66,12 @@ class MotoRegion:
         return bool(instance and str(instance.instance_initiated_shutdown_behavior) == "terminate")
 
     def started(self, *, without: Collection[str]) -> list[StartedInstance]:
-        """Running instances except those in `without`: the ones that Auto Scaling has started."""
+        """The running instances of Auto Scaling groups, except those in `without`."""
         return [
             StartedInstance(i.id, i.image_id, base64.b64decode(str(i.user_data or "")))
             for reservation in list(self._ec2.reservations.values())
             for i in reservation.instances
-            if str(i.state) == "running" and i.id not in without
+            if str(i.state) == "running" and hasattr(i, "autoscaling_group") and i.id not in without
         ]
 
     def _resolve_images(self) -> None:
