@@ -19,6 +19,8 @@ import json, os, sys
 value = json.load(open(sys.argv[1])) if os.path.exists(sys.argv[1]) else None
 for key in sys.argv[2:]:
     value = (value or {}).get(key)
+if isinstance(value, dict):  # headers, as curl's configuration has them
+    value = "".join(f'header = "{name}: {value[name]}"\n' for name in value)
 print("" if value is None else value)
 PY
 }
@@ -35,7 +37,7 @@ send() { # send NAME FILE: upload to one of the signed addresses
   local address
   address=$(value addresses "$1_url")
   if [ -z "$address" ]; then return 0; fi
-  printf 'url = "%s"\n' "$address" |
+  { value addresses upload_headers && printf 'url = "%s"\n' "$address"; } |
     curl --config - --silent --show-error --fail --retry 5 --retry-connrefused --max-time 60 --upload-file "$2" || true
 }
 

@@ -80,7 +80,7 @@ def _deliver(parameters: Parameters, report: Report, verdict: str, reason: str) 
 def _put(parameters: Parameters, what: str, data: bytes) -> bool:
     """Upload to one of the addresses; returns whether that succeeded."""
     try:
-        upload.put(parameters.address(what), data)
+        upload.put(parameters, what, data)
     except DriverError as error:
         print(f"{what}: {error}", flush=True)
         return False

@@ -41,6 +41,10 @@ class Parameters:
         except KeyError:
             raise DriverError(f"{self.addresses.name} has no address {name}") from None
 
+    def upload_headers(self) -> Mapping[str, str]:
+        """What an upload to one of the addresses must carry: their signatures cover it. Raises DriverError."""
+        return {str(name): str(value) for name, value in _read(self.addresses).get("upload_headers", {}).items()}
+
 
 def load(path: Path, payload_file: Path) -> Parameters:
     """The parameters in `path`, with the digest of the payload that this machine was made from.
@@ -69,7 +73,8 @@ def load(path: Path, payload_file: Path) -> Parameters:
 
 def secrets(parameters: Parameters) -> list[str]:
     """What must not be on the disk when the machine becomes an image."""
-    return [parameters.nonce, *map(str, _read(parameters.addresses).values())]
+    addresses = [str(value) for name, value in _read(parameters.addresses).items() if name.endswith("_url")]
+    return [parameters.nonce, *addresses]
 
 
 def _read(path: Path) -> Any:

@@ -18,11 +18,12 @@ TRIES = 6  # for what must arrive
 LOG_BYTES = 4_000_000  # of a log's end
 
 
-def put(url: str, data: bytes, *, tries: int = TRIES, timeout: float = 60) -> None:
-    """Put `data` at a signed address, trying again with growing pauses; raises DriverError."""
+def put(parameters: Parameters, name: str, data: bytes, *, tries: int = TRIES, timeout: float = 60) -> None:
+    """Put `data` at one of the addresses, trying again with growing pauses; raises DriverError."""
+    # Without a type of our own urllib would add one, which older signatures do not cover.
+    url, headers = parameters.address(name), {"Content-Type": "", **parameters.upload_headers()}
     for attempt in range(1, tries + 1):
-        # Without a type of our own urllib would add one, which older signatures do not cover.
-        request = urllib.request.Request(url, data=data, method="PUT", headers={"Content-Type": ""})
+        request = urllib.request.Request(url, data=data, method="PUT", headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=timeout):
                 return
@@ -121,6 +122,6 @@ class Progress:
         seconds = round(time.monotonic() - self._began, 1)
         message = {"build_id": self._parameters.build_id, **progress, "seconds": seconds}
         try:
-            put(self._parameters.address("progress"), json.dumps(message).encode(), tries=1, timeout=5)
+            put(self._parameters, "progress", json.dumps(message).encode(), tries=1, timeout=5)
         except DriverError as error:
             print(f"progress: {error}", flush=True)

@@ -57,6 +57,8 @@ transcribe:
     prefix: transcribe-fleet
     region: ''
     endpoint_url: ''  # instead of AWS's own addresses
+    encryption: ''  # that writes ask S3 for: AES256, aws:kms, aws:kms:dsse; none: the bucket's default
+    kms_key: ''
     user: transcribe-feeder  # the only process that talks to AWS
     socket: /run/transcribe-feeder/feeder.sock  # where the API asks it
     owner: ''  # of recordings that lie in no folder of in/

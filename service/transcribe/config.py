@@ -132,6 +132,8 @@ class FleetConfig(Section, frozen=True):
     prefix: Text
     region: str
     endpoint_url: str
+    encryption: str
+    kms_key: str
     user: Text
     socket: Path
     owner: str

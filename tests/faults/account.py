@@ -77,6 +77,12 @@ def keys(under: str) -> list[str]:
     return [key for key in objects if key.startswith(f"transcribe-bake/{under}")]
 
 
+def encryptions() -> set[tuple[str, str]]:
+    """The algorithms and keys that writes have named, of what is in the bucket."""
+    objects = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[BUCKET].keys.values()
+    return {(found.encryption, found.kms_key_id) for found in objects}
+
+
 def bucket_in(region: str) -> None:
     """The bucket, but made in another region."""
     s3_backends[DEFAULT_ACCOUNT_ID]["aws"].reset()

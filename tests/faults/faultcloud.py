@@ -42,6 +42,7 @@ MISSING = {
     "DeleteSnapshot": "InvalidSnapshot.NotFound",
 }
 SETS = rb"reservationSet|imagesSet|snapshotSet|volumeSet|securityGroupInfo|vpcSet|subnetSet|instanceTypeOfferingSet"
+BY_POLICY = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 EMPTY = re.compile(rb"<(" + SETS + rb")>.*</\1>", re.DOTALL)
 
 
@@ -115,6 +116,7 @@ class Misbehaving:
     expires: str = ""  # with this call the launcher's credentials end
     answers: Callable[[str, str], tuple[int, bytes] | None] = lambda method, path: None  # to signed addresses
     ignores_conditions: bool = False  # of writes to S3
+    demands: str = ""  # the encryption that every write to S3 must name
     goes_on: threading.Event = field(default_factory=threading.Event)  # a launcher that was paused
     launcher: int = 0  # the process to kill or to pause
     log: list[str] = field(default_factory=list)
@@ -122,7 +124,7 @@ class Misbehaving:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if f" {LAUNCHER}" not in environ.get("HTTP_USER_AGENT", ""):
-            refused = self.answers(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+            refused = self.answers(environ["REQUEST_METHOD"], environ["PATH_INFO"]) or self._denied_by_policy(environ)
             return _plain(environ, start_response, *refused) if refused else self.inner(environ, start_response)
         if self.ignores_conditions:
             environ.pop("HTTP_IF_MATCH", None), environ.pop("HTTP_IF_NONE_MATCH", None)
@@ -148,6 +150,12 @@ class Misbehaving:
             self._end_of(fault)
         return answer(fault, name, environ, start_response, self.inner)
 
+    def _denied_by_policy(self, environ: WSGIEnvironment) -> tuple[int, bytes] | None:
+        """What S3 answers to a write without the encryption that the bucket's policy demands."""
+        named = environ.get("HTTP_X_AMZ_SERVER_SIDE_ENCRYPTION", "")
+        denied = self.demands and environ["REQUEST_METHOD"] == "PUT" and named != self.demands
+        return (403, BY_POLICY) if denied else None
+
     def _pause(self, fault: Fault, environ: WSGIEnvironment) -> None:
         """Stop the launcher; what it has just asked for is done meanwhile, or only when it goes on."""
         environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
@@ -157,6 +165,8 @@ class Misbehaving:
             self.goes_on.wait()
 
     def _answer(self, name: str, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if denied := self._denied_by_policy(environ):
+            return _plain(environ, start_response, *denied)
         if self.rewrites is None:
             return self.inner(environ, start_response)
         form, rewrites = read_form(environ), self.rewrites

@@ -102,6 +102,22 @@ def test_a_bucket_of_another_region_is_refused(lab: Lab, record_property: Callab
     lab.assert_left(images=0)
 
 
+def test_a_bucket_whose_policy_demands_an_encryption(lab: Lab, record_property: Callable[[str, object], None]) -> None:
+    """Every write has to name it: the launcher's, and those that machines make at signed addresses."""
+    record_property("fault", ("bucket", "demands an encryption"))
+    lab.cloud.demands = "aws:kms"
+    ended = lab.launch("bake")
+    [line] = ended.err.strip().splitlines()
+    assert (ended.code, "Access Denied" in line) == (2, True)
+    lab.assert_left(images=0)
+    named = '[s3]\nencryption = "aws:kms"\nkms_key = "alias/objects"'
+    lab.config.write_text(lab.config.read_text().replace("[s3]", named))
+    ended = lab.launch("bake")
+    assert ended.code == 0, ended.err
+    lab.assert_left(images=1)
+    assert account.encryptions() == {("aws:kms", "alias/objects")}
+
+
 @pytest.mark.parametrize("call", ["DescribeInstanceStatus by id", "StopInstances", "TerminateInstances"])
 def test_credentials_that_end_in_the_middle_leave_a_bake_to_resume(
     lab: Lab, record_property: Callable[[str, object], None], call: str

@@ -51,7 +51,11 @@ class FakeMachine:
 
     def address(self, name: str) -> str:
         """One of the signed addresses that the user-data's own address leads to."""
-        return str(requests.get(self.parameters["addresses_url"], timeout=10).json()[f"{name}_url"])
+        return str(self._addresses()[f"{name}_url"])
+
+    def _addresses(self) -> dict[str, Any]:
+        found: dict[str, Any] = requests.get(self.parameters["addresses_url"], timeout=10).json()
+        return found
 
     @property
     def mode(self) -> str:
@@ -92,7 +96,10 @@ class FakeMachine:
     def put(self, name: str, content: Any) -> None:
         """Upload to one of the addresses that the machine was given: `report`, `progress` or `log`."""
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
-        requests.put(self.address(name), data=data, timeout=10).raise_for_status()
+        addresses = self._addresses()
+        requests.put(
+            addresses[f"{name}_url"], data=data, headers=addresses["upload_headers"], timeout=10
+        ).raise_for_status()
 
     def power_off(self) -> None:
         """What shutting down from inside does: the instance is terminated."""

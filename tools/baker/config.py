@@ -43,6 +43,7 @@ Types = Annotated[
 ]
 Market = Annotated[str, _such("|".join(MARKETS), "")]
 Markets = Annotated[tuple[Market, ...], Meta(min_length=1, description=f"a list of some of: {', '.join(MARKETS)}")]
+Encryption = Annotated[str, _such("|AES256|aws:kms|aws:kms:dsse", "AES256, aws:kms or aws:kms:dsse")]
 Count = Annotated[int, Meta(ge=0, description="a whole number that is not negative")]
 Minutes = Annotated[int, Meta(ge=1, le=720, description="a whole number from 1 to 720")]
 Rate = Annotated[int, Meta(ge=0, le=300, description="0, or MiB/s from 100 to 300")]
@@ -69,11 +70,16 @@ class AwsSection:
 
 @dataclass(frozen=True)
 class S3Section:
-    """The bucket that payloads and signals pass through; `presign_endpoint_url` is its address as machines see it."""
+    """The bucket that payloads and signals pass through; `presign_endpoint_url` is its address as machines see it.
+
+    `encryption` and `kms_key` are what every write asks for; empty: the bucket's own default.
+    """
 
     bucket: Text
     prefix: str = "transcribe-bake"
     presign_endpoint_url: Address = ""
+    encryption: Encryption = ""
+    kms_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -263,5 +269,7 @@ def _check_together(config: LauncherConfig) -> None:
         raise UsageError("[publish] shares the image, but no other account can use AWS' own key: set [image] kms_key")
     if 0 < config.instance.initialization_rate < LEAST_RATE:
         raise UsageError("[instance] initialization_rate must be 0, or MiB/s from 100 to 300")
+    if config.s3.kms_key and not config.s3.encryption.startswith("aws:kms"):
+        raise UsageError('[s3] kms_key needs [s3] encryption = "aws:kms" (or "aws:kms:dsse")')
     if config.launch.min_size > config.launch.max_size:
         raise UsageError("[launch] min_size must not be above max_size")

@@ -19,7 +19,7 @@ from transcribe.feeder.gauge import Gauge
 from transcribe.feeder.holder import Holder
 from transcribe.feeder.idle import Idle
 from transcribe.feeder.taker import Taker
-from transcribe.fleet import queues
+from transcribe.fleet import encryption, queues
 from transcribe.fleet.bucket import Bucket
 from transcribe.jobs.store import Store, StoreError
 from transcribe.sdnotify import notify, watchdog_seconds
@@ -156,8 +156,9 @@ def _connected(config: ServiceConfig, store: Store, leave: threading.Event) -> F
             if found is None:
                 logs.warning("no_such_queue", queue=fleet.queue, region=fleet.region)
         if found is not None:
-            bucket = Bucket(client("s3"), fleet.bucket)
-            return Fleet(config, store, bucket, found, store.identity(), program_digest(), leave)
+            s3 = client("s3")
+            encryption.ask_for(s3, fleet.encryption, fleet.kms_key)
+            return Fleet(config, store, Bucket(s3, fleet.bucket), found, store.identity(), program_digest(), leave)
         _beat()
         leave.wait(QUEUE_SECONDS)
     return None

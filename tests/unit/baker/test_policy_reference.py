@@ -26,6 +26,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "all": {
         "fleet": {"queue": "speech", "profile": "fleet"},
         "image": {"kms_key": "alias/images"},
+        "s3": {"bucket": "my.bucket", "encryption": "aws:kms", "kms_key": "alias/objects"},
         "publish": {"regions": ["eu-west-1"]},
         "instance": {"profile": "look"},
         "source": {"ssm_parameter": "/aws/service/x/latest/ami-id"},

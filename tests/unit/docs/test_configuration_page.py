@@ -34,8 +34,8 @@ def test_a_new_key_of_the_pillar_must_be_described(project: Path) -> None:
 
 
 def test_a_key_of_bake_toml_must_be_described(project: Path) -> None:
-    replace(project / "docs/configuration.toml", '"kms_key"', '"kmskey"')
-    with pytest.raises(describe.DocsError, match=r"image\] kms_key: is not described"):
+    replace(project / "docs/configuration.toml", '"name_prefix"', '"nameprefix"')
+    with pytest.raises(describe.DocsError, match=r"image\] name_prefix: is not described"):
         describe.page(project)
 
 

@@ -2,12 +2,12 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from driver import install_salt, salt_call, salt_output, systemd, upload
-from driver.parameters import DriverError
+from driver.parameters import DriverError, Parameters
 from support.upload_server import UploadServer
 
 Program = Callable[[str, str], None]
@@ -116,17 +116,24 @@ def bucket(server: UploadServer, monkeypatch: pytest.MonkeyPatch) -> UploadServe
     return server
 
 
-def test_report_is_delivered_in_the_end(bucket: UploadServer) -> None:
+def addressed(bucket: UploadServer, folder: Path, headers: Mapping[str, str]) -> Parameters:
+    addresses = folder / "addresses.json"
+    addresses.write_text(json.dumps({"report_url": f"{bucket.url}/report?Signature=s", "upload_headers": headers}))
+    return Parameters("b1", "n", "bake", addresses, "0" * 64, None, {})
+
+
+def test_report_is_delivered_in_the_end(bucket: UploadServer, tmp_path: Path) -> None:
     bucket.failures = 3
-    upload.put(f"{bucket.url}/report?Signature=s", b"{}")
+    upload.put(addressed(bucket, tmp_path, {"x-amz-server-side-encryption": "AES256"}), "report", b"{}")
     [(path, body, headers)] = bucket.uploads
     assert (path, body, headers["Content-Type"]) == ("/report?Signature=s", b"{}", "")
+    assert {name.lower(): value for name, value in headers.items()}["x-amz-server-side-encryption"] == "AES256"
 
 
 def test_what_cannot_be_delivered_does_not_name_the_address(bucket: UploadServer, tmp_path: Path) -> None:
     bucket.failures = 99
     with pytest.raises(DriverError, match="HTTP 503") as error:
-        upload.put(f"{bucket.url}/report?Signature=s", b"{}", tries=2)
+        upload.put(addressed(bucket, tmp_path, {}), "report", b"{}", tries=2)
     assert "Signature" not in str(error.value)
     assert bucket.failures == 97
     with pytest.raises(DriverError, match="404") as error:

@@ -208,7 +208,7 @@ def test_console_line_vouches_for_the_report(tmp_path: Path) -> None:
 
 def test_progress_is_what_the_launcher_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: queue.Queue[dict[str, Any]] = queue.Queue()
-    monkeypatch.setattr(upload, "put", lambda url, data, **_: sent.put(json.loads(data)))
+    monkeypatch.setattr(upload, "put", lambda given, name, data, **_: sent.put(json.loads(data)))
     with upload.Progress(parameters.load(written(tmp_path), tmp_path / "none")) as progress:
         progress.update("first apply", "venv-synced", 3, 37)
         message = sent.get(timeout=5)
@@ -226,7 +226,7 @@ def test_no_progress_is_sent_after_the_end_however_long_renewing_takes(
         begun.set()
         network.wait(30)
 
-    monkeypatch.setattr(upload, "put", lambda url, data, **_: sent.append(data))
+    monkeypatch.setattr(upload, "put", lambda given, name, data, **_: sent.append(data))
     monkeypatch.setattr(upload, "renew", renew)
     monkeypatch.setattr(upload, "END_SECONDS", 0.1)
     with upload.Progress(parameters.load(written(tmp_path), tmp_path / "none")) as progress:

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +23,7 @@ from botocore.exceptions import (
     TokenRetrievalError,
 )
 from botocore.parsers import ResponseParserError
+from transcribe.fleet import encryption
 
 from baker.config import LauncherConfig
 from baker.errors import AwsError, UsageError
@@ -84,6 +85,7 @@ class Clients:
     pricing: Any
     region: str = ""
     credentials: Any = None  # botocore's own; None: there are none
+    upload_headers: Mapping[str, str] = field(default_factory=dict)  # that a PUT to a signed address must carry
     other: Callable[[str], Any] = _no_other  # a client of a service that is rarely needed, by its name
     sleep: Callable[[float], None] = time.sleep
 
@@ -94,17 +96,23 @@ def connect(config: LauncherConfig, session: boto3.Session, *, sleep: Callable[[
     region = config.aws.region
     outside = config.s3.presign_endpoint_url or endpoint
     named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")  # botocore's own
+    asked = (config.s3.encryption, config.s3.kms_key)
     with aws_errors("client"):
+        s3 = session.client("s3", region_name=region, endpoint_url=endpoint, config=s3_style(endpoint or named))
+        presigner = session.client("s3", region_name=region, endpoint_url=outside, config=s3_style(outside or named))
+        for client in (s3, presigner):
+            encryption.ask_for(client, *asked)
         return Clients(
             ec2=session.client("ec2", region_name=region, endpoint_url=endpoint, config=RETRIES),
             ssm=session.client("ssm", region_name=region, endpoint_url=endpoint, config=RETRIES),
-            s3=session.client("s3", region_name=region, endpoint_url=endpoint, config=s3_style(endpoint or named)),
-            presigner=session.client("s3", region_name=region, endpoint_url=outside, config=s3_style(outside or named)),
+            s3=s3,
+            presigner=presigner,
             autoscaling=session.client("autoscaling", region_name=region, endpoint_url=endpoint, config=RETRIES),
             elbv2=session.client("elbv2", region_name=region, endpoint_url=endpoint, config=RETRIES),
             pricing=session.client("pricing", region_name=PRICE_LIST, endpoint_url=endpoint, config=RETRIES),
             region=region,
             credentials=session.get_credentials(),
+            upload_headers=encryption.headers(*asked),
             other=cache(
                 lambda service: session.client(service, region_name=region, endpoint_url=endpoint, config=RETRIES)
             ),

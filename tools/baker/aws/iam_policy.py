@@ -29,9 +29,11 @@ TAKEN = ("{sqs}{fleet}", "{sqs}{fleet}-priority")  # queues that machines take j
 DEAD = "{sqs}{fleet}-dead"
 ALARMS = "{cloudwatch}alarm:{launch}-from-zero*"
 KEY = "{kms_key}"  # of disks, where it is the account's own
+OBJECT_KEY = "{object_key}"  # of what lies in the bucket, where it is named
 NETWORK = ("{ec2}subnet/*", "{ec2}network-interface/*", "{ec2}vpc/*")
 
-Condition = Mapping[str, Mapping[str, str]]
+Value = str | tuple[str, ...]
+Condition = Mapping[str, Mapping[str, Value]]
 FREE: Condition = {}
 OURS: Condition = {"Null": {f"aws:ResourceTag/{requests.TAG_BAKE}": "false"}}  # it carries a bake's tag
 SERVES: Condition = {"Null": {f"aws:ResourceTag/{requests.TAG_LAUNCH}": "false"}}  # it was launched to serve
@@ -40,7 +42,12 @@ VIA_EC2: Condition = {
     "StringLike": {"kms:ViaService": "ec2.{anywhere}.{suffix}"},
     "ForAnyValue:StringLike": {"kms:ResourceAliases": "{alias}"},
 }  # fmt: skip
+VIA_S3: Condition = {
+    "StringLike": {"kms:ViaService": "s3.{region}.{suffix}"},
+    "ForAnyValue:StringLike": {"kms:ResourceAliases": "{object_alias}"},
+}  # fmt: skip
 FOR_EC2: Condition = {**VIA_EC2, "Bool": {"kms:GrantIsForAWSResource": "true"}}
+CREATES = ("CopyImage", "CreateImage", "CreateLaunchTemplate", "CreateSecurityGroup", "RunInstances")
 GAUGES: Condition = {"StringEquals": {"cloudwatch:namespace": gauges.NAMESPACE}}
 BECOMES_OURS: Condition = {"Null": {f"aws:RequestTag/{requests.TAG_BAKE}": "false"}}
 
@@ -51,7 +58,7 @@ class Grant:
 
     action: str
     resources: tuple[str, ...] = ANY
-    condition: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()  # hashable, so that equal scopes are one
+    condition: tuple[tuple[str, tuple[tuple[str, Value], ...]], ...] = ()  # hashable, so that equal scopes are one
 
 
 @dataclass(frozen=True)
@@ -74,9 +81,9 @@ def describes(*operations: str) -> tuple[ApiCall, ...]:
     return tuple(ApiCall("ec2", operation, (grant(f"ec2:{operation}"),)) for operation in operations)
 
 
-def tags_at(creation: str, *resources: str) -> Grant:
+def tags_at_birth(*resources: str) -> Grant:
     """The permission to tag what is just being created, and nothing else."""
-    return grant("ec2:CreateTags", *resources, when={"StringEquals": {"ec2:CreateAction": creation}})
+    return grant("ec2:CreateTags", *resources, when={"StringEquals": {"ec2:CreateAction": CREATES}})
 
 
 # What EC2 does with the key for whoever starts a machine from an encrypted disk, or copies one.
@@ -87,6 +94,10 @@ ENCRYPTS = (
     ),
     grant("kms:CreateGrant", KEY, when=FOR_EC2),
 )
+
+# What S3 does with the key for whoever reads what it encrypts, and for whoever writes (in parts, which are read again).
+READS = grant("kms:Decrypt", OBJECT_KEY, when=VIA_S3)
+WRITES = (READS, grant("kms:GenerateDataKey", OBJECT_KEY, when=VIA_S3))
 
 CALLS: tuple[ApiCall, ...] = (
     *describes(
@@ -105,7 +116,7 @@ CALLS: tuple[ApiCall, ...] = (
             **BECOMES_SERVING, "StringEquals": {"ec2:MetadataHttpTokens": "required"},
         }),
         grant("ec2:RunInstances", TEMPLATES), grant("ssm:GetParameters", PUBLISHED),  # which names a template's image
-        tags_at("RunInstances", INSTANCES, VOLUMES), *ENCRYPTS,
+        tags_at_birth(INSTANCES, VOLUMES), *ENCRYPTS,
         grant("iam:PassRole", PASSED, when={"StringEquals": {"iam:PassedToService": "ec2.{suffix}"}}),
     )),
     ApiCall("ec2", "StopInstances", (grant("ec2:StopInstances", INSTANCES, when=OURS),)),
@@ -115,24 +126,24 @@ CALLS: tuple[ApiCall, ...] = (
     ApiCall("ec2", "CreateImage", (
         grant("ec2:CreateImage", INSTANCES, when=OURS),
         grant("ec2:CreateImage", IMAGES, SNAPSHOTS, when=BECOMES_OURS),
-        tags_at("CreateImage", IMAGES, SNAPSHOTS),
+        tags_at_birth(IMAGES, SNAPSHOTS),
     )),
     ApiCall("ec2", "CreateTags", (grant("ec2:CreateTags", IMAGES, when=OURS),)),
     ApiCall("ec2", "DeregisterImage", (grant("ec2:DeregisterImage", IMAGES, when=OURS),)),
     ApiCall("ec2", "DeleteSnapshot", (grant("ec2:DeleteSnapshot", SNAPSHOTS, when=OURS),)),
     ApiCall("ec2", "CreateSecurityGroup", (
-        grant("ec2:CreateSecurityGroup", GROUPS, NETWORK[2]), tags_at("CreateSecurityGroup", GROUPS),
+        grant("ec2:CreateSecurityGroup", GROUPS, NETWORK[2]), tags_at_birth(GROUPS),
     )),
     *describes("DescribeImageAttribute"),
     ApiCall("ec2", "CopyImage", (
-        grant("ec2:CopyImage", IMAGES, SNAPSHOTS), tags_at("CopyImage", IMAGES, SNAPSHOTS), *ENCRYPTS,
+        grant("ec2:CopyImage", IMAGES, SNAPSHOTS), tags_at_birth(IMAGES, SNAPSHOTS), *ENCRYPTS,
     )),
     ApiCall("ec2", "ModifyImageAttribute", (grant("ec2:ModifyImageAttribute", IMAGES, when=OURS),)),
     ApiCall("ec2", "EnableImageDeprecation", (grant("ec2:EnableImageDeprecation", IMAGES, when=OURS),)),
     ApiCall("ec2", "DeleteVolume", (grant("ec2:DeleteVolume", VOLUMES, when=OURS),)),
     *describes("DescribeLaunchTemplateVersions"),
     ApiCall("ec2", "CreateLaunchTemplate", (
-        grant("ec2:CreateLaunchTemplate", TEMPLATES), tags_at("CreateLaunchTemplate", TEMPLATES),
+        grant("ec2:CreateLaunchTemplate", TEMPLATES), tags_at_birth(TEMPLATES),
     )),
     *(
         ApiCall("ec2", operation, (grant(f"ec2:{operation}", TEMPLATES, when=SERVES),))
@@ -160,8 +171,8 @@ CALLS: tuple[ApiCall, ...] = (
     ApiCall("s3", "HeadBucket", (grant("s3:ListBucket", BUCKET),)),
     ApiCall("s3", "ListObjectsV2", (grant("s3:ListBucket", BUCKET),)),
     # Without ListBucket, S3 answers that a missing object is denied.
-    ApiCall("s3", "GetObject", (grant("s3:GetObject", OBJECTS), grant("s3:ListBucket", BUCKET))),
-    ApiCall("s3", "PutObject", (grant("s3:PutObject", OBJECTS),)),
+    ApiCall("s3", "GetObject", (grant("s3:GetObject", OBJECTS), grant("s3:ListBucket", BUCKET), READS)),
+    ApiCall("s3", "PutObject", (grant("s3:PutObject", OBJECTS), *WRITES)),
     ApiCall("ssm", "GetParameter", (
         grant("ssm:GetParameter", "{source_parameter}"), grant("ssm:GetParameter", PUBLISHED),
     )),
@@ -190,9 +201,11 @@ FLEET_CALLS: tuple[ApiCall, ...] = (
 # The role of a fleet's machines, which their feeders use.
 MACHINE_CALLS: tuple[ApiCall, ...] = (
     # Without ListBucket, S3 answers that a missing object is denied.
-    ApiCall("s3", "GetObject", (grant("s3:GetObject", RECORDINGS), grant("s3:ListBucket", FLEET_BUCKET))),
+    ApiCall("s3", "GetObject", (grant("s3:GetObject", RECORDINGS), grant("s3:ListBucket", FLEET_BUCKET), READS)),
     ApiCall("s3", "HeadObject", (grant("s3:GetObject", RECORDINGS),)),
-    ApiCall("s3", "PutObject", (grant("s3:PutObject", RECORDINGS), grant("s3:AbortMultipartUpload", RECORDINGS))),
+    ApiCall("s3", "PutObject", (
+        grant("s3:PutObject", RECORDINGS), grant("s3:AbortMultipartUpload", RECORDINGS), *WRITES,
+    )),
     ApiCall("s3", "DeleteObject", (grant("s3:DeleteObject", RECORDINGS),)),
     ApiCall("sqs", "GetQueueUrl", (grant("sqs:GetQueueUrl", *TAKEN, DEAD),)),
     *(
@@ -230,19 +243,19 @@ def declared(service: str, operation: str) -> bool:
 
 
 def document(config: LauncherConfig, calls: Iterable[ApiCall] = CALLS) -> dict[str, Any]:
-    """The least-privilege policy for `config`, as IAM takes it: one statement for each confinement."""
+    """The least-privilege policy for `config`, as IAM takes it: one statement for each confinement, and one for those
+    that allow the same under the same condition, since IAM limits a policy's length."""
     actions: dict[tuple[Any, ...], set[str]] = {}
-    for call in calls:
-        for granted in call.grants:
+    for granted in (granted for call in calls for granted in call.grants):
+        if _concerns(config, granted.resources):
             actions.setdefault((granted.resources, granted.condition), set()).add(granted.action)
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            _statement(sorted(allowed), resources, condition, _values(config))
-            for (resources, condition), allowed in actions.items()
-            if _concerns(config, resources)
-        ],
-    }
+    resources: dict[tuple[Any, ...], dict[str, None]] = {}
+    for (confined, condition), allowed in actions.items():
+        resources.setdefault((tuple(sorted(allowed)), condition), {}).update(dict.fromkeys(confined))
+    statements = [
+        _statement(allowed, condition, found, _values(config)) for (allowed, condition), found in resources.items()
+    ]
+    return {"Version": "2012-10-17", "Statement": statements}
 
 
 def _concerns(config: LauncherConfig, resources: tuple[str, ...]) -> bool:
@@ -250,23 +263,28 @@ def _concerns(config: LauncherConfig, resources: tuple[str, ...]) -> bool:
     there = {
         "{source_parameter}": config.source.ssm_parameter,
         KEY: config.image.kms_key,
+        OBJECT_KEY: config.s3.kms_key,
         PASSED: config.instance.profile or config.fleet.profile,
     }
     return all(configured for resource, configured in there.items() if resource in resources)
 
 
 def _statement(
-    actions: list[str], resources: tuple[str, ...], condition: tuple[Any, ...], values: Mapping[str, str]
+    actions: Iterable[str], condition: tuple[Any, ...], resources: Iterable[str], values: Mapping[str, str]
 ) -> dict[str, Any]:
     statement: dict[str, Any] = {
         "Effect": "Allow",
-        "Action": actions,
+        "Action": list(actions),
         "Resource": [resource.format_map(values) for resource in resources],
     }
     if condition:
-        filled = {test: {key: value.format_map(values) for key, value in keys} for test, keys in condition}
+        filled = {test: {key: _filled(value, values) for key, value in keys} for test, keys in condition}
         statement["Condition"] = {test: keys for test, keys in filled.items() if all(keys.values())}
     return statement
+
+
+def _filled(value: Value, values: Mapping[str, str]) -> str | list[str]:
+    return value.format_map(values) if isinstance(value, str) else [each.format_map(values) for each in value]
 
 
 def _values(config: LauncherConfig) -> dict[str, str]:
@@ -276,11 +294,15 @@ def _values(config: LauncherConfig) -> dict[str, str]:
     partition = boto3.Session().get_partition_for_region(region)
     keys = f"arn:{partition}:kms:{anywhere}:*:key/"
     key, alias = _key(config.image.kms_key, keys)
+    object_key, object_alias = _key(config.s3.kms_key, keys)
     return {
         "anywhere": anywhere,
         "suffix": "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com",
         "keys": keys,
         "kms_key": key,
+        "object_key": object_key,
+        "object_alias": object_alias,
+        "region": region,
         "role": "*",  # a profile does not tell the name of its role
         "iam": f"arn:{partition}:iam::*:",
         "alias": alias,

@@ -1,5 +1,6 @@
 """The bucket that payloads, signals and reports pass through."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -28,6 +29,11 @@ class Bucket:
     def __init__(self, clients: Clients, name: str) -> None:
         self._clients = clients
         self.name = name
+
+    @property
+    def upload_headers(self) -> Mapping[str, str]:
+        """What a PUT to an address of `url` must carry."""
+        return self._clients.upload_headers
 
     def check(self) -> None:
         """Raise UsageError when the bucket is not there, not ours to use, or in another region than the machines.
@@ -75,7 +81,7 @@ class Bucket:
         return "by S3's own keys"
 
     def put(self, key: str, data: bytes) -> None:
-        """Store an object, encrypted at rest as the bucket says."""
+        """Store an object."""
         with aws_errors(f"PutObject {key}"):
             self._clients.s3.put_object(Bucket=self.name, Key=key, Body=data)
 

@@ -127,7 +127,8 @@ def store_addresses(
         for method, keys in (("GET", gets), ("PUT", puts))
         for name, key in keys.items()
     }
-    bucket.put(attempt.key(ADDRESSES), json.dumps(signed, indent=1).encode())
+    document = {**signed, "upload_headers": dict(bucket.upload_headers)}
+    bucket.put(attempt.key(ADDRESSES), json.dumps(document, indent=1).encode())
 
 
 @dataclass(frozen=True)

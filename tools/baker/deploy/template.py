@@ -62,6 +62,8 @@ def _fleet(config: LauncherConfig) -> dict[str, Any]:
             "bucket": fleet.bucket or config.s3.bucket,
             "prefix": fleet.prefix,
             "region": config.aws.region,
+            "encryption": config.s3.encryption,
+            "kms_key": config.s3.kms_key,
             "owner": fleet.owner,
             "wait_minutes": fleet.wait_minutes,
             "idle_minutes": fleet.idle_minutes,

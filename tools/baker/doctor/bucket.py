@@ -3,7 +3,8 @@
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from baker.context import BakeContext
 from baker.doctor.finding import OK, UNKNOWN, Finding, found
@@ -11,7 +12,7 @@ from baker.doctor.finding import OK, UNKNOWN, Finding, found
 TIMEOUT = 20.0  # seconds
 KEY = "doctor/probe"  # one object, written again each time
 SECONDS = 300  # that the address lasts
-POLICY = "look at the bucket's policy and its default encryption: the signed address is used without further headers"
+POLICY = "look at the bucket's policy and its default encryption; if it demands encryption by name, set [s3] encryption"
 
 
 def there(context: BakeContext) -> Iterator[Finding]:
@@ -37,11 +38,11 @@ def writes(context: BakeContext) -> Iterator[Finding]:
 
 def addresses(context: BakeContext) -> Iterator[Finding]:
     """What a machine does: one PUT and one GET by signed addresses, without credentials."""
-    key, content = _key(context), uuid.uuid4().hex.encode()
+    key, content, bucket = _key(context), uuid.uuid4().hex.encode(), context.bucket
     try:
-        status, words = _send("PUT", context.bucket.url(key, "PUT", SECONDS, here=True), content)
+        status, words = _send("PUT", bucket.url(key, "PUT", SECONDS, here=True), content, bucket.upload_headers)
         if status < 400:
-            status, words = _send("GET", context.bucket.url(key, "GET", SECONDS, here=True))
+            status, words = _send("GET", bucket.url(key, "GET", SECONDS, here=True))
     except OSError as error:
         detail = f"not reachable from here: {getattr(error, 'reason', error)}"
         yield Finding("signed addresses", UNKNOWN, detail, "check the network")
@@ -50,9 +51,12 @@ def addresses(context: BakeContext) -> Iterator[Finding]:
     yield found("signed addresses", bad, "PUT and GET", POLICY)
 
 
-def _send(method: str, url: str, data: bytes | None = None) -> tuple[int, bytes]:
+def _send(
+    method: str, url: str, data: bytes | None = None, headers: Mapping[str, str] = MappingProxyType({})
+) -> tuple[int, bytes]:
     """The status and the body of an answer."""
-    request = urllib.request.Request(url, data=data, method=method, headers={"Content-Type": ""} if data else {})
+    typed = {"Content-Type": "", **headers} if data else {}
+    request = urllib.request.Request(url, data=data, method=method, headers=typed)
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             return answer.status, answer.read()
