@@ -70,6 +70,7 @@ transcribe:
   install:
     python: python3
     lock: auto  # auto | cpu | cuda
+    remove_toolkits: []  # of the source image's CUDA toolkits in /usr/local, such as cuda-12.8; torch has its own
   verify:
     clip: verify-sv.flac  # in service/clips, as is verify.flac, in English; bake.toml may name another
     language: sv  # the model's

@@ -150,10 +150,11 @@ class FleetConfig(Section, frozen=True):
 
 
 class InstallConfig(Section, frozen=True):
-    """What Salt builds the virtual environment with."""
+    """What Salt builds the virtual environment with, and CUDA toolkits that it removes."""
 
     python: Text
     lock: Literal["auto", "cpu", "cuda"]
+    remove_toolkits: tuple[Annotated[str, msgspec.Meta(pattern=r"^cuda-[0-9]+(\.[0-9]+)*$")], ...]
 
 
 class VerifyConfig(Section, frozen=True):

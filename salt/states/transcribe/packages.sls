@@ -1,4 +1,14 @@
 # Debian packages. Nothing is refreshed or downloaded when all of them are installed.
+{%- set it = pillar['transcribe'] %}
+
+# First of all, since what is installed needs the room.
+{%- for toolkit in it.install.remove_toolkits if toolkit.startswith('cuda-') and '/' not in toolkit %}
+
+packages-no-{{ toolkit }}:
+  file.absent:
+    - name: /usr/local/{{ toolkit }}
+    - order: first
+{%- endfor %}
 
 packages-lock-wait:
   file.managed:

@@ -105,6 +105,14 @@ def test_units_restart_when_what_they_run_on_changes() -> None:
         assert [item["sls"] for item in given["watch"] if "sls" in item] == [f"transcribe.{role}" for role in wanted]
 
 
+def test_toolkits_that_are_not_wanted_go_and_nothing_else() -> None:
+    wanted = {**IT["install"], "remove_toolkits": ["cuda-12.8", "cuda-/../../etc", "../../etc"]}
+    plain, without = states("packages"), states("packages", pillar={"transcribe": {**IT, "install": wanted}})
+    assert set(without) - set(plain) == {"packages-no-cuda-12.8"}
+    function, given = arguments(without["packages-no-cuda-12.8"])
+    assert (function, given) == ("file.absent", {"name": "/usr/local/cuda-12.8", "order": "first"})
+
+
 def test_the_states_are_the_same_whether_or_not_the_gpu_is_there_yet() -> None:
     plain, gpu = states("gpu"), states("gpu", salt=GPU)
     assert set(gpu) - set(plain) == {"gpu-linux-image-6.1-held", "gpu-nvidia-driver-535-held"}
