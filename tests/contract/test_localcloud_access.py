@@ -190,8 +190,8 @@ def test_a_presigned_url_cannot_be_turned_into_a_call(running: RunningCloud) -> 
     assert requests.put(url, headers={"X-Amz-Target": "AmazonSSM.PutParameter"}, timeout=10).status_code == 403
 
 
-def test_machines_have_no_keys_and_need_none(running: RunningCloud) -> None:
-    """At the address that machines see, a full signature is refused: nothing on a machine may have one."""
+def test_machines_need_no_keys_and_never_have_the_owners(running: RunningCloud) -> None:
+    """At the address that machines see, a full signature by them is refused."""
     inside = f"{SEEN_BY_MACHINES}:{running.served.port}"
     url = running.client("s3").generate_presigned_url("put_object", Params={"Bucket": BUCKET, "Key": "k"})
     there = running.client("s3", url=f"http://{inside}").generate_presigned_url(

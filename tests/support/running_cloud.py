@@ -80,12 +80,13 @@ class RunningCloud:
             endpoint_url=url or f"http://{self.address}",
             aws_access_key_id=keys.access_key,
             aws_secret_access_key=keys.secret_key,
+            aws_session_token=keys.token,
         )
 
-    def ask(self, method: str, path: str, **headers: str) -> requests.Response:
+    def ask(self, method: str, path: str, json: object = None, **headers: str) -> requests.Response:
         """What the control API answers to the holder of the secret, or with other `headers`."""
         headers = {"Authorization": f"Bearer {SECRET.control_token}", **headers}
-        return requests.request(method, f"http://{self.address}/_cloud/{path}", headers=headers, timeout=10)
+        return requests.request(method, f"http://{self.address}/_cloud/{path}", headers=headers, json=json, timeout=10)
 
     def close(self) -> None:
         self.cloud.close()

@@ -64,6 +64,8 @@ def local_config(endpoint: Endpoint, path: Path | None, model: str = "", languag
         "pillar": rehearsed(endpoint, model, language),
     }
     overrides = read_toml(path) if path else {}
+    if "fleet" in overrides:  # its machines reach the local cloud at another address than this computer
+        document["launch"] = {"pillar": {"fleet": {"endpoint_url": endpoint.machine_url}}}
     config = from_mapping(pillar.merge(document, overrides))
     return replace(config, credentials=Credentials(endpoint.access_key_id, endpoint.secret_access_key))
 

@@ -16,6 +16,8 @@ from localcloud.machines.machines import LaunchRequest, LocalMachines
 from localcloud.machines.port_forward import Forwarder
 
 from .common import Folders, LocalCloudError
+from .metadata import Metadata
+from .roles import RoleSessions
 
 POWER_OFF_SECONDS = 120.0
 
@@ -28,6 +30,7 @@ class Backend:
         self.steward = Steward(moto.region, clock)
         self.images = DiskImages(folders)
         self.machines = LocalMachines(folders, self._went_off)
+        self.metadata = Metadata(moto.region, RoleSessions(), self.steward.metadata)
         self._imaging: set[str] = set()
         self._forwarders: dict[tuple[str, int], Forwarder] = {}
         self._lock = threading.RLock()
@@ -50,8 +53,12 @@ class Backend:
     def launched(self, instance_ids: list[str], image_id: str, user_data: bytes) -> None:
         disk = self.images.disk(self.images.get(image_id))
         for instance_id in instance_ids:
+            role = self.moto.role(instance_id)
+            wanted = LaunchRequest(id=instance_id, disk=disk, user_data=user_data, has_role=bool(role))
             try:
-                self.machines.launch(LaunchRequest(id=instance_id, disk=disk, user_data=user_data))
+                machine = self.machines.launch(wanted)
+                if role:
+                    self.metadata.serve(instance_id, role, machine.metadata_socket)
             except (LocalCloudError, OSError) as error:
                 self.moto.set_state(instance_id, "terminated", code="Server.InternalError", reason=str(error))
 
@@ -195,6 +202,7 @@ class Backend:
 
     def _end(self, machine_id: str) -> None:
         self._close_forwarders(machine_id)
+        self.metadata.end(machine_id)
         self.machines.terminate(machine_id)
         self.images.collect(self.machines.disks())
 

@@ -10,9 +10,12 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from xml.sax.saxutils import escape
 
+from botocore.credentials import Credentials
+
 from localcloud.aws.sigv4 import Claim, RefusedError, check
 
 from .endpoint import SEEN_BY_MACHINES, Secret
+from .roles import RoleSessions, expect_permitted
 
 CONTROL = "/_cloud/"
 NOT_AWS = ("/moto-api", "/latest/", "/favicon.ico")  # moto's own interface, which the real AWS does not have
@@ -21,12 +24,16 @@ DRAINED_BYTES = 65_536  # of a refused request, so that its client reads the ans
 
 
 class Guard:
-    """The AWS API of `aws` for signed requests, and the control API of `control` for the secret's holder."""
+    """The AWS API of `aws` for signed requests, and the control API of `control` for the secret's holder.
 
-    def __init__(self, aws: WSGIApplication, control: WSGIApplication, secret: Secret) -> None:
+    With the keys of `sessions` only what a fleet's machine does is answered.
+    """
+
+    def __init__(self, aws: WSGIApplication, control: WSGIApplication, secret: Secret, sessions: RoleSessions) -> None:
         self._aws = aws
         self._control = control
         self._secret = secret
+        self._sessions = sessions
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:
@@ -47,11 +54,17 @@ class Guard:
     def _expect_signature(self, environ: WSGIEnvironment, host: str) -> None:
         if environ["PATH_INFO"].startswith(NOT_AWS):
             raise RefusedError("AccessDenied", "AWS has no such path")
-        claim = check(environ, self._secret.credentials)
-        if host != HERE and not claim.presigned:
-            raise RefusedError("AccessDenied", "Machines have presigned URLs, and no keys")
+        claim = check(environ, self._find_keys)
+        if claim.access_key_id != self._secret.credentials.access_key:
+            expect_permitted(environ, claim.service)
+        elif host != HERE and not claim.presigned:
+            raise RefusedError("AccessDenied", "Machines have presigned URLs, and the keys of their role")
         if claim.presigned:
             _fix_service(environ, claim)
+
+    def _find_keys(self, access_key_id: str) -> Credentials | None:
+        own = self._secret.credentials
+        return own if access_key_id == own.access_key else self._sessions.find(access_key_id)
 
 
 def _fix_service(environ: WSGIEnvironment, claim: Claim) -> None:

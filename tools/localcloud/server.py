@@ -98,7 +98,12 @@ def aws_app(cloud: Backend, control: WSGIApplication, activity: Activity, secret
     moto = persistence.persistent(
         s3_conditions.atomic(DomainDispatcherApplication(create_backend_app)), cloud.images.folders
     )
-    return Guard(activity.noticing(scaling.understood(Ec2Layer(moto, cloud))), activity.noticing(control), secret)
+    return Guard(
+        activity.noticing(scaling.understood(Ec2Layer(moto, cloud))),
+        activity.noticing(control),
+        secret,
+        cloud.metadata.sessions,
+    )
 
 
 def hub_app(folders: Folders) -> WSGIApplication:

@@ -1,4 +1,7 @@
-"""What a real account has and moto's has not: a way out of its subnets, quotas, the roles of services, a disk key."""
+"""What a real account has and moto's has not: a way out of its subnets, quotas, roles of services, a disk key.
+
+And what an owner makes before a fleet: the instance profile of its machines.
+"""
 
 from typing import Any
 
@@ -8,6 +11,8 @@ from moto.servicequotas.exceptions import NoSuchResource
 from moto.servicequotas.models import ServiceQuotasBackend
 
 from localcloud.aws.moto_images import ACCOUNT
+
+PROFILE = "transcribe-fleet"  # an instance profile, and its role
 
 ROLES = ("AWSServiceRoleForAutoScaling", "AWSServiceRoleForElasticLoadBalancing", "AWSServiceRoleForEC2Spot")
 # vCPUs of G and of standard machines, on-demand and spot; TiB of gp3; images.
@@ -35,6 +40,9 @@ def furnish(region: str) -> None:
     for name in ROLES:
         if name not in there:
             iam.create_role(name, "{}", "/aws-service-role/", None, "", [], 3600)
+    if PROFILE not in there:
+        iam.create_role(PROFILE, "{}", "/", None, "", [], 3600)
+        iam.create_instance_profile(PROFILE, "/", [PROFILE])
 
 
 def _quota(_backend: ServiceQuotasBackend, service_code: str, quota_code: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from moto.autoscaling.models import ASG_NAME_TAG, autoscaling_backends
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.amis import Ami
 from moto.ec2.models.instances import StateReason
@@ -64,6 +65,27 @@ class MotoRegion:
         """Whether a power-off from inside terminates the instance."""
         instance = self._ec2.get_instance_by_id(instance_id)
         return bool(instance and str(instance.instance_initiated_shutdown_behavior) == "terminate")
+
+    def role(self, instance_id: str) -> str:
+        """The name of the role that an instance's profile gives it; empty if it has no profile."""
+        self._take_profile_of_group(instance_id)
+        found = self._ec2.iam_instance_profile_associations.get(instance_id)
+        return str(found.iam_instance_profile.roles[0].name) if found else ""
+
+    def group(self, instance_id: str) -> str:
+        """The Auto Scaling group that has started an instance; empty if none has."""
+        tags = self._ec2.describe_tags({"resource-id": [instance_id], "key": [ASG_NAME_TAG]})
+        return str(tags[0]["value"]) if tags else ""
+
+    def _take_profile_of_group(self, instance_id: str) -> None:
+        """Give an instance that Auto Scaling has started the profile of its group's template, which moto leaves out."""
+        group = autoscaling_backends[ACCOUNT][self.region].autoscaling_groups.get(self.group(instance_id))
+        if group is None or group.ec2_launch_template is None:
+            return
+        data = group.ec2_launch_template.get_version(group.launch_template_version).data
+        name = data.get("IamInstanceProfile", {}).get("Name")
+        if name and instance_id not in self._ec2.iam_instance_profile_associations:
+            self._ec2.associate_iam_instance_profile(instance_id, name)
 
     def started(self, *, without: Collection[str]) -> list[StartedInstance]:
         """The running instances of Auto Scaling groups, except those in `without`."""

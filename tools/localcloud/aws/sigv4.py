@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl
@@ -22,6 +23,7 @@ SKEW = timedelta(minutes=15)  # AWS' own
 LONGEST_SECONDS = 7 * 24 * 3600  # of a presigned URL: AWS' own
 MAX_UNHASHED_BYTES = 1_048_576  # of a body that must be read before its signature can be checked
 HASH = "HTTP_X_AMZ_CONTENT_SHA256"
+TOKEN = "HTTP_X_AMZ_SECURITY_TOKEN"  # noqa: S105 - a header's name
 NOT_HASHED = ("UNSIGNED-PAYLOAD", "STREAMING-UNSIGNED-PAYLOAD-TRAILER")  # S3's words for a body that is not signed
 
 
@@ -102,15 +104,20 @@ class Claim:
             raise RefusedError("RequestTimeTooSkewed", "The request is too old: compare the clocks")
 
 
-def check(environ: WSGIEnvironment, credentials: Credentials) -> Claim:
+def check(environ: WSGIEnvironment, find: Callable[[str], Credentials | None]) -> Claim:
     """The claim of a rightly signed request, whose body can be read again. Raises RefusedError.
+
+    `find` gives the keys that go by an access key id.
 
     The body is read only once the signature over its digest is right, except where AWS' clients send no digest.
     """
     claim = Claim.of(environ)
     claim.expect_in_time(datetime.now(UTC))
-    if not hmac.compare_digest(claim.access_key_id.encode(), str(credentials.access_key).encode()):
+    credentials = find(claim.access_key_id)
+    if credentials is None:
         raise RefusedError("InvalidAccessKeyId", "The access key is not this local cloud's")
+    if not hmac.compare_digest(environ.get(TOKEN, "").encode(), str(credentials.token or "").encode()):
+        raise RefusedError("InvalidToken", "The security token is not the one of this access key")
     for name in environ:
         if name.startswith("HTTP_X_AMZ_") and name.removeprefix("HTTP_").lower().replace("_", "-") not in claim.headers:
             raise RefusedError("AccessDenied", "There were headers present in the request which were not signed")

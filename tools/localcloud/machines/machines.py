@@ -27,6 +27,7 @@ class LaunchRequest:
     disk: tuple[Path, ...]
     user_data: bytes | None = None
     owner: int | None = None  # a PID; the machine ends when that process does
+    has_role: bool = False  # it has a metadata service, which is served at its `metadata_socket`
 
 
 class LocalMachine:
@@ -44,6 +45,11 @@ class LocalMachine:
         self.process: subprocess.Popen[bytes] | None = None
         self.settled = threading.Event()  # it is off, and `on_off` has been called
         self._mount_targets: list[str] = []
+
+    @property
+    def metadata_socket(self) -> Path:
+        """Where this host answers what the machine asks its metadata service."""
+        return self.folder / "metadata.sock"
 
     @property
     def running(self) -> bool:
@@ -67,6 +73,7 @@ class LocalMachine:
             init=tuple(init),
             given=tuple(str(path) for path in given),
             doors=self.doors,
+            metadata=self.metadata_socket.name if self.launch.has_role else "",
         )
         # A volatile overlay refuses to be mounted again with the work folder of the last time.
         shutil.rmtree(self.folder / "work")
@@ -155,10 +162,11 @@ class LocalMachines:
         self._on_off = on_off
         self._machines: dict[str, LocalMachine] = {}
 
-    def launch(self, launch: LaunchRequest) -> None:
+    def launch(self, launch: LaunchRequest) -> LocalMachine:
         """Boot a new machine. Raises LocalCloudError."""
         machine = self._machines[launch.id] = LocalMachine(launch, self.folders, self.doors)
         self._start(machine)
+        return machine
 
     def _start(self, machine: LocalMachine) -> None:
         machine.settled.clear()

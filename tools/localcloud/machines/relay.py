@@ -1,7 +1,8 @@
 """Forwards TCP connections from one network namespace into another.
 
-Also a program, for supervisor.py: `relay.py NAMESPACE ADDRESS PORT...` listens on ADDRESS in that network namespace,
-and forwards to the same ports of its own loopback. It prints a line once it listens. Standard library only.
+Also a program, for supervisor.py: `relay.py NAMESPACE ADDRESS PORT[=SOCKET]...` listens on ADDRESS in that network
+namespace, and forwards to the same ports of its own loopback, or to the Unix sockets that are named. It prints a line
+once it listens. Standard library only.
 """
 
 import asyncio
@@ -26,14 +27,21 @@ def join(namespace: Path) -> None:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
-    """Forward one connection to a port of the 127.0.0.1 that this thread sees."""
+async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: int | str) -> None:
+    """Forward one connection to a port of the 127.0.0.1 that this thread sees, or to a Unix socket."""
     try:
-        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+        if isinstance(target, str):
+            inner_reader, inner_writer = await asyncio.open_unix_connection(target)
+        else:
+            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", target)
     except OSError:
         writer.close()  # as if nothing listened
         return
-    await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
+    try:
+        await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
+    finally:
+        inner_writer.close()
+        writer.close()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,16 +75,18 @@ def listen_in(namespace: Path, address: str, ports: Sequence[int]) -> list[socke
     return found
 
 
-async def _forward(listeners: Sequence[socket.socket]) -> None:
-    for listener in listeners:
-        await asyncio.start_server(partial(serve, port=listener.getsockname()[1]), sock=listener)
+async def _forward(listeners: Sequence[socket.socket], targets: Sequence[int | str]) -> None:
+    for listener, target in zip(listeners, targets, strict=True):
+        await asyncio.start_server(partial(serve, target=target), sock=listener)
     print("listening", flush=True)
     await asyncio.Event().wait()
 
 
 def main(arguments: Sequence[str]) -> None:
-    namespace, address, *ports = arguments
-    asyncio.run(_forward(listen_in(Path(namespace), address, [int(port) for port in ports])))
+    namespace, address, *doors = arguments
+    parts = [door.partition("=") for door in doors]
+    ports, targets = [int(port) for port, _, _ in parts], [path or int(port) for port, _, path in parts]
+    asyncio.run(_forward(listen_in(Path(namespace), address, ports), targets))
 
 
 if __name__ == "__main__":

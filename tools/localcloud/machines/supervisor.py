@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ REBOOT = 133  # systemd-nspawn's status when its machine asks for a reboot
 USERS = 0x7000_0000  # this host's number of a machine's root, beyond the ranges of useradd, systemd and Podman
 USER_COUNT = 65_536
 DOOR = "10.0.2.4"  # in a machine's network, the address of what the local cloud serves on this host's loopback
+METADATA, HTTP = "169.254.169.254", 80  # where an instance asks about itself
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Spec:
     """What to run. `layers` are read-only, top first; `binds` are nspawn options; a `command` runs instead of init.
 
     `given` are folders of this host that become the machine's own; `doors` are the ports of this host's loopback that
-    it reaches, at DOOR.
+    it reaches, at DOOR; `metadata` is the socket in its folder that answers at METADATA, if any.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Spec:
     command: Sequence[str] = ()
     given: Sequence[str] = ()
     doors: Sequence[int] = ()
+    metadata: str = ""
 
 
 def mount_disk(spec: Spec) -> None:
@@ -57,11 +59,11 @@ def mount_disk(spec: Spec) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run/systemd/nspawn"], check=True)
 
 
-def make_network(doors: Sequence[int]) -> None:
+def make_network(doors: Sequence[int], metadata: str) -> None:
     """A network namespace at ./netns; slirp4netns gives it a way out, and this host's DNS as 10.0.2.3.
 
     Its owner is this host's user namespace, so that a machine's root cannot change its addresses or send raw packets,
-    and slirp4netns does not let it reach this host's loopback; relay.py does, for `doors`.
+    and slirp4netns does not let it reach this host's loopback; relay.py does, for `doors` and `metadata`.
     """
     Path("netns").touch()
     # A machine's root has no say in this namespace, so that ports below 1024 must be free to all for its sshd.
@@ -70,13 +72,9 @@ def make_network(doors: Sequence[int]) -> None:
     begin += " && ip route add unreachable 169.254.0.0/16"
     subprocess.run(["unshare", "--net=netns", "sh", "-c", begin], check=True)
     if doors:
-        inside = ["nsenter", "--net=netns", "ip", "address", "add", f"{DOOR}/32", "dev", "lo"]
-        subprocess.run(inside, check=True)
-        relay = [sys.executable, str(Path(__file__).with_name("relay.py")), "netns", DOOR, *map(str, doors)]
-        with Path("relay.log").open("wb") as log:
-            opened = subprocess.Popen(relay, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL)
-        if opened.stdout is None or not opened.stdout.readline():
-            raise OSError(Path("relay.log").read_text().strip() or "relay.py does not listen")
+        open_doors(DOOR, map(str, doors))
+    if metadata:
+        open_doors(METADATA, [f"{HTTP}={metadata}"])
     ready, done = os.pipe()
     slirp = [
         "slirp4netns",
@@ -95,6 +93,17 @@ def make_network(doors: Sequence[int]) -> None:
     if not os.read(ready, 1):
         raise OSError(Path("slirp.log").read_text().strip() or "slirp4netns gave no network")
     os.close(ready)
+
+
+def open_doors(address: str, doors: Iterable[str]) -> None:
+    """Let the machine reach something of this host at an address of its own; each door is PORT or PORT=SOCKET."""
+    inside = ["nsenter", "--net=netns", "ip", "address", "add", f"{address}/32", "dev", "lo"]
+    subprocess.run(inside, check=True)
+    relay = [sys.executable, str(Path(__file__).with_name("relay.py")), "netns", address, *doors]
+    with Path("relay.log").open("ab") as log:
+        opened = subprocess.Popen(relay, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL)
+    if opened.stdout is None or not opened.stdout.readline():
+        raise OSError(Path("relay.log").read_text().strip() or "relay.py does not listen")
 
 
 def enter_cgroup(name: str, part: str) -> None:
@@ -168,7 +177,7 @@ class NspawnProcess:
 
 def boot(spec: Spec) -> int:
     """Run the machine until it powers off, and return nspawn's status."""
-    make_network(spec.doors)
+    make_network(spec.doors, spec.metadata)
     machine = NspawnProcess(spec)
     threading.Thread(target=machine.obey, daemon=True).start()
     return machine.wait()
