@@ -23,13 +23,16 @@ from .endpoint import BUCKET
 LIFETIME_SECONDS = 3600.0
 RENEWED_SECONDS = 1200.0  # before the end there are new ones; clients ask for them 15 minutes before it
 OBJECTS = "transcribe-fleet"  # the prefix, [fleet]'s own default, below which its machines may read and write
-QUEUES = (
-    *("GetQueueUrl", "GetQueueAttributes", "ReceiveMessage", "SendMessage"),
-    *("ChangeMessageVisibility", "DeleteMessage"),
+QUEUES = tuple(
+    f"AmazonSQS.{operation}"
+    for operation in (
+        *("GetQueueUrl", "GetQueueAttributes", "ReceiveMessage", "SendMessage"),
+        *("ChangeMessageVisibility", "DeleteMessage"),
+    )
 )
-FIGURES = "/service/GraniteServiceVersion20100801/operation/PutMetricData"
+FIGURES = "GraniteServiceVersion20100801.PutMetricData"
 ENDING = "TerminateInstanceInAutoScalingGroup"
-MAX_MESSAGE_BYTES = 1_048_576  # SQS's own bound
+MAX_BYTES = 2_097_152  # of a request in JSON
 
 
 @dataclass(frozen=True)
@@ -95,19 +98,25 @@ def _object(environ: WSGIEnvironment) -> bool:
 
 
 def _queue(environ: WSGIEnvironment) -> bool:
-    target = environ.get("HTTP_X_AMZ_TARGET", "")
-    if environ.get("QUERY_STRING") or target not in {f"AmazonSQS.{operation}" for operation in QUEUES}:
-        return False
-    body = environ["wsgi.input"].read(min(int(environ.get("CONTENT_LENGTH") or 0), 2 * MAX_MESSAGE_BYTES))
-    environ["wsgi.input"] = io.BytesIO(body)
-    try:  # moto takes a body that looks like a form for another call than the header names
-        return isinstance(json.loads(body), dict) and "Action" not in dict(parse_qsl(body.decode()))
-    except ValueError:
-        return False
+    return _json_call(environ) in QUEUES
 
 
 def _figures(environ: WSGIEnvironment) -> bool:
-    return environ["PATH_INFO"] == FIGURES and not environ.get("QUERY_STRING")
+    """In either of the protocols that CloudWatch's clients speak."""
+    in_cbor = environ["PATH_INFO"] == f"/service/{FIGURES.replace('.', '/operation/')}"
+    return not environ.get("QUERY_STRING") and (in_cbor or _json_call(environ) == FIGURES)
+
+
+def _json_call(environ: WSGIEnvironment) -> str:
+    """The call that a request in JSON makes, whose body can be read again; empty if moto could take it for another one,
+    as it does with a body that looks like a form."""
+    body = environ["wsgi.input"].read(min(int(environ.get("CONTENT_LENGTH") or 0), MAX_BYTES))
+    environ["wsgi.input"] = io.BytesIO(body)
+    try:
+        whole = isinstance(json.loads(body), dict) and "Action" not in dict(parse_qsl(body.decode()))
+    except ValueError:
+        return ""
+    return str(environ.get("HTTP_X_AMZ_TARGET", "")) if whole and not environ.get("QUERY_STRING") else ""
 
 
 def _ending(environ: WSGIEnvironment) -> bool:
