@@ -12,17 +12,19 @@ from baker.aws import iam_policy, requests
 from baker.bake import pipeline, plan, steps
 from baker.config import FleetSection, ImageSection, LauncherConfig, SourceSection
 from baker.context import BakeContext
-from baker.deploy import serve, template
+from baker.deploy import canary, roll, serve, template
 from baker.doctor import disks, examination
 from baker.errors import BakeError
 from baker.fleet import drops
 from baker.fleet.cloud import make_queues
 from baker.images import publish
 from baker.recovery import cleanup, records
-from support.fake_cloud import Cloud
+from localcloud.aws.moto_instances import MotoRegion
+from support.fake_cloud import REGION, Cloud
 from support.fake_machine import FakeMachine
-from support.made_images import ACCOUNT, KEYS, made, publisher, served
+from support.made_images import ACCOUNT, KEYS, client, made, publisher, served
 from support.recorder import Recorder, model_faults
+from support.served_machines import served_machines
 
 pytestmark = pytest.mark.slow
 
@@ -126,6 +128,25 @@ def grown(cloud: Cloud) -> None:
     serve.end(context)
 
 
+def rolled(cloud: Cloud) -> None:
+    """A new image replaces a group's machine, and one whose canary of a fleet is silent does not."""
+    cloud.fleet.end()
+    MotoRegion(REGION)
+    context = served(cloud, keys_file=KEYS, min_size=1, max_size=1)
+    publish.publish_image(context, made(cloud, "one"))
+    setup = template.service_setup(context.root, context.config)
+    serve.template(context, setup)
+    serve.group(context, setup)
+    with served_machines(cloud.ec2) as machines:
+        roll.forward(context, made(cloud, "two"), machines.reach)
+    client(cloud, "iam", REGION).create_instance_profile(InstanceProfileName="fleet")
+    fleet = replace(context.config, fleet=FleetSection(queue="speech", profile="fleet"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(canary, "FIRST_SECONDS", 1.0)
+        with pytest.raises(BakeError, match="look for another cause"):
+            roll.forward(replace(context, config=fleet), made(cloud, "three"), machines.reach)
+
+
 # What a launcher does in its life; whoever adds a call to the policy table adds what makes it here.
 JOURNEYS: tuple[Callable[[Cloud], object], ...] = (
     source_by_parameter,
@@ -136,6 +157,7 @@ JOURNEYS: tuple[Callable[[Cloud], object], ...] = (
     launched,
     joined,
     grown,
+    rolled,
     planned,
     examined,
 )
@@ -151,9 +173,8 @@ def test_every_call_of_a_launcher_is_declared(
 
 def test_every_declared_call_was_made_and_fits_the_service_model(recorder: Recorder) -> None:
     """Runs after the journeys, whose recordings it reads."""
-    assert sorted(recorder.calls) == sorted(
-        (call.service, call.operation) for call in (*iam_policy.CALLS, *iam_policy.FLEET_CALLS)
-    )
+    declared = (*iam_policy.CALLS, *iam_policy.FLEET_CALLS, *iam_policy.ROLL_CALLS)
+    assert set(recorder.calls) == {(call.service, call.operation) for call in declared}
     assert recorder.faults() == []
 
 

@@ -109,7 +109,7 @@ def _plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         nargs="?",
         const=iam_policy.LAUNCHER,
         choices=iam_policy.ROLES,
-        help="only print an IAM policy; default: the launcher's; the others are for a fleet, `queues` for its launcher",
+        help="only print an IAM policy; default: the launcher's; it needs `roll` for a roll-out, `queues` for a fleet",
     )
     plan.set_defaults(run=bake.plan)
 
@@ -124,10 +124,14 @@ def _image_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     publish.add_argument(
         "image", metavar="IMAGE", nargs="?", default=catalog.LATEST, help="an image's id or name; default: latest"
     )
-    publish.set_defaults(run=images.publish)
+    publish.add_argument(
+        "--roll", metavar="GROUP", nargs="?", const="", help="let it replace a group's machines, after one canary"
+    )
+    publish.set_defaults(run=images.publish, after="running the same command again goes on")
 
     rollback = commands.add_parser("rollback", help="publish again what was published before")
-    rollback.set_defaults(run=images.rollback)
+    rollback.add_argument("group", metavar="GROUP", nargs="?", help="let it replace this group's machines as well")
+    rollback.set_defaults(run=images.rollback, after="running the same command again goes on")
 
     prune = commands.add_parser("prune", help="remove old images that are not needed; without --yes only list them")
     prune.add_argument("--keep", metavar="N", type=int, help="how many of the newest stay; default: [publish] keep")

@@ -23,6 +23,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "machine": {"fleet": {"queue": "speech", "bucket": "my.recordings"}},
     "queues": {"fleet": {"queue": "speech"}},
     "submitter": {"fleet": {"queue": "speech"}},
+    "roll": {"fleet": {"queue": "speech"}},
     "all": {
         "fleet": {"queue": "speech", "profile": "fleet"},
         "image": {"kms_key": "alias/images"},

@@ -13,7 +13,7 @@ from transcribe.fleet import gauges
 from baker.aws import requests
 from baker.config import LauncherConfig
 
-LAUNCHER, QUEUES, MACHINE, SUBMITTER = ROLES = ("launcher", "queues", "machine", "submitter")
+LAUNCHER, QUEUES, MACHINE, SUBMITTER, ROLL = ROLES = ("launcher", "queues", "machine", "submitter", "roll")
 ANY = ("*",)  # what has no resource of its own: every Describe of EC2
 IMAGES, SNAPSHOTS = "{ec2_any}image/*", "{ec2_any}snapshot/*"  # a public image belongs to no account
 INSTANCES, VOLUMES, GROUPS = "{ec2}instance/*", "{ec2}volume/*", "{ec2}security-group/*"
@@ -27,6 +27,7 @@ PASSED = "{iam}role/{role}"  # to a machine that is kept, where a profile is con
 RECORDINGS, FLEET_BUCKET = "{s3}{fleet_bucket}/{fleet_prefix}/*", "{s3}{fleet_bucket}"
 TAKEN = ("{sqs}{fleet}", "{sqs}{fleet}-priority")  # queues that machines take jobs from
 DEAD = "{sqs}{fleet}-dead"
+ON_TRIAL = "{sqs}{fleet}-roll-*"  # queues of the two machines that a roll-out compares
 ALARMS = "{cloudwatch}alarm:{launch}-from-zero*"
 KEY = "{kms_key}"  # of disks, where it is the account's own
 OBJECT_KEY = "{object_key}"  # of what lies in the bucket, where it is named
@@ -198,6 +199,22 @@ FLEET_CALLS: tuple[ApiCall, ...] = (
     ApiCall("cloudwatch", "DeleteAlarms", (grant("cloudwatch:DeleteAlarms", ALARMS),)),
 )  # fmt: skip
 
+# What a roll-out does besides, to a group and with the machines that it compares.
+ROLL_CALLS: tuple[ApiCall, ...] = (
+    ApiCall("elbv2", "DescribeTargetHealth", (grant("elasticloadbalancing:DescribeTargetHealth"),)),
+    ApiCall("autoscaling", "TerminateInstanceInAutoScalingGroup", (
+        grant("autoscaling:TerminateInstanceInAutoScalingGroup", SCALING),
+    )),
+    ApiCall("sqs", "CreateQueue", (grant("sqs:CreateQueue", ON_TRIAL), grant("sqs:TagQueue", ON_TRIAL))),
+    *(
+        ApiCall("sqs", operation, (grant(f"sqs:{operation}", ON_TRIAL),))
+        for operation in ("GetQueueAttributes", "SendMessage")
+    ),
+    ApiCall("s3", "GetObject", (grant("s3:GetObject", RECORDINGS), grant("s3:ListBucket", FLEET_BUCKET))),
+    ApiCall("s3", "HeadObject", (grant("s3:GetObject", RECORDINGS),)),
+    ApiCall("s3", "PutObject", (grant("s3:PutObject", RECORDINGS),)),
+)  # fmt: skip
+
 # The role of a fleet's machines, which their feeders use.
 MACHINE_CALLS: tuple[ApiCall, ...] = (
     # Without ListBucket, S3 answers that a missing object is denied.
@@ -207,12 +224,12 @@ MACHINE_CALLS: tuple[ApiCall, ...] = (
         grant("s3:PutObject", RECORDINGS), grant("s3:AbortMultipartUpload", RECORDINGS), *WRITES,
     )),
     ApiCall("s3", "DeleteObject", (grant("s3:DeleteObject", RECORDINGS),)),
-    ApiCall("sqs", "GetQueueUrl", (grant("sqs:GetQueueUrl", *TAKEN, DEAD),)),
+    ApiCall("sqs", "GetQueueUrl", (grant("sqs:GetQueueUrl", *TAKEN, DEAD, ON_TRIAL),)),
     *(
-        ApiCall("sqs", operation, (grant(f"sqs:{operation}", *TAKEN),))
+        ApiCall("sqs", operation, (grant(f"sqs:{operation}", *TAKEN, ON_TRIAL),))
         for operation in ("ReceiveMessage", "ChangeMessageVisibility", "DeleteMessage", "SendMessage")
     ),
-    ApiCall("sqs", "GetQueueAttributes", (grant("sqs:GetQueueAttributes", *TAKEN),)),
+    ApiCall("sqs", "GetQueueAttributes", (grant("sqs:GetQueueAttributes", *TAKEN, ON_TRIAL),)),
     ApiCall("cloudwatch", "PutMetricData", (grant("cloudwatch:PutMetricData", when=GAUGES),)),
     ApiCall("autoscaling", "TerminateInstanceInAutoScalingGroup", (
         grant("autoscaling:TerminateInstanceInAutoScalingGroup", SCALING),
@@ -234,12 +251,18 @@ SUBMITTER_CALLS: tuple[ApiCall, ...] = (
 
 def calls_of(role: str) -> tuple[ApiCall, ...]:
     """What one of the ROLES may ask of AWS."""
-    return {LAUNCHER: CALLS, QUEUES: FLEET_CALLS, MACHINE: MACHINE_CALLS, SUBMITTER: SUBMITTER_CALLS}[role]
+    return {
+        LAUNCHER: CALLS,
+        QUEUES: FLEET_CALLS,
+        MACHINE: MACHINE_CALLS,
+        SUBMITTER: SUBMITTER_CALLS,
+        ROLL: ROLL_CALLS,
+    }[role]
 
 
 def declared(service: str, operation: str) -> bool:
     """Whether the launcher may make this call at all."""
-    return any((call.service, call.operation) == (service, operation) for call in (*CALLS, *FLEET_CALLS))
+    return any((call.service, call.operation) == (service, operation) for call in (*CALLS, *FLEET_CALLS, *ROLL_CALLS))
 
 
 def document(config: LauncherConfig, calls: Iterable[ApiCall] = CALLS) -> dict[str, Any]:
@@ -265,6 +288,9 @@ def _concerns(config: LauncherConfig, resources: tuple[str, ...]) -> bool:
         KEY: config.image.kms_key,
         OBJECT_KEY: config.s3.kms_key,
         PASSED: config.instance.profile or config.fleet.profile,
+        ON_TRIAL: config.fleet.queue,
+        RECORDINGS: config.fleet.queue,
+        FLEET_BUCKET: config.fleet.queue,
     }
     return all(configured for resource, configured in there.items() if resource in resources)
 

@@ -106,10 +106,11 @@ class Instances:
             pages = self._clients.ec2.get_paginator("describe_instances").paginate(Filters=filters)
             return [instance for page in pages for group in page["Reservations"] for instance in group["Instances"]]
 
-    def launched(self, name: str) -> list[str]:
-        """Ids of the instances that exist and were started by the launch template `name`."""
+    def launched(self, name: str, role: str = "") -> list[str]:
+        """Ids of the instances that exist and were started to serve as `name`, or of those with this role there."""
+        named = {requests.TAG_LAUNCH: name, requests.TAG_ROLE: role}
         filters: list[FilterTypeDef] = [
-            *tag_filters({requests.TAG_LAUNCH: name}),
+            *tag_filters({key: value for key, value in named.items() if value}),
             {"Name": "instance-state-name", "Values": LIVING},
         ]
         return [instance["InstanceId"] for instance in self._described(filters)]
@@ -125,6 +126,12 @@ class Instances:
         ]
         found = self._described(filters)
         return {image: [i["InstanceId"] for i in found if i["ImageId"] == image] for image in wanted}
+
+    def images(self, instance_ids: Iterable[str]) -> dict[str, str]:
+        """The image that each was started from; EC2 may not know a new instance yet."""
+        wanted = sorted(instance_ids)
+        found = self._described([{"Name": "instance-id", "Values": wanted}]) if wanted else []
+        return {instance["InstanceId"]: instance["ImageId"] for instance in found}
 
     def stop(self, instance_id: str) -> None:
         """Stop an instance and wait until it is stopped, so that its disk does not change any more."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import TagSpecificationTypeDef, TagTypeDef
 
 TAG_BAKE = "transcribe:bake"  # on everything that one bake makes: how it is found again
-TAG_ROLE = "transcribe:role"  # what a machine is for: "bake" or "verify"
+TAG_ROLE = "transcribe:role"  # what a machine is for: "bake", "verify", or what a roll-out compares
 TAG_DEADLINE = "transcribe:deadline"  # ISO 8601: from then on it is swept, unless it is a verified image or of one
 TAG_KEEP = "transcribe:keep"  # on a machine that does not end itself when it fails, but at its deadline only
 TAG_CONTENT = "transcribe:content-hash"

@@ -4,13 +4,15 @@ import argparse
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from baker import target
 from baker.aws.client import read_only
+from baker.aws.images import Ami
 from baker.commands import tables
 from baker.context import BakeContext, open_context
-from baker.deploy import serve, template
+from baker.deploy import roll, serve, template
 from baker.deploy.template import ServiceSetup
 from baker.display.progress import Display
 from baker.errors import UsageError
@@ -49,7 +51,10 @@ def publish(root: Path, options: argparse.Namespace) -> int:
     """Make an image the one that is launched."""
     context = acting(root, options)
     image = catalog.choose(context, options.image)
-    replicas = publish_image(context, image)
+    if options.roll is None:
+        replicas = publish_image(context, image)
+    else:
+        replicas = roll_out(root, options, _of_group(context, options.roll), image)
     tables.print_published(context, image.id, replicas)
     return 0
 
@@ -70,10 +75,33 @@ def diff(root: Path, options: argparse.Namespace) -> int:
 def rollback(root: Path, options: argparse.Namespace) -> int:
     """Go back to what was published before."""
     context = acting(root, options)
-    left, replicas = roll_back(context)
+    if options.group is None:
+        left, replicas = roll_back(context)
+    else:
+        left, replicas = roll.back(_of_group(context, options.group))
     context.display.note(f"  left {left}; it is still there: bake.py publish {left}", "dim")
     tables.print_published(context, replicas[context.config.aws.region], replicas)
     return 0
+
+
+def roll_out(root: Path, options: argparse.Namespace, context: BakeContext, image: Ami) -> dict[str, str]:
+    """Let an image replace the machines of a group; returns it by region."""
+    setup = template.service_setup(root, context.config)
+    if options.cloud == target.AWS and not context.config.fleet.queue:
+        where = serve.reachable(context, replace(setup, open=True))
+        if where:
+            raise UsageError(f"a canary could be reached {where}")
+
+    def reach(instance: str) -> list[str]:
+        return [url for url in target.addresses(root, options.cloud, context, instance, setup.port) if url]
+
+    return roll.forward(context, image, reach)
+
+
+def _of_group(context: BakeContext, name: str) -> BakeContext:
+    """The same, for the group of this name; empty: the configured one."""
+    launch = context.config.launch
+    return replace(context, config=replace(context.config, launch=replace(launch, name=name or launch.name)))
 
 
 def prune(root: Path, options: argparse.Namespace) -> int:

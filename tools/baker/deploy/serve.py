@@ -31,9 +31,7 @@ def template(context: BakeContext, setup: ServiceSetup) -> str:
         published = publish.home(context).parameter.current()
     if not published:
         raise UsageError(f"{config.publish.ssm_parameter} names no image yet: publish one")
-    groups = list(config.launch.security_groups) or [
-        context.networks.security_group(InstanceSection(subnets=config.launch.subnets), config.tags)
-    ]
+    groups = security_groups(context)
     image = context.images.get(published)
     if image is None:
         raise UsageError(f"{config.publish.ssm_parameter} names {published}, and there is no such image: publish one")
@@ -43,8 +41,21 @@ def template(context: BakeContext, setup: ServiceSetup) -> str:
     return name
 
 
+def security_groups(context: BakeContext) -> list[str]:
+    """Those of a machine that serves: the configured ones, or the closed one."""
+    launch = context.config.launch
+    closed = InstanceSection(subnets=launch.subnets)
+    return list(launch.security_groups) or [context.networks.security_group(closed, context.config.tags)]
+
+
 def one(context: BakeContext) -> str:
-    """Start one machine as the template says, in the first place that has room; returns its id once it runs.
+    """Start one machine as the template says, in the first place that has room; returns its id once it runs."""
+    template = {"LaunchTemplateName": context.config.launch.name, "Version": "$Default"}
+    return started(context, {"LaunchTemplate": template})
+
+
+def started(context: BakeContext, request: requests.Request) -> str:
+    """Start one machine as asked, in the first place that has room; returns its id once it runs.
 
     Raises BakeError with every refusal when there is room nowhere.
     """
@@ -56,7 +67,7 @@ def one(context: BakeContext) -> str:
     while waiting:
         place = waiting.pop(0)
         try:
-            instance = context.machines.run(_request(config.launch.name, place))
+            instance = context.machines.run(_request(request, place))
         except AwsError as error:
             if not is_refusal(error):
                 raise
@@ -69,9 +80,9 @@ def one(context: BakeContext) -> str:
     raise BakeError(f"AWS has no machine for us now ({'; '.join(map(str, refused))}): {'; '.join(reasons.values())}")
 
 
-def _request(name: str, place: Place) -> requests.Request:
+def _request(request: requests.Request, place: Place) -> requests.Request:
     return {
-        "LaunchTemplate": {"LaunchTemplateName": name, "Version": "$Default"},
+        **request,
         "MinCount": 1,
         "MaxCount": 1,
         "SubnetId": place.subnet,

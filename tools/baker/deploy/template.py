@@ -29,6 +29,7 @@ class ServiceSetup:
     keys: str  # lines of a keys file, which hold digests of keys
     open: bool  # it listens to others than its own machine
     port: int
+    minutes: int = 0  # after which the machine ends itself; 0: never
 
 
 def service_setup(root: Path, config: LauncherConfig) -> ServiceSetup:
@@ -72,6 +73,12 @@ def _fleet(config: LauncherConfig) -> dict[str, Any]:
     }
 
 
+def on_trial(setup: ServiceSetup, key: str, minutes: int) -> ServiceSetup:
+    """The same for a machine that also takes the key of this line of a keys file, and ends after so many minutes."""
+    overrides = pillar.merge({"host": EVERYWHERE, **setup.overrides}, {"auth": {"keys_file": KEYS}})
+    return ServiceSetup(overrides, f"{setup.keys}{key}\n", True, setup.port, minutes)
+
+
 def user_data(setup: ServiceSetup) -> str:
     """cloud-config that writes keys and overrides and applies them; empty when the image is right as it is."""
     if not setup.overrides:
@@ -80,7 +87,15 @@ def user_data(setup: ServiceSetup) -> str:
     files = [_file(PILLAR, overrides, "0644")]
     if setup.keys:
         files.append(_file(KEYS, setup.keys.encode(), "0640"))
-    document = {"write_files": files, "runcmd": [["salt-call", "--retcode-passthrough", "state.apply"]]}
+    document: dict[str, Any] = {"write_files": files, "runcmd": [["salt-call", "--retcode-passthrough", "state.apply"]]}
+    if setup.minutes:
+        timer = [
+            "systemd-run",
+            "--no-block",
+            f"--on-active={setup.minutes}m",
+            "--timer-property=DefaultDependencies=no",
+        ]
+        document["bootcmd"] = [[*timer, "--property=DefaultDependencies=no", "systemctl", "--force", "poweroff"]]
     text = f"#cloud-config\n{json.dumps(document, indent=1)}\n"
     if len(text.encode()) > LIMIT:
         raise UsageError(f"the user-data would be {len(text.encode()):,} bytes; EC2 takes {LIMIT:,}: use fewer keys")

@@ -55,9 +55,7 @@ def publish_image(context: BakeContext, image: Ami) -> dict[str, str]:
 
     Raises UsageError for an image that is not verified, BakeError or AwsError when a step fails.
     """
-    if not image.verified or image.state != "available":
-        what = "is not verified" if not image.verified else f"is {image.state}"
-        raise UsageError(f"the image {image.id} {what}; only a verified image can be published: bake it again")
+    check(image)
     display, (home, *abroad) = context.display, regions(context)
     replicas = {home.name: image}
     for region in abroad:
@@ -73,6 +71,13 @@ def publish_image(context: BakeContext, image: Ami) -> dict[str, str]:
         for region in (*abroad, home):
             region.parameter.set(replicas[region.name].id, ssm.PUBLISHED)
     return {name: found.id for name, found in replicas.items()}
+
+
+def check(image: Ami) -> None:
+    """Raise UsageError for an image that cannot be published."""
+    if not image.verified or image.state != "available":
+        what = "is not verified" if not image.verified else f"is {image.state}"
+        raise UsageError(f"the image {image.id} {what}; only a verified image can be published: bake it again")
 
 
 def copied(context: BakeContext, region: Region, image: Ami) -> Ami:
@@ -115,7 +120,7 @@ def roll_back(context: BakeContext) -> tuple[str, dict[str, str]]:
 
     Raises UsageError when there is nothing to go back to, BakeError when it is gone somewhere: then nothing moves.
     """
-    left, replicas = _previous(context)
+    left, replicas = previous(context)
     home, *abroad = regions(context)
     with context.display.phase("roll back"):
         for region in (*abroad, home):
@@ -124,7 +129,7 @@ def roll_back(context: BakeContext) -> tuple[str, dict[str, str]]:
 
 
 @read_only()
-def _previous(context: BakeContext) -> tuple[str, dict[str, str]]:
+def previous(context: BakeContext) -> tuple[str, dict[str, str]]:
     """The image that is published, and by region the one that was before."""
     home, *abroad = regions(context)
     standing = ssm.published(home.parameter.history())

@@ -89,18 +89,18 @@ def present(context: BakeContext) -> LeaseHolder | None:
     return _holder(context.bucket.read(key_of(context)))
 
 
-def key_of(context: BakeContext) -> str:
-    """The bucket key of the lease; each region has its own."""
-    return f"{context.config.s3.prefix}/leases/{context.config.aws.region}/lease.json"
+def key_of(context: BakeContext, name: str = "lease") -> str:
+    """The bucket key of the lease; each region has its own, and each group that a new image is rolled out to."""
+    return f"{context.config.s3.prefix}/leases/{context.config.aws.region}/{name}.json"
 
 
 class Lease:
     """The lease of one launcher, for its work on one bake."""
 
-    def __init__(self, context: BakeContext, bake: str) -> None:
+    def __init__(self, context: BakeContext, bake: str, name: str = "lease") -> None:
         self._context = context
         self._bucket: Bucket = context.bucket
-        self._key = key_of(context)
+        self._key = key_of(context, name)
         self._me = LeaseHolder(bake)
         self._etag = ""  # of what was last written; empty: nothing was
         self._lost: LostError | None = None
@@ -181,9 +181,9 @@ class Lease:
 
 
 @contextmanager
-def held(context: BakeContext, bake: str) -> Iterator[BakeContext]:
+def held(context: BakeContext, bake: str, name: str = "lease") -> Iterator[BakeContext]:
     """Hold the lease inside; the context that is given renews it, and raises LostError when it sleeps without it."""
-    lease = Lease(context, bake)
+    lease = Lease(context, bake, name)
     with read_only():
         lease.take()
     lease.renew_in_background()

@@ -1,0 +1,193 @@
+"""A new image replaces the machines of a group, after a canary, and goes back by itself; against moto over HTTP."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from baker.aws.members import Members
+from baker.context import BakeContext
+from baker.deploy import canary, roll, serve, template
+from baker.deploy.canary import BadImageError
+from baker.errors import BakeError, UsageError
+from baker.images import publish
+from localcloud.aws.moto_instances import MotoRegion
+from support.fake_cloud import REGION, Cloud
+from support.made_images import KEYS, client, made, named, served
+from support.served_machines import Behaviour, ServedMachines, served_machines
+
+pytestmark = pytest.mark.slow
+SIZE = 2
+
+
+@dataclass
+class Newsroom:
+    """A group of two machines of the image `old`, and a `new` one that nobody has published."""
+
+    cloud: Cloud
+    context: BakeContext
+    machines: ServedMachines
+    old: Any
+    new: Any
+
+    def group(self) -> Any:
+        scaling = client(self.cloud, "autoscaling", REGION)
+        [found] = scaling.describe_auto_scaling_groups(AutoScalingGroupNames=["newsroom"])["AutoScalingGroups"]
+        return found
+
+    def images(self) -> Counter[str]:
+        """How many machines of the group each image has."""
+        mine = {one["InstanceId"] for one in self.group()["Instances"]}
+        return Counter(one["ImageId"] for one in self.cloud.instances() if one["InstanceId"] in mine)
+
+    def roll(self) -> dict[str, str]:
+        return roll.forward(self.context, self.new, self.machines.reach)
+
+    def assert_serves(self, image: Any) -> None:
+        """The group has its size, of this image, and nothing is left beside it."""
+        assert self.images() == {image.id: SIZE}
+        assert (self.group()["DesiredCapacity"], self.group()["MaxSize"]) == (SIZE, SIZE)
+        assert len(self.cloud.living()) == SIZE
+        assert named(self.context) == {REGION: image.id}
+
+
+@pytest.fixture
+def newsroom(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Newsroom]:
+    cloud.fleet.end()  # what serves takes no part in a bake
+    MotoRegion(REGION)  # groups start machines of the image that the parameter names
+    monkeypatch.setattr(canary, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(canary, "FIRST_SECONDS", 1.5)
+    monkeypatch.setattr(canary, "TRIES", 2)
+    monkeypatch.setattr(roll, "READY_SECONDS", 1.5)
+    monkeypatch.setattr(roll, "POLL_SECONDS", 0.05)
+    context = served(cloud, name="newsroom", keys_file=KEYS, min_size=SIZE, max_size=SIZE)
+    old, new = made(cloud, "old"), made(cloud, "new")
+    publish.publish_image(context, old)
+    setup = template.service_setup(context.root, context.config)
+    serve.template(context, setup)
+    serve.group(context, setup)
+    with served_machines(cloud.ec2) as machines:
+        found = Newsroom(cloud, context, machines, old, new)
+        found.assert_serves(old)
+        yield found
+
+
+def test_a_new_image_replaces_one_machine_after_the_other(newsroom: Newsroom, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+    ends = Members.end
+
+    def end(self: Members, instance: str) -> None:
+        seen.append((len(self.now().serving), newsroom.images()[newsroom.new.id]))
+        ends(self, instance)
+
+    monkeypatch.setattr(Members, "end", end)
+    assert newsroom.roll() == {REGION: newsroom.new.id}
+    assert seen == [(SIZE + 1, 1), (SIZE + 1, 2)], "one is ready before another one ends"
+    newsroom.assert_serves(newsroom.new)
+    assert set(newsroom.machines.asked) == {newsroom.old.id, newsroom.new.id}
+    assert roll.back(newsroom.context)[0] == newsroom.new.id
+    newsroom.assert_serves(newsroom.old)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [
+        (Behaviour(text="And now for something completely different"), "it is wrong: .* hears 'And now for"),
+        (Behaviour(seconds=0.5), r"it is slow: 0\.[56]\d s for the clip, where ami-\w+ needs"),
+        (Behaviour(answers=False), "it is silent: nothing heard in 2 s, .* answers 503"),
+    ],
+    ids=["wrong", "slow", "silent"],
+)
+def test_a_bad_image_is_not_published(newsroom: Newsroom, behaviour: Behaviour, words: str) -> None:
+    newsroom.machines.images[newsroom.new.id] = behaviour
+    with pytest.raises(BadImageError, match=f"{newsroom.new.id} was not published; {words}") as caught:
+        newsroom.roll()
+    assert "\n" not in str(caught.value)
+    newsroom.assert_serves(newsroom.old)
+
+
+def test_if_the_image_that_serves_is_silent_too_the_new_one_is_not_blamed(newsroom: Newsroom) -> None:
+    for image in (newsroom.old, newsroom.new):
+        newsroom.machines.images[image.id] = Behaviour(answers=False)
+    with pytest.raises(BakeError, match=f"so is {newsroom.old.id}, which serves now: look for another cause"):
+        newsroom.roll()
+    newsroom.assert_serves(newsroom.old)
+
+
+def test_an_image_whose_second_machine_is_not_ready_is_taken_back(
+    newsroom: Newsroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Members.unhealthy
+
+    def unhealthy(self: Members, group: Any) -> set[str]:
+        images = newsroom.context.machines.images(group.serving)
+        new = {machine for machine, image in images.items() if image == newsroom.new.id}
+        return told(self, group) | (new if len(new) > 1 else set())
+
+    monkeypatch.setattr(Members, "unhealthy", unhealthy)
+    why = f"{newsroom.new.id} was taken back, {newsroom.old.id} serves again; it is silent: i-"
+    with pytest.raises(BadImageError, match=why):
+        newsroom.roll()
+    newsroom.assert_serves(newsroom.old)
+
+
+class Lost(Exception):
+    """The launcher is gone."""
+
+
+def dies_at(call: int, of: Callable[..., Any], *, after: bool) -> Callable[..., Any]:
+    """`of`, but the launcher dies before or after its `call`th use has had its effect."""
+    uses = iter(range(1, 1000))
+
+    def dying(*arguments: Any, **named_: Any) -> Any:
+        this = next(uses)
+        if this == call and not after:
+            raise Lost
+        answer = of(*arguments, **named_)
+        if this == call:
+            raise Lost
+        return answer
+
+    return dying
+
+
+DEATHS = [(roll.Rolling, "_save", 1, False), (roll.Rolling, "_save", 2, True), (Members, "resize", 1, True),
+          (Members, "end", 1, True), (Members, "end", 2, False), (Members, "resize", 3, False)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "call", "after"), DEATHS, ids=lambda value: getattr(value, "__name__", value)
+)
+def test_the_same_command_goes_on_with_a_roll_out_whose_launcher_died(
+    newsroom: Newsroom, monkeypatch: pytest.MonkeyPatch, owner: Any, method: str, call: int, *, after: bool
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, method, dies_at(call, getattr(owner, method), after=after))
+        with pytest.raises(Lost):
+            newsroom.roll()
+    assert sum(newsroom.images().values()) >= SIZE, "all serve that served before"
+    newsroom.roll()
+    newsroom.assert_serves(newsroom.new)
+
+
+def test_a_roll_out_that_died_can_be_taken_back(newsroom: Newsroom, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(Members, "end", dies_at(2, Members.end, after=False))
+        with pytest.raises(Lost):
+            newsroom.roll()
+    with monkeypatch.context() as patched:
+        patched.setattr(Members, "end", dies_at(1, Members.end, after=True))
+        with pytest.raises(Lost):
+            roll.back(newsroom.context)
+    assert roll.back(newsroom.context) == (newsroom.new.id, {REGION: newsroom.old.id})
+    newsroom.assert_serves(newsroom.old)
+
+
+def test_a_group_that_is_not_there_or_an_image_that_may_not_serve_is_refused(newsroom: Newsroom) -> None:
+    launch = replace(newsroom.context.config.launch, name="nowhere")
+    context = replace(newsroom.context, config=replace(newsroom.context.config, launch=launch))
+    with pytest.raises(UsageError, match=r"there is no group nowhere: bake\.py launch --group makes one"):
+        roll.forward(context, newsroom.new, newsroom.machines.reach)
+    with pytest.raises(UsageError, match="is not verified"):
+        roll.forward(context, made(newsroom.cloud, "raw", verified=False), newsroom.machines.reach)

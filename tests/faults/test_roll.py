@@ -1,0 +1,110 @@
+"""Every AWS call of a roll-out, and what can happen to it: what serves goes on, and the same command again mends it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from baker import target
+from faults import account
+from faults.conftest import Lab
+from faults.faultcloud import DENIED, FAULTS, KILLED, KILLED_AFTER, NOT_FOUND, Fault
+from faults.launchers import Ended
+from faults.test_aws_faults import EVERYTHING, Point, name_of_case, sample
+from faults.test_fleet_launch import client
+from localcloud.aws.moto_instances import MotoRegion
+from support.fake_cloud import REGION
+from support.served_machines import served_machines
+
+START = ["DescribeSubnets", "DescribeInstanceTypeOfferings", "RunInstances", "DescribeInstances by id"]
+SAVE = ["PutObject roll-newsroom.json", "PutObject newsroom.json"]
+SWEEP = ["DescribeInstances", "TerminateInstances"]
+ROLL = [
+    "DescribeImages", "DescribeSecurityGroups", "GetObject roll-newsroom.json", "PutObject roll-newsroom.json",
+    "GetObject newsroom.json", "DescribeAutoScalingGroups", "GetParameterHistory", "DescribeImages by id",
+    "DescribeInstances", "DescribeInstances", *START, *START, *SWEEP, *SWEEP, *SAVE,
+    "ModifyImageAttribute", "EnableImageDeprecation", "DescribeImageAttribute", "CreateTags",
+    "GetParameter", "PutParameter", "GetParameter",
+    "DescribeAutoScalingGroups", "DescribeInstances", *SAVE, "UpdateAutoScalingGroup",
+    "DescribeAutoScalingGroups", "DescribeTargetHealth", "DescribeInstances",
+    "TerminateInstanceInAutoScalingGroup", "DescribeAutoScalingGroups",
+    "DescribeAutoScalingGroups", "DescribeInstances", "UpdateAutoScalingGroup", *SAVE, SAVE[0],
+]  # fmt: skip
+POINTS: list[Point] = [(name, Counter(ROLL[: index + 1])[name]) for index, name in enumerate(ROLL)]
+KINDS = (*FAULTS, KILLED, KILLED_AFTER)
+OWN = (
+    "PutObject newsroom.json",
+    "RunInstances",
+    "UpdateAutoScalingGroup",
+    "DescribeTargetHealth",
+    "TerminateInstanceIn",
+)
+CASES = [(kind, point) for point in POINTS if EVERYTHING or point[0].startswith(OWN) for kind in KINDS]
+Record = Callable[[str, object], None]
+
+
+@dataclass
+class Newsroom:
+    """A group with one machine of a published image, and a new image."""
+
+    lab: Lab
+    old: str
+    new: str
+
+    def images(self) -> list[str]:
+        """Those of the group's machines."""
+        [group] = client(self.lab, "autoscaling").describe_auto_scaling_groups()["AutoScalingGroups"]
+        ids = [one["InstanceId"] for one in group["Instances"]]
+        found = client(self.lab, "ec2").describe_instances(InstanceIds=ids)["Reservations"]
+        return [one["ImageId"] for each in found for one in each["Instances"]]
+
+    def roll(self, fault: Fault | None = None) -> Ended:
+        return self.lab.launch("publish", self.new, "--roll", fault=fault)
+
+
+@pytest.fixture
+def newsroom(lab: Lab, tmp_path: Path) -> Iterator[Newsroom]:
+    MotoRegion(REGION)  # groups start machines of the image that the parameter names
+    ec2 = client(lab, "ec2")
+    old, new = (
+        ec2.register_image(Name=f"transcribe-{name}", RootDeviceName="/dev/xvda")["ImageId"] for name in ("old", "new")
+    )
+    tags = [{"Key": "transcribe:bake", "Value": "b"}, {"Key": "transcribe:verified", "Value": "true"}]
+    ec2.create_tags(Resources=[old, new], Tags=tags)
+    client(lab, "ssm").put_parameter(Name="/transcribe/image", Value=old, Type="String", Description="published")
+    group = ec2.create_security_group(GroupName="serve", Description="d")["GroupId"]
+    rule = {"IpProtocol": "tcp", "FromPort": 8000, "ToPort": 8000, "IpRanges": [{"CidrIp": "10.0.0.0/8"}]}
+    ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
+    keys = tmp_path / "keys"
+    keys.write_text(f"newsroom {'a' * 64}\n")
+    lab.configure(f'[launch]\nname = "newsroom"\nmax_size = 1\nkeys_file = "{keys}"\nsecurity_groups = ["{group}"]\n')
+    assert lab.launch("launch", "--group").code == 0
+    with served_machines(ec2) as machines:
+        lab.patch.setattr(target, "addresses", lambda *asked: (machines.reach(asked[3])[0], ""))
+        yield Newsroom(lab, old, new)
+
+
+def test_the_calls_of_a_roll_out_are_those_that_the_table_tries(newsroom: Newsroom) -> None:
+    ended = newsroom.roll()
+    assert ended.code == 0, ended.err
+    assert newsroom.lab.cloud.log == ROLL
+    assert (newsroom.images(), len(account.living())) == ([newsroom.new], 1)
+
+
+@pytest.mark.parametrize(("kind", "point"), sample(CASES), ids=name_of_case)
+def test_a_roll_out_that_goes_wrong_is_whole_after_the_same_command(
+    newsroom: Newsroom, record_property: Record, kind: str, point: Point
+) -> None:
+    record_property("fault", (point[0], kind))
+    fault = Fault(kind, *point)
+    ended = newsroom.roll(fault)
+    assert fault.hits, "the fault was never met"
+    assert "Traceback" not in ended.err
+    assert newsroom.images(), "no machine serves"
+    if kind not in (KILLED, KILLED_AFTER):
+        assert len(ended.err.splitlines()) == (1 if ended.code else 0), ended.err
+        assert ended.code == 0 or kind in (DENIED, NOT_FOUND), ended.err
+    again = newsroom.roll()
+    assert again.code == 0, again.err
+    assert (newsroom.images(), len(account.living())) == ([newsroom.new], 1)

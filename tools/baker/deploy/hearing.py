@@ -1,0 +1,131 @@
+"""How a machine that serves is given the verification clip: over HTTP, or through a queue of its own."""
+
+import json
+import secrets
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from transcribe.fleet import states, submission
+from transcribe.fleet.documents import Request
+from transcribe.fleet.layout import job_id
+from transcribe.types import DecodeOptions
+
+from baker.aws.client import aws_errors
+from baker.fleet.cloud import FleetCloud
+
+REQUEST_SECONDS = 60.0  # until an answer over HTTP is given up
+OWNER = "roll-out"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording and its language."""
+
+    path: Path
+    language: str
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a machine has made of the clip, and how many seconds it took for it."""
+
+    text: str
+    seconds: float
+
+
+class Hearing(Protocol):
+    """Gives a machine the clip. `problem` is what last kept it from being heard, for a person."""
+
+    problem: str
+
+    def hear(self) -> Heard | None:
+        """The text, or None as long as there is none; then the next call asks again."""
+        ...
+
+
+class OverHttp:
+    """A request with a key. `urls` are all one machine's; the first that answers counts."""
+
+    def __init__(self, urls: Callable[[], Sequence[str]], key: str, clip: Clip) -> None:
+        self._urls, self._key, self._clip = urls, key, clip
+        self.problem = "it has no address"
+
+    def hear(self) -> Heard | None:
+        for url in self._urls():
+            began = time.monotonic()
+            text = self._asked(url)
+            if text is not None:
+                return Heard(text, time.monotonic() - began)
+        return None
+
+    def _asked(self, url: str) -> str | None:
+        body, kind = _form(self._clip)
+        asked = urllib.request.Request(f"{url}/v1/audio/transcriptions", data=body, method="POST")
+        asked.add_header("Authorization", f"Bearer {self._key}")
+        asked.add_header("Content-Type", kind)
+        try:
+            with urllib.request.urlopen(asked, timeout=REQUEST_SECONDS) as answer:
+                return str(json.load(answer)["text"])
+        except urllib.error.HTTPError as error:
+            error.close()
+            self.problem = f"{url} answers {error.code}"
+        except (OSError, ValueError, KeyError) as error:
+            self.problem = f"{url}: {error or type(error).__name__}"
+        return None
+
+
+def _form(clip: Clip) -> tuple[bytes, str]:
+    """The body of a request for the clip's text, and its content type."""
+    boundary = secrets.token_hex(16)
+    part = f'--{boundary}\r\nContent-Disposition: form-data; name="'
+    fields = f'{part}model"\r\n\r\nwhisper-1\r\n{part}language"\r\n\r\n{clip.language}\r\n'
+    file = f'{part}file"; filename="{clip.path.name}"\r\nContent-Type: application/octet-stream\r\n\r\n'
+    data = f"{fields}{file}".encode() + clip.path.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
+    return data, f"multipart/form-data; boundary={boundary}"
+
+
+class ThroughQueue:
+    """A job in a queue that no other machine takes jobs from."""
+
+    def __init__(self, fleet: FleetCloud, clip: Clip) -> None:
+        self._fleet, self._clip = fleet, clip
+        self._job = ""
+        self.problem = "its job was not done"
+
+    def hear(self) -> Heard | None:
+        fleet = self._fleet
+        with aws_errors("the clip's job"):
+            if not self._job:
+                self._submit()
+            ended = states.outcome(fleet.bucket, fleet.layout, self._job)
+        if ended is None:
+            return None
+        self._job = ""
+        if ended.status != "done":
+            self.problem = f"its job {ended.status}: {ended.error.message if ended.error else 'without a reason'}"
+            return None
+        text = " ".join(segment.text.strip() for segment in ended.segments)
+        # The worker's own figure, since a job's time holds the feeder's pauses as well.
+        return Heard(text, ended.duration / ended.speed if ended.speed else ended.finished - (ended.started or 0.0))
+
+    def _submit(self) -> None:
+        data = self._clip.path.read_bytes()
+        request = Request(
+            job=job_id(OWNER, secrets.token_hex(16)),
+            owner=OWNER,
+            options=DecodeOptions(language=self._clip.language),
+            bytes=len(data),
+            suffix=self._clip.path.suffix,
+            name=self._clip.path.name,
+            created=time.time(),
+        )
+        fleet = self._fleet
+        submission.submit(
+            fleet.bucket, fleet.queues, fleet.layout, request, lambda key: fleet.bucket.upload(key, self._clip.path)
+        )
+        self._job = request.job
