@@ -114,12 +114,8 @@ def _plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     plan.set_defaults(run=bake.plan)
 
 
-def _image_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """What is done with images that exist."""
-    list_ = commands.add_parser("list", help="every image, and who needs it")
-    list_.add_argument("--json", action="store_true", help="for programs")
-    list_.set_defaults(run=images.list_images)
-
+def _publishing(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Which image is launched."""
     publish = commands.add_parser("publish", help="copy and share an image, and make it the one that is launched")
     publish.add_argument(
         "image", metavar="IMAGE", nargs="?", default=catalog.LATEST, help="an image's id or name; default: latest"
@@ -127,11 +123,22 @@ def _image_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     publish.add_argument(
         "--roll", metavar="GROUP", nargs="?", const="", help="let it replace a group's machines, after one canary"
     )
-    publish.set_defaults(run=images.publish, after="running the same command again goes on")
+    publish.set_defaults(run=images.publish)
 
     rollback = commands.add_parser("rollback", help="publish again what was published before")
     rollback.add_argument("group", metavar="GROUP", nargs="?", help="let it replace this group's machines as well")
-    rollback.set_defaults(run=images.rollback, after="running the same command again goes on")
+    rollback.set_defaults(run=images.rollback)
+    for command in (publish, rollback):
+        _where(command)
+        command.set_defaults(model="", listen_for="en", after="running the same command again continues it")
+
+
+def _image_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """What is done with images that exist."""
+    list_ = commands.add_parser("list", help="every image, and who needs it")
+    list_.add_argument("--json", action="store_true", help="for programs")
+    list_.set_defaults(run=images.list_images)
+    _publishing(commands)
 
     prune = commands.add_parser("prune", help="remove old images that are not needed; without --yes only list them")
     prune.add_argument("--keep", metavar="N", type=int, help="how many of the newest stay; default: [publish] keep")
@@ -155,7 +162,7 @@ def _image_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     new_key.add_argument("name", metavar="NAME", help="whose key it is")
     new_key.set_defaults(run=keys.new_key)
 
-    for command in (list_, publish, rollback, prune, diff, launch):
+    for command in (list_, prune, diff, launch):
         _where(command)
         command.set_defaults(model="", listen_for="en", after="running the same command again continues it")
 
