@@ -82,8 +82,7 @@ def tracked(policy: Any, serving: int, value: float) -> int:
 def shrinks(policy: Any, value: float, threshold: float) -> bool:
     """Whether the policy may take machines away at this figure."""
     if policy.policy_type == TRACKING:
-        target = policy.target_tracking_configuration
-        return not getattr(target, "DisableScaleIn", False) and value < float(target.TargetValue)
+        return value < float(policy.target_tracking_configuration.TargetValue)
     step = step_of(policy, value - threshold)
     return step is not None and (step < 0 or policy.adjustment_type == "ExactCapacity")
 
