@@ -81,11 +81,14 @@ def clocks_of(folder: Path, *starts: float) -> Path:
     return written(folder, "clocks.ts", b"".join(parts))
 
 
-def chained(folder: Path) -> Path:
-    """Two Ogg streams of different rates and channels behind one another."""
-    first = ("-c:a", "libvorbis", "-ar", "44100", "-ac", "2")
-    whole = content(made(folder, "first.ogg", "-i", CLIP, *first))
-    return written(folder, "chain.ogg", whole + content(made(folder, "then.ogg", "-i", CLIP, "-c:a", "libvorbis")))
+def behind(name: str, *kinds: tuple[str, ...]) -> Made:
+    """Files of these kinds behind one another."""
+
+    def make(folder: Path) -> Path:
+        parts = (made(folder, f"{number}-{name}", "-i", CLIP, *kind) for number, kind in enumerate(kinds))
+        return written(folder, name, b"".join(map(content, parts)))
+
+    return make
 
 
 def on_the_air(folder: Path, *codec: str, rate: int) -> bytes:
@@ -156,10 +159,12 @@ def near_far_near(clip: Samples) -> Samples:
     return np.concatenate([loud(-15)(clip), loud(-50)(clip), loud(-15)(clip)])
 
 
+VORBIS = ("-c:a", "libvorbis")
+AT_8, AT_16, AT_32, STEREO_44 = ("-ar", "8000"), ("-ar", "16000"), ("-ar", "32000"), ("-ar", "44100", "-ac", "2")
 JITTER = "setts=ts=TS+60*eq(mod(N\\,10)\\,0)"
 OVERLAP = -0.07
 LATE = (2.0,)
-OGV, WMV = ("-c:v", "libtheora", "-c:a", "libvorbis"), ("-c:v", "wmv2", "-c:a", "wmav2")
+OGV, WMV = ("-c:v", "libtheora", *VORBIS), ("-c:v", "wmv2", "-c:a", "wmav2")
 CLOCKS = [
     repeated("mkv", 5, 1.01, *OPUS),
     repeated("mkv", 5, 0.99, *OPUS),
@@ -177,8 +182,12 @@ CLOCKS = [
     Case("mkv, 3 s late", lambda f: with_picture(f, "o.mkv", *MPEG4, *OPUS, late=3, picture=9), (3.0,)),
     Case("flv, clock of hours", lambda f: made(f, "h.flv", "-i", CLIP, "-c:a", "mp3", "-ar", "22050", *WALL_CLOCK)),
     Case("opus, on the air for hours", built("a.opus", lambda f: on_the_air(f, *OPUS, rate=48_000))),
-    Case("vorbis, on the air for hours", built("a.ogg", lambda f: on_the_air(f, "-c:a", "libvorbis", rate=16_000))),
-    Case("vorbis, two of different kinds joined", chained, (0, 6.05)),
+    Case("vorbis, on the air for hours", built("a.ogg", lambda f: on_the_air(f, *VORBIS, rate=16_000))),
+    Case("vorbis, two of different kinds joined", behind("c.ogg", (*VORBIS, *STEREO_44), VORBIS), (0, 6.05)),
+    Case("vorbis, four times the rate joined", behind("c.ogg", (*VORBIS, *AT_8), (*VORBIS, *AT_32)), (0, 6.05)),
+    Case("aac, two of different rates joined", behind("c.aac", AT_16, STEREO_44), (0.06, 6.16)),
+    Case("mp3, two of different rates joined", behind("c.mp3", AT_16, STEREO_44), (0, 6.15)),
+    Case("ac3, two of different rates joined", behind("c.ac3", STEREO_44, AT_32), (0, 6.1)),
     Case("opus, a second to skip", built("s.opus", lambda f: handmade.opus_skipping(f, 48_000))),
     Case("m4a, trimmed by its edit list", lambda f: trimmed(f, "t.m4a")),
     Case("mov, trimmed by its edit list", lambda f: trimmed(f, "t.mov")),
@@ -232,6 +241,7 @@ HEADERS = [
     Case("opus with a cover", lambda f: made(f, "c.opus", "-i", CLIP, *OPUS, "-metadata", f"A={'A' * 60_000}")),
 ]
 HOURS = tuple(SECONDS * number for number in range(7))
+UNHEARD = ("m4a", "caf", "aiff", "w64", "tta", "wma", "voc")
 LACKING = [
     Case("wav of 64-bit sizes, cut", file("a.wav", handmade.rf64(), 0.6), (0,), 2.42, CUT),
     Case("wav, ten kilobytes before the sound, cut", file("a.wav", wav(FMT, INFO, DATA), 0.6), (0,), 2.6, CUT),
@@ -242,10 +252,16 @@ LACKING = [
     Case("mp3 behind a tag with a footer, cut", mp3(id3(3000, footer=True), share=0.6), (0,), 2.5, CUT),
     Case("mp3 behind an APE tag, cut", mp3(ape(3000), share=0.6), (0,), 2.5, CUT),
     Case("opus, cut", lambda f: cut(f, "a.opus", *OPUS), (0,), None, "its end is missing"),
-    Case("vorbis, cut", lambda f: cut(f, "a.ogg", "-c:a", "libvorbis"), (0,), None, "its end is missing"),
+    Case("vorbis, cut", lambda f: cut(f, "a.ogg", *VORBIS), (0,), None, "its end is missing"),
     Case("opus, the last page lost", built("a.opus", without_end), (0,), None, "its end is missing"),
     Case("flac, hours promised", built("a.flac", lambda f: handmade.flac(f, 18_000 * 16_000)), (0,), 17_993.95, CUT),
     Case("mka, hours promised", built("a.mka", promising_hours), HOURS, 17_957.65, CUT),
+    Case("sox, cut", lambda f: cut(f, "a.sox"), (0,), 2.42, CUT),
+    Case("gsm, cut", lambda f: cut(f, "a.gsm", "-c:a", "libgsm", *AT_8), (0,), None, CUT),
+    Case("nut, cut", lambda f: cut(f, "a.nut"), (0,), None, CUT),
+    Case("ogg, two codecs joined", behind("a.ogg", VORBIS, OPUS), (0,), None, CUT),
+    Case("wav, two of different rates joined", behind("a.wav", AT_16, AT_8), (0,), None, "another one"),
+    *(Case(f"{form}, two joined", behind(f"a.{form}", (), ()), (0,), None, "another one") for form in UNHEARD),
     Case("webm of a live recorder, cut", lambda f: cut(f, "a.webm", *OPUS, "-live", "1"), (0,), None, CUT),
 ]
 LEVELS = [

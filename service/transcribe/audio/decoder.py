@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from transcribe.audio import length, mp3, ogg, wav
+from transcribe.audio import joined, length, mp3, ogg, wav
+from transcribe.audio.clocks import clock_of
 from transcribe.audio.errors import NOT_A_RECORDING, AudioError, Limits, foreign
 from transcribe.audio.ffmpeg import Ffmpeg
 from transcribe.audio.mixing import Mixer, Separator
@@ -23,7 +24,7 @@ __all__ = ["AudioError", "Decoder", "Limits", "decode"]
 
 HEAD_BYTES = 4096
 ASKED_FIRST_BYTES = 1 << 20  # of a larger file, ffprobe tells the length before it is decoded
-LOSE_QUIETLY = (b"FORM", b".snd", b".SoX", b"XoS.")  # AIFF, AU, SoX: ffmpeg says nothing where one is cut off
+LOSE_QUIETLY = (b"FORM", b".snd")  # AIFF, AU: ffmpeg says nothing where one is cut off
 SILENCE_SECONDS = 10  # silence is given in blocks of this length at most
 MISSING_SECONDS, MISSING_SHARE = 0.5, 0.02  # less than was promised by more than both: something is missing
 GUESSED_SECONDS = 1.0  # a format that ffmpeg only guesses must give so much, or be MP3 frames from end to end
@@ -115,7 +116,7 @@ class Decoder:
     def _placed(self) -> Iterator[NDArray[np.float32]]:
         assert self._ffmpeg is not None
         mixer = Mixer(SAMPLE_RATE) if self._mixed else Separator()
-        timeline = self._timeline = Timeline(self._limits.audio_seconds)
+        timeline = self._timeline = Timeline(self._limits.audio_seconds, clock_of(self._path))
         for frames in self._ffmpeg.frames():
             silence, late = timeline.place(frames.timestamp, len(frames.samples))
             sound = caught_up(mixer(frames.samples), late)
@@ -151,6 +152,8 @@ class Decoder:
                 f"The file is cut off or damaged: it promises {self.seconds + missing:.1f} s of sound and holds "
                 f"{self.seconds:.1f} s."
             )
+        elif joined.unheard(self._path):
+            self.warnings.append("Behind this recording the file holds another one, which was not heard.")
         elif loss := ogg.loss(self._path):
             self.warnings.append(f"The file is cut off or damaged: {loss}.")
         elif self._ffmpeg and self._ffmpeg.found_damage and not self._open_ended:

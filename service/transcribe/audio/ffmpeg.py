@@ -42,8 +42,10 @@ STALL_SECONDS = 30.0  # the longest that we wait for a decoder that gives nothin
 WORKED = 0.5  # share of the time it was given: a decoder that used less of the processor waited for the machine
 MIN_SPEED = 10.0  # decoding must be faster than this many seconds of sound a second, once STALL_SECONDS are over
 DAMAGE = re.compile(
-    rb"(?i)packet corrupt|ended prematurely|incomplete frame|partial file|exhausted before|lost sync|size too small"
+    rb"(?i)packet corrupt|ended prematurely|incomplete frame|partial file|exhausted before|lost sync|size too small|"
+    rb"no index at the end|\[error\] file:[^\n]*: (?:invalid argument|input/output error)"
 )
+UNDECODED, MANY = b"Error while decoding stream", 5  # a few frames may be no sound at all, such as a tag
 LOG_BYTES = 16_384  # of messages that are kept from either end
 HEAD_BYTES = 4096
 SYNC, TRANSPORT_PACKETS = ord("G"), (188, 192, 204)  # bytes
@@ -131,7 +133,7 @@ class Ffmpeg:
     @property
     def found_damage(self) -> bool:
         """Whether it said that sound is lost, without how much."""
-        return bool(DAMAGE.search(self.log))
+        return bool(DAMAGE.search(self.log)) or self.log.count(UNDECODED) >= MANY
 
     def frames(self) -> Iterator[Frames]:
         """What it decodes, as it comes. Raises AudioError for a decoder that is too slow, or that nothing came of."""
@@ -254,18 +256,8 @@ def _command(path: Path, track: int, clock: int, tracks: int) -> list[str]:
         *("-filter_threads", "1", "-filter_complex", graph),
         *("-map", "[samples]", "-c:a", "pcm_f32le", "-f", "f32le", "pipe:1"),
         *("-map", "[clock]", "-c:a", "pcm_f32le", "-flush_packets", "1", "-f", "framecrc", f"pipe:{clock}"),
-        *(
-            "-map",
-            "0:a",
-            *_clock_streams(path),
-            "-c",
-            "copy",
-            "-t",
-            "0",
-            "-f",
-            "framecrc",
-            f"pipe:{tracks}",
-        ),  # its head
+        *("-map", "0:a", *_clock_streams(path), "-c", "copy"),
+        *("-t", "0", "-f", "framecrc", f"pipe:{tracks}"),  # its head
     ]
 
 

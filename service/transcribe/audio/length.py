@@ -1,6 +1,7 @@
 """How long a container says that its tracks are, as ffprobe tells it, and where its packets really end."""
 
 import math
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from transcribe.audio.errors import Limits
 from transcribe.audio.ffmpeg import probe, probe_lines
 
 HEAD_BYTES, FLAC_BYTES = 4096, 26
+SOX, SOX_BYTES = {b".SoX": "<", b"XoS.": ">"}, 28
 UNKNOWN_CAF = b"data" + b"\xff" * 8
 STREAMS = "stream=codec_type,duration,start_time:stream_disposition=attached_pic"
 CONTAINER = "format=format_name,duration,start_time"
@@ -54,7 +56,10 @@ def last_packet(path: Path, limits: Limits) -> float:
 
 
 def by_header(head: bytes) -> float | None:
-    """The seconds that a FLAC file promises, by its first bytes; None for another, and where it does not say."""
+    """The seconds that a FLAC or SoX file promises, by its first bytes; None for another, and where it does not say."""
+    if head[:4] in SOX and len(head) >= SOX_BYTES:
+        samples, rate, channels = struct.unpack(f"{SOX[head[:4]]}QdL", head[8:SOX_BYTES])
+        return samples / channels / rate if samples and channels and rate > 0 else None
     if head[:4] != b"fLaC" or len(head) < FLAC_BYTES:
         return None
     rate = int.from_bytes(head[18:21], "big") >> 4

@@ -57,7 +57,7 @@ def promised(path: Path) -> float | None:
     and if the file holds no more than its one recording. Raises OSError."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        at = _behind_tags(file, size)
+        at = behind_tags(file, size)
         file.seek(at)
         head = file.read(HEAD_BYTES)
     frame = parsed(head[:4])
@@ -84,7 +84,7 @@ def _fit(frames: int, size: int, constant: Frame | None) -> bool:
 
 def consists_of_frames(content: bytes) -> bool:
     """Whether frames that follow each other make up most of the file: text can look like a header here and there."""
-    at = _behind_tags(io.BytesIO(content), len(content))
+    at = behind_tags(io.BytesIO(content), len(content))
     found = sum(_sizes(content, at))
     return found > 0 and found >= WHOLE_SHARE * (len(content) - at)
 
@@ -95,7 +95,7 @@ def _sizes(content: bytes, at: int) -> Iterator[int]:
         at += frame.size
 
 
-def _behind_tags(file: BinaryIO, size: int) -> int:
+def behind_tags(file: BinaryIO, size: int) -> int:
     """Where the sound begins: behind ID3 tags, whose length has seven bits a byte, and APE tags."""
     at = 0
     for _ in range(MOST_TAGS):

@@ -88,6 +88,12 @@ def runs_on(path: Path) -> bool:
     return header is not None and header.runs_on
 
 
+def followed(path: Path) -> bool:
+    """Whether behind a WAV lies another one, in a format that does not go with it. Raises OSError."""
+    header = _header(path)
+    return header is not None and header.followed
+
+
 def open_ended(path: Path) -> bool:
     """Whether a WAV's header does not say where its sound ends: then it ends with the file. Raises OSError."""
     header = _header(path)
@@ -116,6 +122,7 @@ class Header:
     there: int  # how many bytes the file has from there on
     promises: bool  # whether the size is a promise
     runs_on: bool = False  # behind those that are promised there are more
+    followed: bool = False  # behind them there is another recording, in another format
 
     @property
     def lacking(self) -> int:
@@ -136,6 +143,8 @@ def _header(path: Path) -> Header | None:
                 return replace(found, runs_on=length - at > LONGEST_REST)
             if found and (name == b"data" or (name in WAVES and forms and forms[0] in file.read(HEAD_BYTES))):
                 return replace(found, runs_on=True)
+            if found and name in WAVES:
+                return replace(found, followed=True)
             if found is None and name == b"fmt ":
                 forms.append(file.read(min(size, FORM.size)))
             elif found is None and name == b"ds64":
