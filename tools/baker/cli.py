@@ -224,6 +224,8 @@ def _fleet_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     jobs.add_argument("--redrive", metavar="JOB", help="try one of those again")
     jobs.add_argument("--cancel", metavar="JOB", help="end one that is not over")
     jobs.add_argument("--json", action="store_true", help="for programs")
+    jobs.add_argument("--ledger", metavar="FILE", type=Path, help="write a page: machines, queue, speed and cost")
+    jobs.add_argument("--last-hours", metavar="N", type=float, help="of the ledger: jobs sent in the last N hours")
     jobs.set_defaults(run=fleet.jobs)
     for command in (submit, jobs):
         _where(command)

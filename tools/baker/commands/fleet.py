@@ -1,6 +1,7 @@
 """The commands about jobs of the fleet: submit, jobs."""
 
 import argparse
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from baker.context import BakeContext
 from baker.display.literal import literal
 from baker.errors import BakeError, UsageError
 from baker.fleet import jobs as fleet_jobs
-from baker.fleet import recordings
+from baker.fleet import ledger, recordings
 from baker.fleet.cloud import FleetCloud, open_fleet
 
 LARGE_HOURS = 100.0  # of audio, that want a --yes
@@ -77,6 +78,8 @@ def jobs(root: Path, options: argparse.Namespace) -> int:
         fleet_jobs.cancel(fleet, options.cancel)
         context.display.note(f"the job {options.cancel} is cancelled")
         return 0
+    if options.ledger:
+        return _ledger(context, fleet, options.ledger, options.last_hours)
     while True:
         known = _known(fleet, dead=options.dead)
         if options.json:
@@ -86,6 +89,18 @@ def jobs(root: Path, options: argparse.Namespace) -> int:
         if not options.watch or all(state.over or state.status == "dead" for state in known):
             return 0
         context.sleep(WATCH_SECONDS)
+
+
+def _ledger(context: BakeContext, fleet: FleetCloud, file: Path, hours: float | None) -> int:
+    """Write the page of a run: all jobs, or those that were sent in the last so many hours."""
+    since = time.time() - hours * 3600 if hours else 0.0
+    made = ledger.read([state for state in fleet_jobs.listed(fleet) if state.created >= since])
+    try:
+        file.write_text(ledger.html(made), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}; --ledger names a file that can be written") from error
+    context.display.note(f"the ledger of {made.jobs} jobs: {file}")
+    return 0
 
 
 def _known(fleet: FleetCloud, *, dead: bool) -> list[State]:
