@@ -1,15 +1,21 @@
 """Jobs of a fleet: real feeder processes on moto's S3 and SQS. Whatever ends where, each job has one outcome."""
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from baker.aws.growth import Growth
+from localcloud.aws.steward import calls
+from localcloud.aws.steward.groups import Groups
 from support import api_process, fleets
 from support.fake_worker import TEXTS
-from support.fleets import FleetCloud, audio
+from support.fleets import REGION, FleetCloud, audio
 from support.waiting import until
 from transcribe.config import ServiceConfig
+from transcribe.feeder import leaving
 from transcribe.feeder.finisher import Finisher
 from transcribe.feeder.fleet import Fleet, program_digest
 from transcribe.feeder.taker import Taker
@@ -180,6 +186,35 @@ def test_what_fits_is_finished_after_a_spot_notice(cloud: FleetCloud, tmp_path: 
         assert set(states.values()) <= {"done", "queued"}
         assert a.store.tickets.all() == []
         assert [line["reason"] for line in a.log() if line["event"] == "leaving"] == ["spot"]
+
+
+def test_a_machine_that_its_group_ends_does_what_it_holds_first(cloud: FleetCloud, tmp_path: Path) -> None:
+    """As in a roll-out. Nothing is handed on, and Auto Scaling is told when it is done."""
+    calls.lead_here(Groups(REGION, time.time))
+    mine, other = cloud.group_of_two()
+    Growth(SimpleNamespace(autoscaling=cloud.client("autoscaling"))).let_finish(fleets.GROUP)  # type: ignore[arg-type]
+    held = {"fleet__hold_seconds": 60}
+    with fleets.metadata_service() as (address, answers), fleets.machine(tmp_path / "a", cloud, **held) as a:
+        answers["instance-id"] = mine
+        answers[leaving.LIFECYCLE] = "InService"
+        a.worker.hold.set()
+        job = cloud.submit(audio("held"))
+        feeder = a.start(AWS_EC2_METADATA_SERVICE_ENDPOINT=address)
+        until(lambda: a.store.tickets.get(job), 60)
+        cloud.client("autoscaling").terminate_instance_in_auto_scaling_group(
+            InstanceId=mine, ShouldDecrementDesiredCapacity=True
+        )
+        answers[leaving.LIFECYCLE] = "Terminated"
+        until(lambda: [line for line in a.log() if line["event"] == "finishing"], 30)
+        late = cloud.submit(audio("late"))
+        time.sleep(2 * a.mapping["fleet"]["leave_seconds"])
+        assert feeder.poll() is None
+        assert cloud.members() == [mine, other]
+        a.worker.hold.clear()
+        assert feeder.wait(30) == 0
+    assert cloud.members() == [other]
+    assert (cloud.state(job).status, cloud.state(job).attempts) == ("done", 1)
+    assert cloud.state(late).status == "queued", "one that ends takes nothing"
 
 
 def test_any_machine_takes_a_job_and_answers_for_it(cloud: FleetCloud, tmp_path: Path) -> None:

@@ -1,15 +1,21 @@
 """Every AWS call of a submission and of a feeder, and what can happen to it: nothing is lost, nothing is done twice."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import boto3
 import pytest
 from baker.aws import iam_policy
+from baker.aws.growth import Growth
+from botocore.exceptions import ClientError
 from faults.conftest import Lab
 from faults.faultcloud import DENIED, FAULTS, NOT_FOUND, Fault
 from faults.test_aws_faults import EVERYTHING, Point, name_of_case, sample
+from localcloud.aws.steward import calls
+from localcloud.aws.steward.groups import Groups
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 from moto.sqs.models import sqs_backends
@@ -20,9 +26,11 @@ from support.waiting import until
 from transcribe.config import ServiceConfig
 from transcribe.feeder.fleet import Fleet
 from transcribe.feeder.gauge import Gauge
+from transcribe.feeder.hook import FinishHook
 from transcribe.feeder.idle import Idle
 from transcribe.feeder.main import clients
 from transcribe.fleet import gauges, queues
+from transcribe.jobs.tickets import Ticket
 
 SUBMIT = [
     "GetQueueUrl", "GetQueueUrl", "GetQueueUrl", "GetObject state", "HeadObject audio", "PutObject audio",
@@ -121,16 +129,7 @@ def test_what_a_machine_tells_and_that_it_ends_itself_goes_wrong(
     record_property("fault", (call, kind))
     mine, other = cloud.group_of_two()
     due = [kind]
-
-    def meets(name: str, when: str) -> int | None:
-        if not due or name != call or (kind == "lost after effect") != (when == "after"):
-            return None
-        due.clear()
-        if kind.startswith("lost"):
-            raise fleets.DroppedError
-        return 500 if kind == "5xx" else 403
-
-    cloud.watched.meets = meets
+    cloud.watched.meets = goes_wrong(due, call)
     for name, value in fleets.KEYS.items():
         monkeypatch.setenv(name, value)
     with fleets.machine(tmp_path / "a", cloud, fleet__wait_minutes=5, fleet__idle_minutes=1) as here:
@@ -152,3 +151,60 @@ def test_what_a_machine_tells_and_that_it_ends_itself_goes_wrong(
     assert (cloud.members(), cloud.group()["DesiredCapacity"]) == ([other], 1)
     assert len(told) >= 5
     assert call in {one.operation for one in iam_policy.MACHINE_CALLS}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_machine_says_to_its_hook_goes_wrong(
+    cloud: FleetCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Record, kind: str
+) -> None:
+    """It says it again, and is not let go with work that it holds."""
+    for name, value in fleets.KEYS.items():
+        monkeypatch.setenv(name, value)
+    calls.lead_here(Groups(REGION, time.time))
+    mine, other = cloud.group_of_two()
+    Growth(SimpleNamespace(autoscaling=cloud.client("autoscaling"))).let_finish(fleets.GROUP)  # type: ignore[arg-type]
+    with fleets.machine(tmp_path / "a", cloud) as here:
+        config = ServiceConfig.from_mapping(here.mapping)
+        found = queues.find(clients(config.fleet)("sqs"), fleets.QUEUE)
+        assert found
+        fleet = Fleet(config, here.store, cloud.bucket, found, here.identity, "program")
+        here.store.tickets.put(Ticket("0" * 32, found.usual.url, "receipt", "message", 1))
+        scaling = cloud.client("autoscaling")
+        scaling.terminate_instance_in_auto_scaling_group(InstanceId=mine, ShouldDecrementDesiredCapacity=True)
+        hook = FinishHook(fleet, clients(config.fleet)("autoscaling"), lambda: mine)
+
+        def wrong(call: str, act: Callable[[], object]) -> None:
+            """The call goes wrong, once."""
+            record_property("fault", (call, kind))
+            due = [kind]
+            cloud.watched.meets = goes_wrong(due, call)
+            if kind == "denied":
+                with pytest.raises(ClientError):
+                    act()
+            else:
+                act()
+            assert not due, "the fault was never met"
+
+        wrong("DescribeAutoScalingInstances", hook.finishing)
+        hook = FinishHook(fleet, clients(config.fleet)("autoscaling"), lambda: mine)
+        wrong("RecordLifecycleActionHeartbeat", hook.finishing)
+        assert hook.finishing()
+        here.store.tickets.withdraw("0" * 32)
+        assert not hook.finishing()
+        wrong("CompleteLifecycleAction", hook.release)
+        hook.release()
+    assert cloud.members() == [other]
+
+
+def goes_wrong(due: list[str], call: str) -> Callable[[str, str], int | None]:
+    """Lets the call go wrong once, in the way that is due."""
+
+    def meets(name: str, when: str) -> int | None:
+        if not due or name != call or (due[0] == "lost after effect") != (when == "after"):
+            return None
+        kind = due.pop()
+        if kind.startswith("lost"):
+            raise fleets.DroppedError
+        return 500 if kind == "5xx" else 403
+
+    return meets

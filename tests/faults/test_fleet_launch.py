@@ -20,6 +20,7 @@ LAUNCH = [
     "GetParameter", "DescribeImages by id", "DescribeLaunchTemplateVersions", "CreateLaunchTemplate",
     "DescribeVpcs", "DescribeSubnets", "DescribeTargetGroups", "CreateTargetGroup",
     "DescribeAutoScalingGroups", "CreateAutoScalingGroup",
+    "PutLifecycleHook",
     "EnableMetricsCollection", "PutScalingPolicy", "PutScalingPolicy", "PutMetricAlarm", "PutMetricAlarm",
 ]  # fmt: skip
 POINTS: list[Point] = [(name, Counter(LAUNCH[: index + 1])[name]) for index, name in enumerate(LAUNCH)]
@@ -55,6 +56,8 @@ def assert_whole(lab: Lab) -> None:
         "newsroom-from-zero",
         "newsroom-wait",
     ]
+    [hook] = scaling.describe_lifecycle_hooks(AutoScalingGroupName="newsroom")["LifecycleHooks"]
+    assert hook["LifecycleTransition"] == "autoscaling:EC2_INSTANCE_TERMINATING"
     alarms = [each["AlarmName"] for each in client(lab, "cloudwatch").describe_alarms()["MetricAlarms"]]
     assert {"newsroom-from-zero", "newsroom-from-zero-priority"} <= set(alarms)
     told = sqs.get_queue_attributes(QueueUrl=sqs.get_queue_url(QueueName="speech")["QueueUrl"], AttributeNames=["All"])

@@ -31,7 +31,10 @@ QUEUES = tuple(
     )
 )
 FIGURES = "GraniteServiceVersion20100801.PutMetricData"
-ENDING = "TerminateInstanceInAutoScalingGroup"
+ENDING = (
+    *("TerminateInstanceInAutoScalingGroup", "DescribeAutoScalingInstances"),
+    *("RecordLifecycleActionHeartbeat", "CompleteLifecycleAction"),
+)
 MAX_BYTES = 2_097_152  # of a request in JSON
 
 
@@ -120,4 +123,4 @@ def _json_call(environ: WSGIEnvironment) -> str:
 
 
 def _ending(environ: WSGIEnvironment) -> bool:
-    return not environ.get("QUERY_STRING") and read_form(environ).get("Action") == ENDING
+    return not environ.get("QUERY_STRING") and read_form(environ).get("Action") in ENDING

@@ -39,6 +39,11 @@ def group_member() -> str:
     return _metadata(token, "instance-id") if _metadata(token, LIFECYCLE) == "InService" else ""
 
 
+def instance() -> str:
+    """The id of this machine. Raises OSError where there is no metadata service."""
+    return _metadata(_token(), "instance-id")
+
+
 def _base() -> str:
     return os.environ.get(METADATA_VARIABLE, METADATA).rstrip("/")
 

@@ -17,6 +17,7 @@ from transcribe.feeder.finisher import Finisher
 from transcribe.feeder.fleet import Fleet, program_digest, trouble
 from transcribe.feeder.gauge import Gauge
 from transcribe.feeder.holder import Holder
+from transcribe.feeder.hook import FinishHook
 from transcribe.feeder.idle import Idle
 from transcribe.feeder.taker import Taker
 from transcribe.fleet import encryption, queues
@@ -28,6 +29,7 @@ EXIT_OK, EXIT_FAILURE = 0, 1
 LOOK_SECONDS = 0.2  # between two looks at what the worker has done
 NOTICE_SECONDS = 5.0  # AWS's own advice
 GAUGE_SECONDS = 5.0  # until it is looked whether a minute is over
+ENDED_BY_GROUP = ("scale-in", "idle")  # why the machine is to end
 IDLE_SECONDS = 5.0  # between two looks for work
 QUEUE_SECONDS = 5.0  # until the queues are looked for again
 CLIENT = ClientConfig(
@@ -109,7 +111,8 @@ def feed(config: ServiceConfig, call_back: CallBack) -> None:
         return
     taker.clean(fleet)
     why: list[str] = []
-    loops = _loops(fleet, why)
+    hook = FinishHook(fleet, clients(config.fleet)("autoscaling"), leaving.instance)
+    loops = _loops(fleet, why, hook)
     with DeskServer(Desk(fleet), config.fleet.socket) as desk:
         threading.Thread(target=desk.serve_forever, name="desk", daemon=True).start()
         for loop in loops:
@@ -125,16 +128,19 @@ def feed(config: ServiceConfig, call_back: CallBack) -> None:
         leaving.leave(fleet, seconds, lambda: loops[0].stop(taker.WAIT_SECONDS + 1.0))
         stop_calls()
         desk.shutdown()
+    if why and why[0] in ENDED_BY_GROUP:
+        with trouble("let_the_machine_end"):
+            hook.release()
     logs.event("stopped")
 
 
-def _loops(fleet: Fleet, why: list[str]) -> list[Loop]:
+def _loops(fleet: Fleet, why: list[str], hook: FinishHook) -> list[Loop]:
     """What is done again and again, the taking of jobs first. Why the machine is to end, if it is, goes into `why`."""
     found = [
         Loop("taker", Taker(fleet).once, LOOK_SECONDS),
         Loop("holder", Holder(fleet).once, min(fleet.hold_seconds / 24, 5.0)),
         Loop("finisher", Finisher(fleet).once, LOOK_SECONDS),
-        Loop("notices", lambda: _look_for_notice(fleet, why), NOTICE_SECONDS),
+        Loop("notices", lambda: _look_for_notice(fleet, why, hook), NOTICE_SECONDS),
     ]
     client = clients(fleet.config.fleet)
     if fleet.config.fleet.wait_minutes:
@@ -183,9 +189,11 @@ def _beat() -> None:
     notify("WATCHDOG=1")
 
 
-def _look_for_notice(fleet: Fleet, why: list[str]) -> None:
+def _look_for_notice(fleet: Fleet, why: list[str], hook: FinishHook) -> None:
     try:
         found = leaving.notice()
+        if found == "scale-in" and not why and hook.finishing():
+            return
     except OSError:  # there is no metadata service here, or it does not answer now
         return
     if found and not why:

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 
 JOB = re.compile(r"[0-9a-f]{32}")
+FINISH_HOOK = "finish-work"  # of a fleet's group: its machines end once they have done what they hold
 TRANSCRIPTS = {  # the formats of a transcript, by the end of their objects' names
     "text": "txt",
     "srt": "srt",

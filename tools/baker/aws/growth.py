@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from transcribe.fleet import gauges
-from transcribe.fleet.layout import priority_queue
+from transcribe.fleet.layout import FINISH_HOOK, priority_queue
 
 from baker.aws import requests
 from baker.aws.client import Clients, aws_errors, unless_missing
 
 WARMUP_SECONDS = 900  # until a new machine takes jobs: its first start fetches its disk from the snapshot
+SILENT_SECONDS = 900  # until a machine that ends and says nothing is ended; with what it says, up to 25 hours
 PERIOD_SECONDS = 60  # SQS and the machines tell their figures so often
 WAIT, FROM_ZERO = "wait", "from-zero"  # the policies, after the group's name
 
@@ -22,6 +23,17 @@ class Growth:
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
+
+    def let_finish(self, group: str) -> None:
+        """Let a machine that ends finish its work first: it says itself that it is not done, and when it is."""
+        with aws_errors("PutLifecycleHook"):
+            self._clients.autoscaling.put_lifecycle_hook(
+                AutoScalingGroupName=group,
+                LifecycleHookName=FINISH_HOOK,
+                LifecycleTransition="autoscaling:EC2_INSTANCE_TERMINATING",
+                HeartbeatTimeout=SILENT_SECONDS,
+                DefaultResult="CONTINUE",
+            )
 
     def put(self, group: str, queue: str, wait_minutes: int, tags: Mapping[str, str]) -> None:
         """Let the group grow so that what waits in the fleet's queues is begun within so many minutes."""

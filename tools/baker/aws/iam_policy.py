@@ -190,7 +190,7 @@ FLEET_CALLS: tuple[ApiCall, ...] = (
     ApiCall("s3", "PutBucketNotificationConfiguration", (grant("s3:PutBucketNotification", FLEET_BUCKET),)),
     *(
         ApiCall("autoscaling", operation, (grant(f"autoscaling:{operation}", SCALING),))
-        for operation in ("EnableMetricsCollection", "PutScalingPolicy", "DeletePolicy")
+        for operation in ("EnableMetricsCollection", "PutLifecycleHook", "PutScalingPolicy", "DeletePolicy")
     ),
     ApiCall("autoscaling", "DescribePolicies", (grant("autoscaling:DescribePolicies"),)),
     ApiCall("cloudwatch", "PutMetricAlarm", (
@@ -231,9 +231,13 @@ MACHINE_CALLS: tuple[ApiCall, ...] = (
     ),
     ApiCall("sqs", "GetQueueAttributes", (grant("sqs:GetQueueAttributes", *TAKEN, ON_TRIAL),)),
     ApiCall("cloudwatch", "PutMetricData", (grant("cloudwatch:PutMetricData", when=GAUGES),)),
-    ApiCall("autoscaling", "TerminateInstanceInAutoScalingGroup", (
-        grant("autoscaling:TerminateInstanceInAutoScalingGroup", SCALING),
-    )),
+    ApiCall("autoscaling", "DescribeAutoScalingInstances", (grant("autoscaling:DescribeAutoScalingInstances"),)),
+    *(
+        ApiCall("autoscaling", operation, (grant(f"autoscaling:{operation}", SCALING),))
+        for operation in (
+            "TerminateInstanceInAutoScalingGroup", "RecordLifecycleActionHeartbeat", "CompleteLifecycleAction",
+        )
+    ),
 )  # fmt: skip
 
 # Whoever submits recordings, looks at jobs, redrives and cancels them.

@@ -113,6 +113,8 @@ def group(context: BakeContext, setup: ServiceSetup) -> str:
     sizes, tags = (config.launch.min_size, config.launch.max_size), _tags(context)
     scaling.group(Group(name, subnets, target, *sizes, tags, holds_work=bool(config.fleet.queue)))
     growth = Growth(context.clients_in(config.aws.region))
+    if config.fleet.queue:
+        growth.let_finish(name)
     if config.fleet.queue and config.fleet.wait_minutes:
         growth.put(name, config.fleet.queue, config.fleet.wait_minutes, _tags(context))
     elif config.fleet.queue:
