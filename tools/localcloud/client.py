@@ -121,6 +121,11 @@ class LocalCloud:
         return guest.enter(LocalCloud.leader(root, machine_id), argv)
 
     @staticmethod
+    def notify_spot(root: Path, machine_id: str) -> None:
+        """Tell a machine that AWS takes it back in two minutes, and do that."""
+        _ask(folders_of(root), "POST", f"machines/{machine_id}/spot-notice")
+
+    @staticmethod
     def url_of(root: Path, machine_id: str, port: int) -> str:
         """A URL on this host that is forwarded to `port` on a machine's loopback."""
         return str(_ask(folders_of(root), "GET", f"machines/{machine_id}/ports/{port}")["url"])
