@@ -56,6 +56,7 @@ def _fleet(config: LauncherConfig) -> dict[str, Any]:
         return {}
     if not fleet.profile:
         raise UsageError("[fleet] profile is needed: an instance profile whose role may use the queue and the bucket")
+    asked = {"encryption": config.s3.encryption, "kms_key": config.s3.kms_key}
     price = config.prices.get(config.launch.instance_type or config.instance.types[0], 0.0)
     return {
         "fleet": {
@@ -63,8 +64,7 @@ def _fleet(config: LauncherConfig) -> dict[str, Any]:
             "bucket": fleet.bucket or config.s3.bucket,
             "prefix": fleet.prefix,
             "region": config.aws.region,
-            "encryption": config.s3.encryption,
-            "kms_key": config.s3.kms_key,
+            **{name: value for name, value in asked.items() if value},  # images of before do not know these
             "owner": fleet.owner,
             "wait_minutes": fleet.wait_minutes,
             "idle_minutes": fleet.idle_minutes,
