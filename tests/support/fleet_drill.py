@@ -72,7 +72,7 @@ class Drill:
         security = self.clients["ec2"].describe_security_groups()["SecurityGroups"][0]["GroupId"]
         (self.folder / "fleet.toml").write_text(
             f'[fleet]\nqueue = "{QUEUE}"\nprefix = "{PREFIX}"\nprofile = "transcribe-fleet"\nowner = "newsroom"\n'
-            "wait_minutes = 1\nidle_minutes = 1\n"
+            "wait_minutes = 1\nidle_minutes = 3\n"
             f'[launch]\nname = "{NAME}"\nsecurity_groups = ["{security}"]\nmin_size = 0\nmax_size = 3\n'
             f"[launch.pillar]\nfleet = {{ hold_seconds = 30, leave_seconds = 20 }}\n"
         )
