@@ -66,14 +66,14 @@ def job(
 def test_the_figures_of_a_run() -> None:
     made = ledger.read([
         job("a", at=(0, 10, 20), machine="m", cost=0.2),
-        job("b", at=(0, 20, 40), machine="m", cost=0.4),
+        job("b", at=(0, 15, 40), machine="m", cost=0.4),
         job("c", at=(0, 20, 40), machine="n"),
         job("d", at=(30, None, None)),
     ])  # fmt: skip
     rows = list(made.rows(4))
     assert [round(row.machines, 3) for row in rows] == [0, 1, 2, 2]
-    assert [round(row.queue) for row in rows] == [10_800, 7_200, 0, 3_600]
-    assert [round(row.speed, 3) for row in rows] == [0, 6, 6, 6]
+    assert [round(row.queue) for row in rows] == [10_800, 5_400, 0, 3_600]
+    assert [round(row.speed, 3) for row in rows] == [0, 7.2, 5.4, 5.4]
     assert [row.hours for row in rows] == [0, 1, 1, 3]
     assert [row.cost and round(row.cost, 3) for row in rows] == [None, 0.2, None, 0.4]
     with pytest.raises(UsageError, match="no job has ended yet"):

@@ -128,6 +128,16 @@ def test_a_group_says_why_it_cannot_start_a_machine(running: RunningCloud, group
     )
 
 
+def test_a_target_group_that_is_gone_holds_nothing_up(running: RunningCloud, groups: Any) -> None:
+    elbv2, [vpc, *_] = running.client("elbv2"), running.ec2.describe_vpcs()["Vpcs"]
+    made = elbv2.create_target_group(Name="web", Protocol="HTTP", Port=80, VpcId=vpc["VpcId"])
+    arn = made["TargetGroups"][0]["TargetGroupArn"]
+    make(groups, 1, TargetGroupARNs=[arn])
+    elbv2.delete_target_group(TargetGroupArn=arn)
+    running.later()
+    assert list(members(groups).values()) == ["InService"]
+
+
 def test_a_spot_machine_is_told_two_minutes_before_its_end(running: RunningCloud, groups: Any) -> None:
     make(groups, 1)
     [spot] = members(groups)

@@ -73,7 +73,7 @@ class Groups:
                 self._launch(group, missing, cause)
             for member in removable(group)[: max(0, -missing)]:
                 self.leave(group, member, cause)
-            if group.name in self.backend.autoscaling_groups:
+            if missing and group.name in self.backend.autoscaling_groups:
                 self.backend.update_attached_elbs(group.name)
                 self.backend.update_attached_target_groups(group.name)
 
