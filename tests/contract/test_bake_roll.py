@@ -1,8 +1,10 @@
 """A new image replaces the machines of a group, after a canary, and goes back by itself; against moto over HTTP."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +12,17 @@ from baker.aws.members import Members
 from baker.context import BakeContext
 from baker.deploy import canary, roll, serve, template
 from baker.deploy.canary import BadImageError
+from baker.deploy.hearing import Clip, ThroughQueue
 from baker.errors import BakeError, UsageError
+from baker.fleet.cloud import FleetCloud
 from baker.images import publish
 from localcloud.aws.moto_instances import MotoRegion
+from support import fleets
 from support.fake_cloud import REGION, Cloud
+from support.fake_worker import FACTS, SEGMENT_SECONDS, TEXTS
 from support.made_images import KEYS, client, made, named, served
 from support.served_machines import Behaviour, ServedMachines, served_machines
+from support.waiting import until
 
 pytestmark = pytest.mark.slow
 SIZE = 2
@@ -191,3 +198,27 @@ def test_a_group_that_is_not_there_or_an_image_that_may_not_serve_is_refused(new
         roll.forward(context, newsroom.new, newsroom.machines.reach)
     with pytest.raises(UsageError, match="is not verified"):
         roll.forward(context, made(newsroom.cloud, "raw", verified=False), newsroom.machines.reach)
+
+
+def test_what_is_compared_ends_itself_if_nobody_ends_it(newsroom: Newsroom) -> None:
+    setup = template.service_setup(newsroom.context.root, newsroom.context.config)
+    told = json.loads(template.user_data(template.on_trial(setup, "canary 0", 45)).removeprefix("#cloud-config\n"))
+    [timer] = told["bootcmd"]
+    assert ("--on-active=45m", timer[-1]) == (timer[2], "poweroff")
+    assert "bootcmd" not in template.user_data(setup)
+
+
+def test_a_canary_of_a_fleet_hears_the_clip_through_its_queue(tmp_path: Path) -> None:
+    """By a real feeder; as often as it is asked."""
+    clip = tmp_path / "clip.flac"
+    clip.write_bytes(fleets.audio("clip"))
+    with fleets.fleet_cloud() as cloud, fleets.machine(tmp_path / "a", cloud) as here:
+        here.start()
+        own = FleetCloud(cloud.bucket, cloud.queues, cloud.layout, "anna")
+        hearing = ThroughQueue(own, Clip(clip, "sv"))
+        for jobs in (1, 2):
+            heard = until(hearing.hear, 60)
+            assert heard
+            assert heard.text == " ".join(text.strip() for text in TEXTS)
+            assert heard.seconds == pytest.approx(len(TEXTS) * SEGMENT_SECONDS / FACTS["speed"])
+            assert len(here.worker.seen) == jobs
