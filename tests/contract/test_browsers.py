@@ -54,6 +54,7 @@ REFUSED_BY_THE_SERVER: dict[str, tuple[bytes, int]] = {
     "large headers": (HEAD + b"KEY" + b"X: " + b"y" * 40_000 + b"\r\n\r\n", 431),
     "a bad header": (HEAD + b"KEY" + b"no colon\r\n\r\n", 400),
     "a bad header first": (HEAD.replace(b"Host:", b"no colon\r\nHost:") + b"\r\n", 400),
+    "a path without /v1": (HEAD.replace(b"/v1/", b"/") + b"Content-Length: 50000\r\n\r\n", 404),
     "a body where none belongs": (
         HEAD.replace(TRANSCRIBE.encode(), b"/health") + b"Content-Length: 50000\r\n\r\n",
         413,

@@ -55,6 +55,6 @@ def _names(fields: Fields) -> tuple[str, ...]:
         message = f"{NAMES}[] must be different names of at most {LONGEST_NAME} characters, without control characters."
         raise bad_request(message, f"{NAMES}[]", "invalid_value")
     if len(names) != recordings:
-        message = f"There are {len(names)} {NAMES}[] and {recordings} {REFERENCES_PARAM}; send one for each other."
+        message = f"Send one of {REFERENCES_PARAM} for each of {NAMES}[]: there are {recordings} for {len(names)}."
         raise bad_request(message, REFERENCES_PARAM if names else f"{NAMES}[]", "invalid_value")
     return tuple(names)

@@ -44,6 +44,8 @@ LIVE_RATE = 500
 UPLOADS_OF_KEY = 4  # unfinished uploads of a key may hold so many times the largest upload on disk
 LINGER_SECONDS = 10.0  # how long a refused client may go on sending
 LINGER_BYTES = 64 * 1024 * 1024  # and how much
+NO_BODY = "Nothing at this URL takes a body; GET /openapi.json lists what this server has."
+NOT_FOUND = "There is nothing at this URL: the API's paths begin with /v1. GET /openapi.json lists them."
 CODES = {400: "bad_request", 413: "request_too_large", 431: "headers_too_large", 501: "not_implemented"}
 
 
@@ -209,6 +211,7 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
 
     def __init__(self, app: Flask, config: ServiceConfig, adjustments: Adjustments) -> None:
         shared = context_of(app)
+        self.routes = app.url_map.bind("localhost")
         self.access = Access(shared.keys, config.cors.origins)
         self.upload_bytes = config.limits.upload_bytes
         self.audio_seconds = config.limits.audio_seconds
@@ -247,8 +250,8 @@ class Server(TcpWSGIServer):  # type: ignore[misc]
         """The id of the client's key, checked before the body is read. Raises ApiError."""
         path = clean_path(request.path, clean_prefix(request.header("X-Forwarded-Prefix")))
         if not path.startswith("/v1/"):  # called only for a request with a body, which nobody may wait for here
-            message = "Nothing at this URL takes a body; GET /openapi.json lists what this server has."
-            raise ApiError(413, message, code=CODES[413])
+            known = self.routes.allowed_methods(path)
+            raise ApiError(413, NO_BODY, code=CODES[413]) if known else ApiError(404, NOT_FOUND, code="not_found")
         found = self.access.check(
             path,
             host=request.header("Host"),
