@@ -1,6 +1,7 @@
 """Recordings as people's programs make them: what is there is decoded, at the file's own times, and what is missing is
 said. The files are made by support/recordings.py."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,16 @@ def test_a_picture_that_is_built_as_a_film_is_named_as_one(brand: str, folder: P
     head = b"\0\0\0\x18ftyp" + brand.encode() + bytes(4) + b"mif1heic\0\0\0\x08free"
     error = refused(recordings.written(folder, "upload", head + bytes(2000)))
     assert (error.code, error.message) == ("unsupported_format", "the file is a picture")
+
+
+@pytest.mark.parametrize("suffix", ["zip", "gztar", "bztar", "xztar"])
+def test_an_archive_is_named_as_one(suffix: str, folder: Path) -> None:
+    path = Path(shutil.make_archive(str(folder / "a"), suffix, CLIP.parent, CLIP.name))
+    error = refused(path.rename(folder / "upload"))
+    assert (error.code, error.message) == (
+        "unsupported_format",
+        "the file is an archive: send the recording that is in it",
+    )
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-16-be"])

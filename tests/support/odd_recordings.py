@@ -213,6 +213,7 @@ HEADERS = [
     Case("wav, size 0", file("a.wav", wav(FMT, riff_chunk(b"data", SOUND, size=0), size=0))),
     Case("wav, size unknown", file("a.wav", wav(FMT, riff_chunk(b"data", SOUND, size=handmade.UNKNOWN)))),
     Case("wav, size 2 GiB", file("a.wav", wav(FMT, riff_chunk(b"data", SOUND, size=0x7FFF_F000)))),
+    Case("wav, size with its head", file("a.wav", wav(FMT, riff_chunk(b"data", SOUND, size=len(SOUND) + 36)))),
     Case("wav, stereo, size unknown", file("a.wav", wav(STEREO, BOTH[:4] + b"\xff" * 4 + BOTH[8:]))),
     Case("wav, says 2 s of 6", file("a.wav", wav(FMT, TWO_OF_SIX))),
     Case("wav, stereo, says 1 s of 6", file("a.wav", wav(STEREO, BOTH))),

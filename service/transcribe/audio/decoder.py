@@ -156,7 +156,7 @@ class Decoder:
             self.warnings.append("Behind this recording the file holds another one, which was not heard.")
         elif loss := ogg.loss(self._path):
             self.warnings.append(f"The file is cut off or damaged: {loss}.")
-        elif self._ffmpeg and self._ffmpeg.found_damage and not self._open_ended:
+        elif self._ffmpeg and self._ffmpeg.found_damage and not (self._open_ended or self._shortfall):
             self.warnings.append("The file is cut off or damaged: some of its sound may be missing.")
 
     def _lacking(self, promise: length.Promise) -> float:

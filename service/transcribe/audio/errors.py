@@ -64,6 +64,15 @@ PLAYLIST = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 BYTE_ORDER_MARKS = codecs.BOM_UTF8 + codecs.BOM_UTF16
+ARCHIVES = (
+    b"PK\3\4",
+    b"\x1f\x8b\x08",
+    b"7z\xbc\xaf\x27\x1c",
+    b"Rar!\x1a\x07",
+    b"BZh",
+    b"\xfd7zXZ\0",
+    b"\x28\xb5\x2f\xfd",
+)
 PICTURE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif", b"crx ")  # of files built as MP4 is
 
 
@@ -83,7 +92,9 @@ def explained(log: bytes) -> AudioError:
 
 
 def foreign(head: bytes) -> AudioError | None:
-    """The error for a file that begins as a playlist or a picture does, if it does; ffmpeg does not know them all."""
+    """The error for a file that begins as an archive, a playlist or a picture does; ffmpeg does not know them all."""
+    if head.startswith(ARCHIVES):
+        return AudioError("the file is an archive: send the recording that is in it", code="unsupported_format")
     text = head.lstrip(BYTE_ORDER_MARKS).replace(b"\0", b"")  # UTF-16 as well
     if PLAYLIST.match(text):
         return AudioError(f"the file is {KINDS[0][1]}", code="unsupported_format")

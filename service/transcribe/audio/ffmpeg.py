@@ -45,7 +45,6 @@ DAMAGE = re.compile(
     rb"(?i)packet corrupt|ended prematurely|incomplete frame|partial file|exhausted before|lost sync|size too small|"
     rb"no index at the end|\[error\] file:[^\n]*: (?:invalid argument|input/output error)"
 )
-UNDECODED, MANY = b"Error while decoding stream", 5  # a few frames may be no sound at all, such as a tag
 LOG_BYTES = 16_384  # of messages that are kept from either end
 HEAD_BYTES = 4096
 SYNC, TRANSPORT_PACKETS = ord("G"), (188, 192, 204)  # bytes
@@ -133,7 +132,7 @@ class Ffmpeg:
     @property
     def found_damage(self) -> bool:
         """Whether it said that sound is lost, without how much."""
-        return bool(DAMAGE.search(self.log)) or self.log.count(UNDECODED) >= MANY
+        return bool(DAMAGE.search(self.log))
 
     def frames(self) -> Iterator[Frames]:
         """What it decodes, as it comes. Raises AudioError for a decoder that is too slow, or that nothing came of."""
