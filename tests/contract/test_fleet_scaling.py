@@ -105,6 +105,17 @@ def test_work_of_any_kind_keeps_a_machine(cloud: FleetCloud, here: Machine) -> N
     assert ended == [{"InstanceId": "i-1", "ShouldDecrementDesiredCapacity": True}]
 
 
+def test_neither_a_recording_that_is_done_nor_the_workers_lock_keeps_a_machine(
+    cloud: FleetCloud, here: Machine
+) -> None:
+    temp = ServiceConfig.from_mapping(here.mapping).temp
+    (temp / "worker.lock").touch()
+    here.start()
+    cloud.wait_over([cloud.submit(audio("short"))])
+    clock = Clock(cloud, here, None, lambda: "i-1")
+    until(lambda: not clock.idle.busy(), 10, lambda: list(temp.iterdir()))
+
+
 def test_a_request_that_is_still_coming_in_keeps_its_machine(cloud: FleetCloud, here: Machine, tmp_path: Path) -> None:
     until(lambda: (here.store.worker() or {}).get("state") == "ready")
     with api_process.started(tmp_path / "a", here.mapping) as api:

@@ -182,9 +182,6 @@ def test_a_fleet_loses_nothing(drill: Drill, tmp_path: Path) -> None:
     run.note("all jobs are over")
     until(lambda: all(state.over for state in drill.states()), READY_SECONDS)
     drill.ready()
-    until(lambda: not drill.members(), TO_ZERO_SECONDS, drill.members)
-    ledger.note(0, len(drill.results()), "to zero by itself")
-
     account = Account(drill, wanted, clips)
     print("\n" + ledger.table(account.totals(done)))
     assert Counter(state.status for state in account.states) == {"done": JOBS, "failed": POISON}
@@ -192,3 +189,5 @@ def test_a_fleet_loses_nothing(drill: Drill, tmp_path: Path) -> None:
     assert account.other == []
     kills = sum(count for kind, count in done.items() if kind.startswith("kill"))
     assert account.again <= max(0.02 * account.audio, 0.0 if JOBS >= 1000 else kills * BATCH)
+    until(lambda: not drill.members(), TO_ZERO_SECONDS, drill.members)
+    print("to zero by itself")

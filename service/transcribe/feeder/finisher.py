@@ -15,6 +15,7 @@ from transcribe.fleet.documents import Outcome, State, Status
 from transcribe.fleet.layout import TRANSCRIPTS
 from transcribe.fleet.queues import TRIES
 from transcribe.formats import TranscriptionResult
+from transcribe.jobs import uploads
 from transcribe.jobs.models import Job
 from transcribe.jobs.tickets import Ticket
 from transcribe.subtitles import SubtitleOptions
@@ -44,6 +45,7 @@ class Finisher:
         elif not ticket.receipt:
             if not found[0].callback:  # it was made, or there was none
                 self._fleet.store.tickets.withdraw(ticket.job)
+                uploads.remove(self._fleet.config.temp, ticket.job)  # a recording that lies there keeps the machine
         elif found[0].over:
             self._finish(ticket, *found)
 

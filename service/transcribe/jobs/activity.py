@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+WORKERS_LOCK = "worker.lock"  # in the folder of uploads, as long as the machine lives
 NAME = "requests"  # in the folder of results: its age says when a request was last under way
 FRESH_SECONDS = 20.0  # some rounds of the server's
 
@@ -20,7 +21,7 @@ def requests(results: Path) -> bool:
 
 def uploads(temp: Path, seconds: float) -> bool:
     """Whether a recording lies in the folder of uploads that was written to in so many seconds."""
-    ages = (_age(path) for path in temp.iterdir())
+    ages = (_age(path) for path in temp.iterdir() if path.name != WORKERS_LOCK)
     return any(age is not None and age < seconds for age in ages)
 
 

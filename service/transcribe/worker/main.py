@@ -16,6 +16,7 @@ from transcribe import gpu, logs, memory
 from transcribe.audio.chunking import VadError
 from transcribe.config import EXIT_CONFIG, ServiceConfig
 from transcribe.engine import Engine, EngineError
+from transcribe.jobs.activity import WORKERS_LOCK
 from transcribe.jobs.database import set_sharing
 from transcribe.jobs.store import Store, StoreError
 from transcribe.model_cache import cache_info, fetch
@@ -137,7 +138,7 @@ def work(config: ServiceConfig) -> int:
     memory.share_arenas()
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
-        with exclusive_lock(config.temp / "worker.lock"):
+        with exclusive_lock(config.temp / WORKERS_LOCK):
             set_sharing(config.database, shared=config.fleet.on)
             return _work(config, Store(config.database))
     except StoreError as error:
