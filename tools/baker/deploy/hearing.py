@@ -68,6 +68,7 @@ class OverHttp:
         asked = urllib.request.Request(f"{url}/v1/audio/transcriptions", data=body, method="POST")
         asked.add_header("Authorization", f"Bearer {self._key}")
         asked.add_header("Content-Type", kind)
+        asked.add_header("Cache-Control", "no-cache")  # a text that it has made already would come at once
         try:
             with urllib.request.urlopen(asked, timeout=REQUEST_SECONDS) as answer:
                 return str(json.load(answer)["text"])
