@@ -105,6 +105,15 @@ def hour(folder: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def hangs_up() -> Iterator[None]:
+    """SIGHUP has its effect on new processes: whoever runs these tests by nohup has them ignore it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangs_up")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT", "SIGBUS", "SIGKILL"])
 def test_a_decoder_that_is_killed_halfway_is_no_end_of_the_recording(
     tmp_path: Path, service: ServiceFixture, name: str

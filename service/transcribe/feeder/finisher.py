@@ -5,6 +5,7 @@ The order is what makes it safe to end anywhere: outcome, formats, state, messag
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
@@ -126,18 +127,21 @@ class Finisher:
         )
 
     def _write_texts(self, ended: Outcome, job: Job) -> None:
-        """The transcript in every format, always of the outcome that counts."""
+        """The transcript in every format, always of the outcome that counts. All are sent at once: one after the other
+        they would hold up a machine with a GPU longer than a short recording does."""
         if ended.status != "done":
             return
+        texts: dict[str, bytes] = {}
         for response_format in TRANSCRIPTS:
             if response_format == "diarized_json" and job.options.speakers is None:
                 continue
             try:
-                text = rendered(ended, response_format, job)
+                key = self._fleet.layout.transcript(ended.job, response_format)
+                texts[key] = rendered(ended, response_format, job)
             except Exception as error:  # what a client has asked for, from wherever, keeps nothing else back
                 logs.failure("format_failed", error, job=ended.job, format=response_format)
-                continue
-            self._fleet.bucket.put_new(self._fleet.layout.transcript(ended.job, response_format), text)
+        with ThreadPoolExecutor(len(TRANSCRIPTS)) as senders:
+            list(senders.map(self._fleet.bucket.put_new, texts, texts.values()))
 
 
 def rendered(ended: Outcome, response_format: str, job: Job) -> bytes:
