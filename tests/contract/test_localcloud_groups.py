@@ -107,7 +107,12 @@ def test_what_is_broken_is_replaced_also_if_it_is_protected(running: RunningClou
     sick, off = members(groups)
     groups.set_instance_health(InstanceId=sick, HealthStatus="Unhealthy")
     running.cloud.machines.get(off).send("poweroff")
-    until(lambda: running.later() or not {sick, off} & set(members(groups)))
+
+    def replaced() -> bool:
+        running.later()
+        return not {sick, off} & set(members(groups))
+
+    until(replaced)
     assert len(members(groups)) == 2
     assert sorted(running.cloud.machines.running()) == sorted(members(groups))
     told = groups.describe_scaling_activities(AutoScalingGroupName="g")["Activities"]
