@@ -69,7 +69,7 @@ RETRIES = ClientConfig(
 
 
 def _no_other(service: str) -> Any:
-    raise NotImplementedError(service)
+    raise LookupError(f"these clients were made without one for {service}")
 
 
 @dataclass(frozen=True)
