@@ -1,24 +1,19 @@
 """The parts of a feeder, one step after the other, on moto's S3 and SQS: what the bucket and the queue may hold."""
 
-import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from botocore.exceptions import ClientError
 from support import api_process, fleets
 from support.fake_worker import canned, resume_after
-from support.fleets import FleetCloud, Machine, audio
+from support.fleets import Feeder, FleetCloud, Machine, audio
 from support.waiting import until
-from transcribe.config import ServiceConfig
 from transcribe.feeder import leaving
-from transcribe.feeder.desk import Desk, DeskServer
-from transcribe.feeder.finisher import Finisher
-from transcribe.feeder.fleet import Fleet
-from transcribe.feeder.holder import Holder
-from transcribe.feeder.taker import Taker
+from transcribe.feeder.desk import DeskServer
 from transcribe.fleet import states
 from transcribe.fleet.documents import Checkpoint, Message, Outcome, Request, State, decoded
 from transcribe.jobs.models import JobError
@@ -41,45 +36,6 @@ def here(cloud: FleetCloud, tmp_path: Path) -> Iterator[Machine]:
     secret.write_text("0" * 32)
     with fleets.machine(tmp_path / "a", cloud, callbacks__enabled=True, callbacks__secret_file=str(secret)) as made:
         yield made
-
-
-class Feeder:
-    """A feeder's parts, without their threads."""
-
-    def __init__(self, cloud: FleetCloud, here: Machine) -> None:
-        config = ServiceConfig.from_mapping(here.mapping)
-        self.fleet = Fleet(config, here.store, cloud.bucket, cloud.queues, here.identity, "program")
-        self.taker, self.finisher, self.desk = Taker(self.fleet), Finisher(self.fleet), Desk(self.fleet)
-        self.now = 0.0
-        self.holder = Holder(self.fleet, lambda: self.now)
-
-    def take(self, condition: Callable[[], Any]) -> None:
-        """Until the condition is met."""
-
-        def met() -> Any:
-            self.taker.once()
-            return condition()
-
-        until(met, 30, self.fleet.store.tickets.all)
-
-    def adopt(self, job: str) -> None:
-        self.take(lambda: self.fleet.store.get(job))
-
-    def hold(self) -> None:
-        self.now += fleets.HOLD / 3
-        self.holder.once()
-
-    def finish(self) -> None:
-        """Until no message is held."""
-
-        def settled() -> bool:
-            self.finisher.once()
-            return all(not ticket.receipt for ticket in self.fleet.store.tickets.all())
-
-        until(settled)
-
-    def ask(self, **question: Any) -> Any:
-        return json.loads(self.desk.answer(json.dumps(question).encode()))
 
 
 @pytest.fixture
@@ -369,3 +325,59 @@ def test_what_is_urgent_comes_first_and_leaves_a_share_to_the_rest(cloud: FleetC
     last = max(order.index(job) for job in usual)
     ahead = sum(job in urgent for job in order[:last])
     assert 9 <= ahead <= 13, "three to one: neither all of the urgent ones, nor none"
+
+
+@pytest.mark.parametrize("handed_on", [True, False], ids=["which hands it on", "which works on it"])
+def test_a_machine_that_was_cut_off_does_not_lose_the_job_that_another_took_over(
+    cloud: FleetCloud, here: Machine, feeder: Feeder, tmp_path: Path, *, handed_on: bool
+) -> None:
+    """Nor its message: it still holds the job, as far as it knows."""
+    here.worker.delay = 6.0
+    job = cloud.submit(audio("one"))
+    feeder.adopt(job)
+    until(lambda: here.worker.seen)
+    [stale] = here.store.tickets.all()
+    with fleets.machine(tmp_path / "b", cloud) as other:
+        other.worker.hold.set()
+        taker = Feeder(cloud, other)
+        taker.adopt(job)
+        if handed_on:
+            leaving.hand_on(taker.fleet, other.store.tickets.all()[0])
+        else:
+            leaving.hand_on(feeder.fleet, stale)
+            assert cloud.waiting(cloud.queues.usual) == (0, 1), "the other machine may still die"
+            return
+    feeder.take(lambda: cloud.waiting(cloud.queues.usual)[0] == 0)
+    feeder.hold()
+    assert (here.store.get(job) is not None, cloud.state(job).machine) == (True, here.identity)
+    here.worker.delay = 0.0
+    feeder.finish()
+    assert (cloud.state(job).status, len(here.worker.seen)) == ("done", 1)
+    cloud.assert_empty()
+
+
+@pytest.mark.parametrize(
+    ("status", "call"), [(503, "download"), (403, "read")], ids=["out of order", "without a right to it"]
+)
+def test_a_bucket_that_does_not_answer_costs_no_job_its_tries(
+    cloud: FleetCloud, feeder: Feeder, monkeypatch: pytest.MonkeyPatch, status: int, call: str
+) -> None:
+    """What is out of order is waited for; without a right to what is encrypted, the machine takes nothing more."""
+    jobs = [cloud.submit(audio(name)) for name in ("one", "two")]
+    granted, answer = getattr(feeder.fleet.bucket, call), {"HTTPStatusCode": status}
+    due = list(range(3))
+
+    def refused(key: str, *more: Any) -> Any:
+        if due and any(job in key for job in jobs):  # what is not there is encrypted by no key
+            due.pop()
+            raise ClientError({"Error": {"Code": "-"}, "ResponseMetadata": answer}, call)  # type: ignore[typeddict-item]
+        return granted(key, *more)
+
+    monkeypatch.setattr(feeder.fleet.bucket, call, refused)
+    if status == 503:
+        feeder.take(lambda: all(map(feeder.fleet.store.get, jobs)))
+        assert {cloud.state(job).attempts for job in jobs} == {1}
+        return
+    for _ in range(6):
+        feeder.taker.once()
+    assert (len(due), feeder.fleet.pause.on, cloud.waiting(cloud.queues.usual)) == (2, True, (1, 1))

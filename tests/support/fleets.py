@@ -27,6 +27,11 @@ from localcloud.aws.query_protocol import read_form
 from localcloud.server import Http11Handler
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from transcribe.config import ServiceConfig
+from transcribe.feeder.desk import Desk
+from transcribe.feeder.finisher import Finisher
+from transcribe.feeder.fleet import Fleet
+from transcribe.feeder.holder import Holder
+from transcribe.feeder.taker import Taker
 from transcribe.fleet import gauges, queues, states, submission
 from transcribe.fleet.bucket import Bucket
 from transcribe.fleet.documents import Outcome, Request, State, decoded
@@ -283,6 +288,45 @@ def machine(root: Path, cloud: FleetCloud, *, delay: float = 0.0, **changes: Any
             found.feeder.wait()
         worker.stop()
         store.close()
+
+
+class Feeder:
+    """A feeder's parts, without their threads."""
+
+    def __init__(self, cloud: FleetCloud, here: Machine) -> None:
+        config = ServiceConfig.from_mapping(here.mapping)
+        self.fleet = Fleet(config, here.store, cloud.bucket, cloud.queues, here.identity, "program")
+        self.taker, self.finisher, self.desk = Taker(self.fleet), Finisher(self.fleet), Desk(self.fleet)
+        self.now = 0.0
+        self.holder = Holder(self.fleet, lambda: self.now)
+
+    def take(self, condition: Callable[[], Any]) -> None:
+        """Until the condition is met."""
+
+        def met() -> Any:
+            self.taker.once()
+            return condition()
+
+        until(met, 30, self.fleet.store.tickets.all)
+
+    def adopt(self, job: str) -> None:
+        self.take(lambda: self.fleet.store.get(job))
+
+    def hold(self) -> None:
+        self.now += HOLD / 3
+        self.holder.once()
+
+    def finish(self) -> None:
+        """Until no message is held."""
+
+        def settled() -> bool:
+            self.finisher.once()
+            return all(not ticket.receipt for ticket in self.fleet.store.tickets.all())
+
+        until(settled)
+
+    def ask(self, **question: Any) -> Any:
+        return json.loads(self.desk.answer(json.dumps(question).encode()))
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def hand_on(fleet: Fleet, ticket: Ticket) -> None:
     if not ticket.receipt:
         return  # all but its callback is done, which the next start makes
     stored = fleet.bucket.read(fleet.layout.request(ticket.job))
-    removed = stored is None
+    removed, elsewhere = stored is None, False
     if stored is not None:
         saved = checkpoints.save(fleet, ticket.job)
 
@@ -99,11 +99,12 @@ def hand_on(fleet: Fleet, ticket: Ticket) -> None:
             return msgspec.structs.replace(state, status="queued", machine="", message="")
 
         state = states.change(fleet.bucket, fleet.layout, ticket.job, update)
-        removed = state is None
+        removed, elsewhere = state is None, bool(state and state.status == "running")
         if state and state.status == "queued":
             submission.send(fleet.queues, decoded(stored.data, Request))
         logs.event("job_handed_on", job=ticket.job, audio_seconds=saved)
     if removed:
         fleet.bucket.delete(fleet.layout.written(ticket.job))
-    fleet.queues.by_url(ticket.queue).delete(ticket.receipt)
+    if not elsewhere:  # of the same message AWS may take an older receipt as well
+        fleet.queues.by_url(ticket.queue).delete(ticket.receipt)
     fleet.store.tickets.withdraw(ticket.job)

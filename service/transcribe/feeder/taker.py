@@ -8,12 +8,13 @@ from pathlib import Path
 
 import msgspec
 from boto3.exceptions import Boto3Error
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from transcribe import logs
 from transcribe.feeder import checkpoints
 from transcribe.feeder.fleet import FETCHED, SUSPECT, Fleet, trouble
 from transcribe.fleet import drops, states, submission
+from transcribe.fleet.bucket import Found, status_of
 from transcribe.fleet.documents import Message, Request, State, decoded
 from transcribe.fleet.drops import Drop
 from transcribe.fleet.queues import Delivery
@@ -29,6 +30,7 @@ URGENT_PARTS = 3  # of audio that is urgent, to one that is not, where both wait
 SHORTEST_TURN = 1.0  # seconds of audio that a recording counts for at least
 LONGEST_CLAIM = 60.0  # seconds of audio, unless one recording's share is more
 CLAIMS = 8  # tries to write that a job is taken
+FORBIDDEN, OUT_OF_ORDER = 403, 500  # AWS's answers: no right to it; from here on, its own trouble
 
 
 class Turns:
@@ -124,10 +126,8 @@ class Taker:
             if own and own.message == found.id:
                 fleet.store.tickets.put(replace(own, receipt=found.receipt, count=found.count))
                 return
-            if own and own.receipt:
-                queue.delete(found.receipt)  # it was sent twice
-            else:  # of a ticket without a receipt only the callback is left: the job may be a new one by now
-                self._claim(message, found)
+            # Of a ticket without a receipt only the callback is left: the job may be a new one by now.
+            self._claim(message, found, own if own and own.receipt else None)
 
     def _submit(self, dropped: list[Drop]) -> None:
         """Makes a job of each object. What is gone or replaced by now is passed over: S3 tells of what replaced it."""
@@ -141,12 +141,13 @@ class Taker:
             new = submission.submit(fleet.bucket, fleet.queues, fleet.layout, request, copy)
             logs.event("object_submitted", key=drop.key, job=request.job, new=new)
 
-    def _claim(self, message: Message, found: Delivery) -> None:
-        """Makes the job this machine's, if it may be: its state says so, and its ticket is stored."""
+    def _claim(self, message: Message, found: Delivery, own: Ticket | None) -> None:
+        """Makes the job this machine's, if it may be: its state says so, and its ticket is stored. If this machine has
+        it by another message, as `own` says, that may have been another machine's since, and be gone."""
         fleet = self._fleet
         queue = fleet.queues.by_url(found.queue)
         for _ in range(CLAIMS):  # each delivery counts against the job, so others' writes are no reason to let it go
-            known = states.read(fleet.bucket, fleet.layout, message.job)
+            known = self._read_state(message.job)
             if known is None:  # the job was removed
                 queue.delete(found.receipt)
                 return
@@ -154,7 +155,8 @@ class Taker:
             if state.job != message.job:
                 logs.warning("state_of_another_job", job=message.job)
                 return
-            if self._held_elsewhere(state, stored.age):
+            ours = own is not None and (state.machine, state.message) == (fleet.machine, own.message)
+            if ours or self._held_elsewhere(state, stored.age):
                 if state.message != found.id:  # it was sent twice, and the other message is being worked on
                     queue.delete(found.receipt)
                 return
@@ -163,11 +165,19 @@ class Taker:
                 queue.delete(found.receipt)
                 return
             if ended or self._claim_state(state, stored.etag, found):
-                fleet.store.tickets.put(
-                    Ticket(message.job, found.queue, found.receipt, found.id, found.count, concluded=ended)
-                )
+                ticket = own or Ticket(message.job, found.queue, found.receipt, found.id, found.count)
+                held = replace(ticket, queue=found.queue, receipt=found.receipt, message=found.id, count=found.count)
+                fleet.store.tickets.put(replace(held, concluded=ended))
                 logs.event("job_taken", job=message.job, delivery=found.count, ended=ended)
                 return
+
+    def _read_state(self, job: str) -> tuple[State, Found] | None:
+        try:
+            return states.read(self._fleet.bucket, self._fleet.layout, job)
+        except ClientError as error:
+            if status_of(error) == FORBIDDEN:  # those of other jobs lie under the same key
+                self._fleet.pause.begin(PAUSE * self._fleet.hold_seconds)
+            raise
 
     def _held_elsewhere(self, state: State, age: float) -> bool:
         """Whether another machine has shown, by S3's clock, that it works on the job. Each does so three times in the
@@ -191,13 +201,15 @@ class Taker:
 
     def _fetch(self, ticket: Ticket) -> None:
         """Brings the recording, and gives the job to the worker. What cannot be fetched or read is another machine's
-        turn, and given up after so many tries; only a network that does not answer is waited for."""
+        turn, and given up after so many tries; only a network or a bucket that is out of order is waited for."""
         fleet = self._fleet
         try:
             self._bring(ticket)
         except (BotoCoreError, Boto3Error):
             raise
         except Exception as error:
+            if isinstance(error, ClientError) and status_of(error) >= OUT_OF_ORDER:
+                raise
             if isinstance(error, OSError):  # as where the disk is full: the next recording would fare no better
                 fleet.pause.begin(PAUSE * fleet.hold_seconds)
             fleet.store.tickets.withdraw(ticket.job)
