@@ -158,7 +158,7 @@ class Account:
             "lost": JOBS + POISON - sum(state.over for state in self.states),
             "with two results": sum(count > 1 for count in self.results.values()),
             "with another text than undisturbed": len(self.other),
-            "audio": f"{self.audio:.0f} s, {self.again:.0f} s of it heard twice: {self.again / self.audio:.1%}",
+            "audio": f"{self.audio:.0f} s; heard as workers counted before they ended: {self.drill.heard.total:.0f} s",
         }
 
 

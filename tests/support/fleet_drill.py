@@ -197,12 +197,17 @@ class Ledger:
     def note(self, machines: int, over: int, what: str) -> None:
         """Something happened, with so many machines ready and so many jobs over."""
         self.moments.append((time.monotonic() - self.began, machines, over, what))
+        print(_row(*self.moments[-1]), flush=True)
 
     def table(self, totals: Mapping[str, object]) -> str:
         """All of it, and the totals below."""
         rows = [f"{'seconds':>8}  {'machines':>8}  {'jobs over':>9}  event"]
-        rows += [f"{when:8.0f}  {machines:8}  {over:9}  {what}" for when, machines, over, what in self.moments]
+        rows += [_row(*moment) for moment in self.moments]
         return "\n".join([*rows, "", *(f"{name:<42} {value}" for name, value in totals.items())])
+
+
+def _row(when: float, machines: int, over: int, what: str) -> str:
+    return f"{when:8.0f}  {machines:8}  {over:9}  {what}"
 
 
 def plan(counts: Mapping[str, int]) -> Sequence[str]:
