@@ -11,7 +11,8 @@ import boto3
 import botocore.session
 import pytest
 from faults import account, launchers
-from faults.faultcloud import Fault, Machines, Misbehaving, serve
+from faults.faultcloud import DroppingHandler, Fault, Machines, Misbehaving, serve
+from faults.regions import Regions
 from rich.console import Console
 from rich.table import Table
 from support.fake_cloud import BUCKET, REGION
@@ -123,8 +124,9 @@ def lab(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     account.reset()
     machines.forget()
     cloud.refuses, cloud.rewrites, cloud.meets, cloud.expires = lambda form: None, None, lambda name: None, ""
-    cloud.ignores_conditions = False
-    cloud.demands = ""
+    cloud.ignores_conditions, cloud.regions = False, Regions()
+    cloud.fault, cloud.demands = None, ""
+    monkeypatch.setattr(DroppingHandler, "ahead", 0.0)
     cloud.answers = lambda method, path: None
     disk = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 10}}
     ec2 = machines.client()

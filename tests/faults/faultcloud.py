@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from faults.account import CONSOLES, backend, living
 from faults.naming import name_of
+from faults.regions import Regions
 from localcloud.aws import s3_conditions, scaling
 from localcloud.aws.ec2 import Ec2Layer
 from localcloud.aws.query_protocol import Ec2Error, Form, answer_error, read_form
@@ -62,7 +64,13 @@ class DroppedError(ConnectionError):
 
 
 class DroppingHandler(Http11Handler):
-    """Closes the connection of a request that is lost, as a network would."""
+    """Closes the connection of a request that is lost, as a network would. Its clock may be ahead of ours."""
+
+    ahead = 0.0  # seconds
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        told: str = super().date_time_string(time.time() + self.ahead if timestamp is None else timestamp)
+        return told
 
     def connection_dropped(self, error: BaseException, environ: WSGIEnvironment | None = None) -> None:
         self.close_connection = True
@@ -116,6 +124,7 @@ class Misbehaving:
     expires: str = ""  # with this call the launcher's credentials end
     answers: Callable[[str, str], tuple[int, bytes] | None] = lambda method, path: None  # to signed addresses
     ignores_conditions: bool = False  # of writes to S3
+    regions: Regions = field(default_factory=Regions)
     demands: str = ""  # the encryption that every write to S3 must name
     goes_on: threading.Event = field(default_factory=threading.Event)  # a launcher that was paused
     launcher: int = 0  # the process to kill or to pause
@@ -124,8 +133,7 @@ class Misbehaving:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if f" {LAUNCHER}" not in environ.get("HTTP_USER_AGENT", ""):
-            refused = self.answers(environ["REQUEST_METHOD"], environ["PATH_INFO"]) or self._denied_by_policy(environ)
-            return _plain(environ, start_response, *refused) if refused else self.inner(environ, start_response)
+            return self._signed(environ, start_response)
         if self.ignores_conditions:
             environ.pop("HTTP_IF_MATCH", None), environ.pop("HTTP_IF_NONE_MATCH", None)
         name = name_of(environ)
@@ -150,6 +158,12 @@ class Misbehaving:
             self._end_of(fault)
         return answer(fault, name, environ, start_response, self.inner)
 
+    def _signed(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """A request to a signed address."""
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        refused = self.answers(method, path) or self._denied_by_policy(environ) or self.regions.refuse(environ)
+        return _plain(environ, start_response, *refused) if refused else self.inner(environ, start_response)
+
     def _denied_by_policy(self, environ: WSGIEnvironment) -> tuple[int, bytes] | None:
         """What S3 answers to a write without the encryption that the bucket's policy demands."""
         named = environ.get("HTTP_X_AMZ_SERVER_SIDE_ENCRYPTION", "")
@@ -165,7 +179,7 @@ class Misbehaving:
             self.goes_on.wait()
 
     def _answer(self, name: str, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if denied := self._denied_by_policy(environ):
+        if denied := self._denied_by_policy(environ) or self.regions.refuse(environ):
             return _plain(environ, start_response, *denied)
         if self.rewrites is None:
             return self.inner(environ, start_response)
@@ -222,9 +236,15 @@ def answer(
     return [body]
 
 
-def _plain(environ: WSGIEnvironment, start_response: StartResponse, status: int, body: bytes) -> Iterable[bytes]:
+def _plain(
+    environ: WSGIEnvironment,
+    start_response: StartResponse,
+    status: int,
+    body: bytes,
+    headers: Iterable[tuple[str, str]] = (),
+) -> Iterable[bytes]:
     environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-    start_response(f"{status} Refused", [("Content-Length", str(len(body)))])
+    start_response(f"{status} Refused", [*headers, ("Content-Length", str(len(body)))])
     return [body]
 
 

@@ -16,8 +16,9 @@ from baker.doctor.finding import FAILS, NOTE, OK, UNKNOWN, Finding
 from botocore.credentials import Credentials, RefreshableCredentials
 from faults import account
 from faults.conftest import Lab
-from faults.faultcloud import DENIED, Fault
-from faults.test_real_answers import BY_POLICY, ENCODED
+from faults.faultcloud import DENIED, DroppingHandler, Fault
+from faults.regions import Regions
+from faults.test_real_answers import BY_POLICY, ENCODED, closed
 from localcloud.aws import account as real
 from rich.console import Console
 
@@ -136,6 +137,27 @@ def index_of_nobody(lab: Lab) -> None:
     lab.patch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/")
 
 
+def elsewhere(*, named: bool) -> Change:
+    """The bucket is in another region, and S3 redirects there, without a Location."""
+
+    def fault(lab: Lab) -> None:
+        account.bucket_in("eu-west-1")
+        lab.cloud.regions = Regions(bucket="eu-west-1", named=named)
+
+    return fault
+
+
+def clock(minutes: int, code: str = "RequestExpired") -> Change:
+    """AWS' clock is so many minutes ahead of this computer's."""
+
+    def fault(lab: Lab) -> None:
+        lab.patch.setattr(DroppingHandler, "ahead", minutes * 60.0)
+        lab.cloud.log.clear()
+        lab.cloud.fault = Fault(DENIED, "GetCallerIdentity", answer=code.encode())
+
+    return fault
+
+
 def no_vpc(lab: Lab) -> None:
     for subnet in account.subnets():
         subnet.default_for_az = "false"
@@ -171,6 +193,12 @@ CASES = {
     "no zone has the type": Case("way out", configured('[instance]\ntypes = ["p9.xlarge"]\n'), "offered in no zone"),
     "no bucket": Case("bucket", lambda lab: account.no_bucket(), "there is no bucket"),
     "bucket elsewhere": Case("bucket", lambda lab: account.bucket_in("eu-west-1"), "is in eu-west-1"),
+    "bucket elsewhere, by a 301": Case("bucket", elsewhere(named=True), "is in eu-west-1, and machines", "this region"),
+    "bucket elsewhere, and nobody says where": Case("bucket", elsewhere(named=False), "in another region", "region"),
+    "the region itself not enabled": Case("identity", closed, "eu-north-1 is not enabled", "aws account enable-region"),
+    "clock behind": Case("identity", clock(17), "clock is 17 minutes behind AWS'", "hwclock"),
+    "clock ahead": Case("identity", clock(-9, "SignatureDoesNotMatch"), "clock is 9 minutes ahead of AWS'", "hwclock"),
+    "clock, by the code": Case("identity", clock(0, "RequestTimeTooSkewed"), "(RequestTimeTooSkewed)", "hwclock"),
     "bucket demands an encryption header": Case(
         "signed addresses", refused("PUT", 403, "Access Denied because of x-amz-server-side-encryption"),
         "S3 answers 403: Access Denied because of", "bucket's policy",

@@ -7,11 +7,15 @@ import pytest
 from baker.aws import images
 from faults import account
 from faults.conftest import Lab
+from faults.faultcloud import DENIED, DroppingHandler, Fault
+from faults.regions import Regions
 from faults.test_capacity import Desk
 from localcloud.aws.query_protocol import Form
 from moto.ec2.models.instances import StateReason
+from support.fake_cloud import REGION
 from support.fake_machine import FakeMachine, Script
 
+Change = Callable[[Lab], Fault | None]
 ENCODED = " Encoded authorization failure message: " + "x1Y" * 400
 BY_POLICY = (
     "You are not authorized to perform this operation. User: arn:aws:iam::111122223333:user/baker is not authorized to "
@@ -22,6 +26,19 @@ REFUSALS = {
     "OptInRequired": "You are not subscribed to this service. Please go to http://aws.amazon.com to subscribe.",
     "Blocked": "This account is currently blocked and not recognized as a valid account.",
 }
+
+
+def closed(lab: Lab) -> None:
+    """The region of the configuration is not enabled: its services take no keys, and only others say why."""
+    lab.cloud.regions = Regions(closed=REGION)
+    there = f"-[^<]*(</optInStatus><regionName>{REGION})".encode()
+    lab.cloud.rewrites = lambda name, form, body: (
+        re.sub(b">opt-in" + there, rb">not-opted-in\1", body) if name == "DescribeRegions" else body
+    )
+
+
+def refusing(code: str) -> Change:
+    return lambda lab: Fault(DENIED, "DescribeImages by id", answer=code.encode())
 
 
 def ends(code: str, message: str) -> Script:
@@ -92,13 +109,52 @@ def test_a_dry_run_counts_and_its_words_are_told(
         lab.assert_left(images=0)
 
 
-def test_a_bucket_of_another_region_is_refused(lab: Lab, record_property: Callable[[str, object], None]) -> None:
+@pytest.mark.parametrize(
+    ("regions", "says"),
+    [
+        (Regions(), "is in eu-west-1, and machines run in eu-north-1"),
+        (Regions(bucket="eu-west-1"), "is in eu-west-1, and machines run in eu-north-1"),  # a 301 without a Location
+        (Regions(bucket="eu-west-1", named=False), "is in another region than the machines, eu-north-1"),
+    ],
+)
+def test_a_bucket_of_another_region_is_refused(
+    lab: Lab, record_property: Callable[[str, object], None], regions: Regions, says: str
+) -> None:
     record_property("fault", ("bucket", "of another region"))
     account.bucket_in("eu-west-1")
-    ended = lab.launch("plan")
-    assert ended.code == 2
-    assert "is in eu-west-1, and machines run in eu-north-1" in ended.err
-    assert lab.launch("bake").code == 2
+    lab.cloud.regions = regions
+    for command in ("plan", "bake"):
+        ended = lab.launch(command)
+        [line] = ended.err.strip().splitlines()
+        assert (ended.code, f"{says}: name a bucket of the same region" in line) == (2, True)
+    lab.assert_left(images=0)
+
+
+NOT_ENABLED = (
+    "the region eu-north-1 is not enabled for this account, and takes no keys of it: `aws account enable-region"
+)
+KEYS_REFUSED = {  # at the first call: what is refused, how far AWS' clock is ahead in seconds, and what is said
+    "region not enabled": (closed, 0, NOT_ENABLED),
+    "clock behind": (refusing("RequestExpired"), 1000, "this computer's clock is 17 minutes behind AWS': set this"),
+    "clock of a late answer": (refusing("RequestTimeTooSkewed"), 0, "; set this computer's clock (in WSL"),
+    "token of the global endpoint": (refusing("InvalidToken"), 0, "; log in again, replace the keys"),
+    "no token": (refusing("MissingAuthenticationToken"), 0, "; log in again, replace the keys"),
+}
+
+
+@pytest.mark.parametrize("name", KEYS_REFUSED)
+@pytest.mark.parametrize("command", ["plan", "bake"])
+def test_keys_that_a_region_does_not_take_are_one_line_at_once(
+    lab: Lab, record_property: Callable[[str, object], None], command: str, name: str
+) -> None:
+    record_property("fault", ("credentials", name))
+    change, ahead, says = KEYS_REFUSED[name]
+    fault = change(lab)
+    lab.patch.setattr(DroppingHandler, "ahead", ahead)
+    ended = lab.launch(command, fault=fault)
+    [line] = ended.err.strip().splitlines()
+    assert (ended.code, says in line) == (2, True), line
+    assert len(lab.cloud.log) <= 2, "it was tried again"
     lab.assert_left(images=0)
 
 

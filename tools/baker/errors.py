@@ -15,12 +15,15 @@ class AwsError(BakeError):
     """An AWS call failed; `code` is AWS's error code, such as `UnauthorizedOperation`.
 
     `transient`: the same call may succeed later (an outage, a lost connection, too many requests).
-    `logged_out`: the credentials are not there, not valid, or have ended.
+    `logged_out`: the credentials are not there, not valid, or have ended; `mend`: what to do about it.
     """
 
-    def __init__(self, message: str, code: str = "", *, transient: bool = False, logged_out: bool = False) -> None:
+    def __init__(
+        self, message: str, code: str = "", *, transient: bool = False, logged_out: bool = False, mend: str = ""
+    ) -> None:
         super().__init__(message)
         self.code = code
+        self.mend = mend
         self.transient = transient
         self.logged_out = logged_out
 

@@ -66,11 +66,17 @@ ROWS = {
         "tests/unit/baker/test_computers.py::test_the_launcher_loads_on_macos",
         f"{FIRST_BOOT}::test_a_download_that_breaks_off_is_tried_again",
     ],
-    "habits: profiles, roles, SSO": [f"{HABITS}::test_credentials_of_a_profile_are_renewed_while_a_bake_runs"],
+    "habits: profiles, roles, SSO, MFA": [
+        f"{HABITS}::test_credentials_of_a_profile_are_renewed_while_a_bake_runs",
+        "tests/faults/test_logins.py::test_a_profile_that_cannot_be_used_is_one_line",
+    ],
     "habits: AWS_ENDPOINT_URL": [f"{HABITS}::test_an_endpoint_of_the_environment_has_the_bucket_in_its_path"],
     "habits: a bucket with dots": [f"{HABITS}::test_a_bucket_is_addressed_so_that_its_certificate_fits"],
     "habits: KMS, TLS and headers of a bucket": [f"{DOCTOR}::test_a_fault_turns_its_row_red_and_no_other"],
-    "habits: regions to opt in to": [f"{DOCTOR}::test_a_fault_turns_its_row_red_and_no_other"],
+    "habits: regions to opt in to": [
+        f"{DOCTOR}::test_a_fault_turns_its_row_red_and_no_other",
+        f"{ANSWERS}::test_keys_that_a_region_does_not_take_are_one_line_at_once",
+    ],
 }
 
 

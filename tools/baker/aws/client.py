@@ -25,6 +25,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 from transcribe.fleet import encryption
 
+from baker.aws import logins
 from baker.config import LauncherConfig
 from baker.errors import AwsError, UsageError
 
@@ -42,10 +43,6 @@ POLL_SECONDS = 2.0
 PRICE_LIST = "us-east-1"  # the region that AWS' price list is served from, whatever region it is asked about
 SETTLING_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # pauses until all of AWS knows a new resource
 MAX_TRANSIENT = 20  # failed polls in a row, each of which botocore has tried five times
-LOGGED_OUT_CODES = frozenset({
-    "AuthFailure", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidClientTokenId",
-    "RequestExpired", "SignatureDoesNotMatch", "UnrecognizedClientException",
-})  # fmt: skip
 ENCODED = " Encoded authorization failure message:"  # a thousand characters that no person reads
 TRANSIENT_CODES = frozenset(
     {"RequestLimitExceeded", "Throttling", "ThrottlingException", "SlowDown", "TooManyRequests"}
@@ -121,7 +118,7 @@ def connect(config: LauncherConfig, session: boto3.Session, *, sleep: Callable[[
 
 
 def open_session(config: LauncherConfig) -> boto3.Session:
-    """The session that the configuration names; raises UsageError for a profile that does not exist."""
+    """The session that the configuration names; raises UsageError for a profile that is not there, or asks."""
     keys: dict[str, Any] = {}
     if config.credentials:
         keys = {
@@ -129,7 +126,9 @@ def open_session(config: LauncherConfig) -> boto3.Session:
             "aws_secret_access_key": config.credentials.secret_access_key,
         }
     with aws_errors("session"):
-        return boto3.Session(region_name=config.aws.region, profile_name=config.aws.profile or None, **keys)
+        session = boto3.Session(region_name=config.aws.region, profile_name=config.aws.profile or None, **keys)
+        logins.watch(session)
+    return session
 
 
 def s3_style(endpoint_url: str | None) -> ClientConfig:
@@ -218,24 +217,29 @@ def read_only() -> Iterator[None]:
         raise UsageError(str(error)) from None
 
 
+def _refusal(doing: str, error: ClientError) -> AwsError:
+    code = error.response.get("Error", {}).get("Code", "")
+    message = " ".join(error.response.get("Error", {}).get("Message", "").split()).partition(ENCODED)[0]
+    answer = error.response.get("ResponseMetadata", {})
+    mend = logins.mend(code, message, answer.get("HTTPHeaders", {}).get("date", ""))
+    if mend:
+        message = f"{message or 'these keys are not valid'}; {mend}"
+    return AwsError(
+        f"AWS refused {doing}: {message or 'no reason given'} ({code})",
+        code,
+        transient=answer.get("HTTPStatusCode", 0) >= 500 or code in TRANSIENT_CODES,
+        logged_out=bool(mend),
+        mend=mend,
+    )
+
+
 @contextmanager
 def aws_errors(doing: str) -> Iterator[None]:
     """Turn whatever botocore raises into an AwsError of one line; `doing` names the operation."""
     try:
         yield
     except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
-        message = " ".join(error.response.get("Error", {}).get("Message", "").split()).partition(ENCODED)[0]
-        if code in LOGGED_OUT_CODES:
-            message = f"{message or 'these keys are not valid'}; log in again, replace the keys, or enable the region"
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        transient = status >= 500 or code in TRANSIENT_CODES
-        raise AwsError(
-            f"AWS refused {doing}: {message or 'no reason given'} ({code})",
-            code,
-            transient=transient,
-            logged_out=code in LOGGED_OUT_CODES,
-        ) from None
+        raise _refusal(doing, error) from None
     except NoCredentialsError:
         raise AwsError(
             f"AWS {doing}: no credentials; set AWS_PROFILE or [aws] profile, or log in", logged_out=True
@@ -247,8 +251,12 @@ def aws_errors(doing: str) -> Iterator[None]:
         ) from None
     except ProfileNotFound as error:
         raise UsageError(f"[aws] profile {error.kwargs.get('profile')!r} is not in your AWS configuration") from None
+    except logins.LoginError as error:
+        raise AwsError(f"AWS {doing}: {error}", logged_out=True, mend=error.mend) from None
     except (CredentialRetrievalError, SSOError, SSOTokenLoadError, TokenRetrievalError) as error:
         raise AwsError(f"AWS {doing}: {' '.join(str(error).split())}; log in again", logged_out=True) from None
+    except RecursionError:  # botocore asks S3 by HEAD where a bucket is, which is redirected again
+        raise AwsError(f"AWS {doing}: redirected, and nothing says where to; is there a proxy?", "301") from None
     except ResponseParserError:
         raise AwsError(
             f"AWS {doing}: the answer is none of AWS'; is there a proxy, or another server at [aws] endpoint_url?",

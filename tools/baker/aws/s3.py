@@ -12,6 +12,7 @@ from baker.errors import AwsError, UsageError
 
 PRESIGN_LIMIT = 7 * 24 * 3600  # seconds: what signature version 4 allows
 UNMET = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"})  # the condition of a write
+ELSEWHERE = frozenset({"301", "PermanentRedirect"})  # S3 names no Location, and may not say where the bucket is
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Bucket:
         except AwsError as error:
             if is_missing(error):
                 raise UsageError(f"[s3] there is no bucket {self.name!r}; create it, or name another") from None
+            if error.code in ELSEWHERE:
+                raise UsageError(
+                    f"[s3] the bucket {self.name!r} is in another region than the machines, {self._clients.region}: "
+                    "name a bucket of the same region"
+                ) from None
             if error.code == "400":  # the answer to HEAD has no words
                 raise UsageError(
                     f"[s3] S3 answers 400 about the bucket {self.name!r}: have the credentials ended, or is the region "

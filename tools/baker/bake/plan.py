@@ -12,7 +12,8 @@ from baker.aws.images import Ami
 from baker.aws.requests import Place
 from baker.bake import acceptance, attempt
 from baker.context import BakeContext
-from baker.errors import UsageError
+from baker.doctor import credentials
+from baker.errors import AwsError, UsageError
 from baker.images import diff, manifest
 from baker.inputs import content_hash, model_hub, payload, pillar, source_system, source_tree, user_data
 
@@ -60,7 +61,10 @@ class BakePlan:
 def make_plan(context: BakeContext) -> BakePlan:
     """Resolve everything; whatever is wrong here is a UsageError, since nothing was created."""
     with read_only():
-        return _make(context)
+        try:
+            return _make(context)
+        except AwsError as error:
+            raise credentials.explained(context, error) from None
 
 
 def _make(context: BakeContext) -> BakePlan:

@@ -5,16 +5,40 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from baker.aws.account import Account
+from baker.aws.client import aws_errors
 from baker.context import BakeContext
 from baker.doctor.finding import FAILS, NOTE, OK, Finding
+from baker.errors import AwsError
 
 FIXED = frozenset({"env", "explicit", "shared-credentials-file", "config-file"})  # ways that nothing renews
 RENEW = "use a profile whose credentials renew themselves (a role, or `aws configure sso`), or log in again just before"
 
 
+HOME = "us-east-1"  # a region that no account has to enable
+
+
 def identity(context: BakeContext) -> Iterator[Finding]:
     """Who calls."""
-    yield Finding("identity", OK, Account(context.clients).identity())
+    try:
+        caller = Account(context.clients).identity()
+    except AwsError as error:
+        raise explained(context, error) from None
+    yield Finding("identity", OK, caller)
+
+
+def explained(context: BakeContext, error: AwsError) -> AwsError:
+    """The same error, unless a region refuses these keys only because it is not enabled for the account: says that."""
+    region = context.config.aws.region
+    if not error.logged_out or not error.code or region == HOME:
+        return error
+    try:
+        if Account(context.clients_in(HOME)).opted_in([region])[region]:
+            return error
+    except AwsError:  # the keys are refused there as well
+        return error
+    mend = f"`aws account enable-region --region-name {region}`, or name another in [aws] region"
+    told = f"the region {region} is not enabled for this account, and takes no keys of it: {mend} ({error.code})"
+    return AwsError(told, error.code, logged_out=True, mend=mend)
 
 
 def life(context: BakeContext) -> Iterator[Finding]:
@@ -23,7 +47,8 @@ def life(context: BakeContext) -> Iterator[Finding]:
     if credentials is None:
         yield Finding("credentials", FAILS, "there are none", "set AWS_PROFILE or [aws] profile, or log in")
         return
-    keys = credentials.get_frozen_credentials()
+    with aws_errors("credentials"):
+        keys = credentials.get_frozen_credentials()
     method = str(getattr(credentials, "method", ""))
     end = getattr(credentials, "_expiry_time", None)  # botocore has no other way to ask
     if not keys.token:

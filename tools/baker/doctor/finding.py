@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from baker.errors import AwsError, UsageError
 
-LOGGED_OUT = "credentials"
+LOGGED_OUT = "keys"  # what fails where AWS takes none of these credentials
+UNSEEN = "not looked at, since"
 OK, NOTE, FAILS, UNKNOWN = "ok", "note", "fails", "not known"
 RIGHTS = "`bake.py plan --policy` prints the rights that this takes"
 
@@ -42,10 +43,10 @@ class Examination:
         `mend` is what to do about an error of the configuration.
         """
         if needs in self._failed:
-            yield Finding(name, UNKNOWN, f"not looked at, since this fails: {needs}")
+            yield Finding(name, UNKNOWN, f"{UNSEEN} this fails: {needs}")
             return
         for finding in self._tried(name, check, mend, required):
-            if finding.verdict == FAILS:
+            if finding.verdict == FAILS or finding.detail.startswith(UNSEEN):
                 self._failed[name] = finding.detail
             yield finding
 
@@ -57,9 +58,9 @@ class Examination:
         except AwsError as error:
             if error.logged_out and LOGGED_OUT not in self._failed:
                 self._failed[LOGGED_OUT] = str(error)
-                yield Finding(name, FAILS, str(error), "log in, replace the keys, or enable the region")
+                yield Finding(name, FAILS, str(error), error.mend or "set AWS_PROFILE or [aws] profile, or log in")
             elif error.logged_out:
-                yield Finding(name, UNKNOWN, "not looked at, since the credentials are refused")
+                yield Finding(name, UNKNOWN, f"{UNSEEN} the credentials are refused")
             elif error.denied and required:
                 denial = str(error).replace("AWS refused", "AWS denies", 1)
                 yield self._failing(name, f"{denial}; a bake needs it", RIGHTS)
@@ -70,7 +71,7 @@ class Examination:
         """A row that fails, unless another one fails for the same reason."""
         before = next((row for row, why in self._failed.items() if why == detail or row == LOGGED_OUT), "")
         if before:
-            return Finding(name, UNKNOWN, f"not looked at, since this fails: {before}")
+            return Finding(name, UNKNOWN, f"{UNSEEN} this fails: {before}")
         return Finding(name, FAILS, detail, mend)
 
 

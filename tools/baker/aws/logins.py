@@ -1,0 +1,97 @@
+"""Credentials that cannot carry a bake, and what a person can do when AWS does not take them."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import boto3
+from botocore.credentials import RefreshableCredentials
+from botocore.exceptions import BotoCoreError, MissingDependencyException, SSOError, TokenRetrievalError
+
+from baker.errors import UsageError
+
+KEYS = "log in again, replace the keys, or enable the region"
+CLOCK = "set this computer's clock (in WSL: `sudo hwclock -s`)"
+# Codes that say: not with these credentials.
+REFUSALS = frozenset({
+    "AuthFailure", "ExpiredToken", "ExpiredTokenException", "IncompleteSignature", "InvalidAccessKeyId",
+    "InvalidClientTokenId", "InvalidSecurity", "InvalidSignatureException", "InvalidToken",
+    "MissingAuthenticationToken", "RegionDisabledException", "RequestExpired", "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch", "TokenRefreshRequired", "UnrecognizedClientException",
+})  # fmt: skip
+SKEWED = re.compile(r"RequestTimeTooSkewed|Signature (expired|not yet current)")
+TOLERATED = 240.0  # seconds between two clocks; AWS tolerates 300 or more
+EXPORT = 'eval "$(aws configure export-credentials --profile {} --format env)"'
+
+
+class LoginError(BotoCoreError):
+    """A login by SSO that is over, or was never made."""
+
+    fmt = "the SSO login of profile {profile!r} is over, or was never made ({why}); {mend}"
+    mend = property(lambda self: self.kwargs["mend"])
+
+
+def mend(code: str, message: str, date: str) -> str:
+    """What to do about a refusal, by its code, its words and the time at AWS; empty if no credentials are at fault."""
+    if code not in REFUSALS:
+        return ""
+    behind = _seconds_behind(date)
+    if abs(behind) > TOLERATED:
+        how = "behind" if behind > 0 else "ahead of"
+        return f"this computer's clock is {abs(behind) / 60:.0f} minutes {how} AWS': {CLOCK}"
+    return CLOCK if SKEWED.search(f"{code} {message}") else KEYS
+
+
+def _seconds_behind(date: str) -> float:
+    """How far this computer's clock is behind that of an answer; 0 if the answer has none."""
+    try:
+        return (parsedate_to_datetime(date) - datetime.now(UTC)).total_seconds()
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def watch(session: boto3.Session) -> None:
+    """From now on, a login by SSO that ends is told with the profile to log in to.
+
+    Raises UsageError for a profile whose credentials a person must be asked for: nobody is there while a bake runs.
+    """
+    profiles = dict(_chain(session))
+    try:
+        credentials = session.get_credentials()
+    except MissingDependencyException:  # `aws login`, which takes botocore's native library
+        raise UsageError(_instead(session.profile_name, "is one of `aws login`")) from None
+    asking = next((name for name, profile in profiles.items() if "mfa_serial" in profile), "")
+    if asking and getattr(credentials, "method", "") == "assume-role":
+        told = _instead(session.profile_name, "asks for an MFA code, and nobody is there while a bake runs")
+        raise UsageError(f"{told}; they live for the profile's duration_seconds")
+    by_sso = next((name for name, profile in profiles.items() if any(key.startswith("sso_") for key in profile)), "")
+    if by_sso and isinstance(credentials, RefreshableCredentials):
+        watched: Any = credentials
+        watched._refresh_using = _telling(watched._refresh_using, by_sso)  # botocore has no other way
+
+
+def _instead(profile: str, why: str) -> str:
+    return f"the profile {profile!r} {why}: run {EXPORT.format(profile)} first, and leave [aws] profile empty"
+
+
+def _telling(refresh: Callable[[], Any], profile: str) -> Callable[[], Any]:
+    def refreshed() -> Any:
+        try:
+            return refresh()
+        except (SSOError, TokenRetrievalError) as error:
+            mend = f"run `aws sso login --profile {profile}`"
+            raise LoginError(profile=profile, why=" ".join(str(error).split()), mend=mend) from None
+
+    return refreshed
+
+
+def _chain(session: boto3.Session) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The session's profile in AWS' configuration, and those that it takes its credentials from, in their order."""
+    profiles = session._session.full_config["profiles"]
+    name, seen = session.profile_name, set[str]()
+    while name in profiles and name not in seen:
+        yield name, profiles[name]
+        seen.add(name)
+        name = profiles[name].get("source_profile", "")
