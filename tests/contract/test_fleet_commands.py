@@ -1,6 +1,7 @@
 """The launcher's commands for a fleet: recordings are sent once, jobs are shown, tried again and ended."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +11,16 @@ import pytest
 from baker import cli
 from baker.config import from_mapping
 from baker.deploy import template
+from baker.fleet import cloud as baker_cloud
+from baker.fleet import jobs as fleet_jobs
+from baker.fleet.jobs import Wanted
+from baker.fleet.recordings import Recording
 from msgspec import structs
 from support import fleets
 from support.fleets import FleetCloud, audio
 from support.project_tree import make_tree
 from transcribe.fleet import states
-from transcribe.fleet.documents import Request, decoded
+from transcribe.fleet.documents import Message, Request, decoded
 from transcribe.types import DecodeOptions, SpeakerOptions
 
 pytestmark = pytest.mark.slow
@@ -176,3 +181,46 @@ def test_launched_machines_join_the_fleet_with_their_role(tmp_path: Path) -> Non
         "owner": "", "wait_minutes": 30, "idle_minutes": 15, "price": 0.5,
     }  # fmt: skip
     assert template.template_data(config, setup, ["sg-1"], "/dev/xvda")["IamInstanceProfile"] == {"Name": "fleet"}
+
+
+def test_what_cannot_be_read_keeps_nothing_else_back(
+    cloud: FleetCloud, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither a file among those that are sent, nor a job's state among those that are shown."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for name in ("good.wav", "again.wav"):
+        (folder / name).write_bytes(audio("good"))
+    (folder / os.fsdecode(b"caf\xe9.wav")).write_bytes(audio("latin"))
+    (folder / "two\nlines.wav").write_bytes(audio("lines"))
+    (folder / "empty.wav").touch()
+    (folder / "nowhere.wav").symlink_to("none")
+    assert cli.main(["submit", str(folder), "--config", str(config)]) == 1
+    told = capsys.readouterr()
+    assert "3 sent, 1 had been sent before" in told.out
+    assert "empty.wav: it is empty" in told.out
+    assert "nowhere.wav: No such file or directory" in told.out
+    assert "2 of 6 could not be sent" in told.err
+    assert len(told.err.splitlines()) == 1
+    bad = cloud.submit(audio("spoilt"), owner="newsroom")
+    cloud.bucket.put(cloud.layout.state(bad), b"[]")
+    try:
+        names = {job["name"] for job in listed(config, capsys)}
+        assert {str(folder / "caf\N{REPLACEMENT CHARACTER}.wav"), str(folder / "two\nlines.wav")} <= names
+        for what in ("--cancel", "--redrive"):
+            assert cli.main(["jobs", what, bad, "--config", str(config)]) == 1
+            [line] = capsys.readouterr().err.splitlines()
+            assert f"a document of the job {bad} cannot be read, no state: Expected `object`" in line
+        cloud.queues.dead.send(Message(job=bad).encoded(), "newsroom")
+        assert [(job["job"], job["error"]["code"]) for job in listed(config, capsys, "--dead")] == [(bad, "unreadable")]
+    finally:
+        cloud.bucket.delete([cloud.layout.state(bad)])
+
+
+def test_an_object_that_was_replaced_since_it_was_seen_is_not_taken_for_the_other(cloud: FleetCloud) -> None:
+    cloud.bucket.put("elsewhere/talk.wav", audio("seen"))
+    seen = Recording("talk", len(audio("seen")), 1.0, bucket=fleets.BUCKET, key="elsewhere/talk.wav", etag='"0"')
+    here = baker_cloud.FleetCloud(cloud.bucket, cloud.queues, cloud.layout, "newsroom")
+    wanted = Wanted(DecodeOptions(None, words=True), "json", priority=False, default_language=True)
+    [sent] = fleet_jobs.submit(here, [seen], wanted)
+    assert (sent.new, "AWS refused to take talk" in sent.problem) == (False, True)

@@ -3,15 +3,17 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
 
 import msgspec
 from transcribe.fleet import states, submission
-from transcribe.fleet.documents import Message, Request, State, decoded
+from transcribe.fleet.documents import UNREADABLE, Message, Request, State, UnreadableError, decoded
 from transcribe.fleet.layout import JOB, job_id
 from transcribe.fleet.queues import Delivery
 from transcribe.fleet.states import ContendedError
+from transcribe.jobs.models import JobError
 from transcribe.types import DecodeOptions
 
 from baker.aws.client import aws_errors
@@ -47,8 +49,9 @@ class Sent:
 
 def submit(fleet: FleetCloud, recordings: Sequence[Recording], wanted: Wanted) -> Iterator[Sent]:
     """Sends recordings, several at once; yields what became of each as it is known."""
+    jobs: dict[str, Recording] = {}  # the same content may lie under several names
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        under_way = [pool.submit(_submit, fleet, recording, wanted) for recording in recordings]
+        under_way = [pool.submit(_submit, fleet, recording, wanted, jobs) for recording in recordings]
         try:
             for done in as_completed(under_way):
                 yield done.result()
@@ -56,10 +59,14 @@ def submit(fleet: FleetCloud, recordings: Sequence[Recording], wanted: Wanted) -
             pool.shutdown(cancel_futures=True)
 
 
-def _submit(fleet: FleetCloud, recording: Recording, wanted: Wanted) -> Sent:
+def _submit(fleet: FleetCloud, recording: Recording, wanted: Wanted, jobs: dict[str, Recording]) -> Sent:
+    if recording.problem:
+        return Sent(recording, problem=f"{recording.name}: {recording.problem}")
     try:
         with aws_errors(f"to take {recording.name}"):
             request = _request(fleet, recording, wanted)
+            if jobs.setdefault(request.job, recording) is not recording:
+                return Sent(recording, request.job)
             new = submission.submit(
                 fleet.bucket, fleet.queues, fleet.layout, request, lambda key: _store(fleet, recording, key)
             )
@@ -95,18 +102,22 @@ def _store(fleet: FleetCloud, recording: Recording, key: str) -> None:
     if recording.path:
         fleet.bucket.upload(key, recording.path)
     else:
-        fleet.bucket.copy(recording.bucket, recording.key, key)
+        fleet.bucket.copy(recording.bucket, recording.key, key, etag=recording.etag.strip('"'))
 
 
 def listed(fleet: FleetCloud) -> list[State]:
-    """The state of every job, the newest first. A job that is being removed is left out."""
+    """The state of every job, the newest first; that of one which cannot be read says so. A job that is being removed
+    is left out."""
     with aws_errors("ListObjectsV2"):
         keys = list(fleet.bucket.keys(fleet.layout.states))
     ids = [PurePath(key).stem for key in keys]
 
     def read(job: str) -> State | None:
-        with aws_errors("GetObject state"):
-            found = states.read(fleet.bucket, fleet.layout, job)
+        try:
+            with aws_errors("GetObject state"):
+                found = states.read(fleet.bucket, fleet.layout, job)
+        except UnreadableError as error:
+            return State(job=job, owner="", status="dead", error=JobError(f"{error}", code=UNREADABLE))
         return found[0] if found else None
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -138,8 +149,11 @@ def dead_messages(fleet: FleetCloud) -> Iterator[tuple[str, Delivery]]:
 def mark_dead(fleet: FleetCloud, job: str, message: str) -> None:
     """Says in the state of a job that it was given up with this message, if the machines did not come to it. One that
     works on it still, as after twelve hours, is left alone, and so is a job that was tried again since."""
-    with aws_errors("GetObject state"):
-        known = states.read(fleet.bucket, fleet.layout, job)
+    try:
+        with aws_errors("GetObject state"):
+            known = states.read(fleet.bucket, fleet.layout, job)
+    except UnreadableError:  # which `listed` says
+        return
     if known and _alive(known[0], known[1].age):
         return
 
@@ -158,14 +172,15 @@ def redrive(fleet: FleetCloud, job: str) -> None:
     dead = [found for each, found in dead_messages(fleet) if each == job and state.message in ("", found.id)]
     if state.over or not (dead or state.status == "dead"):
         raise UsageError(f"the job {job} is {state.status}: only a job that was given up can be tried again")
-    with aws_errors("GetObject request.json"):
+    with _documents(job, "GetObject request.json"):
         stored = fleet.bucket.read(fleet.layout.request(job))
-    if stored is None:
+        request = decoded(stored.data, Request) if stored else None
+    if request is None:
         raise BakeError(f"the job {job} is being removed")
     fresh = {"status": "queued", "machine": "", "message": "", "attempts": 0, "error": None}
     _change(fleet, job, lambda found: found if found.over else msgspec.structs.replace(found, **fresh))
     with aws_errors("SendMessage"):
-        sent = submission.send(fleet.queues, decoded(stored.data, Request))
+        sent = submission.send(fleet.queues, request)
         for found in dead:
             fleet.queues.dead.delete(found.receipt)
     # An older message that is left in the dead-letter queue says nothing about the job from now on.
@@ -176,7 +191,7 @@ def cancel(fleet: FleetCloud, job: str) -> None:
     """Ends a job. Raises UsageError for one that is over."""
     state, _ = _known(fleet, job)
     if not state.over:
-        with aws_errors("PutObject outcome.json"):
+        with _documents(job, "PutObject outcome.json"):
             ended = states.cancel(fleet.bucket, fleet.layout, state, time.time())
         if ended.status == "cancelled":
             return
@@ -192,7 +207,7 @@ def _known(fleet: FleetCloud, job: str) -> tuple[State, float]:
     """The job's state, and its age in seconds. Raises UsageError."""
     if not JOB.fullmatch(job):
         raise UsageError(f"{job!r} is no id of a job, which has 32 hexadecimal digits")
-    with aws_errors("GetObject state"):
+    with _documents(job, "GetObject state"):
         found = states.read(fleet.bucket, fleet.layout, job)
     if found is None:
         raise UsageError(f"there is no job {job}")
@@ -200,8 +215,18 @@ def _known(fleet: FleetCloud, job: str) -> tuple[State, float]:
 
 
 def _change(fleet: FleetCloud, job: str, update: Callable[[State], State]) -> None:
+    with _documents(job, "PutObject state"):
+        states.change(fleet.bucket, fleet.layout, job, update)
+
+
+@contextmanager
+def _documents(job: str, doing: str) -> Iterator[None]:
+    """Turns what keeps a job's documents from being read or written into a BakeError of one line."""
     try:
-        with aws_errors("PutObject state"):
-            states.change(fleet.bucket, fleet.layout, job, update)
+        with aws_errors(doing):
+            yield
     except ContendedError as error:
         raise BakeError(str(error)) from None
+    except UnreadableError as error:
+        mend = f"delete state/{job}.json in the bucket, and submit its recording again"
+        raise BakeError(f"a document of the job {job} cannot be read, {error}: {mend}") from None

@@ -1,6 +1,7 @@
 """What is to be submitted: files on this computer and objects in S3."""
 
 import hashlib
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording; `name` is shown. It is a file at `path`, or the object `key` in `bucket` with this ETag."""
+    """One recording; `name` is shown. It is a file at `path`, or the object `key` in `bucket` with this ETag. `problem`
+    says in a few words why it cannot be sent."""
 
     name: str
     size: int
@@ -28,6 +30,7 @@ class Recording:
     bucket: str = ""
     key: str = ""
     etag: str = ""
+    problem: str = ""
 
     def digest(self) -> str:
         """The SHA-256 of a file, in hexadecimal. Raises OSError."""
@@ -53,11 +56,31 @@ def find(context: BakeContext, words: list[str]) -> list[Recording]:
 def _files(path: Path) -> Iterator[Recording]:
     if not path.exists():
         raise UsageError(f"{path}: there is no such file or folder")
-    paths = sorted(path.rglob("*")) if path.is_dir() else [path]
-    for each in paths:
-        hidden = path.is_dir() and any(part.startswith(".") for part in each.relative_to(path).parts)
-        if each.is_file() and not hidden and each.stat().st_size:
-            yield Recording(str(each), each.stat().st_size, _seconds(each), path=each)
+    if not path.is_dir():
+        yield _file(path)
+        return
+    refused: list[OSError] = []
+    for folder, folders, names in os.walk(path, onerror=refused.append):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (_file(Path(folder, name)) for name in sorted(names) if not name.startswith("."))
+    for error in refused:
+        yield Recording(_shown(error.filename), 0, 0.0, problem=error.strerror or "it cannot be read")
+
+
+def _file(path: Path) -> Recording:
+    name = _shown(path)
+    try:
+        size = path.stat().st_size
+        if not path.is_file() or not size:
+            return Recording(name, 0, 0.0, problem="it is empty" if path.is_file() else "it is no file")
+        return Recording(name, size, _seconds(path), path=path)
+    except OSError as error:
+        return Recording(name, 0, 0.0, problem=error.strerror or str(error))
+
+
+def _shown(path: str | Path) -> str:
+    """A path as text; a name need not be text."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def _objects(context: BakeContext, word: str) -> Iterator[Recording]:
@@ -68,9 +91,11 @@ def _objects(context: BakeContext, word: str) -> Iterator[Recording]:
         pages = context.clients.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         for page in pages:
             for entry in page.get("Contents", []):
-                if size := entry["Size"]:
-                    seconds, key = size / COMPRESSED_RATE, entry["Key"]
-                    yield Recording(f"{S3}{bucket}/{key}", size, seconds, bucket=bucket, key=key, etag=entry["ETag"])
+                size, key = entry["Size"], entry["Key"]
+                name, problem = f"{S3}{bucket}/{key}", "" if size else "it is empty"
+                if size or not key.endswith("/"):  # which stands for a folder
+                    seconds = size / COMPRESSED_RATE
+                    yield Recording(name, size, seconds, None, bucket, key, entry["ETag"], problem)
 
 
 def _seconds(path: Path) -> float:
