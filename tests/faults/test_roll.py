@@ -26,7 +26,7 @@ ROLL = [
     "DescribeInstances", "DescribeInstances", *START, *START, *SWEEP, *SWEEP, *SAVE,
     "ModifyImageAttribute", "EnableImageDeprecation", "DescribeImageAttribute", "CreateTags",
     "GetParameter", "PutParameter", "GetParameter",
-    "DescribeAutoScalingGroups", "DescribeInstances", *SAVE, "UpdateAutoScalingGroup",
+    "DescribeAutoScalingGroups", "DescribeInstances", "GetParameter", *SAVE, "UpdateAutoScalingGroup",
     "DescribeAutoScalingGroups", "DescribeTargetHealth", "DescribeInstances",
     "TerminateInstanceInAutoScalingGroup", "DescribeAutoScalingGroups",
     "DescribeAutoScalingGroups", "DescribeInstances", "UpdateAutoScalingGroup", *SAVE, SAVE[0],

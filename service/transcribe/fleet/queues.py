@@ -94,6 +94,14 @@ class Queue:
             if code_of(error) not in LOST:
                 raise
 
+    def remove(self) -> None:
+        """Removes the queue with all that is in it; one that is not there counts as removed."""
+        try:
+            self._sqs.delete_queue(QueueUrl=self.url)
+        except ClientError as error:
+            if code_of(error) not in NO_QUEUE:
+                raise
+
 
 def group_of(owner: str) -> str:
     """The group of an owner's messages. SQS takes no spaces in its name, nor other letters than ASCII's."""
@@ -113,6 +121,11 @@ class Queues:
     def of(self, *, priority: bool) -> Queue:
         """Where a job's message belongs."""
         return self.priority if priority else self.usual
+
+    def remove(self) -> None:
+        """Removes all three."""
+        for queue in (self.priority, self.usual, self.dead):
+            queue.remove()
 
     def by_url(self, url: str) -> Queue:
         """The queue that a message came from."""

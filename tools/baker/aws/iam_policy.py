@@ -28,6 +28,7 @@ RECORDINGS, FLEET_BUCKET = "{s3}{fleet_bucket}/{fleet_prefix}/*", "{s3}{fleet_bu
 TAKEN = ("{sqs}{fleet}", "{sqs}{fleet}-priority")  # queues that machines take jobs from
 DEAD = "{sqs}{fleet}-dead"
 ON_TRIAL = "{sqs}{fleet}-roll-*"  # queues of the two machines that a roll-out compares
+TRIALS = "{s3}{fleet_bucket}/{fleet_prefix}/roll/*"  # and their objects
 ALARMS = "{cloudwatch}alarm:{launch}-from-zero*"
 KEY = "{kms_key}"  # of disks, where it is the account's own
 OBJECT_KEY = "{object_key}"  # of what lies in the bucket, where it is named
@@ -208,11 +209,13 @@ ROLL_CALLS: tuple[ApiCall, ...] = (
     ApiCall("sqs", "CreateQueue", (grant("sqs:CreateQueue", ON_TRIAL), grant("sqs:TagQueue", ON_TRIAL))),
     *(
         ApiCall("sqs", operation, (grant(f"sqs:{operation}", ON_TRIAL),))
-        for operation in ("GetQueueAttributes", "SendMessage")
+        for operation in ("GetQueueAttributes", "SendMessage", "DeleteQueue")
     ),
-    ApiCall("s3", "GetObject", (grant("s3:GetObject", RECORDINGS), grant("s3:ListBucket", FLEET_BUCKET))),
-    ApiCall("s3", "HeadObject", (grant("s3:GetObject", RECORDINGS),)),
-    ApiCall("s3", "PutObject", (grant("s3:PutObject", RECORDINGS),)),
+    ApiCall("s3", "GetObject", (grant("s3:GetObject", TRIALS), grant("s3:ListBucket", FLEET_BUCKET))),
+    ApiCall("s3", "HeadObject", (grant("s3:GetObject", TRIALS),)),
+    ApiCall("s3", "PutObject", (grant("s3:PutObject", TRIALS),)),
+    ApiCall("s3", "ListObjectsV2", (grant("s3:ListBucket", FLEET_BUCKET),)),
+    ApiCall("s3", "DeleteObject", (grant("s3:DeleteObject", TRIALS),)),
 )  # fmt: skip
 
 # The role of a fleet's machines, which their feeders use.
@@ -293,6 +296,7 @@ def _concerns(config: LauncherConfig, resources: tuple[str, ...]) -> bool:
         OBJECT_KEY: config.s3.kms_key,
         PASSED: config.instance.profile or config.fleet.profile,
         ON_TRIAL: config.fleet.queue,
+        TRIALS: config.fleet.queue,
         RECORDINGS: config.fleet.queue,
         FLEET_BUCKET: config.fleet.queue,
     }

@@ -6,6 +6,7 @@ from baker.aws.client import Clients, aws_errors
 from baker.errors import AwsError, UsageError
 
 SERVING = "InService"
+AT_ITS_LEAST = "ValidationError"  # what Auto Scaling answers to a group that would have too few machines
 NO_LISTENER = "Target.NotInUse"  # nobody asks the target group's machines whether they are ready
 
 
@@ -45,15 +46,20 @@ class Members:
             )
 
     def end(self, instance: str) -> None:
-        """End a machine, and want one less. A balancer sends it nothing more, and its requests are answered first."""
-        try:
-            with aws_errors("TerminateInstanceInAutoScalingGroup"):
-                self._clients.autoscaling.terminate_instance_in_auto_scaling_group(
-                    InstanceId=instance, ShouldDecrementDesiredCapacity=True
-                )
-        except AwsError:  # an earlier try may have done it, or the machine has ended itself
-            if instance in self.now().serving:
-                raise
+        """End a machine, and want one less; one that the group must have is replaced by the group. A balancer sends it
+        nothing more, and its requests are answered first."""
+        for fewer in (True, False):
+            try:
+                with aws_errors("TerminateInstanceInAutoScalingGroup"):
+                    self._clients.autoscaling.terminate_instance_in_auto_scaling_group(
+                        InstanceId=instance, ShouldDecrementDesiredCapacity=fewer
+                    )
+                return
+            except AwsError as error:
+                if instance not in self.now().serving:  # an earlier try has done it, or the machine has ended itself
+                    return
+                if error.code != AT_ITS_LEAST or not fewer:
+                    raise
 
     def unhealthy(self, group: GroupNow) -> set[str]:
         """The machines that serve and that a balancer finds not ready, or has not found ready yet."""

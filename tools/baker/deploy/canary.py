@@ -5,7 +5,7 @@ just made from its snapshot is slow, and so is a machine that has work. Neither 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from transcribe.keys import new_key
@@ -19,12 +19,14 @@ from baker.context import BakeContext
 from baker.deploy import serve
 from baker.deploy.hearing import Clip, Heard, Hearing, OverHttp, ThroughQueue
 from baker.deploy.template import instance_tags, on_trial, service_setup, template_data, user_data
-from baker.errors import BakeError
-from baker.fleet.cloud import make_queues
+from baker.errors import AwsError, BakeError
+from baker.fleet.cloud import FleetCloud, make_queues, remove
 from baker.inputs import pillar
 
 CANARY, CONTROL = "canary", "control"  # roles of the two machines
 FIRST_SECONDS = 900.0  # until the clip is heard first: a first start fetches its disk
+LEAST_PATIENCE = 120.0  # seconds more than another machine has needed
+REMOVED_LATELY, NAME_SECONDS = "QueueDeletedRecently", 60.0  # SQS' refusal of a queue's name, and for how long
 JUDGED_SECONDS = 120.0  # from then on, until there are figures to compare
 POLL_SECONDS = 2.0
 TRIES = 5  # of the clip, of which the quickest counts
@@ -49,12 +51,15 @@ class Standard:
 
 @dataclass
 class Subject:
-    """A machine that is judged: its id, its image, and what it has made of the clip so far."""
+    """A machine that is judged: its id, its image, and what it has made of the clip so far. `age` says for how many
+    seconds it is there, and `took` after how many it had heard the clip."""
 
     machine: str
     image: str
     hearing: Hearing
+    age: Callable[[], float]
     heard: list[Heard] = field(default_factory=list)
+    took: float = 0.0
 
     def listen(self, standard: Standard) -> None:
         """Take down what it hears now. Raises BadImageError if that is something else than is said."""
@@ -65,6 +70,7 @@ class Subject:
         if rate > standard.max_word_error_rate:
             said = " ".join(heard.text.split())[:80]
             raise BadImageError(f"wrong: {self.image} hears {said!r} in the clip, a word error rate of {rate:.0%}")
+        self.took = self.took or self.age()
         self.heard.append(heard)
 
     @property
@@ -73,20 +79,29 @@ class Subject:
         return min(each.seconds for each in self.heard)
 
 
-def judge(context: BakeContext, image: Ami, before: Ami | None, reach: Reach) -> None:
-    """Raises BadImageError if a machine of `image` is silent, wrong, or slow beside one of `before`; BakeError if that
-    cannot be found out."""
+def judge(context: BakeContext, image: Ami, before: Ami | None, reach: Reach) -> float:
+    """Return how many seconds a machine of `image` has needed from its start until it has heard the clip. Raises
+    BadImageError if it is silent, wrong, or slow beside one of `before`; BakeError if that cannot be found out."""
     standard = _standard(context)
-    sweep(context)
-    with _subjects(context, image, before, reach, standard) as (canary, control):
+    sweep(context, CANARY, CONTROL)
+    with (
+        _subject(context, CANARY, image, reach, standard) as canary,
+        _subject(context, CONTROL, before, reach, standard) if before else nullcontext() as control,
+    ):
         _first(context, canary, control, standard)
         if control and control.heard:
             _compare(context, canary, control, standard)
+        return canary.took
 
 
-def sweep(context: BakeContext) -> None:
-    """End what an earlier roll-out has left of such machines."""
-    for role in (CANARY, CONTROL):
+def patience(seconds: float) -> float:
+    """How long to wait for what has taken another machine so many seconds."""
+    return seconds + max(seconds, LEAST_PATIENCE)
+
+
+def sweep(context: BakeContext, *roles: str) -> None:
+    """End what there is of such machines, as an earlier roll-out may have left them."""
+    for role in roles:
         for machine in context.machines.launched(context.config.launch.name, role):
             context.machines.terminate(machine)
 
@@ -101,6 +116,9 @@ def _first(context: BakeContext, canary: Subject, control: Subject | None, stand
                 one.listen(standard)
         if not canary.heard and context.machines.state(canary.machine) in ENDED:
             raise BadImageError(f"silent: its machine has ended, {context.machines.why_ended(canary.machine)}")
+        if control and control.heard and not canary.heard and canary.age() > patience(control.took):
+            told = f"{control.image} has heard the clip after {control.took:.0f} s, and it has not after"
+            raise BadImageError(f"silent: {told} {canary.age():.0f} s, {canary.hearing.problem}")
         return all(one.heard for one in both) or None
 
     if wait_for(poll, FIRST_SECONDS, context.sleep, every=POLL_SECONDS) or canary.heard:
@@ -130,34 +148,46 @@ def _compare(context: BakeContext, canary: Subject, control: Subject, standard: 
 
 
 @contextmanager
-def _subjects(
-    context: BakeContext, image: Ami, before: Ami | None, reach: Reach, standard: Standard
-) -> Iterator[tuple[Subject, Subject | None]]:
-    """The machine of the new image, and that of the one which serves now; both end with the block."""
-    try:
-        canary = _subject(context, CANARY, image, reach, standard)
-        yield canary, _subject(context, CONTROL, before, reach, standard) if before else None
-    finally:
-        sweep(context)
+def _subject(context: BakeContext, role: str, image: Ami, reach: Reach, standard: Standard) -> Iterator[Subject]:
+    """A machine as the group's are, but with a key of its own, and of a fleet with queues of its own. Nothing of it
+    stays after the block."""
+    config, wanted, hearing = context.config, context.config.fleet, None
+    with ExitStack() as stack:
+        if wanted.queue:
+            own = replace(wanted, queue=f"{wanted.queue}-roll-{role}", prefix=f"{wanted.prefix}/roll/{role}")
+            config = replace(config, fleet=replace(own, idle_minutes=0, wait_minutes=0))
+            fleet = _fleet(replace(context, config=config))
+            stack.callback(remove, fleet)
+            hearing = ThroughQueue(fleet, standard.clip)
+        context = replace(context, config=config)
+        key, line = new_key(role)
+        setup = on_trial(service_setup(context.root, config), line, MINUTES)
+        data = template_data(config, setup, serve.security_groups(context), image.root_device)
+        tags = {**instance_tags(config), requests.TAG_ROLE: role}
+        tagged = requests.tag_specifications(("instance", "volume"), tags)
+        request = {**data, "ImageId": image.id, "TagSpecifications": tagged, "UserData": user_data(setup)}
+        stack.callback(sweep, context, role)  # before its queues are removed
+        began = context.clock()
+        machine = serve.started(context, request)  # boto3 encodes its user-data
+        over_http = OverHttp(lambda: reach(machine), key, standard.clip)
+        yield Subject(machine, image.id, hearing or over_http, lambda: context.clock() - began)
 
 
-def _subject(context: BakeContext, role: str, image: Ami, reach: Reach, standard: Standard) -> Subject:
-    """Start a machine as the group's are, but with a key of its own, and of a fleet with a queue of its own."""
-    config, wanted = context.config, context.config.fleet
-    if wanted.queue:
-        own = replace(wanted, queue=f"{wanted.queue}-roll-{role}", prefix=f"{wanted.prefix}/roll", idle_minutes=0)
-        config = replace(config, fleet=replace(own, wait_minutes=0))
-    context = replace(context, config=config)
-    hearing: Hearing | None = ThroughQueue(make_queues(context), standard.clip) if wanted.queue else None
-    key, line = new_key(role)
-    setup = on_trial(service_setup(context.root, config), line, MINUTES)
-    data = template_data(config, setup, serve.security_groups(context), image.root_device)
-    tags = {**instance_tags(config), requests.TAG_ROLE: role}
-    tagged = requests.tag_specifications(("instance", "volume"), tags)
-    request = {**data, "ImageId": image.id, "TagSpecifications": tagged, "UserData": user_data(setup)}  # boto3 encodes
-    machine = serve.started(context, request)
-    over_http = OverHttp(lambda: reach(machine), key, standard.clip)
-    return Subject(machine, image.id, hearing or over_http)
+def _fleet(context: BakeContext) -> FleetCloud:
+    """The queues of one machine. SQS makes none of a name that was removed in the last minute."""
+
+    def make() -> FleetCloud | None:
+        try:
+            return make_queues(context)
+        except AwsError as error:
+            if REMOVED_LATELY not in error.code:
+                raise
+            return None
+
+    found = wait_for(make, 2 * NAME_SECONDS, context.sleep, every=POLL_SECONDS)
+    if found is None:
+        raise BakeError(f"SQS makes no queue {context.config.fleet.queue}; the same command again goes on")
+    return found
 
 
 def _standard(context: BakeContext) -> Standard:

@@ -13,7 +13,9 @@ from typing import Protocol
 from transcribe.fleet import states, submission
 from transcribe.fleet.documents import Request
 from transcribe.fleet.layout import job_id
+from transcribe.fleet.states import ContendedError
 from transcribe.types import DecodeOptions
+from urllib3 import encode_multipart_formdata
 
 from baker.aws.client import aws_errors
 from baker.fleet.cloud import FleetCloud
@@ -64,7 +66,9 @@ class OverHttp:
         return None
 
     def _asked(self, url: str) -> str | None:
-        body, kind = _form(self._clip)
+        clip = self._clip
+        file = (clip.path.name, clip.path.read_bytes())
+        body, kind = encode_multipart_formdata({"model": "whisper-1", "language": clip.language, "file": file})
         asked = urllib.request.Request(f"{url}/v1/audio/transcriptions", data=body, method="POST")
         asked.add_header("Authorization", f"Bearer {self._key}")
         asked.add_header("Content-Type", kind)
@@ -80,16 +84,6 @@ class OverHttp:
         return None
 
 
-def _form(clip: Clip) -> tuple[bytes, str]:
-    """The body of a request for the clip's text, and its content type."""
-    boundary = secrets.token_hex(16)
-    part = f'--{boundary}\r\nContent-Disposition: form-data; name="'
-    fields = f'{part}model"\r\n\r\nwhisper-1\r\n{part}language"\r\n\r\n{clip.language}\r\n'
-    file = f'{part}file"; filename="{clip.path.name}"\r\nContent-Type: application/octet-stream\r\n\r\n'
-    data = f"{fields}{file}".encode() + clip.path.read_bytes() + f"\r\n--{boundary}--\r\n".encode()
-    return data, f"multipart/form-data; boundary={boundary}"
-
-
 class ThroughQueue:
     """A job in a queue that no other machine takes jobs from."""
 
@@ -100,10 +94,14 @@ class ThroughQueue:
 
     def hear(self) -> Heard | None:
         fleet = self._fleet
-        with aws_errors("the clip's job"):
-            if not self._job:
-                self._submit()
-            ended = states.outcome(fleet.bucket, fleet.layout, self._job)
+        try:
+            with aws_errors("the clip's job"):
+                if not self._job:
+                    self._submit()
+                ended = states.outcome(fleet.bucket, fleet.layout, self._job)
+        except (ValueError, ContendedError) as error:  # what the machine has written is not what it should be
+            self.problem = str(error)
+            return None
         if ended is None:
             return None
         self._job = ""

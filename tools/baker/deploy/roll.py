@@ -19,7 +19,7 @@ from baker.errors import BakeError
 from baker.images import publish
 from baker.recovery import lease
 
-READY_SECONDS = 900.0  # for a new machine: a first start fetches its disk
+READY_SECONDS = 900.0  # for a new machine, at most: a first start fetches its disk
 KNOWN_SECONDS = 60.0  # until all of EC2 knows one that Auto Scaling has started
 GONE_SECONDS = 900.0  # for an old one: a balancer lets its requests end first
 POLL_SECONDS = 5.0
@@ -29,7 +29,7 @@ POLL_SECONDS = 5.0
 class Roll:
     """A roll-out that is under way. `before` is the image that it began with, by which it is taken back; `reason` says
     why it was. `wanted` is how many machines the group had to have when `leaving` was chosen, for which one more is
-    started before it ends."""
+    started before it ends. `patience` is for a new machine to be ready, in seconds."""
 
     image: str
     before: str
@@ -38,6 +38,7 @@ class Roll:
     leaving: str = ""
     wanted: int = 0
     over: bool = False
+    patience: float = READY_SECONDS
 
 
 class Rolling:
@@ -62,10 +63,10 @@ class Rolling:
             before = self._before(image)
             try:
                 with context.display.phase("judge a canary"):
-                    canary.judge(context, image, context.images.get(before) if before else None, reach)
+                    took = canary.judge(context, image, context.images.get(before) if before else None, reach)
             except BadImageError as error:
                 raise BadImageError(f"{image.id} was not published; it is {error}") from None
-            known = self._save(Roll(image.id, before))
+            known = self._save(Roll(image.id, before, patience=min(canary.patience(took), READY_SECONDS)))
         replicas = publish.publish_image(context, image)
         try:
             self._replace(known)
@@ -84,7 +85,7 @@ class Rolling:
             left, replicas = publish.previous(context)
             known = Roll(replicas[context.config.aws.region], left, back=True)
         elif not known.back:
-            known = replace(known, image=known.before, before=known.image, back=True)
+            known = replace(known, image=known.before, before=known.image, back=True, patience=READY_SECONDS)
         self._again(self._save(known), quietly=True)
         return known.before, {region.name: region.parameter.current() for region in publish.regions(context)}
 
@@ -98,7 +99,9 @@ class Rolling:
         BadImageError."""
         self._context.display.note(f"  {bad.image} is {reason}", "yellow")
         bad = self._known() or bad  # with the step that it was in
-        roll = self._save(replace(bad, image=bad.before, before=bad.image, reason=reason, back=True))
+        roll = self._save(
+            replace(bad, image=bad.before, before=bad.image, reason=reason, back=True, patience=READY_SECONDS)
+        )
         self._publish_before(roll)
         group = self._members.now()
         for machine in sorted(self._members.unhealthy(group) & self._older(roll.image, group)):
@@ -127,6 +130,7 @@ class Rolling:
             older = sorted(self._older(roll.image, group))
             if not older:
                 break
+            self._still_published(roll)
             if roll.leaving not in older:
                 roll = self._save(
                     replace(roll, leaving=older[0], wanted=group.desired - self._one_too_many(roll, group))
@@ -142,6 +146,13 @@ class Rolling:
         if (size, largest) != (group.desired, group.max_size):
             self._members.resize(size, largest)
         self._save(replace(roll, over=True))
+
+    def _still_published(self, roll: Roll) -> None:
+        """Raise BakeError if the group would start another image: the replacing would never end."""
+        parameter = publish.home(self._context).parameter
+        if (named := parameter.current()) != roll.image:
+            told = f"{parameter.name} names {named or 'nothing'} by now, and no longer {roll.image}"
+            raise BakeError(f"{told}: somebody else has published; the same command again goes on with {roll.image}")
 
     def _one_too_many(self, roll: Roll, group: GroupNow) -> bool:
         """Whether the group has a machine for one that was to end, but ended by itself and was replaced."""
@@ -162,10 +173,10 @@ class Rolling:
             silent.update(self._members.unhealthy(group) - self._older(roll.image, group))
             return (len(group.serving) >= group.desired and not silent) or None
 
-        if wait_for(poll, READY_SECONDS, self._context.sleep, every=POLL_SECONDS):
+        if wait_for(poll, roll.patience, self._context.sleep, every=POLL_SECONDS):
             return
         if silent:
-            raise BadImageError(f"silent: {', '.join(sorted(silent))} was not ready in {READY_SECONDS:.0f} s")
+            raise BadImageError(f"silent: {', '.join(sorted(silent))} was not ready in {roll.patience:.0f} s")
         why = AutoScaling(self._context.clients).last_failure(self._name) or "see its activities"
         raise BakeError(f"the group {self._name} lacks a machine, so none is taken from it; again goes on: {why}")
 

@@ -50,6 +50,14 @@ def make_queues(context: BakeContext) -> FleetCloud:
     return _cloud(context, made)
 
 
+def remove(fleet: FleetCloud) -> None:
+    """Removes the queues and every object of a fleet, as far as they are there."""
+    with aws_errors("DeleteQueue"):
+        fleet.queues.remove()
+    with aws_errors(f"DeleteObject {fleet.layout.prefix}"):
+        fleet.bucket.delete(list(fleet.bucket.keys(f"{fleet.layout.prefix}/")))
+
+
 def _cloud(context: BakeContext, found: Queues) -> FleetCloud:
     config = context.config
     owner = config.fleet.owner or getpass.getuser()
