@@ -54,6 +54,8 @@ def test_a_fleets_group_grows_from_zero_by_its_own_policies(running: RunningClou
     clients = client.connect(config.from_mapping(document), SESSION)
     growth.Growth(clients).put("g", "speech", 10, {})
     running.later(60)
+    shown = {each["AlarmName"] for each in running.client("cloudwatch").describe_alarms()["MetricAlarms"]}
+    assert shown == {"g-from-zero", "g-from-zero-priority", "TargetTracking-g-AlarmHigh-g-wait"}
     assert wanted(groups) == 0
     running.client("sqs").send_message(QueueUrl=queue, MessageBody="-")
     for _ in range(3):

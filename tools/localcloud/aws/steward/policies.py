@@ -150,6 +150,7 @@ def _query(given: dict[str, Any]) -> MetricDataQuery:
         about = [Dimension(each["Name"], each["Value"]) for each in told["Metric"].get("Dimensions", [])]
         metric = Metric(told["Metric"]["MetricName"], told["Metric"]["Namespace"], about)
         stat = MetricStat(metric, told.get("Period"), told["Stat"], told.get("Unit"))
+    period: Any = None  # moto cannot show an empty one
     return MetricDataQuery(
-        given["Id"], given.get("Label", ""), "", given.get("ReturnData", True), given.get("Expression"), stat
+        given["Id"], given.get("Label", ""), period, given.get("ReturnData", True), given.get("Expression"), stat
     )
