@@ -54,7 +54,7 @@ def shared(image: str) -> Iterator[BakedMachine]:
 
 @pytest.fixture(scope="module")
 def kept(shared: BakedMachine) -> Iterator[BakedMachine]:
-    """The shared machine, which the tests of a file leave as right as they found it: an apply takes too long for each."""
+    """The shared machine, which the tests of a file leave as right as they found it: an apply takes too long."""
     yield shared
     left = shared.apply()
     assert (left.changed, left.failed) == (set(), {}), "the machine was left with something to repair"
