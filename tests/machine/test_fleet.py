@@ -77,7 +77,7 @@ class Disturbed:
     def look(self) -> None:
         """See how far it is."""
         self.ready = tuple(one for one in self.drill.ready() if one not in self.leaving)
-        self.over = len(self.drill.results())
+        self.over = self.drill.over()
 
     def note(self, what: str) -> None:
         self.ledger.note(len(self.ready), self.over, what)
@@ -122,7 +122,7 @@ def undisturbed(drill: Drill, folder: Path, clips: dict[str, str]) -> dict[str, 
         (folder / name).rename(alone / f"{clip}.wav")
         del clips[name]
     drill.bake("submit", str(alone), "--language=en")
-    until(lambda: len(drill.results()) == len(CLIPS), FROM_ZERO_SECONDS + READY_SECONDS)
+    until(lambda: all(state.over for state in drill.states()), FROM_ZERO_SECONDS + READY_SECONDS, drill.states)
     return {Path(state.name).stem: drill.text(state.job) for state in drill.states()}
 
 
@@ -175,7 +175,7 @@ def test_a_fleet_loses_nothing(drill: Drill, tmp_path: Path) -> None:
 
     drill.want(3)
     until(lambda: len(drill.ready()) == 3, READY_SECONDS, drill.members)
-    ledger.note(3, len(drill.results()), "three machines")
+    ledger.note(3, drill.over(), "three machines")
     drill.bake("submit", str(folder), "--language=en")
     run = Disturbed(drill, ledger, drill.jobs())
     assert len(run.jobs) == len(clips) + len(CLIPS) + POISON

@@ -137,8 +137,15 @@ class Drill:
         found = self.bucket.read(self.layout.transcript(job, "text"))
         return found.data.decode() if found else ""
 
+    def over(self) -> int:
+        """How many jobs have results. Of those that end at this moment not all may be there."""
+        pages = self.clients["s3"].get_paginator("list_objects_v2")
+        found = pages.paginate(Bucket=self.bucket.name, Prefix=f"{self.layout.prefix}/out/", Delimiter="/")
+        return sum(len(page.get("CommonPrefixes", [])) for page in found)
+
     def results(self) -> Mapping[str, int]:
-        """How many times each job's outcome was written; the bucket keeps all versions."""
+        """How many times each job's outcome was written; the bucket keeps all versions. To be asked once: for each page
+        moto copies the whole bucket, and keeps the copy."""
         counts: dict[str, int] = {}
         pages = self.clients["s3"].get_paginator("list_object_versions")
         for page in pages.paginate(Bucket=self.bucket.name, Prefix=f"{self.layout.prefix}/out/"):
