@@ -10,13 +10,17 @@ from collections.abc import Iterator
 import pytest
 from localcloud import LocalCloud
 from support.baked_machine import ROOT, BakedMachine
+from support.own_cloud import preparing
+
+OWN_CLOUD = ("test_cycle", "test_localcloud", "test_negative")  # these do not meet the project's cloud
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test in this folder boots machines."""
+    """Every test in this folder boots machines. Two processes may share them by their clouds."""
     for item in items:
         if item.path.is_relative_to(ROOT / "tests/machine"):
             item.add_marker("machine")
+            item.add_marker(pytest.mark.xdist_group("own" if item.path.stem in OWN_CLOUD else "project"))
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +42,8 @@ def able() -> None:
 def image(able: None) -> str:
     """The id of a verified image of this tree: a rehearsal bakes it, or finds it unchanged."""
     command = [sys.executable, str(ROOT / "tools/bake.py"), "rehearse"]
-    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    with preparing():
+        done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     assert done.returncode == 0, f"the rehearsal failed:\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}"
     LocalCloud.ensure(ROOT)
     found: str = json.loads((ROOT / "bake-report.json").read_text())["image"]["id"]

@@ -21,10 +21,10 @@ import requests
 from localcloud import LocalCloud
 from localcloud.client import folders_of
 from support.baked_machine import ROOT
+from support.own_cloud import share
 
 CLIP = ROOT / "service/clips/verify.flac"
 STATE = "salt/states/transcribe/tuning.sls"
-SHARED = ("apt", "machine-pip", "models", "pip", "venvs")  # of the project's cache
 COMMAND_SECONDS = 1200
 
 
@@ -62,22 +62,17 @@ class Operator:
 
 @pytest.fixture(scope="module", name="operator")
 def in_a_tree_of_their_own(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    """The tracked files as they are, without git; big folders are links, which nothing here can delete through."""
+    """The tracked files as they are, without git."""
     root = tmp_path_factory.mktemp("cycle")
     listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, listing.split("\0")):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, root / name)
-    mine, project = folders_of(root), folders_of(ROOT)
-    mine.state.mkdir(parents=True)
-    for name in SHARED:
-        (project.cache / name).mkdir(exist_ok=True)
-        (mine.cache / name).symlink_to(project.cache / name)
+    mine, project = share(root), folders_of(ROOT)
     [entry] = [each for each in json.loads(project.images.read_text()) if each["id"] == image]
-    for parent, names in (("roots", [entry["root"]]), ("layers", entry["layers"])):
-        (mine.state / parent).mkdir()
-        for name in names:
-            (mine.state / parent / name).symlink_to(project.state / parent / name)
+    mine.layers.mkdir()
+    for name in entry["layers"]:
+        (mine.layers / name).symlink_to(project.layers / name)
     mine.images.write_text(json.dumps([entry]))
     shutil.copytree(project.bucket, mine.bucket)
     yield Operator(root)

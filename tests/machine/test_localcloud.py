@@ -13,11 +13,11 @@ from typing import Any
 
 import boto3
 import pytest
-from localcloud import Endpoint, LocalCloud, LocalCloudError, host
+from localcloud import Endpoint, LocalCloud, LocalCloudError
 from localcloud.client import folders_of
-from localcloud.common import PROJECT, say_on_stderr
 from localcloud.endpoint import Secret
-from localcloud.machines import base_image, supervisor
+from localcloud.machines import supervisor
+from support.own_cloud import share
 from support.waiting import until
 
 pytestmark = [
@@ -33,16 +33,11 @@ runcmd:
 
 
 class OwnCloud:
-    """A folder like the project's, whose local cloud shares the project's source image and model."""
+    """A folder with a local cloud, and its client."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        mine, project = folders_of(root), folders_of(PROJECT)
-        host.prepare(say_on_stderr)
-        mine.roots.mkdir(parents=True)
-        base_image.folder(mine).symlink_to(base_image.ensure(project, say_on_stderr))
-        (project.cache / "models").mkdir(exist_ok=True)
-        (mine.cache / "models").symlink_to(project.cache / "models")
+        share(root)
         self.start()
 
     def start(self) -> None:

@@ -12,6 +12,7 @@ import pytest
 from localcloud import LocalCloud
 from support import gpu_shape
 from support.baked_machine import ROOT, ec2
+from support.own_cloud import share
 from support.waiting import until
 
 HANGS = "#!/bin/bash\nsystemctl daemon-reload\nsleep infinity\n"  # as the installation of a package does
@@ -34,10 +35,19 @@ BROKEN_STATE = (
 CORRUPT = "  step='the size of the payload"
 
 
+@pytest.fixture(scope="module")
+def site(able: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a local cloud of its own."""
+    root = tmp_path_factory.mktemp("site")
+    share(root)
+    LocalCloud.ensure(root)
+    yield root
+    LocalCloud.stop(root)
+
+
 @pytest.fixture
-def tree(able: None, tmp_path: Path) -> Path:
-    """A copy of this tree to break, which shares the local cloud."""
-    LocalCloud.ensure(ROOT)
+def tree(site: Path, tmp_path: Path) -> Path:
+    """A copy of this tree to break, with that local cloud."""
     listing = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True
     )
@@ -46,31 +56,30 @@ def tree(able: None, tmp_path: Path) -> Path:
         if (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, copy / name)
-    (copy / ".cache").symlink_to(ROOT / ".cache")
+    (copy / ".cache").symlink_to(site / ".cache")
     for command in (["git", "init", "--quiet"], ["git", "add", "."]):
         subprocess.run(command, cwd=copy, check=True)
     (copy / "short.toml").write_text("[bake]\ndeadline_minutes = 1\n")
     return copy
 
 
-def images() -> set[str]:
-    return {image["ImageId"] for image in ec2().describe_images(Owners=["self"])["Images"]}
+def images(site: Path) -> set[str]:
+    return {image["ImageId"] for image in ec2(site).describe_images(Owners=["self"])["Images"]}
 
 
-def instances() -> set[str]:
+def instances(site: Path) -> set[str]:
     """Those that are not gone."""
     states = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped", "shutting-down"]}]
-    answer = ec2().describe_instances(Filters=states)
+    answer = ec2(site).describe_instances(Filters=states)
     return {instance["InstanceId"] for group in answer["Reservations"] for instance in group["Instances"]}
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(able: None) -> Iterator[None]:
-    """The same images, and no instance more, after as before."""
-    before = images(), instances()
+def nothing_left(site: Path) -> Iterator[None]:
+    """No image and no instance after each test, as before."""
     yield
-    assert images() == before[0]
-    assert instances() <= before[1]
+    assert images(site) == set()
+    assert instances(site) == set()
 
 
 def command(tree: Path, *more: str) -> list[str]:
@@ -131,12 +140,11 @@ def test_machine_that_never_signals_ends_at_its_deadline(tree: Path) -> None:
     assert time.monotonic() - began < 300
 
 
-def test_launcher_killed_after_launch_leaves_no_machine(tree: Path) -> None:
+def test_launcher_killed_after_launch_leaves_no_machine(tree: Path, site: Path) -> None:
     (tree / "cloud-init/bootstrap.sh").write_text(HANGS)
-    before = instances()
     arguments = command(tree, "--config", str(tree / "short.toml"))
     with subprocess.Popen(arguments, cwd=tree, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as launcher:
-        until(lambda: instances() - before or launcher.poll() is not None, 300)
+        until(lambda: instances(site) or launcher.poll() is not None, 300)
         assert launcher.poll() is None
         launcher.send_signal(signal.SIGKILL)
-    until(lambda: not instances() - before, 300, lambda: "the machine outlived its deadline")
+    until(lambda: not instances(site), 300, lambda: "the machine outlived its deadline")

@@ -130,8 +130,8 @@ class BakedMachine:
         return response.text
 
 
-def ec2() -> Any:
-    """A client of the local cloud's EC2 API."""
-    cloud = LocalCloud.ensure(ROOT)
+def ec2(root: Path = ROOT) -> Any:
+    """A client of the EC2 API of the local cloud of `root`."""
+    cloud = LocalCloud.ensure(root)
     session = boto3.Session(cloud.access_key_id, cloud.secret_access_key, region_name=cloud.region)
     return session.client("ec2", endpoint_url=cloud.api_url)
