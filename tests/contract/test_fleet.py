@@ -12,7 +12,7 @@ from localcloud.aws.steward import calls
 from localcloud.aws.steward.groups import Groups
 from support import api_process, fleets
 from support.fake_worker import TEXTS
-from support.fleets import REGION, FleetCloud, audio
+from support.fleets import REGION, Feeder, FleetCloud, audio
 from support.waiting import until
 from transcribe.config import ServiceConfig
 from transcribe.feeder import leaving
@@ -274,3 +274,23 @@ def test_a_client_is_called_back_when_all_is_done_and_the_job_is_kept_until_then
         here.store.webhook_done(job)
         finisher.once()
         assert (here.store.get(job), here.store.tickets.all()) == (None, [])
+
+
+def test_a_quiet_owner_is_next_beside_a_flood(cloud: FleetCloud, tmp_path: Path) -> None:
+    """SQS delivers fairly by the group of a message, its owner; a machine that takes late keeps it so."""
+    for number in range(20):
+        cloud.submit(audio(f"flood {number}"), owner="loud")
+    with fleets.machine(tmp_path / "a", cloud) as here:
+        feeder, taken = Feeder(cloud, here), list[str]()
+
+        def taking() -> list[str]:
+            feeder.taker.once()
+            feeder.finisher.once()
+            taken.extend(ticket.job for ticket in here.store.tickets.all() if ticket.job not in taken)
+            return taken
+
+        until(lambda: len(taking()) > 2)
+        for number in range(4):
+            before, quiet = len(taken), cloud.submit(audio(f"quiet {number}"), owner="quiet")
+            until(lambda quiet=quiet: quiet in taking())  # type: ignore[misc]
+            assert taken.index(quiet) <= before + 1, "it waits for one of the flood, which was on its way"

@@ -22,7 +22,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import boto3
 import requests
-from localcloud.aws import s3_conditions, scaling
+from localcloud.aws import fair_queues, s3_conditions, scaling
 from localcloud.aws.query_protocol import read_form
 from localcloud.server import Http11Handler
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -239,6 +239,7 @@ class FleetCloud:
 @contextmanager
 def fleet_cloud(tries: int = queues.TRIES) -> Iterator[FleetCloud]:
     """moto behind the layer, with the bucket and the queues."""
+    fair_queues.act()
     watched = Watched(s3_conditions.atomic(DomainDispatcherApplication(create_backend_app)))
     server = make_server("127.0.0.1", 0, scaling.understood(watched), threaded=True, request_handler=DroppingHandler)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()

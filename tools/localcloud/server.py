@@ -15,7 +15,7 @@ os.environ |= {"MOTO_EC2_LOAD_DEFAULT_AMIS": "false", "MOTO_ENABLE_AMI_VALIDATIO
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 
-from localcloud.aws import persistence, s3_conditions, scaling
+from localcloud.aws import fair_queues, persistence, s3_conditions, scaling
 from localcloud.aws.ec2 import Ec2Layer
 from localcloud.aws.query_protocol import Ec2Error
 from localcloud.hub import models
@@ -95,6 +95,7 @@ class Activity:
 
 def aws_app(cloud: Backend, control: WSGIApplication, activity: Activity, secret: Secret) -> WSGIApplication:
     """The AWS API, and the control API beside it, for who has the secret."""
+    fair_queues.act()
     moto = persistence.persistent(
         s3_conditions.atomic(DomainDispatcherApplication(create_backend_app)), cloud.images.folders
     )
