@@ -224,3 +224,22 @@ def test_an_object_that_was_replaced_since_it_was_seen_is_not_taken_for_the_othe
     wanted = Wanted(DecodeOptions(None, words=True), "json", priority=False, default_language=True)
     [sent] = fleet_jobs.submit(here, [seen], wanted)
     assert (sent.new, "AWS refused to take talk" in sent.problem) == (False, True)
+
+
+def test_watching_reads_again_only_what_has_changed(cloud: FleetCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = (cloud.submit(audio(name), owner="watched") for name in ("first", "second"))
+    here = baker_cloud.FleetCloud(cloud.bucket, cloud.queues, cloud.layout, "watched")
+    earlier: dict[str, Any] = {}
+    fleet_jobs.listed(here, earlier)
+    states.change(cloud.bucket, cloud.layout, two, lambda state: structs.replace(state, progress=1.0))
+    read, asked = cloud.bucket.read, list[str]()
+
+    def reading(key: str) -> Any:
+        asked.append(key)
+        return read(key)
+
+    monkeypatch.setattr(cloud.bucket, "read", reading)
+    found = {state.job: state.progress for state in fleet_jobs.listed(here, earlier)}
+    assert (found[one], found[two], asked) == (0.0, 1.0, [cloud.layout.state(two)])
+    cloud.bucket.delete([cloud.layout.state(one)])
+    assert one not in {state.job for state in fleet_jobs.listed(here, earlier)}

@@ -112,10 +112,14 @@ class Bucket:
         wanted = {"TaggingDirective": "REPLACE"} | ({"CopySourceIfMatch": f'"{etag}"'} if etag else {})
         self._s3.copy({"Bucket": bucket, "Key": source}, self.name, key, ExtraArgs=wanted)
 
+    def etags(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """The keys that begin with `prefix`, in order, each with its object's ETag."""
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
+        return ((found["Key"], found["ETag"]) for page in pages for found in page.get("Contents", []))
+
     def keys(self, prefix: str) -> Iterator[str]:
         """The keys that begin with `prefix`, in order."""
-        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
-        return (found["Key"] for page in pages for found in page.get("Contents", []))
+        return (key for key, _ in self.etags(prefix))
 
     def delete(self, keys: Sequence[str]) -> None:
         """Removes the objects, in this order; those that are not there count as removed."""

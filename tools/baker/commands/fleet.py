@@ -80,8 +80,9 @@ def jobs(root: Path, options: argparse.Namespace) -> int:
         return 0
     if options.ledger:
         return _ledger(context, fleet, options.ledger, options.last_hours)
+    earlier: dict[str, tuple[str, State | None]] = {}  # most states are over, and change no more
     while True:
-        known = _known(fleet, dead=options.dead)
+        known = _known(fleet, earlier, dead=options.dead)
         if options.json:
             print(msgspec.json.encode(known).decode())
         else:
@@ -103,13 +104,13 @@ def _ledger(context: BakeContext, fleet: FleetCloud, file: Path, hours: float | 
     return 0
 
 
-def _known(fleet: FleetCloud, *, dead: bool) -> list[State]:
+def _known(fleet: FleetCloud, earlier: dict[str, tuple[str, State | None]], *, dead: bool) -> list[State]:
     if not dead:
-        return fleet_jobs.listed(fleet)
+        return fleet_jobs.listed(fleet, earlier)
     for job, found in fleet_jobs.dead_messages(fleet):
         if job:
             fleet_jobs.mark_dead(fleet, job, found.id)
-    return [state for state in fleet_jobs.listed(fleet) if state.status == "dead"]
+    return [state for state in fleet_jobs.listed(fleet, earlier) if state.status == "dead"]
 
 
 def _print(context: BakeContext, known: Sequence[State]) -> None:

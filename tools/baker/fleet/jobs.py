@@ -105,14 +105,16 @@ def _store(fleet: FleetCloud, recording: Recording, key: str) -> None:
         fleet.bucket.copy(recording.bucket, recording.key, key, etag=recording.etag.strip('"'))
 
 
-def listed(fleet: FleetCloud) -> list[State]:
+def listed(fleet: FleetCloud, earlier: dict[str, tuple[str, State | None]] | None = None) -> list[State]:
     """The state of every job, the newest first; that of one which cannot be read says so. A job that is being removed
-    is left out."""
+    is left out. What is in `earlier`, by the key and with the ETag, is not read again; what is read is put there."""
+    known = {} if earlier is None else earlier
     with aws_errors("ListObjectsV2"):
-        keys = list(fleet.bucket.keys(fleet.layout.states))
-    ids = [PurePath(key).stem for key in keys]
+        etags = dict(fleet.bucket.etags(fleet.layout.states))
+    new = [key for key, etag in etags.items() if key not in known or known[key][0] != etag]
 
-    def read(job: str) -> State | None:
+    def read(key: str) -> State | None:
+        job = PurePath(key).stem
         try:
             with aws_errors("GetObject state"):
                 found = states.read(fleet.bucket, fleet.layout, job)
@@ -121,8 +123,9 @@ def listed(fleet: FleetCloud) -> list[State]:
         return found[0] if found else None
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        known = [state for state in pool.map(read, ids) if state]
-    return sorted(known, key=lambda state: (-state.created, state.job))
+        known.update((key, (etags[key], state)) for key, state in zip(new, pool.map(read, new), strict=True))
+    found = [state for key in etags if (state := known[key][1])]
+    return sorted(found, key=lambda state: (-state.created, state.job))
 
 
 def hourly_cost(known: Sequence[State]) -> float | None:
