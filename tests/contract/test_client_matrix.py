@@ -11,7 +11,7 @@ from support.api_server_fixture import Api, running
 from support.client_matrix import KINDS, refused
 from support.fake_worker import FACTS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.sampled]
 # What says the same as nothing, the default's own name.
 DEFAULTS: dict[str, tuple[Any, ...]] = {
     "stream": (None, False),

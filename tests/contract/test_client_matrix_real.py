@@ -19,7 +19,7 @@ from support.speaker_models import DEFAULT, real_model
 from support.whole_service import Service, serving
 from transcribe.types import SAMPLE_RATE
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.sampled]
 AUDIO = Path(__file__).resolve().parents[1] / "audio"
 CLIP, SAID = AUDIO / "austen-0890.flac", "unless to be rather cold-hearted and rather selfish is to be ill-disposed."
 LENGTH = 5.3  # seconds

@@ -19,7 +19,7 @@ from support.recordings import Case, Samples
 from support.whole_service import Service, serving
 from transcribe.types import SAMPLE_RATE
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.sampled]
 LONG = os.environ.get("DRILLS") == "long"
 TRANSCRIBE = "/v1/audio/transcriptions"
 WORDS = {"response_format": "verbose_json", "timestamp_granularities[]": ["word", "segment"]}

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from typing import TypeVar
 
 import pytest
 from faults import account
@@ -53,11 +54,14 @@ UNMENDED = (  # what is not there then is an error, and no delay
 )  # fmt: skip
 
 
-def sample(points: list[tuple[str, Point]]) -> list[tuple[str, Point]]:
+Kind = TypeVar("Kind")
+
+
+def sample(points: list[tuple[Kind, Point]]) -> list[tuple[Kind, Point]]:
     """All, or of every call's row one cell, not always in the same column."""
     if EVERYTHING:
         return points
-    rows: dict[str, list[tuple[str, Point]]] = {}
+    rows: dict[str, list[tuple[Kind, Point]]] = {}
     for kind, point in points:
         rows.setdefault(point[0], []).append((kind, point))
     return [cells[number * 7 % len(cells)] for number, cells in enumerate(rows.values())]
@@ -103,11 +107,12 @@ def assert_refused(lab: Lab, ended: Ended, point: Point) -> None:
     lab.assert_left(images=len(left["images"]))
 
 
-@pytest.mark.parametrize("then", ["resume", "reap"])
-@pytest.mark.parametrize(
-    ("kind", "point"), sample([(k, p) for p in POINTS for k in (KILLED, KILLED_AFTER)]), ids=name_of_case
-)
-def test_a_killed_launcher(lab: Lab, record_property: object, kind: str, point: Point, then: str) -> None:
+KILLS = [(kind, then) for kind in (KILLED, KILLED_AFTER) for then in ("resume", "reap")]
+
+
+@pytest.mark.parametrize(("kill", "point"), sample([(k, p) for p in POINTS for k in KILLS]), ids=name_of_case)
+def test_a_killed_launcher(lab: Lab, record_property: object, kill: tuple[str, str], point: Point) -> None:
+    kind, then = kill
     record_property("fault", (point[0], f"{kind}, {then}"))  # type: ignore[operator]
     ended = lab.launch("bake", fault=Fault(kind, *point))
     assert ended.code == -9

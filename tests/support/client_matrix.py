@@ -1,6 +1,7 @@
 """What the last major versions of OpenAI's clients can send, read from their own types, and what must become of it."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ CLIENTS, CACHE = ROOT / "tests" / "clients", ROOT / ".cache" / "clients"
 LOCKS = sorted(CLIENTS.glob("openai-*.lock"))
 NODE = "node"
 NAMES = [*(lock.stem for lock in LOCKS), NODE]
+LONG = os.environ.get("DRILLS") == "long"
 SECONDS = 900  # the longest that all requests may take
 KINDS = {  # of an answer of Python's client, by route and format; the others are texts
     ("transcriptions", "json"): "Transcription",
@@ -90,24 +92,29 @@ def filled(name: str, value: Any, samples: Mapping[str, Any]) -> Any:
 
 
 def requests(one: Client, samples: Mapping[str, Any] = SAMPLES) -> list[Request]:
-    """Each value of each field with each format, and without one; each model with each format, as a stream or not."""
-    return [(route, fields) for route, known in one.fields.items() for fields in _of_route(known, samples)]
+    """Each format; each value of each field, and each model as a stream, with one that the clients take in turn and, if
+    that must be refused, with one that works. With `DRILLS=long` each value with each format and without one."""
+    turn = NAMES.index(one.name)
+    found = ((route, _of_route(route, known, samples, turn)) for route, known in one.fields.items())
+    return [(route, fields) for route, several in found for fields in several]
 
 
-def _of_route(known: Values, samples: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _of_route(route: str, known: Values, samples: Mapping[str, Any], turn: int) -> Iterator[dict[str, Any]]:
     fields = {
         name: [filled(name, value, samples) for value in values if value != "?" or len(values) == 1]
         for name, values in known.items()
     }
-    formats = fields.pop("response_format")
-    alone: list[dict[str, Any]] = [{}] + [{name: value} for name, values in fields.items() for value in values]
+    formats: list[dict[str, Any]] = [{}, *({"response_format": wanted} for wanted in fields.pop("response_format"))]
+    alone: list[dict[str, Any]] = [{name: value} for name, values in fields.items() for value in values]
     if set(PAIR) <= set(fields):
         alone.append({name: fields[name][0] for name in PAIR})
     if "stream" in fields:
         alone += [{"model": model, "stream": True} for model in fields["model"]]
-    for more in alone:
-        yield more
-        yield from ({"response_format": wanted, **more} for wanted in formats)
+    yield from formats
+    for number, more in enumerate(alone, turn):
+        every = [{**formats[(number + place) % len(formats)], **more} for place in range(len(formats))]
+        works = [place for place, one in enumerate(every) if not refused(route, one)]
+        yield from every if LONG else (one for place, one in enumerate(every) if place in (0, *works[:1]))
 
 
 def refused(route: str, fields: dict[str, Any]) -> str | None:

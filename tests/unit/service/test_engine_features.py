@@ -1,12 +1,11 @@
-"""Log-mel spectrograms are those of transformers' extractor, and librosa agrees."""
+"""Log-mel spectrograms are those of transformers' extractor, and their bands librosa's."""
 
-import librosa
 import numpy as np
 import pytest
 import transformers
 from librosa.filters import mel as from_librosa
 from numpy.typing import NDArray
-from transcribe.engine.model.features import HOP, WINDOW, WINDOW_FRAMES, LogMel, filters, frames_for
+from transcribe.engine.model.features import WINDOW, WINDOW_FRAMES, LogMel, filters, frames_for
 
 RATE = 16_000
 
@@ -33,17 +32,6 @@ def test_a_shorter_window_is_the_beginning_of_the_whole() -> None:
     frames = frames_for(len(audio))
     assert frames < WINDOW_FRAMES
     np.testing.assert_allclose(log_mel(audio, frames), log_mel(audio)[:, :frames], atol=1e-6)
-
-
-@pytest.mark.slow  # librosa compiles
-def test_librosa_agrees() -> None:
-    audio = noise(30.0)
-    power = librosa.feature.melspectrogram(
-        y=audio, sr=RATE, n_fft=WINDOW, hop_length=HOP, n_mels=80, pad_mode="reflect"
-    )[:, :-1]
-    decades = np.log10(np.maximum(power, 1e-10))
-    expected = (np.maximum(decades, decades.max() - 8.0) + 4.0) / 4.0
-    np.testing.assert_allclose(LogMel(80, "cpu")(audio).numpy(), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("frames", [2000, WINDOW_FRAMES])

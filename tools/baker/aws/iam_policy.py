@@ -282,9 +282,8 @@ def document(config: LauncherConfig, calls: Iterable[ApiCall] = CALLS) -> dict[s
     resources: dict[tuple[Any, ...], dict[str, None]] = {}
     for (confined, condition), allowed in actions.items():
         resources.setdefault((tuple(sorted(allowed)), condition), {}).update(dict.fromkeys(confined))
-    statements = [
-        _statement(allowed, condition, found, _values(config)) for (allowed, condition), found in resources.items()
-    ]
+    values = _values(config)
+    statements = [_statement(allowed, condition, found, values) for (allowed, condition), found in resources.items()]
     return {"Version": "2012-10-17", "Statement": statements}
 
 
