@@ -196,6 +196,18 @@ CLIENTS: dict[str, tuple[str, bytes]] = {  # the Content-Type, and a form that a
         )
         + b"and its end\n",
     ),
+    "single quotes": (
+        "multipart/form-data; boundary=B",
+        form(
+            (
+                ("name='model'", "whisper-1"),
+                ("name='response_format'", "verbose_json"),
+                ("name='timestamp_granularities[]'", "word"),
+                ("name='prompt'", "Kära"),
+                ("name='file'; filename='a clip; mine.wav'", "REC"),
+            )
+        ),
+    ),
     "folded heads": (
         "multipart/form-data; boundary=B",
         form(

@@ -12,6 +12,8 @@ from support.bad_files import CLIP, SECONDS
 from support.handmade import DATA, EXTENSIBLE, FMT, SOUND, ape, id3, plain_mp3, promising, riff_chunk, wav
 from support.recordings import (
     AAC,
+    FORMS,
+    FRAGMENTED,
     MPEG2,
     MPEG4,
     OPUS,
@@ -81,14 +83,35 @@ def clocks_of(folder: Path, *starts: float) -> Path:
     return written(folder, "clocks.ts", b"".join(parts))
 
 
-def behind(name: str, *kinds: tuple[str, ...]) -> Made:
-    """Files of these kinds behind one another."""
+def behind(name: str, *kinds: tuple[str, ...], share: float = 1.0) -> Made:
+    """Files of these kinds behind one another, of the last only a share; `name` is theirs, unless a kind begins with an
+    ending of its own."""
 
     def make(folder: Path) -> Path:
-        parts = (made(folder, f"{number}-{name}", "-i", CLIP, *kind) for number, kind in enumerate(kinds))
-        return written(folder, name, b"".join(map(content, parts)))
+        parts = list[bytes]()
+        for number, kind in enumerate(kinds):
+            own = kind[:1] if kind and not kind[0].startswith("-") else ()
+            parts.append(content(made(folder, ".".join((f"{number}-{name}", *own)), "-i", CLIP, *kind[len(own) :])))
+        return written(folder, name, b"".join([*parts[:-1], parts[-1][: int(len(parts[-1]) * share)]]))
 
     return make
+
+
+def joined(first: str, second: str, *starts: float) -> Case:
+    """A file behind one of another format, or of the same."""
+    kinds = ((form, *(FORMS[form] if form != "ogg" else VORBIS)) for form in (first, second))
+    return Case(f"{second} behind {first}", behind("joined", *kinds), starts or (0, SECONDS))
+
+
+def bare(folder: Path, form: str, begin: float, end: float) -> Path:
+    """A part of the bytes of a stream without a head, which holds the clip twice."""
+    kind = BARE[form]
+    whole = content(made(folder, f"bare.{form}", "-stream_loop", "1", "-i", CLIP, *kind))
+    return written(folder, "upload", whole[int(len(whole) * begin) : int(len(whole) * end)])
+
+
+def with_empty_edit(folder: Path, name: str, late: float, *codec: str) -> Path:
+    return made(folder, name, "-itsoffset", str(late), "-i", CLIP, *codec)
 
 
 def on_the_air(folder: Path, *codec: str, rate: int) -> bytes:
@@ -160,6 +183,11 @@ def near_far_near(clip: Samples) -> Samples:
 
 
 VORBIS = ("-c:a", "libvorbis")
+BARE: dict[str, tuple[str, ...]] = {
+    "mp2": (), "mp3": ("-write_xing", "0", "-id3v2_version", "0"), "dts": (*FORMS["dts"], "-b:a", "192k"),
+    "mlp": FORMS["mlp"], "thd": ("-strict", "-2", "-ar", "48000"), "ac3": (), "eac3": (), "aac": (),
+    "latm": FORMS["latm"],
+}  # fmt: skip
 AT_8, AT_16, AT_32, STEREO_44 = ("-ar", "8000"), ("-ar", "16000"), ("-ar", "32000"), ("-ar", "44100", "-ac", "2")
 JITTER = "setts=ts=TS+60*eq(mod(N\\,10)\\,0)"
 OVERLAP = -0.07
@@ -191,6 +219,9 @@ CLOCKS = [
     Case("opus, a second to skip", built("s.opus", lambda f: handmade.opus_skipping(f, 48_000))),
     Case("m4a, trimmed by its edit list", lambda f: trimmed(f, "t.m4a")),
     Case("mov, trimmed by its edit list", lambda f: trimmed(f, "t.mov")),
+    Case("m4a, late by its edit list", lambda f: with_empty_edit(f, "l.m4a", 2, *AAC), LATE),
+    Case("mov, late by its edit list", lambda f: with_empty_edit(f, "l.mov", 0.5, "-c:a", "pcm_s16le"), (0.5,)),
+    Case("m4a, late, index first", lambda f: with_empty_edit(f, "l.m4a", 4, *AAC, "-movflags", "+faststart"), (4.0,)),
     Case("m4a, edit of an hour", built("e.m4a", edit_of_an_hour)),
     Case("m4a, box without size", built("b.m4a", endless_box)),
     Case("mkv, MP3 in Xiph lacing", built("l.mkv", lambda f: laced(f, "mp3", "xiph"))),
@@ -242,7 +273,6 @@ HEADERS = [
     Case("opus with a cover", lambda f: made(f, "c.opus", "-i", CLIP, *OPUS, "-metadata", f"A={'A' * 60_000}")),
 ]
 HOURS = tuple(SECONDS * number for number in range(7))
-UNHEARD = ("m4a", "caf", "aiff", "w64", "tta", "wma", "voc")
 LACKING = [
     Case("wav of 64-bit sizes, cut", file("a.wav", handmade.rf64(), 0.6), (0,), 2.42, CUT),
     Case("wav, ten kilobytes before the sound, cut", file("a.wav", wav(FMT, INFO, DATA), 0.6), (0,), 2.6, CUT),
@@ -260,10 +290,30 @@ LACKING = [
     Case("sox, cut", lambda f: cut(f, "a.sox"), (0,), 2.42, CUT),
     Case("gsm, cut", lambda f: cut(f, "a.gsm", "-c:a", "libgsm", *AT_8), (0,), None, CUT),
     Case("nut, cut", lambda f: cut(f, "a.nut"), (0,), None, CUT),
-    Case("ogg, two codecs joined", behind("a.ogg", VORBIS, OPUS), (0,), None, CUT),
-    Case("wav, two of different rates joined", behind("a.wav", AT_16, AT_8), (0,), None, "another one"),
-    *(Case(f"{form}, two joined", behind(f"a.{form}", (), ()), (0,), None, "another one") for form in UNHEARD),
     Case("webm of a live recorder, cut", lambda f: cut(f, "a.webm", *OPUS, "-live", "1"), (0,), None, CUT),
+]
+PAIRS = (
+    "wv wv", "rm rm", "m4a m4a", "mov mov", "caf caf", "aiff aiff", "w64 w64", "tta tta", "wma wma", "voc voc",
+    "mp3 wav", "mp3 flac", "wav mp3", "wav m4a", "ogg mp3", "ogg opus", "opus webm", "flac ogg", "m4a mp3",
+    "m4a wav", "aac m4a", "webm ogg", "mka webm", "wv flac", "au wv", "ac3 wav", "caf aac", "ts ogg",
+    "opus ts",
+)  # fmt: skip
+FLAC_IN_OGG = ("ogg", "-c:a", "flac")
+JOINED = [
+    *(joined(first, second) for first, second in map(str.split, PAIRS)),
+    joined("mp3", "aac", 0, 6.15),
+    joined("avi", "mka", 0.07, 6.16),
+    Case("flac, two of different rates joined", behind("j.flac", (), ("-ar", "48000")), (0, SECONDS)),
+    Case("flac, three joined", behind("j.flac", (), (), ()), (0, SECONDS, 2 * SECONDS)),
+    Case("flac in ogg, two joined", behind("j.ogg", FLAC_IN_OGG, FLAC_IN_OGG), (0, SECONDS)),
+    Case("flac in ogg, other rate", behind("j.ogg", FLAC_IN_OGG, (*FLAC_IN_OGG, "-ar", "48000")), (0, SECONDS)),
+    Case("fragmented mp4, two joined", behind("j.mp4", *[("mp4", *AAC, *FRAGMENTED)] * 2), (0.06, 6.21)),
+    Case("wav, two of different rates joined", behind("a.wav", AT_16, AT_8), (0, SECONDS)),
+    Case("wav, m4a and ogg joined", behind("a.wav", (), ("m4a",), ("ogg", *VORBIS)), (0, SECONDS, 12.13)),
+    Case("mp3, then half of a flac", behind("a.mp3", (), ("flac",), share=0.5), (0, SECONDS), None, ""),
+    Case(
+        "mp3, then half of an m4a", behind("a.mp3", (), ("m4a",), share=0.5), (0,), None, "not heard: the file is cut"
+    ),
 ]
 LEVELS = [
     Case("six channels, one speaks", lambda f: waved(f, "a.wav", channels(0, 0, 1, 0, 0, 0))),

@@ -30,6 +30,7 @@ LARGEST_HEAD = 16 * 1024  # bytes of a part's headers; the longest names of file
 CHARSETS = re.compile(r"(iso8859-(?!1$)|cp|mac|koi8|gb|big5|shift_jis|euc_|utf-16|utf-32).*")
 WIDE = ("utf-16", "utf-32")  # their bytes may be UTF-8 as well
 CODECS = frozenset((*aliases, *aliases.values(), *(module.name for module in pkgutil.iter_modules(encodings.__path__))))
+SINGLE_QUOTES = re.compile(rb"(;\s*(?:file)?name=)'([^'\"\r\n]*)'(?=[;\s]|\Z)", re.IGNORECASE)
 ENCODINGS: dict[str, Callable[[bytearray], bytes]] = {  # that a field's text may have
     "base64": binascii.a2b_base64,
     "quoted-printable": binascii.a2b_qp,
@@ -78,7 +79,7 @@ class Decoder(MultipartDecoder):
             data.decode()
         except UnicodeDecodeError:  # a file name in the encoding of an older system
             data = data.decode("cp1252", "replace").encode()
-        return super()._parse_headers(data)
+        return super()._parse_headers(SINGLE_QUOTES.sub(rb'\1"\2"', data))
 
 
 class FormParser(FormDataParser):

@@ -11,10 +11,10 @@ STARTS = (b"\x0b\x77", b"\x7f\xfe\x80\x01", b"\xfe\x7f\x01\x80", b"\x1f\xff\xe8\
 CODEC = 28  # where the name of the codec begins in the first page of Ogg
 
 
-def clock_of(path: Path) -> Clock:
-    """The file's kind of clock. Raises OSError."""
+def clock_of(path: Path, begin: int = 0) -> Clock:
+    """The kind of clock of the recording that begins at this byte of the file. Raises OSError."""
     with path.open("rb") as file:
-        file.seek(mp3.behind_tags(file, path.stat().st_size))
+        file.seek(begin or mp3.behind_tags(file, path.stat().st_size))
         head = file.read(HEAD_BYTES)
     if head.startswith(b"OggS"):
         return Clock.STAMPED if head[CODEC:] == b"OpusHead" else Clock.PACED  # Opus has one rate

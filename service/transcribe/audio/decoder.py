@@ -5,17 +5,18 @@ gave, and what is missing is said in `warnings`; refused is only what holds no s
 read as it comes, so that hours of audio cost no more memory than seconds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from transcribe.audio import joined, length, mp3, ogg, wav
+from transcribe.audio import frames, joined, length, mp3, ogg, wav
 from transcribe.audio.clocks import clock_of
 from transcribe.audio.errors import NOT_A_RECORDING, AudioError, Limits, foreign
-from transcribe.audio.ffmpeg import Ffmpeg
+from transcribe.audio.ffmpeg import Ffmpeg, Span
+from transcribe.audio.heads import kind_of
 from transcribe.audio.mixing import Mixer, Separator
 from transcribe.audio.timeline import Timeline, caught_up
 from transcribe.types import SAMPLE_RATE
@@ -27,6 +28,7 @@ ASKED_FIRST_BYTES = 1 << 20  # of a larger file, ffprobe tells the length before
 LOSE_QUIETLY = (b"FORM", b".snd")  # AIFF, AU: ffmpeg says nothing where one is cut off
 SILENCE_SECONDS = 10  # silence is given in blocks of this length at most
 MISSING_SECONDS, MISSING_SHARE = 0.5, 0.02  # less than was promised by more than both: something is missing
+DAMAGED = "The file is cut off or damaged: some of its sound may be missing."
 GUESSED_SECONDS = 1.0  # a format that ffmpeg only guesses must give so much, or be MP3 frames from end to end
 
 
@@ -55,11 +57,13 @@ class Decoder:
         self._limits = limits
         self._track = track
         self._mixed = mixed
+        self._mixer = Mixer(SAMPLE_RATE) if mixed else Separator()
         self._plain: wav.PlainWav | None = None
         self._ffmpeg: Ffmpeg | None = None
         self._stack = ExitStack()
         self._timeline: Timeline | None = None
-        self._loses_quietly = False
+        self._loses_quietly = self._contained = False
+        self._skipped = self._end = 0  # bytes before the first frame, and where another recording begins
 
     def __enter__(self) -> "Decoder":
         try:
@@ -83,7 +87,11 @@ class Decoder:
             self._promise = length.promise(self._path, self._limits, self._track).track
         self._believe()
         if self._plain is None:
-            self._ffmpeg = self._stack.enter_context(Ffmpeg(self._path, self._limits, self._track))
+            self._contained = kind_of(head) is not None
+            self._skipped = 0 if self._contained else frames.before(self._path)
+            self._end = joined.runs_on(self._path)
+            span = Span(self._skipped, self._end)
+            self._ffmpeg = self._stack.enter_context(Ffmpeg(self._path, self._limits, self._track, span))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -94,14 +102,40 @@ class Decoder:
         return self._ffmpeg.tracks if self._ffmpeg else 1
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        for block in self._monophonic(self._plain) if self._plain else self._placed():
-            self.seconds += len(block) / SAMPLE_RATE
-            self._check_length(self.seconds)
-            yield block
+        yield from self._counted(self._placed(self._ffmpeg, self._skipped) if self._ffmpeg else self._monophonic())
         if not self.seconds:
             raise AudioError("the file holds no sound that can be decoded")
         self._check_guess()
-        self._look_for_missing()
+        behind = self._behind()
+        self._look_for_missing(behind > 0)
+        yield from self._counted(self._following(behind))
+
+    def _counted(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        for block in blocks:
+            self.seconds += len(block) / SAMPLE_RATE
+            self._check_length(self.seconds)
+            yield block
+
+    def _behind(self) -> int:
+        """Where another recording lies that was not heard yet; 0 for none."""
+        if self._promise is not None and self.seconds > self._promise + MISSING_SECONDS:
+            return 0  # what was joined to it came
+        complained = self._ffmpeg is not None and self._ffmpeg.complained
+        return self._end or joined.behind(self._path, 0, complained=complained)
+
+    def _following(self, begin: int) -> Iterator[NDArray[np.float32]]:
+        """What was joined to the file behind its first recording, and ffmpeg does not come to by itself."""
+        while begin:
+            try:
+                end = joined.runs_on(self._path, begin)
+                with Ffmpeg(self._path, self._limits, self._track, Span(begin, end)) as part:
+                    yield from self._placed(part, begin)
+                begin = end or joined.behind(self._path, begin, complained=part.complained)
+            except AudioError as error:
+                self.warnings.append(f"Behind this the file holds another recording, not heard: {error.message}.")
+                return
+            if part.found_damage and not begin:
+                self.warnings.append(DAMAGED)
 
     def _believe(self) -> None:
         """Takes what the header promises for the length, unless it is more than may be and the packets deny it."""
@@ -110,17 +144,16 @@ class Decoder:
         elif self._plain or length.exceeds(self._path, self._limits, self._track):
             self._check_length(self._promise or 0.0)
 
-    def _monophonic(self, plain: wav.PlainWav) -> Iterator[NDArray[np.float32]]:
-        return plain.blocks() if self._mixed else (block[:, None] for block in plain.blocks())
+    def _monophonic(self) -> Iterator[NDArray[np.float32]]:
+        assert self._plain is not None
+        return self._plain.blocks() if self._mixed else (block[:, None] for block in self._plain.blocks())
 
-    def _placed(self) -> Iterator[NDArray[np.float32]]:
-        assert self._ffmpeg is not None
-        mixer = Mixer(SAMPLE_RATE) if self._mixed else Separator()
-        timeline = self._timeline = Timeline(self._limits.audio_seconds, clock_of(self._path))
-        for frames in self._ffmpeg.frames():
-            silence, late = timeline.place(frames.timestamp, len(frames.samples))
-            sound = caught_up(mixer(frames.samples), late)
-            timeline.taken(len(frames.samples) - len(sound))
+    def _placed(self, ffmpeg: Ffmpeg, begin: int) -> Iterator[NDArray[np.float32]]:
+        timeline = self._timeline = Timeline(self._limits.audio_seconds, clock_of(self._path, begin))
+        for decoded in ffmpeg.frames():
+            silence, late = timeline.place(decoded.timestamp, len(decoded.samples))
+            sound = caught_up(self._mixer(decoded.samples), late)
+            timeline.taken(len(decoded.samples) - len(sound))
             while silence > 0:
                 yield np.zeros((min(silence, SILENCE_SECONDS * SAMPLE_RATE), *sound.shape[1:]), np.float32)
                 silence -= SILENCE_SECONDS * SAMPLE_RATE
@@ -136,8 +169,9 @@ class Decoder:
         if guessed and not mp3.consists_of_frames(self._path.read_bytes()):
             raise AudioError(NOT_A_RECORDING)
 
-    def _look_for_missing(self) -> None:
-        """What the file promises and does not hold, by its own headers and packets."""
+    def _look_for_missing(self, followed: bool) -> None:
+        """What the file promises and does not hold, by its own headers and packets. What another recording behind it
+        makes ffmpeg complain of is no damage."""
         if 0 < self._shortfall < 1:
             missing = self.seconds * self._shortfall / (1 - self._shortfall)
         elif self._timeline and self._timeline.restarts:  # then the last timestamp, which may be the promise, is none
@@ -152,12 +186,17 @@ class Decoder:
                 f"The file is cut off or damaged: it promises {self.seconds + missing:.1f} s of sound and holds "
                 f"{self.seconds:.1f} s."
             )
-        elif joined.unheard(self._path):
-            self.warnings.append("Behind this recording the file holds another one, which was not heard.")
-        elif loss := ogg.loss(self._path):
+        elif followed:
+            return
+        elif loss := ogg.loss(self._path) or self._frames_lost():
             self.warnings.append(f"The file is cut off or damaged: {loss}.")
         elif self._ffmpeg and self._ffmpeg.found_damage and not (self._open_ended or self._shortfall):
-            self.warnings.append("The file is cut off or damaged: some of its sound may be missing.")
+            self.warnings.append(DAMAGED)
+
+    def _frames_lost(self) -> str:
+        """What a stream of bare frames lacks, whose length nothing tells, as half a sentence; or ''."""
+        bare = self._ffmpeg and self._promise is None and not self._contained
+        return frames.loss(self._path, self._skipped) if bare else ""
 
     def _lacking(self, promise: length.Promise) -> float:
         """Of a container with several streams only the last packet of all tells whether it was cut off."""

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transcribe.audio import wav
+from transcribe.audio import mp4, wav
 from transcribe.audio.errors import AudioError, DecoderError, Limits, explained
 from transcribe.types import SAMPLE_RATE
 
@@ -83,10 +83,21 @@ class Run:
         self.size += size
 
 
+@dataclass(frozen=True)
+class Span:
+    """The part of a file's bytes that is decoded: from `begin` to `end`, 0 being the file's own."""
+
+    begin: int = 0
+    end: int = 0
+
+
+WHOLE = Span()
+
+
 class Ffmpeg:
     """Decodes one audio track to 16 kHz. Use it as a context manager and iterate over `frames`."""
 
-    def __init__(self, path: Path, limits: Limits, track: int) -> None:
+    def __init__(self, path: Path, limits: Limits, track: int, span: Span = WHOLE) -> None:
         self.log = bytearray()
         self._limits = limits
         self._waited = 0.0
@@ -99,7 +110,7 @@ class Ffmpeg:
         self._pipes = [os.pipe() for _ in range(2)]  # of the clock and of the list of tracks
         writes = tuple(write for _, write in self._pipes)
         try:
-            command = [*held(limits), *_command(path, track, *writes)]
+            command = [*held(limits), *_command(path, track, span, *writes)]
             self._process = _started(command, stderr=subprocess.PIPE, pass_fds=writes)
         except BaseException:
             self._close_pipes()
@@ -242,32 +253,42 @@ def held(limits: Limits) -> list[str]:
     return ["prlimit", *bounds, "--fsize=0", "--core=0", "--nofile=32", "--"]
 
 
-def _input(path: Path) -> list[str]:
-    to_the_end = ["-ignore_length", "1"] if wav.runs_on(path) else []
-    return ["-protocol_whitelist", "file", "-format_whitelist", FORMATS, *to_the_end, "-i", f"file:{path.absolute()}"]
+def _input(path: Path, span: Span = WHOLE) -> list[str]:
+    name, protocols, options = f"file:{path.absolute()}", "file", list[str]()
+    if span.begin or span.end:
+        name, protocols = f"subfile,,start,{span.begin},end,{span.end},,:{name}", "file,subfile"
+    elif wav.runs_on(path):
+        options = ["-ignore_length", "1"]
+    return ["-protocol_whitelist", protocols, "-format_whitelist", FORMATS, *options, "-i", name]
 
 
-def _command(path: Path, track: int, clock: int, tracks: int) -> list[str]:
+def _command(path: Path, track: int, span: Span, clock: int, tracks: int) -> list[str]:
     graph = f"[0:a:{track}]aresample={SAMPLE_RATE},aformat=sample_fmts=flt,asplit[samples][clock]"
     return [
         *("ffmpeg", "-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+warning", "-threads", "1"),
-        *("-copyts", "-start_at_zero", *_samples(path), *_input(path)),
+        *("-copyts", *_from_zero(path, span), *_samples(path, span), *_input(path, span)),
         *("-filter_threads", "1", "-filter_complex", graph),
         *("-map", "[samples]", "-c:a", "pcm_f32le", "-f", "f32le", "pipe:1"),
         *("-map", "[clock]", "-c:a", "pcm_f32le", "-flush_packets", "1", "-f", "framecrc", f"pipe:{clock}"),
-        *("-map", "0:a", *_clock_streams(path), "-c", "copy"),
+        *("-map", "0:a", *_clock_streams(path, span.begin), "-c", "copy"),
         *("-t", "0", "-f", "framecrc", f"pipe:{tracks}"),  # its head
     ]
 
 
-def _samples(path: Path) -> tuple[str, ...]:
-    codec = wav.swapped(path)
+def _from_zero(path: Path, span: Span) -> tuple[str, ...]:
+    """The first sound or picture is the container's start, except where the container itself has one."""
+    return () if not span.begin and mp4.begins_late(path) else ("-start_at_zero",)
+
+
+def _samples(path: Path, span: Span) -> tuple[str, ...]:
+    codec = "" if span.begin else wav.swapped(path)
     return ("-c:a", codec) if codec else ()
 
 
-def _clock_streams(path: Path) -> tuple[str, ...]:
+def _clock_streams(path: Path, begin: int) -> tuple[str, ...]:
     """In formats whose clock may jump ffmpeg takes the first of the streams that it uses for the container's start."""
     with path.open("rb") as file:
+        file.seek(begin)
         head = file.read(HEAD_BYTES)
     jumpy = head.startswith((b"OggS", b"\0\0\1\xba")) or _transport_stream(head)
     return ("-map", "0:V?") if jumpy else ()  # V: not its cover

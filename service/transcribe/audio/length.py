@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transcribe.audio import wav
+from transcribe.audio import mp4, wav
 from transcribe.audio.errors import Limits
 from transcribe.audio.ffmpeg import probe, probe_lines
 
@@ -32,7 +32,7 @@ def promise(path: Path, limits: Limits, track: int) -> Promise:
     if not found or b"Estimating duration" in found["log"]:  # from the size of the file: that is no promise
         return Promise()
     container, streams = found.get("format", {}), found.get("streams", [])
-    begin = _number(container.get("start_time")) or 0.0
+    begin = 0.0 if mp4.begins_late(path) else _number(container.get("start_time")) or 0.0
     whole = _number(container.get("duration"))
     if whole is not None and "matroska" in container.get("format_name", ""):
         whole -= begin  # counted from 0, whatever the first timestamp is

@@ -101,11 +101,18 @@ def behind_tags(file: BinaryIO, size: int) -> int:
     for _ in range(MOST_TAGS):
         file.seek(at)
         head = file.read(TAG_BYTES)
-        if head[:3] == b"ID3" and len(head) >= 10:
-            a, b, c, d = (byte & 0x7F for byte in head[6:10])
-            at += 10 + (a << 21 | b << 14 | c << 7 | d) + (10 if head[5] & ID3_FOOTER else 0)
+        if size_of_tag := tag_bytes(head):
+            at += size_of_tag
         elif head[:8] == b"APETAGEX" and len(head) == TAG_BYTES:
             at += TAG_BYTES + int.from_bytes(head[12:16], "little")
         else:
             break
     return min(size, at)
+
+
+def tag_bytes(head: bytes) -> int:
+    """The size of the ID3 tag that begins with these bytes; 0 if none does."""
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    a, b, c, d = (byte & 0x7F for byte in head[6:10])
+    return 10 + (a << 21 | b << 14 | c << 7 | d) + (10 if head[5] & ID3_FOOTER else 0)

@@ -5,6 +5,7 @@ clip, and there is nothing in such a file to decode, so it is read here. Every o
 WAVs too.
 """
 
+import mmap
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,9 +16,11 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from transcribe.audio.heads import begins
 from transcribe.types import SAMPLE_RATE
 
 HEAD_BYTES = 4096
+CHUNK_HEAD = 8  # bytes
 MOST_CHUNKS = 64  # that are looked at: the file is not trusted
 WAVES = (b"RIFF", b"RF64", b"BW64")  # the later ones for sizes of 64 bits, in the chunk ds64
 LONGEST_REST = 4096  # bytes behind the last chunk that mean nothing
@@ -88,10 +91,10 @@ def runs_on(path: Path) -> bool:
     return header is not None and header.runs_on
 
 
-def followed(path: Path) -> bool:
-    """Whether behind a WAV lies another one, in a format that does not go with it. Raises OSError."""
+def followed(path: Path) -> int:
+    """Where behind a WAV another recording begins, in a format that does not go with it; 0 for none. Raises OSError."""
     header = _header(path)
-    return header is not None and header.followed
+    return header.followed if header else 0
 
 
 def open_ended(path: Path) -> bool:
@@ -122,7 +125,7 @@ class Header:
     there: int  # how many bytes the file has from there on
     promises: bool  # whether the size is a promise
     runs_on: bool = False  # behind those that are promised there are more
-    followed: bool = False  # behind them there is another recording, in another format
+    followed: int = 0  # where behind them another recording begins, in another format
 
     @property
     def lacking(self) -> int:
@@ -139,12 +142,12 @@ def _header(path: Path) -> Header | None:
         if head[:4] not in WAVES or head[8:] != b"WAVE":
             return None
         for name, at, size in _chunks(file):
-            if found and not _is_name(name):
-                return replace(found, runs_on=length - at > LONGEST_REST)
             if found and (name == b"data" or (name in WAVES and forms and forms[0] in file.read(HEAD_BYTES))):
                 return replace(found, runs_on=True)
-            if found and name in WAVES:
-                return replace(found, followed=True)
+            if found and _begins(file, at - CHUNK_HEAD):
+                return replace(found, followed=at - CHUNK_HEAD)
+            if found and not _is_name(name):
+                return replace(found, runs_on=length - at > LONGEST_REST)
             if found is None and name == b"fmt ":
                 forms.append(file.read(min(size, FORM.size)))
             elif found is None and name == b"ds64":
@@ -159,14 +162,19 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """The name, the place of the content and the size of each chunk from here on, a few of them; whoever takes one may
     read in it."""
     for _ in range(MOST_CHUNKS):
-        head = file.read(8)
-        if len(head) < 8:
+        head = file.read(CHUNK_HEAD)
+        if len(head) < CHUNK_HEAD:
             return
         at, size = file.tell(), int.from_bytes(head[4:], "little")
         yield head[:4], at, size
         file.seek(at + size)
         padded = size % 2 and not _is_name(file.read(4))  # some writers leave the padding out
         file.seek(at + size + padded)
+
+
+def _begins(file: BinaryIO, at: int) -> bool:
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return begins(content, at)
 
 
 def _is_name(name: bytes) -> bool:
