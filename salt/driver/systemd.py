@@ -1,5 +1,6 @@
 """Queries to systemd: whether the service's units are active, and since when."""
 
+import shutil
 import subprocess
 import time
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from driver.parameters import DriverError
 
 UNITS = ("transcribe-api.service", "transcribe-worker.service")
 READY_SECONDS = 900  # a model on a volume that is still being fetched from its snapshot loads slowly
+USUAL_GB = 40  # of such a volume
 POLL_SECONDS = 0.2
 
 
@@ -15,7 +17,8 @@ def wait_ready() -> float:
     """Wait until every unit is active, which for units of Type=notify means ready, and return the seconds from boot
     to then. Raises DriverError if that takes too long.
     """
-    end = time.monotonic() + READY_SECONDS
+    seconds = READY_SECONDS * max(1.0, shutil.disk_usage("/").total / 1024**3 / USUAL_GB)
+    end = time.monotonic() + seconds
     while True:
         shown = {unit: show(unit) for unit in UNITS}
         waiting = {unit: properties for unit, properties in shown.items() if properties["ActiveState"] != "active"}
@@ -24,7 +27,7 @@ def wait_ready() -> float:
             return round((max(entered) - boot_microseconds()) / 1e6, 3)
         if time.monotonic() > end:
             states = ", ".join(f"{unit} is {properties['ActiveState']}" for unit, properties in waiting.items())
-            raise DriverError(f"not ready {READY_SECONDS} s after boot: {states}")
+            raise DriverError(f"not ready {seconds:.0f} s after boot: {states}")
         time.sleep(POLL_SECONDS)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from baker.aws import requests
+from baker.aws import requests, volumes
 from baker.commands import images
 from baker.config import FleetSection
 from baker.context import BakeContext
@@ -247,3 +247,47 @@ def test_a_volume_may_be_initialized_at_a_rate(cloud: Cloud, serving: BakeContex
     data = template.template_data(config, told(serving), ["sg-1"], "/dev/sda1")
     assert data["BlockDeviceMappings"] == [{"DeviceName": "/dev/sda1", "Ebs": {"VolumeInitializationRate": 300}}]
     assert "BlockDeviceMappings" not in template.template_data(serving.config, told(serving), ["sg-1"], "/dev/sda1")
+
+
+@pytest.mark.parametrize(
+    ("launch", "instance", "kind", "zones"),
+    [((), (), "g4dn.xlarge", "abc"), ((), (), "g5.xlarge", "bc"), ((), "b", "g4dn.xlarge", "b"),
+     ("c", "b", "g4dn.xlarge", "c")],
+)  # fmt: skip
+def test_a_group_is_in_the_configured_zones_that_offer_its_type(
+    cloud: Cloud, serving: BakeContext, launch: str, instance: str, kind: str, zones: str
+) -> None:
+    """As a bake's machines are: the subnets of [launch] before those of [instance]."""
+    here = {found["AvailabilityZone"][-1]: found["SubnetId"] for found in cloud.ec2.describe_subnets()["Subnets"]}
+    config = serving.config
+    wanted = replace(config.launch, instance_type=kind, subnets=tuple(here[zone] for zone in launch))
+    config = replace(config, launch=wanted)
+    config = replace(config, instance=replace(config.instance, subnets=tuple(here[zone] for zone in instance)))
+    context = replace(serving, config=config)
+    serve.template(context, told(context))
+    serve.group(context, told(context))
+    [group] = client(cloud, "autoscaling", config.aws.region).describe_auto_scaling_groups()["AutoScalingGroups"]
+    assert sorted(group["VPCZoneIdentifier"].split(",")) == sorted(here[zone] for zone in zones)
+    assert {place.subnet for place in serve.places(context)} == {here[zone] for zone in zones}
+
+
+@pytest.mark.parametrize(("gb", "rate", "factor"), [(8, 0, 1.0), (40, 0, 1.0), (100, 0, 2.5), (100, 250, 1.0)])
+def test_a_first_start_may_take_as_long_as_its_disk_takes_to_be_fetched(gb: int, rate: int, factor: float) -> None:
+    assert volumes.patience(gb, rate) == factor
+
+
+def test_the_limits_of_a_first_start_follow_the_published_images_disk(
+    cloud: Cloud, serving: BakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(volumes, "USUAL_GB", 4)
+    monkeypatch.setattr(serve, "READY_SECONDS", 0.5)
+    factor = serve.patience(serving)
+    assert factor > 1
+    serve.template(serving, told(serving))
+    serve.group(serving, told(serving))
+    [group] = client(cloud, "autoscaling", serving.config.aws.region).describe_auto_scaling_groups()[
+        "AutoScalingGroups"
+    ]
+    assert group["HealthCheckGracePeriod"] == int(1200 * factor)
+    with pytest.raises(BakeError, match=f"was not ready after {0.5 * factor:.0f} s"):
+        serve.wait_ready(serving, ["http://127.0.0.1:1"], told(serving))

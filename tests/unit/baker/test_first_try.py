@@ -42,9 +42,11 @@ ROWS = {
     "8 launch": [
         f"{ANSWERS}::test_a_launch_goes_where_there_is_room",
         f"{LAUNCH}::test_what_is_launched_says_from_where_it_can_be_reached",
+        f"{LAUNCH}::test_a_group_is_in_the_configured_zones_that_offer_its_type",
     ],
     "9 a volume is read lazily": [
         f"{LAUNCH}::test_a_volume_may_be_initialized_at_a_rate",
+        f"{LAUNCH}::test_the_limits_of_a_first_start_follow_the_published_images_disk",
         f"{HABITS}::test_a_machine_has_a_role_and_a_rate_only_where_they_are_named",
     ],
     "10 a Python that the locks do not serve": [

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from driver import install_salt, salt_call, salt_output, systemd, upload
@@ -81,6 +82,14 @@ def test_unit_that_never_starts_is_named(program: Program, monkeypatch: pytest.M
     program("systemctl", "echo ActiveState=failed; echo ActiveEnterTimestampMonotonic=0")
     monkeypatch.setattr(systemd, "READY_SECONDS", 0)
     with pytest.raises(DriverError, match=r"transcribe-worker\.service is failed"):
+        systemd.wait_ready()
+
+
+def test_a_larger_disk_is_given_more_time(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    program("systemctl", "echo ActiveState=activating; echo ActiveEnterTimestampMonotonic=0")
+    monkeypatch.setattr(systemd, "READY_SECONDS", 0.25)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(total=160 * 1024**3))
+    with pytest.raises(DriverError, match="not ready 1 s after boot"):
         systemd.wait_ready()
 
 

@@ -29,6 +29,7 @@ class Group:
     max_size: int
     tags: Mapping[str, str]
     holds_work: bool = False  # its machines hold jobs of a fleet: they end themselves, and nothing else ends them
+    patience: float = 1.0  # by how much more than usual a first start may take
 
 
 @contextmanager
@@ -107,7 +108,7 @@ class AutoScaling:
             "VPCZoneIdentifier": ",".join(wanted.subnets),
             # A worker that starts again is not ready for a while: no reason to end a machine that holds jobs.
             "HealthCheckType": "EC2" if wanted.holds_work else "ELB",
-            "HealthCheckGracePeriod": GRACE_SECONDS,
+            "HealthCheckGracePeriod": int(GRACE_SECONDS * wanted.patience),
             "NewInstancesProtectedFromScaleIn": wanted.holds_work,
         }
         if self._group(wanted.name):

@@ -74,15 +74,6 @@ class Networks:
             for rule in rules
         )
 
-    def subnets(self, instance: InstanceSection) -> tuple[str, list[str]]:
-        """The VPC, and the configured subnets or all of it."""
-        vpc = self.vpc(instance)
-        if instance.subnets:
-            return vpc, list(instance.subnets)
-        with aws_errors("DescribeSubnets"):
-            found = self._clients.ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
-        return vpc, sorted(subnet["SubnetId"] for subnet in found)
-
     def vpc(self, instance: InstanceSection) -> str:
         """The VPC of the configured subnets, or the default one."""
         if instance.subnets:

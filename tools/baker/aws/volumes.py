@@ -11,6 +11,15 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef
 
 
+USUAL_GB, USUAL_RATE = 40, 50  # GiB and MiB/s: what the limits of a first start are made for
+
+
+def patience(gb: int, rate: int) -> float:
+    """How many times as long as usual a first start may take: EBS fetches its disk of so many GiB from the snapshot, at
+    `rate` MiB/s if that is asked for, else as it is read."""
+    return max(1.0, gb / USUAL_GB * USUAL_RATE / (rate or USUAL_RATE))
+
+
 @dataclass(frozen=True)
 class Volume:
     """A volume or a snapshot of a bake."""

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
-from baker.aws import requests
+from baker.aws import requests, volumes
 from baker.aws.autoscaling import READY, AutoScaling, Group
 from baker.aws.client import read_only, wait_for
 from baker.aws.growth import Growth
@@ -19,7 +19,7 @@ from baker.errors import AwsError, BakeError, UsageError
 from baker.images import publish
 
 RUNNING_SECONDS = 300.0
-READY_SECONDS = 900.0
+READY_SECONDS = 900.0  # for a disk of the usual size
 POLL_SECONDS = 1.0
 REFUSED = 401  # what the service answers to who has no key
 
@@ -41,10 +41,27 @@ def template(context: BakeContext, setup: ServiceSetup) -> str:
     return name
 
 
+def patience(context: BakeContext, image_id: str = "") -> float:
+    """By how much more than usual a first start may take, by the size of its image, or of the published one."""
+    image = context.images.get(image_id or publish.home(context).parameter.current())
+    return volumes.patience(image.volume_gb if image else 0, context.config.instance.initialization_rate)
+
+
+def places(context: BakeContext) -> tuple[Place, ...]:
+    """Where machines that serve may run: the subnets of [launch], or of [instance], in zones that offer the type.
+
+    Raises UsageError if there is none.
+    """
+    launch, instance = context.config.launch, context.config.instance
+    with read_only():
+        kind = launch.instance_type or instance.types[0]
+        return context.zones.places(InstanceSection(types=(kind,), subnets=launch.subnets or instance.subnets))
+
+
 def security_groups(context: BakeContext) -> list[str]:
     """Those of a machine that serves: the configured ones, or the closed one."""
     launch = context.config.launch
-    closed = InstanceSection(subnets=launch.subnets)
+    closed = InstanceSection(subnets=launch.subnets or context.config.instance.subnets)
     return list(launch.security_groups) or [context.networks.security_group(closed, context.config.tags)]
 
 
@@ -59,11 +76,7 @@ def started(context: BakeContext, request: requests.Request) -> str:
 
     Raises BakeError with every refusal when there is room nowhere.
     """
-    config = context.config
-    kind = config.launch.instance_type or config.instance.types[0]
-    with read_only():
-        wanted = InstanceSection(types=(kind,), subnets=config.launch.subnets)
-        waiting, refused = list(context.zones.places(wanted)), list[Refusal]()
+    waiting, refused = list(places(context)), list[Refusal]()
     while waiting:
         place = waiting.pop(0)
         try:
@@ -107,11 +120,13 @@ def group(context: BakeContext, setup: ServiceSetup) -> str:
         raise UsageError("[launch] keys_file is needed for a group: without keys a machine listens to itself only")
     if not config.launch.security_groups:
         raise UsageError("[launch] security_groups is needed for a group: the balancer must reach its machines")
-    vpc, subnets = context.networks.subnets(InstanceSection(subnets=config.launch.subnets))
+    subnets = [place.subnet for place in places(context)]
+    vpc = context.networks.vpc(InstanceSection(subnets=tuple(subnets)))
     scaling, name = _auto_scaling(context), config.launch.name
     target = scaling.target_group(name, vpc, setup.port, _tags(context))
     sizes, tags = (config.launch.min_size, config.launch.max_size), _tags(context)
-    scaling.group(Group(name, subnets, target, *sizes, tags, holds_work=bool(config.fleet.queue)))
+    wanted = Group(name, subnets, target, *sizes, tags, holds_work=bool(config.fleet.queue), patience=patience(context))
+    scaling.group(wanted)
     growth = Growth(context.clients_in(config.aws.region))
     if config.fleet.queue:
         growth.let_finish(name)
@@ -168,8 +183,9 @@ def wait_ready(context: BakeContext, urls: Sequence[str], setup: ServiceSetup) -
     def poll() -> bool | None:
         return any(map(ready, urls)) or None
 
-    if wait_for(poll, READY_SECONDS, context.sleep, every=POLL_SECONDS) is None:
-        raise BakeError(f"{' or '.join(urls)} was not ready after {READY_SECONDS:.0f} s; end it with `launch --end`")
+    seconds = READY_SECONDS * patience(context)
+    if wait_for(poll, seconds, context.sleep, every=POLL_SECONDS) is None:
+        raise BakeError(f"{' or '.join(urls)} was not ready after {seconds:.0f} s; end it with `launch --end`")
 
 
 def _status(url: str) -> int:
