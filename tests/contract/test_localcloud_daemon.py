@@ -105,6 +105,16 @@ def test_it_stays_while_a_machine_runs_and_an_hour_while_one_is_off(daemon: Daem
     assert quiet(daemon, 3700)
 
 
+def test_its_state_is_refused_where_files_have_no_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows' drives in WSL."""
+    folders = folders_of(tmp_path)
+    folders.state.mkdir(parents=True)
+    folders.state.chmod(0o777)
+    monkeypatch.setattr(Path, "chmod", lambda path, mode: None)
+    with pytest.raises(LocalCloudError, match="cannot be kept from others: put the tree on a disk of Linux' own"):
+        folders.make_state()
+
+
 def serving(folders: Folders, *, seconds: float) -> "subprocess.Popen[bytes]":
     base_image.folder(folders).mkdir(parents=True, exist_ok=True)
     folders.make_state()

@@ -80,6 +80,8 @@ class Folders:
             self.state.chmod(0o700)
         except PermissionError:
             raise LocalCloudError(f"{self.state} belongs to root: run the same command with sudo") from None
+        if self.state.stat().st_mode & 0o077:  # as on Windows' drives in WSL
+            raise LocalCloudError(f"{self.state} cannot be kept from others: put the tree on a disk of Linux' own")
 
     def forget_endpoint(self) -> None:
         """Delete what leads clients to a local cloud that has ended."""

@@ -72,6 +72,13 @@ ROWS = {
         f"{HABITS}::test_credentials_of_a_profile_are_renewed_while_a_bake_runs",
         "tests/faults/test_logins.py::test_a_profile_that_cannot_be_used_is_one_line",
     ],
+    "habits: macOS and WSL as the launcher's computer": [
+        "tests/unit/baker/test_computers.py::test_the_launcher_loads_on_macos",
+        f"{ANSWERS}::test_keys_that_a_region_does_not_take_are_one_line_at_once",
+        "tests/unit/baker/test_payload.py::test_windows_line_endings_are_refused_and_recordings_are_not_text",
+        "tests/unit/baker/test_payload.py::test_where_files_have_no_modes_git_says_which_are_programs",
+        "tests/contract/test_localcloud_daemon.py::test_its_state_is_refused_where_files_have_no_modes",
+    ],
     "habits: AWS_ENDPOINT_URL": [f"{HABITS}::test_an_endpoint_of_the_environment_has_the_bucket_in_its_path"],
     "habits: a bucket with dots": [f"{HABITS}::test_a_bucket_is_addressed_so_that_its_certificate_fits"],
     "habits: KMS, TLS and headers of a bucket": [f"{DOCTOR}::test_a_fault_turns_its_row_red_and_no_other"],

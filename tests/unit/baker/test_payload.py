@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from baker.errors import UsageError
 from baker.inputs import content_hash, payload, source_tree
-from support.project_tree import make_tree, write
+from support.project_tree import PROJECT, make_tree, write
 
 OVERRIDES = {"transcribe": {"model": {"revision": "c" * 40}}}
 SOURCES = {"source-image": "ami-1"}
@@ -156,6 +156,37 @@ def test_a_tracked_file_that_is_gone_is_named_though_no_list_has_it(tree: Path) 
     (tree / "salt/states/layout.sls").unlink()
     with pytest.raises(UsageError, match=r"missing: salt/states/layout\.sls"):
         source_tree.validate(tree, [])
+
+
+@pytest.mark.parametrize("name", ["cloud-init/bootstrap.sh", "salt/states/layout.sls"])
+def test_windows_line_endings_are_refused_and_recordings_are_not_text(tree: Path, name: str) -> None:
+    (tree / "service/clips/verify.flac").write_bytes(b"fLaC\0\r\n")
+    source_tree.validate(tree, ["verify.flac"])
+    text = (tree / name).read_text() or "x\n"
+    (tree / name).write_bytes(text.replace("\n", "\r\n").encode())
+    with pytest.raises(UsageError, match=rf"{name} and 0 more files have Windows line endings.*core\.autocrlf"):
+        source_tree.validate(tree, ["verify.flac"])
+
+
+def test_a_checkout_has_unix_line_endings_whatever_git_is_told(tree: Path, tmp_path: Path) -> None:
+    (tree / ".gitattributes").write_bytes((PROJECT / ".gitattributes").read_bytes())
+    git(tree, "init", "-q")
+    git(tree, "add", ".")
+    git(tree, "commit", "-qm", "all")
+    clone = tmp_path / "clone"
+    git(tree, "clone", "-q", "-c", "core.autocrlf=true", str(tree), str(clone))
+    source_tree.validate(clone, [])
+    assert payload.build(clone, OVERRIDES).data == payload.build(tree, OVERRIDES).data
+
+
+def test_where_files_have_no_modes_git_says_which_are_programs(tree: Path) -> None:
+    git(tree, "init", "-q")
+    git(tree, "add", ".")
+    before = payload.build(tree, OVERRIDES).data
+    git(tree, "config", "core.fileMode", "false")  # as git does on a drive of Windows
+    for path in (tree / "salt").rglob("*.sls"):
+        path.chmod(0o777)
+    assert payload.build(tree, OVERRIDES).data == before
 
 
 def test_empty_components_and_links_are_refused(tree: Path) -> None:

@@ -34,7 +34,7 @@ class Payload:
 def build(root: Path, overrides: Mapping[str, Any]) -> Payload:
     """Pack the tree's payload files with `overrides`, the pillar that this bake adds."""
     contents = {name: (root / name).read_bytes() for name in source_tree.files(root, source_tree.PAYLOAD_FOLDERS)}
-    executable = {name for name in contents if (root / name).stat().st_mode & 0o100}
+    executable = source_tree.executable(root, list(contents))
     contents[OVERRIDES] = overrides_file(overrides)
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar:

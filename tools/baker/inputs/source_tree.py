@@ -48,6 +48,14 @@ def files(root: Path, folders: tuple[str, ...]) -> list[str]:
     return sorted(name.as_posix() for name in names if not IGNORED_PARTS & set(name.parts))
 
 
+def executable(root: Path, names: Sequence[str]) -> set[str]:
+    """Which of `names` are programs: by git where it knows that the file system has no modes, as Windows' in WSL."""
+    if (root / ".git").exists() and _git(root, "config", "--bool", "core.fileMode").stdout.strip() == "false":
+        staged = _git(root, "ls-files", "-s", "-z", "--", *FOLDERS).stdout.split("\0")
+        return {entry.partition("\t")[2] for entry in staged if entry.startswith("100755")} & set(names)
+    return {name for name in names if (root / name).stat().st_mode & 0o100}
+
+
 def untracked(root: Path, folders: tuple[str, ...]) -> list[str]:
     """Files that are new and not ignored: they stay out of the payload, so the launcher names them."""
     return git_list(root, "--others", folders) or []
@@ -93,10 +101,21 @@ def validate(root: Path, clips: Sequence[str]) -> None:
     missing = sorted(name for name in wanted if not (root / name).is_file())
     links = sorted(name for name in wanted if (root / name).is_symlink())
     empty = sorted(name for name in REQUIRED if not name.endswith("__init__.py") and _is_empty(root / name))
+    windows = sorted(name for name in wanted if _has_windows_lines(root / name))
+    if windows:
+        raise UsageError(
+            f"{windows[0]} and {len(windows) - 1} more files have Windows line endings, which a machine's shell does "
+            "not read: clone the tree again after `git config --global core.autocrlf false`"
+        )
     findings = {"missing": missing, "symbolic links, which a payload cannot hold": links, "empty": empty}
     problems = [f"{what}: {', '.join(names)}" for what, names in findings.items() if names]
     if problems:
         raise UsageError(f"components {'; '.join(problems)} (looked in {root})")
+
+
+def _has_windows_lines(path: Path) -> bool:
+    data = path.read_bytes() if path.is_file() else b""
+    return b"\r\n" in data and b"\0" not in data  # the latter: a recording
 
 
 def _is_empty(path: Path) -> bool:
