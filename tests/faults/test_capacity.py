@@ -66,6 +66,35 @@ def test_zones_are_tried_in_the_order_that_the_refusal_names(
     lab.assert_left(images=1)
 
 
+@pytest.mark.parametrize("code", ["InsufficientFreeAddressesInSubnet", "InsufficientVolumeCapacity", "Unsupported"])
+def test_a_place_that_lacks_something_else_is_passed_over(lab: Lab, record_property: Any, code: str) -> None:
+    record_property("fault", ("capacity", code))
+    desk = Desk(lab, lambda kind, market, zone: (code, "There is not enough.") if zone == "a" else None)
+    ended = lab.launch("bake")
+    assert ended.code == 0, ended.err
+    assert [zone for _, _, zone in desk.asked] == ["a", "b", "a", "b"]
+    lab.assert_left(images=1)
+
+
+def test_a_machine_for_which_there_was_no_room_after_all_is_replaced_in_another_zone(
+    lab: Lab, record_property: Any
+) -> None:
+    """RunInstances has succeeded, and EC2 ends the instance at once."""
+    record_property("fault", ("capacity", "no room after all"))
+
+    def no_room(machine: FakeMachine) -> None:
+        instance = account.backend().get_instance_by_id(machine.id)
+        instance.terminate()
+        code = "Server.InsufficientInstanceCapacity"
+        instance.state_reason = StateReason(f"{code}: Insufficient capacity to launch the instance", code)
+
+    desk = Desk(lab, lambda kind, market, zone: None)
+    lab.machines.scripts["bake"] = no_room
+    assert lab.launch("bake").code == 1
+    assert [zone for _, _, zone in desk.asked] == ["a", "b", "c"]
+    lab.assert_left(images=0)
+
+
 def test_no_room_anywhere_is_one_line_and_leaves_nothing(lab: Lab, record_property: Any) -> None:
     record_property("fault", ("capacity", "no room anywhere"))
     lab.configure(TWO_MARKETS)
@@ -167,11 +196,23 @@ def test_a_machine_whose_status_checks_fail_is_replaced(lab: Lab, record_propert
     lab.assert_left(images=1)
 
 
+KEY = "Instance became unhealthy. Termination Reason: Client.InternalError: Client error on launch"
 ACTIVITIES = [  # as AWS has them: the newest first
     {"StatusCode": "WaitingForSpotInstanceId", "StatusMessage": "Waiting."},
     {"StatusCode": "Failed", "StatusMessage": "We do not have sufficient g4dn.xlarge capacity.\nLaunching failed."},
     {"StatusCode": "Failed", "StatusMessage": "older"},
 ]  # fmt: skip
+
+
+def test_a_groups_machine_that_ec2_ends_at_once_is_told_in_awss_words(
+    lab: Lab, record_property: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a KMS key that cannot be used: its activity is cancelled."""
+    record_property("fault", ("capacity", "a group's machine ended at once"))
+    cancelled = ActionResult({"Activities": [{"StatusCode": "Cancelled", "StatusMessage": KEY}, *ACTIVITIES]})
+    monkeypatch.setattr(AutoScalingResponse, "describe_scaling_activities", lambda _: cancelled)
+    context = open_context(lab.tree, load(lab.config), Display(Console(quiet=True)))
+    assert serve._auto_scaling(context).last_failure("newsroom") == KEY
 
 
 @pytest.mark.parametrize("kind", ["", *FAULTS])

@@ -25,6 +25,8 @@ REFUSALS = {
     "PendingVerification": "Your account is currently being verified. Verification normally takes less than 2 hours.",
     "OptInRequired": "You are not subscribed to this service. Please go to http://aws.amazon.com to subscribe.",
     "Blocked": "This account is currently blocked and not recognized as a valid account.",
+    "VolumeLimitExceeded": "You have exceeded the maximum gp3 storage limit of 0 TiB in this region.",
+    "InvalidKMSKey.InvalidState": "The KMS key provided is in an incorrect state",
 }
 
 
@@ -57,6 +59,8 @@ def ends(code: str, message: str) -> Script:
     [
         ("Server.InternalError", "Client.VolumeLimitExceeded: Volume limit exceeded", "Service Quotas"),
         ("Client.InternalError", "Client.InternalError: Client error on launch", "KMS key"),
+        ("Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown", ""),
+        ("Client.InvalidKMSKey.InvalidState", "Client.InvalidKMSKey.InvalidState: The key is disabled", "kms_key"),
         ("Server.InternalError", "Client.InvalidSnapshot.NotFound: The snapshot does not exist", "[source]"),
     ],
 )
@@ -83,6 +87,7 @@ def test_an_account_that_may_not_launch_is_told_so_once(
     ended = lab.launch("bake")
     assert (ended.code, len(desk.asked)) == (1, 1)
     assert f"{REFUSALS[code]} ({code})" in ended.err
+    assert {"VolumeLimitExceeded": "Service Quotas", "InvalidKMSKey.InvalidState": "KMS key"}.get(code, "") in ended.err
     lab.assert_left(images=0)
 
 

@@ -9,6 +9,7 @@ CLOUD_INIT, FIRST_BOOT = "tests/unit/salt/test_cloud_init.py", "tests/unit/salt/
 ANSWERS, DOCTOR = "tests/faults/test_real_answers.py", "tests/faults/test_doctor.py"
 PHASES, HABITS = "tests/unit/salt/test_driver_phases.py", "tests/unit/baker/test_habits.py"
 LAUNCH = "tests/contract/test_bake_launch.py"
+CAPACITY, RARE = "tests/faults/test_capacity.py", "tests/faults/test_doctor_answers.py"
 ROWS = {
     "1 a launch fails for KMS, a limit or a snapshot": [
         f"{ANSWERS}::test_a_launch_that_fails_for_the_client_is_told_and_not_tried_again",
@@ -35,12 +36,16 @@ ROWS = {
     ],
     "6 a subnet with no way out": [
         f"{DOCTOR}::test_a_fault_turns_its_row_red_and_no_other",
+        f"{RARE}::test_a_default_route_may_lead_elsewhere_and_come_in_two_halves",
+        f"{RARE}::test_a_group_may_let_everything_out_in_other_words",
         f"{CLOUD_INIT}::test_a_machine_without_a_way_out_says_so_on_its_console",
         f"{ANSWERS}::test_what_a_machine_says_before_it_ends_is_told",
     ],
     "7 a quota of 0": [f"{DOCTOR}::test_the_command_prints_rows_and_mends_and_json"],
     "8 launch": [
         f"{ANSWERS}::test_a_launch_goes_where_there_is_room",
+        f"{CAPACITY}::test_a_place_that_lacks_something_else_is_passed_over",
+        f"{CAPACITY}::test_a_groups_machine_that_ec2_ends_at_once_is_told_in_awss_words",
         f"{LAUNCH}::test_what_is_launched_says_from_where_it_can_be_reached",
         f"{LAUNCH}::test_a_group_is_in_the_configured_zones_that_offer_its_type",
     ],
@@ -52,6 +57,7 @@ ROWS = {
     "10 a Python that the locks do not serve": [
         f"{CLOUD_INIT}::test_a_python_that_is_too_old_is_told_before_anything_else",
         f"{CLOUD_INIT}::test_a_driver_that_dies_is_told",
+        f"{RARE}::test_a_source_image_that_the_locks_do_not_serve_fails",
         f"{DOCTOR}::test_a_fault_turns_its_row_red_and_no_other",
     ],
     "11 the default configuration as it is": [
@@ -81,7 +87,11 @@ ROWS = {
     ],
     "habits: AWS_ENDPOINT_URL": [f"{HABITS}::test_an_endpoint_of_the_environment_has_the_bucket_in_its_path"],
     "habits: a bucket with dots": [f"{HABITS}::test_a_bucket_is_addressed_so_that_its_certificate_fits"],
-    "habits: KMS, TLS and headers of a bucket": [f"{DOCTOR}::test_a_fault_turns_its_row_red_and_no_other"],
+    "habits: KMS, TLS and headers of a bucket": [
+        f"{DOCTOR}::test_a_fault_turns_its_row_red_and_no_other",
+        f"{RARE}::test_what_is_refused_is_a_row",
+    ],
+    "doctor --machine on the local cloud": ["tests/machine/test_doctor.py::test_a_real_machine_looks_and_is_gone"],
     "habits: regions to opt in to": [
         f"{DOCTOR}::test_a_fault_turns_its_row_red_and_no_other",
         f"{ANSWERS}::test_keys_that_a_region_does_not_take_are_one_line_at_once",

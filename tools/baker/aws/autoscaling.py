@@ -131,7 +131,8 @@ class AutoScaling:
                 found = self._clients.autoscaling.describe_scaling_activities(AutoScalingGroupName=name)["Activities"]
         except AwsError:
             return ""
-        failed = (activity for activity in found if activity["StatusCode"] == "Failed")  # the newest come first
+        # The newest come first. One whose instance EC2 ends at once, as for a KMS key, is cancelled.
+        failed = (activity for activity in found if activity["StatusCode"] in ("Failed", "Cancelled"))
         return " ".join(next((activity.get("StatusMessage", "") for activity in failed), "").split())
 
     def remove(self, name: str) -> None:

@@ -45,7 +45,14 @@ SETTLING_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # pauses until all of AWS knows a
 MAX_TRANSIENT = 20  # failed polls in a row, each of which botocore has tried five times
 ENCODED = " Encoded authorization failure message:"  # a thousand characters that no person reads
 TRANSIENT_CODES = frozenset(
-    {"RequestLimitExceeded", "Throttling", "ThrottlingException", "SlowDown", "TooManyRequests"}
+    {
+        "RequestLimitExceeded",
+        "Throttling",
+        "ThrottlingException",
+        "SlowDown",
+        "TooManyRequests",
+        "TooManyRequestsException",
+    }
 )
 GONE_CODES = frozenset(
     {

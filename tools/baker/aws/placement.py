@@ -13,7 +13,10 @@ from baker.errors import AwsError, UsageError
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef, SubnetTypeDef
 
-NO_ROOM = frozenset({"InsufficientInstanceCapacity", "InsufficientHostCapacity", "InsufficientFreeAddressesInSubnet"})
+NO_ROOM = frozenset({
+    "InsufficientCapacity", "InsufficientFreeAddressesInSubnet", "InsufficientHostCapacity",
+    "InsufficientInstanceCapacity", "InsufficientVolumeCapacity",
+})  # fmt: skip
 NOT_THERE = frozenset({"Unsupported"})  # the type, in this zone or as spot
 NO_QUOTA = frozenset({
     "VcpuLimitExceeded", "InstanceLimitExceeded", "MaxSpotInstanceCountExceeded", "SpotMaxPriceTooLow",

@@ -6,7 +6,7 @@ from typing import Any
 
 from baker.aws.client import Clients, aws_errors
 
-ANYWHERE = "0.0.0.0/0"
+ANYWHERE = frozenset({"0.0.0.0/0", "0.0.0.0/1"})  # the latter: one half, for who has split it in two
 HTTP, HTTPS = 80, 443
 TARGETS = (  # of a route, as EC2 names them
     "GatewayId", "NatGatewayId", "TransitGatewayId", "NetworkInterfaceId", "VpcPeeringConnectionId",
@@ -74,19 +74,19 @@ def _table(tables: list[Any], subnet: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _way_out(subnet: Mapping[str, Any], table: Mapping[str, Any]) -> WayOut:
     routes = table.get("Routes", [])
-    default: Mapping[str, Any] = next((r for r in routes if r.get("DestinationCidrBlock") == ANYWHERE), {})
+    default: Mapping[str, Any] = next((r for r in routes if r.get("DestinationCidrBlock") in ANYWHERE), {})
     return WayOut(
         subnet["SubnetId"],
         bool(subnet.get("MapPublicIpOnLaunch")),
         next((str(default[kind]) for kind in TARGETS if default.get(kind)), ""),
         default.get("State") == "blackhole",
-        any(str(route.get("GatewayId", "")).startswith("vpce-") for route in routes),
+        any("DestinationPrefixListId" in r and str(r.get("GatewayId")).startswith("vpce-") for r in routes),
     )
 
 
 def _lets_out(rule: Mapping[str, Any], port: int) -> bool:
     """Whether an egress rule lets TCP to a port out to anywhere."""
-    if not any(way.get("CidrIp") == ANYWHERE for way in rule.get("IpRanges", [])):
+    if not any(way.get("CidrIp") in ANYWHERE for way in rule.get("IpRanges", [])):
         return False
     if rule.get("IpProtocol") == "-1":
         return True

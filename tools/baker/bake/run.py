@@ -49,8 +49,9 @@ def run_until_signal(
             context.display.note(f"{error}; trying another machine", "yellow")
         context.machines.terminate(machine.instance)
         context.machines.wait(machine.instance, "terminated")
+        task = _elsewhere(task)
         with context.display.phase(launching):
-            machine = launch(context, _prefer_on_demand(task), machine.attempt.number + 1)
+            machine = launch(context, task, machine.attempt.number + 1)
 
 
 def load_accepted_signal(
@@ -192,7 +193,9 @@ def _log_saved_on_failure(context: BakeContext, machine: RunningMachine) -> Iter
         raise BakeError(f"{error}; log: {path}" if path else f"{error}; the machine left no log") from None
 
 
-def _prefer_on_demand(task: MachineTask) -> MachineTask:
-    """The task for its next attempt: AWS rarely reclaims machines that are not spot."""
+def _elsewhere(task: MachineTask) -> MachineTask:
+    """The task for its next attempt: on demand, which AWS rarely reclaims, and if it was, in another zone first."""
     on_demand = tuple(place for place in task.places if place.market == ON_DEMAND)
-    return replace(task, places=on_demand or task.places)
+    if on_demand and on_demand != task.places:
+        return replace(task, places=on_demand)
+    return replace(task, places=(*task.places[1:], task.places[0]))

@@ -121,9 +121,10 @@ def _first(context: BakeContext, canary: Subject, control: Subject | None, stand
             raise BadImageError(f"silent: {told} {canary.age():.0f} s, {canary.hearing.problem}")
         return all(one.heard for one in both) or None
 
-    if wait_for(poll, FIRST_SECONDS, context.sleep, every=POLL_SECONDS) or canary.heard:
+    seconds = FIRST_SECONDS * serve.patience(context, canary.image)
+    if wait_for(poll, seconds, context.sleep, every=POLL_SECONDS) or canary.heard:
         return
-    told = f"silent: nothing heard in {FIRST_SECONDS:.0f} s, {canary.hearing.problem}"
+    told = f"silent: nothing heard in {seconds:.0f} s, {canary.hearing.problem}"
     if control and not control.heard:
         raise BakeError(f"{canary.image} is {told}; so is {control.image}, which serves now: look for another cause")
     raise BadImageError(told)
@@ -161,7 +162,7 @@ def _subject(context: BakeContext, role: str, image: Ami, reach: Reach, standard
             hearing = ThroughQueue(fleet, standard.clip)
         context = replace(context, config=config)
         key, line = new_key(role)
-        setup = on_trial(service_setup(context.root, config), line, MINUTES)
+        setup = on_trial(service_setup(context.root, config), line, int(MINUTES * serve.patience(context, image.id)))
         data = template_data(config, setup, serve.security_groups(context), image.root_device)
         tags = {**instance_tags(config), requests.TAG_ROLE: role}
         tagged = requests.tag_specifications(("instance", "volume"), tags)

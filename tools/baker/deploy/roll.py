@@ -13,7 +13,7 @@ from baker.aws.client import wait_for
 from baker.aws.images import Ami
 from baker.aws.members import GroupNow, Members
 from baker.context import BakeContext
-from baker.deploy import canary
+from baker.deploy import canary, serve
 from baker.deploy.canary import BadImageError, Reach
 from baker.errors import BakeError
 from baker.images import publish
@@ -66,7 +66,8 @@ class Rolling:
                     took = canary.judge(context, image, context.images.get(before) if before else None, reach)
             except BadImageError as error:
                 raise BadImageError(f"{image.id} was not published; it is {error}") from None
-            known = self._save(Roll(image.id, before, patience=min(canary.patience(took), READY_SECONDS)))
+            most = READY_SECONDS * serve.patience(self._context, image.id)
+            known = self._save(Roll(image.id, before, patience=min(canary.patience(took), most)))
         replicas = publish.publish_image(context, image)
         try:
             self._replace(known)

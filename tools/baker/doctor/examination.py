@@ -20,6 +20,7 @@ REQUIRED = frozenset({"bucket", "bucket write", "permissions", "security group",
 CONFIGURATION = "correct it in bake.toml"
 MENDS = {  # of an error of the configuration, by row
     "bucket": "name a bucket of your account and of this region in [s3] bucket",
+    "bucket write": "look at the bucket's policy, the state of its key, and its object lock",
     "source image": "name another in [source]",
     "way out": "name your subnets in [instance] subnets, or another type in [instance] types",
     "security group": "remove its ingress rules, or name another in [instance] security_group",

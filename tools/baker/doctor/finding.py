@@ -8,6 +8,7 @@ from baker.errors import AwsError, UsageError
 LOGGED_OUT = "keys"  # what fails where AWS takes none of these credentials
 UNSEEN = "not looked at, since"
 OK, NOTE, FAILS, UNKNOWN = "ok", "note", "fails", "not known"
+AGAIN = "look again later"
 RIGHTS = "`bake.py plan --policy` prints the rights that this takes"
 
 
@@ -64,8 +65,10 @@ class Examination:
             elif error.denied and required:
                 denial = str(error).replace("AWS refused", "AWS denies", 1)
                 yield self._failing(name, f"{denial}; a bake needs it", RIGHTS)
+            elif required and error.code and not error.transient:
+                yield self._failing(name, f"{error}; a bake would fail as well", mend)
             else:
-                yield Finding(name, UNKNOWN, str(error), RIGHTS)
+                yield Finding(name, UNKNOWN, str(error), RIGHTS if error.denied else AGAIN)
 
     def _failing(self, name: str, detail: str, mend: str) -> Finding:
         """A row that fails, unless another one fails for the same reason."""

@@ -8,14 +8,15 @@ SYSTEMS = (
     (r"windows", "Windows", None),
     (r"(jammy|ubuntu\D{0,12}22\.04)", "Ubuntu 22.04", (3, 10)),
     (r"(focal|ubuntu\D{0,12}20\.04)", "Ubuntu 20.04", (3, 8)),
+    (r"(bionic|ubuntu\D{0,12}18\.04)", "Ubuntu 18.04", (3, 6)),
     (r"(noble|ubuntu\D{0,12}24\.04)", "Ubuntu 24.04", (3, 12)),
     (r"(resolute|ubuntu\D{0,12}26\.04)", "Ubuntu 26.04", (3, 14)),
     (r"(al2023|amazon linux 2023)", "Amazon Linux 2023", (3, 9)),
     (r"(amzn2|amazon linux 2\b|al2-)", "Amazon Linux 2", (3, 7)),
-    (r"(rhel|red hat|rocky|almalinux|centos)", "a Red Hat system", None),
-    (r"debian-11", "Debian 11", (3, 9)),
-    (r"debian-12", "Debian 12", (3, 11)),
-    (r"debian-13", "Debian 13", (3, 13)),
+    (r"(rhel|red hat|rocky|almalinux|centos|fedora|oracle|suse|sles|bottlerocket)", "a system without apt", None),
+    (r"debian-(11|bullseye)", "Debian 11", (3, 9)),
+    (r"debian-(12|bookworm)", "Debian 12", (3, 11)),
+    (r"debian-(13|trixie)", "Debian 13", (3, 13)),
 )
 SUPPORTED = "Ubuntu 24.04, Debian 12 and 13"
 
