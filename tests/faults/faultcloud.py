@@ -24,9 +24,9 @@ from localcloud.aws import s3_conditions, scaling
 from localcloud.aws.ec2 import Ec2Layer
 from localcloud.aws.query_protocol import Ec2Error, Form, answer_error, read_form
 from localcloud.server import Http11Handler
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from support.fake_cloud import RecordedMachines
 from support.fake_machine import FakeMachine, Script, looked, succeed
+from support.moto_app import moto_app
 from werkzeug.serving import make_server
 
 LAUNCHER = "bake"  # in the user agent of every request that the launcher sends
@@ -271,7 +271,7 @@ def rewritten(
 
 def serve(machines: Machines) -> tuple[Any, Misbehaving]:
     """The server, which serves from a thread, and its misbehaving layer."""
-    moto = s3_conditions.atomic(DomainDispatcherApplication(create_backend_app))
+    moto = s3_conditions.atomic(moto_app())
     application = Misbehaving(Ec2Layer(moto, machines), machines)
     server = make_server(
         "127.0.0.1", 0, scaling.understood(application), threaded=True, request_handler=DroppingHandler

@@ -14,10 +14,10 @@ from baker.context import BakeContext
 from localcloud.aws import s3_conditions, scaling
 from localcloud.aws.ec2 import Ec2Layer
 from localcloud.aws.query_protocol import Ec2Error
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
 from support.fake_machine import Fleet
+from support.moto_app import moto_app
 
 BUCKET = "bakes"
 REGION = "eu-north-1"
@@ -60,7 +60,7 @@ class RecordedMachines:
 @contextmanager
 def serving() -> Iterator[str]:
     """The server's address, while it serves."""
-    moto = s3_conditions.atomic(DomainDispatcherApplication(create_backend_app))
+    moto = s3_conditions.atomic(moto_app())
     application = scaling.understood(Ec2Layer(moto, RecordedMachines()))
     server = make_server("127.0.0.1", 0, application, threaded=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)

@@ -25,7 +25,6 @@ import requests
 from localcloud.aws import fair_queues, s3_conditions, scaling
 from localcloud.aws.query_protocol import read_form
 from localcloud.server import Http11Handler
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from transcribe.config import ServiceConfig
 from transcribe.feeder.desk import Desk
 from transcribe.feeder.finisher import Finisher
@@ -43,6 +42,7 @@ from werkzeug.serving import make_server
 
 from support.api_server_fixture import free_port, settings
 from support.fake_worker import FakeWorker
+from support.moto_app import moto_app
 from support.waiting import until
 
 FEEDER = Path(__file__).resolve().parents[2] / "service" / "fleet_feeder.py"
@@ -240,7 +240,7 @@ class FleetCloud:
 def fleet_cloud(tries: int = queues.TRIES) -> Iterator[FleetCloud]:
     """moto behind the layer, with the bucket and the queues."""
     fair_queues.act()
-    watched = Watched(s3_conditions.atomic(DomainDispatcherApplication(create_backend_app)))
+    watched = Watched(s3_conditions.atomic(moto_app()))
     server = make_server("127.0.0.1", 0, scaling.understood(watched), threaded=True, request_handler=DroppingHandler)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
