@@ -271,6 +271,25 @@ def test_a_group_is_in_the_configured_zones_that_offer_its_type(
     assert {place.subnet for place in serve.places(context)} == {here[zone] for zone in zones}
 
 
+@pytest.mark.parametrize(("markets", "told_by"), [(("spot",), True), (("spot", "on-demand"), False)])
+def test_what_serves_may_be_of_the_spot_market(
+    cloud: Cloud, serving: BakeContext, markets: tuple[str, ...], told_by: bool
+) -> None:
+    """One market is the template's, so that a group has it too; of several the one that has room is."""
+    context = replace(serving, config=replace(serving.config, launch=replace(serving.config.launch, markets=markets)))
+    data = template.template_data(context.config, told(context), ["sg-1"], "/dev/sda1")
+    assert ("InstanceMarketOptions" in data) == told_by
+    serve.template(context, told(context))
+    instance = serve.one(context)
+    [found] = [i for i in cloud.instances() if i["InstanceId"] == instance]
+    assert found["InstanceLifecycle"] == "spot"
+    if told_by:
+        assert serve.group(context, told(context))
+    else:
+        with pytest.raises(UsageError, match=r"\[launch\] markets must name one market for a group"):
+            serve.group(context, told(context))
+
+
 @pytest.mark.parametrize(("gb", "rate", "factor"), [(8, 0, 1.0), (40, 0, 1.0), (100, 0, 2.5), (100, 250, 1.0)])
 def test_a_first_start_may_take_as_long_as_its_disk_takes_to_be_fetched(gb: int, rate: int, factor: float) -> None:
     assert volumes.patience(gb, rate) == factor

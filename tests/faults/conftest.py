@@ -125,7 +125,7 @@ def lab(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     machines.forget()
     cloud.refuses, cloud.rewrites, cloud.meets, cloud.expires = lambda form: None, None, lambda name: None, ""
     cloud.ignores_conditions, cloud.regions = False, Regions()
-    cloud.fault, cloud.demands = None, ""
+    cloud.fault, cloud.demands, cloud.expired = None, "", "ExpiredToken"
     monkeypatch.setattr(DroppingHandler, "ahead", 0.0)
     cloud.answers = lambda method, path: None
     disk = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 10}}

@@ -122,6 +122,7 @@ class Misbehaving:
     rewrites: Callable[[str, Form, bytes], bytes] | None = None  # of true answers: the call's name, its form, the body
     meets: Callable[[str], None] = lambda name: None  # told of every call before it is answered
     expires: str = ""  # with this call the launcher's credentials end
+    expired: str = "ExpiredToken"  # how that is said
     answers: Callable[[str, str], tuple[int, bytes] | None] = lambda method, path: None  # to signed addresses
     ignores_conditions: bool = False  # of writes to S3
     regions: Regions = field(default_factory=Regions)
@@ -141,7 +142,7 @@ class Misbehaving:
         if name == "GetObject progress.json":
             self.machines.looked_at()
         if self.expires in self.log:
-            return answer(Fault(DENIED, name, answer=b"ExpiredToken"), name, environ, start_response, self.inner)
+            return answer(Fault(DENIED, name, answer=self.expired.encode()), name, environ, start_response, self.inner)
         refusal = self.refuses(read_form(environ)) if name == "RunInstances" else None
         if refusal:
             return answer_error(start_response, Ec2Error(*refusal))

@@ -42,7 +42,7 @@ class Desk:
     def __call__(self, form: Form) -> tuple[str, str] | None:
         [subnet] = account.backend().describe_subnets([form["SubnetId"]])
         market = form.get("InstanceMarketOptions.MarketType", "on-demand")
-        asked = (form["InstanceType"], market, subnet.availability_zone[-1])
+        asked = (form.get("InstanceType", "of the template"), market, subnet.availability_zone[-1])
         self.asked.append(asked)
         self.tokens.append(form["ClientToken"])
         return self._says(*asked)

@@ -179,22 +179,37 @@ def test_a_bucket_whose_policy_demands_an_encryption(lab: Lab, record_property: 
     assert account.encryptions() == {("aws:kms", "alias/objects")}
 
 
+@pytest.mark.parametrize("code", ["ExpiredToken", "RequestTimeTooSkewed"])  # the latter: a computer that has slept
 @pytest.mark.parametrize("call", ["DescribeInstanceStatus by id", "StopInstances", "TerminateInstances"])
 def test_credentials_that_end_in_the_middle_leave_a_bake_to_resume(
-    lab: Lab, record_property: Callable[[str, object], None], call: str
+    lab: Lab, record_property: Callable[[str, object], None], call: str, code: str
 ) -> None:
     """A static session token: at the machine's work, before the image, and after it."""
     record_property("fault", ("credentials", "end in the middle"))
-    lab.cloud.expires = call
+    lab.cloud.expires, lab.cloud.expired = call, code
     ended = lab.launch("bake")
     name = lab.bake()
     told = " ".join(ended.out.split())
     assert ended.code == 1
-    assert "log in again" in ended.err
+    assert {"ExpiredToken": "log in again", "RequestTimeTooSkewed": "set this computer's clock"}[code] in ended.err
     assert f"`bake.py resume {name}` continues the bake, or `bake.py reap --bake {name} --yes`" in told
-    lab.cloud.expires = ""
+    lab.cloud.expires, lab.cloud.expired = "", "ExpiredToken"
     ended = lab.launch("resume", name)
     assert ended.code == 0, ended.err
+    lab.assert_left(images=1)
+
+
+@pytest.mark.parametrize("command", ["publish", "list"])
+def test_a_region_to_publish_to_that_is_not_enabled_is_named(
+    lab: Lab, record_property: Callable[[str, object], None], command: str
+) -> None:
+    record_property("fault", ("credentials", "region of a copy not enabled"))
+    lab.configure('[publish]\nregions = ["eu-west-1"]\n')
+    assert lab.launch("bake").code == 0
+    lab.cloud.regions = Regions(closed="eu-west-1")
+    ended = lab.launch(command)
+    [line] = ended.err.strip().splitlines()
+    assert (ended.code in (1, 2), "or enable the region eu-west-1 (AuthFailure)" in line) == (True, True)
     lab.assert_left(images=1)
 
 
@@ -282,6 +297,11 @@ def test_a_launch_goes_where_there_is_room(lab: Lab, record_property: Callable[[
     ended = lab.launch("launch")
     assert ended.code == 0, ended.err
     assert zones == ["a", "b"]
+    lab.configure('[launch]\nmarkets = ["spot", "on-demand"]\n')
+    no_spot = ("MaxSpotInstanceCountExceeded", "Max spot instance count exceeded")
+    desk = Desk(lab, lambda kind, market, zone: no_spot if market == "spot" else full if zone == "a" else None)
+    assert lab.launch("launch").code == 0
+    assert [(market, zone) for _, market, zone in desk.asked] == [("spot", "a"), ("on-demand", "a"), ("on-demand", "b")]
     assert "only from the machine itself, since it has no keys" in " ".join(ended.out.split())
     lab.cloud.refuses = lambda form: full
     ended = lab.launch("launch")

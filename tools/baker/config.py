@@ -131,6 +131,7 @@ class LaunchSection:
 
     name: LaunchName = "transcribe"  # of the launch template, the group and the target group
     instance_type: str = ""  # empty: the first of [instance] types
+    markets: Markets = (ON_DEMAND,)
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()  # none: the closed one
     keys_file: str = ""  # lines of tools/bake.py new-key, relative to the tree

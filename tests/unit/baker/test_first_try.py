@@ -44,6 +44,7 @@ ROWS = {
     "7 a quota of 0": [f"{DOCTOR}::test_the_command_prints_rows_and_mends_and_json"],
     "8 launch": [
         f"{ANSWERS}::test_a_launch_goes_where_there_is_room",
+        f"{LAUNCH}::test_what_serves_may_be_of_the_spot_market",
         f"{CAPACITY}::test_a_place_that_lacks_something_else_is_passed_over",
         f"{CAPACITY}::test_a_groups_machine_that_ec2_ends_at_once_is_told_in_awss_words",
         f"{LAUNCH}::test_what_is_launched_says_from_where_it_can_be_reached",
@@ -95,6 +96,7 @@ ROWS = {
     "habits: regions to opt in to": [
         f"{DOCTOR}::test_a_fault_turns_its_row_red_and_no_other",
         f"{ANSWERS}::test_keys_that_a_region_does_not_take_are_one_line_at_once",
+        f"{ANSWERS}::test_a_region_to_publish_to_that_is_not_enabled_is_named",
     ],
 }
 

@@ -228,7 +228,7 @@ def _refusal(doing: str, error: ClientError) -> AwsError:
     code = error.response.get("Error", {}).get("Code", "")
     message = " ".join(error.response.get("Error", {}).get("Message", "").split()).partition(ENCODED)[0]
     answer = error.response.get("ResponseMetadata", {})
-    mend = logins.mend(code, message, answer.get("HTTPHeaders", {}).get("date", ""))
+    mend = logins.mend(code, message, answer)
     if mend:
         message = f"{message or 'these keys are not valid'}; {mend}"
     return AwsError(

@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, MissingDependencyException, SSOEr
 
 from baker.errors import UsageError
 
-KEYS = "log in again, replace the keys, or enable the region"
+KEYS = "log in again, replace the keys, or enable the region {}"
 CLOCK = "set this computer's clock (in WSL: `sudo hwclock -s`)"
 # Codes that say: not with these credentials.
 REFUSALS = frozenset({
@@ -22,6 +22,7 @@ REFUSALS = frozenset({
     "SignatureDoesNotMatch", "TokenRefreshRequired", "UnrecognizedClientException",
 })  # fmt: skip
 SKEWED = re.compile(r"RequestTimeTooSkewed|Signature (expired|not yet current)")
+REGION = "Region"  # added to ResponseMetadata: that of the client
 TOLERATED = 240.0  # seconds between two clocks; AWS tolerates 300 or more
 EXPORT = 'eval "$(aws configure export-credentials --profile {} --format env)"'
 
@@ -33,15 +34,15 @@ class LoginError(BotoCoreError):
     mend = property(lambda self: self.kwargs["mend"])
 
 
-def mend(code: str, message: str, date: str) -> str:
-    """What to do about a refusal, by its code, its words and the time at AWS; empty if no credentials are at fault."""
+def mend(code: str, message: str, answer: Mapping[str, Any]) -> str:
+    """What to do about a refusal, by its code, its words and botocore's ResponseMetadata; empty: not about keys."""
     if code not in REFUSALS:
         return ""
-    behind = _seconds_behind(date)
+    behind = _seconds_behind(answer.get("HTTPHeaders", {}).get("date", ""))
     if abs(behind) > TOLERATED:
         how = "behind" if behind > 0 else "ahead of"
         return f"this computer's clock is {abs(behind) / 60:.0f} minutes {how} AWS': {CLOCK}"
-    return CLOCK if SKEWED.search(f"{code} {message}") else KEYS
+    return CLOCK if SKEWED.search(f"{code} {message}") else KEYS.format(answer.get(REGION, "")).rstrip()
 
 
 def _seconds_behind(date: str) -> float:
@@ -53,11 +54,12 @@ def _seconds_behind(date: str) -> float:
 
 
 def watch(session: boto3.Session) -> None:
-    """From now on, a login by SSO that ends is told with the profile to log in to.
+    """From now on, a login by SSO that ends is told with the profile to log in to, and answers say from which region.
 
     Raises UsageError for a profile whose credentials a person must be asked for: nobody is there while a bake runs.
     """
     profiles = dict(_chain(session))
+    session.events.register("after-call", _note_region)
     try:
         credentials = session.get_credentials()
     except MissingDependencyException:  # `aws login`, which takes botocore's native library
@@ -70,6 +72,10 @@ def watch(session: boto3.Session) -> None:
     if by_sso and isinstance(credentials, RefreshableCredentials):
         watched: Any = credentials
         watched._refresh_using = _telling(watched._refresh_using, by_sso)  # botocore has no other way
+
+
+def _note_region(parsed: dict[str, Any], context: Mapping[str, Any], **_: object) -> None:
+    parsed.get("ResponseMetadata", {})[REGION] = context.get("client_region", "")
 
 
 def _instead(profile: str, why: str) -> str:

@@ -84,11 +84,16 @@ def run_request(spec: MachineSpec, place: Place, client_token: str) -> Request:
     }
     if spec.profile:
         request["IamInstanceProfile"] = {"Name": spec.profile}
-    if place.market == SPOT:
-        # Only a persistent request could be stopped, and that would start a new machine when one ends at its deadline.
-        options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
-        request["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": options}
-    return request
+    return {**request, **market_options(place.market)}
+
+
+def market_options(market: str) -> Request:
+    """What asks for a spot machine; nothing for one on demand."""
+    if market != SPOT:
+        return {}
+    # Only a persistent request could be stopped, and that would start a new machine when one ends at its deadline.
+    options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
+    return {"InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": options}}
 
 
 def image_request(instance_id: str, name: str, tags: Mapping[str, str], *, running: bool = False) -> Request:

@@ -55,7 +55,8 @@ def places(context: BakeContext) -> tuple[Place, ...]:
     launch, instance = context.config.launch, context.config.instance
     with read_only():
         kind = launch.instance_type or instance.types[0]
-        return context.zones.places(InstanceSection(types=(kind,), subnets=launch.subnets or instance.subnets))
+        subnets = launch.subnets or instance.subnets
+        return context.zones.places(InstanceSection(types=(kind,), markets=launch.markets, subnets=subnets))
 
 
 def security_groups(context: BakeContext) -> list[str]:
@@ -96,6 +97,7 @@ def started(context: BakeContext, request: requests.Request) -> str:
 def _request(request: requests.Request, place: Place) -> requests.Request:
     return {
         **request,
+        **requests.market_options(place.market),
         "MinCount": 1,
         "MaxCount": 1,
         "SubnetId": place.subnet,
@@ -120,7 +122,9 @@ def group(context: BakeContext, setup: ServiceSetup) -> str:
         raise UsageError("[launch] keys_file is needed for a group: without keys a machine listens to itself only")
     if not config.launch.security_groups:
         raise UsageError("[launch] security_groups is needed for a group: the balancer must reach its machines")
-    subnets = [place.subnet for place in places(context)]
+    if len(config.launch.markets) > 1:
+        raise UsageError("[launch] markets must name one market for a group, whose machines are all of one")
+    subnets = list(dict.fromkeys(place.subnet for place in places(context)))
     vpc = context.networks.vpc(InstanceSection(subnets=tuple(subnets)))
     scaling, name = _auto_scaling(context), config.launch.name
     target = scaling.target_group(name, vpc, setup.port, _tags(context))

@@ -115,6 +115,8 @@ def template_data(
         "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
         "TagSpecifications": requests.tag_specifications(("instance", "volume"), tags),
     }
+    if len(config.launch.markets) == 1:  # else whoever starts a machine tries them in order
+        data |= requests.market_options(config.launch.markets[0])
     if config.fleet.queue:
         data["IamInstanceProfile"] = {"Name": config.fleet.profile}
     rate = config.instance.initialization_rate

@@ -64,7 +64,8 @@ def regions(context: BakeContext) -> Iterator[Finding]:
 
 def roles(context: BakeContext) -> Iterator[Finding]:
     """Roles that services of AWS need in the account; each is made at the service's first use, if one may."""
-    account, markets = Account(context.clients), context.config.instance.markets
+    account, config = Account(context.clients), context.config
+    markets = {*config.instance.markets, *config.launch.markets}
     wanted = {name: service for name, service in ROLES.items() if service != SPOT or SPOT in markets}
     lacking = [name for name in wanted if not account.has_role(name)]
     if not lacking:

@@ -77,7 +77,8 @@ def _what_then(context: BakeContext, name: str, error: BakeError) -> str:
     ends = f"a machine that runs ends itself {minutes} minutes after launch at most"
     reap = f"`bake.py reap --bake {name} --yes` removes the rest"
     if isinstance(error, AwsError) and error.logged_out:
-        return f"{ends}. Log in again: then `bake.py resume {name}` continues the bake, or {reap}, also what is stopped"
+        resume = f"`bake.py resume {name}` continues the bake"
+        return f"{ends}. Once AWS takes the keys again, {resume}, or {reap}, also what is stopped"
     return f"{ends}, and {reap}"
 
 
