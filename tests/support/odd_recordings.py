@@ -114,6 +114,10 @@ def with_empty_edit(folder: Path, name: str, late: float, *codec: str) -> Path:
     return made(folder, name, "-itsoffset", str(late), "-i", CLIP, *codec)
 
 
+def two_late(folder: Path) -> Path:
+    return written(folder, "late.m4a", content(with_empty_edit(folder, "one.m4a", 2, *AAC)) * 2)
+
+
 def on_the_air(folder: Path, *codec: str, rate: int) -> bytes:
     return handmade.ogg_from(content(made(folder, "air.ogg", "-i", CLIP, *codec)), 7200 * rate)
 
@@ -298,16 +302,20 @@ PAIRS = (
     "m4a wav", "aac m4a", "webm ogg", "mka webm", "wv flac", "au wv", "ac3 wav", "caf aac", "ts ogg",
     "opus ts",
 )  # fmt: skip
+UNTRAILED = ("-movflags", "frag_keyframe+empty_moov+default_base_moof+skip_trailer", "-frag_duration", "900000")
 FLAC_IN_OGG = ("ogg", "-c:a", "flac")
 JOINED = [
     *(joined(first, second) for first, second in map(str.split, PAIRS)),
     joined("mp3", "aac", 0, 6.15),
+    Case("nut, then an mp3", behind("j.bin", ("nut", *FORMS["nut"]), ("mp3",)), (0,), None, "may be missing"),
     joined("avi", "mka", 0.07, 6.16),
     Case("flac, two of different rates joined", behind("j.flac", (), ("-ar", "48000")), (0, SECONDS)),
     Case("flac, three joined", behind("j.flac", (), (), ()), (0, SECONDS, 2 * SECONDS)),
     Case("flac in ogg, two joined", behind("j.ogg", FLAC_IN_OGG, FLAC_IN_OGG), (0, SECONDS)),
     Case("flac in ogg, other rate", behind("j.ogg", FLAC_IN_OGG, (*FLAC_IN_OGG, "-ar", "48000")), (0, SECONDS)),
     Case("fragmented mp4, two joined", behind("j.mp4", *[("mp4", *AAC, *FRAGMENTED)] * 2), (0.06, 6.21)),
+    Case("mp4 of a browser, two joined", behind("j.mp4", *[("mp4", *AAC, *UNTRAILED)] * 2), (0.06, 6.21)),
+    Case("m4a, two that begin late joined", two_late, (2.0, 4.0 + SECONDS)),
     Case("wav, two of different rates joined", behind("a.wav", AT_16, AT_8), (0, SECONDS)),
     Case("wav, m4a and ogg joined", behind("a.wav", (), ("m4a",), ("ogg", *VORBIS)), (0, SECONDS, 12.13)),
     Case("mp3, then half of a flac", behind("a.mp3", (), ("flac",), share=0.5), (0, SECONDS), None, ""),

@@ -26,6 +26,7 @@ __all__ = ["AudioError", "Decoder", "Limits", "decode"]
 HEAD_BYTES = 4096
 ASKED_FIRST_BYTES = 1 << 20  # of a larger file, ffprobe tells the length before it is decoded
 LOSE_QUIETLY = (b"FORM", b".snd")  # AIFF, AU: ffmpeg says nothing where one is cut off
+MOST_JOINED = 100  # recordings behind the first that are heard: the file is not trusted
 SILENCE_SECONDS = 10  # silence is given in blocks of this length at most
 MISSING_SECONDS, MISSING_SHARE = 0.5, 0.02  # less than was promised by more than both: something is missing
 DAMAGED = "The file is cut off or damaged: some of its sound may be missing."
@@ -125,7 +126,9 @@ class Decoder:
 
     def _following(self, begin: int) -> Iterator[NDArray[np.float32]]:
         """What was joined to the file behind its first recording, and ffmpeg does not come to by itself."""
-        while begin:
+        for _ in range(MOST_JOINED):
+            if not begin:
+                return
             try:
                 end = joined.runs_on(self._path, begin)
                 with Ffmpeg(self._path, self._limits, self._track, Span(begin, end)) as part:
@@ -136,6 +139,8 @@ class Decoder:
                 return
             if part.found_damage and not begin:
                 self.warnings.append(DAMAGED)
+        if begin:
+            self.warnings.append(f"Behind {MOST_JOINED + 1} recordings the file holds more, which were not heard.")
 
     def _believe(self) -> None:
         """Takes what the header promises for the length, unless it is more than may be and the packets deny it."""

@@ -277,7 +277,7 @@ def _command(path: Path, track: int, span: Span, clock: int, tracks: int) -> lis
 
 def _from_zero(path: Path, span: Span) -> tuple[str, ...]:
     """The first sound or picture is the container's start, except where the container itself has one."""
-    return () if not span.begin and mp4.begins_late(path) else ("-start_at_zero",)
+    return () if mp4.begins_late(path, span.begin) else ("-start_at_zero",)
 
 
 def _samples(path: Path, span: Span) -> tuple[str, ...]:

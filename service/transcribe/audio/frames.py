@@ -6,11 +6,14 @@ Such a file has no header that promises anything, so that what was cut off at ei
 import mmap
 import re
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from transcribe.audio import mp3
 
-EDGE_BYTES = 1 << 18  # that are looked at from either end
+EDGE_BYTES = 1 << 18  # before the end, that are looked at
+LARGEST = 1 << 14  # bytes of a frame: further from the beginning is no first one
+MOST = 1 << 20  # frames that are looked at: the file is not trusted
 ENOUGH = 12  # frames that must follow each other: more than a container keeps side by side
 HEAD_BYTES = 16
 SYNC = re.compile(
@@ -66,7 +69,7 @@ def begin(content: mmap.mmap, at: int) -> bool:
 def following(content: mmap.mmap, at: int) -> int:
     """Where frames of another codec follow those that begin there; 0 if none do."""
     kind = _kind(content, at)
-    for end in _chain(content, at, kind) if kind else ():
+    for end in islice(_chain(content, at, kind), MOST) if kind else ():
         at = end
     return at if kind and _kind(content, at) not in (None, kind) else 0
 
@@ -78,7 +81,7 @@ def before(path: Path) -> int:
         tagged = mp3.behind_tags(file, len(content))
         if begin(content, tagged):
             return 0
-        return next((place for place in _syncs(content, tagged, tagged + EDGE_BYTES) if begin(content, place)), 0)
+        return next((place for place in _syncs(content, tagged, tagged + LARGEST) if begin(content, place)), 0)
 
 
 def loss(path: Path, before: int) -> str:
@@ -109,8 +112,7 @@ def _kind(content: mmap.mmap, at: int) -> Callable[[bytes], int] | None:
     for kind in SIZES:
         if kind is _mlp and content[at + 4 : at + 7] != b"\xf8\x72\x6f":
             continue
-        ends = [place for place, _ in zip(_chain(content, at, kind), range(ENOUGH), strict=False)]
-        if len(ends) == ENOUGH:
+        if len(list(islice(_chain(content, at, kind), ENOUGH))) == ENOUGH:
             return kind
     return None
 

@@ -37,7 +37,7 @@ def _kind(head: bytes, token: bytes, before: int = 0, way: Way = Way.PLAIN) -> K
 FLAC_IN_OGG = _kind(rb"OggS\0[\x02\x06].{22}\x7fFLAC", b"\x7fFLAC", 28, Way.RUNS_ON)
 OGG = _kind(rb"OggS\0[\x02\x06]", b"OggS\0\x02", way=Way.GOES_ON)
 WAVPACK = _kind(rb"wvpk....[\x02-\x10]\x04.{6}\0\0\0\0", b"wvpk")
-FILM = _kind(rb"\0\0..ftyp[ -~]{4}", b"ftyp", 4)
+FILM = _kind(rb"\0\0..ftyp[ -~]{4}", b"ftyp", 4, Way.RUNS_ON)
 CAF = _kind(rb"caff\0\x01\0\0desc", b"caff\0\x01", way=Way.SILENT)
 AIFF = _kind(rb"FORM....AIF[FC]", b"AIF", 8)
 W64 = _kind(rb"riff\x2e\x91\xcf\x11", b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\0\0")
@@ -64,7 +64,7 @@ KINDS = (
     _kind(rb"TTA1[\x01\x02]\0", b"TTA1", way=Way.SILENT),
     _kind(rb"Creative Voice File\x1a", b"Creative Voice File\x1a", way=Way.SILENT),
     _kind(rb"\.RMF\0\0\0\x12", b".RMF\0\0\0\x12", way=Way.RUNS_ON),
-    _kind(rb"[FC]WS[\x04-\x20]", b""),
+    _kind(rb"[FC]WS[\x04-\x20]|nut/mult|\x06\x0e\x2b\x34|\xb7\xd8\0\x20|\0\0\0\0\x01\xbc|\.SoX|NSVf|MythTV", b""),
     _kind(rb"G.{187}G.{187}G", b""),  # MPEG's transport stream
     _kind(rb"\0\0\x01\xba[\x20-\x7f]", b""),  # and its program stream
     _kind(rb"#!AMR", b"#!AMR", way=Way.RUNS_ON),

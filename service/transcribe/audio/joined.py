@@ -31,6 +31,7 @@ Ends = Callable[[mmap.mmap, int], int | None]  # where the recording that begins
 UNKNOWN = 0xFFFF_FFFF  # a size
 PAGE_HEAD, FIRST_PAGE = 27, 2  # of Ogg: bytes, and its flag
 CODEC, NAME_BYTES, FLAC_BYTES = 28, 7, 51  # where its name begins in a first page; what must be the same from there on
+MOST = 1 << 20  # pages or blocks that are looked at: the file is not trusted
 SMALLEST = 8  # bytes of a box of MP4
 CODECS_BYTES, CODEC_NAMES = 4096, re.compile(rb"[AV]_[A-Z0-9/_]+")  # where Matroska names them
 APE_HEAD, ID3V1 = 32, 128  # bytes
@@ -107,48 +108,62 @@ def _next(content: mmap.mmap, begin: int, kinds: Iterable[Kind] = KINDS) -> int:
     return min(found, default=0)
 
 
-def _pages_end(content: mmap.mmap, begin: int) -> int:
+def _pages_end(content: mmap.mmap, begin: int) -> int | None:
     """Of Ogg: up to a stream of another codec, or to what is no page."""
     same = FLAC_BYTES if content[begin + CODEC : begin + CODEC + 1] == b"\x7f" else NAME_BYTES
     codec, at, started = content[begin + CODEC : begin + CODEC + same], begin, False
-    while content[at : at + 4] == b"OggS" and at + PAGE_HEAD < len(content):
+    for _ in range(MOST):
+        if content[at : at + 4] != b"OggS" or at + PAGE_HEAD >= len(content):
+            return at
         first = bool(content[at + 5] & FIRST_PAGE)
         if started and first and content[at + CODEC : at + CODEC + same] != codec:
-            break
+            return at
         started = started or not first
         segments = content[at + PAGE_HEAD - 1]
         at += PAGE_HEAD + segments + sum(content[at + PAGE_HEAD : at + PAGE_HEAD + segments])
-    return at
+    return None
 
 
-def _blocks_end(content: mmap.mmap, begin: int) -> int:
+def _blocks_end(content: mmap.mmap, begin: int) -> int | None:
     """Of WavPack: up to another first block, or to what is none."""
     at, started = begin, False
-    while content[at : at + 4] == b"wvpk":
+    for _ in range(MOST):
         first = WAVPACK.head.match(content[at : at + HEAD_BYTES]) is not None  # or another of the first's channels
-        if started and first:
-            break
+        if content[at : at + 4] != b"wvpk" or (started and first):
+            return at
         started = started or not first
         at += 8 + int.from_bytes(content[at + 4 : at + 8], "little")
-    return at
+    return None
 
 
 def _boxes_end(content: mmap.mmap, begin: int) -> int:
-    """Of MP4: up to another film, or to what is no box. The pieces of a live stream may have a head each, and are one
-    film."""
+    """Of MP4: up to another film, or to what is no box. A live stream's pieces may have a head each, and are one."""
     at, names = begin, set[bytes]()
     while re.fullmatch(rb"[ -~\xa9]{4}", name := content[at + 4 : at + 8]):
-        if name == b"ftyp" and b"mdat" in names and (b"moof" not in names or b"mfra" in names):
-            break
-        if kind_of(content[at : at + HEAD_BYTES]) not in (None, FILM):
+        if name == b"ftyp" and b"mdat" in names and (b"moof" not in names or _clock_begins_anew(content, begin, at)):
             break
         names.add(name)
         size = int.from_bytes(content[at : at + 4], "big")
         size = int.from_bytes(content[at + 8 : at + 16], "big") if size == 1 else size
-        if size < SMALLEST:
-            return len(content)  # 0 is to the end
+        if not size:  # to the end
+            return len(content)
+        if size < SMALLEST or at + size > len(content):
+            break
         at += size
     return at
+
+
+def _clock_begins_anew(content: mmap.mmap, begin: int, at: int) -> bool:
+    """Whether the pieces from `at` on are no later than those from `begin` on, by their decode times."""
+    first, other = (content.find(b"tfdt", place) for place in (begin, at))
+    if not 0 <= first < at <= other:
+        return True
+    sizes = (8 if content[place + 4 : place + 5] == b"\1" else 4 for place in (first, other))
+    earlier, later = (
+        int.from_bytes(content[place + 8 : place + 8 + size], "big")
+        for place, size in zip((first, other), sizes, strict=True)
+    )
+    return later <= earlier
 
 
 def _chunks_end(content: mmap.mmap, begin: int) -> int | None:
@@ -177,9 +192,10 @@ def _segment_end(content: mmap.mmap, begin: int) -> int | None:
     """Of Matroska: a head, and a segment that may not say how long it is."""
     at = begin
     for number in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
-        if content[at : at + 4] != number or not content[at + 4]:
+        first = int.from_bytes(content[at + 4 : at + 5], "big")
+        if content[at : at + 4] != number or not first:
             return None
-        length = 9 - content[at + 4].bit_length()
+        length = 9 - first.bit_length()
         size = int.from_bytes(content[at + 4 : at + 4 + length], "big") & (1 << 7 * length) - 1
         if size == (1 << 7 * length) - 1:
             return None

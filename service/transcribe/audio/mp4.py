@@ -13,14 +13,15 @@ EDITS = {
 NOTHING = -1
 
 
-def begins_late(path: Path) -> bool:
-    """Whether a track begins with a piece of nothing. One that is longer than what follows is no such thing, but the
-    clock of a whole of which the file is a later part. Raises OSError."""
+def begins_late(path: Path, begin: int = 0) -> bool:
+    """Whether a track of the recording at this byte begins with a piece of nothing. One that is longer than what
+    follows is no such thing, but the clock of a whole of which the file is a later part. Raises OSError."""
     with path.open("rb") as file:
+        file.seek(begin)
         if file.read(8)[4:] not in FIRST_BOXES:
             return False
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            lists = _inner(content, (b"moov", b"trak", b"edts", b"elst"), 0, len(content))
+            lists = _inner(content, (b"moov", b"trak", b"edts", b"elst"), begin, len(content))
             return any(_late(content[at:end]) for at, end in lists)
 
 
