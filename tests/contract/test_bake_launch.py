@@ -300,7 +300,7 @@ def test_the_limits_of_a_first_start_follow_the_published_images_disk(
 ) -> None:
     monkeypatch.setattr(volumes, "USUAL_GB", 4)
     monkeypatch.setattr(serve, "READY_SECONDS", 0.5)
-    factor = serve.patience(serving)
+    factor = serve._patience(serving)
     assert factor > 1
     serve.template(serving, told(serving))
     serve.group(serving, told(serving))

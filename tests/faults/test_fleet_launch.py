@@ -18,8 +18,8 @@ LAUNCH = [
     "GetQueueAttributes", "SetQueueAttributes", "GetBucketNotificationConfiguration",
     "PutBucketNotificationConfiguration",
     "GetParameter", "DescribeImages by id", "DescribeLaunchTemplateVersions", "CreateLaunchTemplate",
-    "DescribeVpcs", "DescribeSubnets", "DescribeTargetGroups", "CreateTargetGroup",
-    "DescribeAutoScalingGroups", "CreateAutoScalingGroup",
+    "DescribeSubnets", "DescribeInstanceTypeOfferings", "DescribeSubnets", "DescribeTargetGroups", "CreateTargetGroup",
+    "GetParameter", "DescribeImages by id", "DescribeAutoScalingGroups", "CreateAutoScalingGroup",
     "PutLifecycleHook",
     "EnableMetricsCollection", "PutScalingPolicy", "PutScalingPolicy", "PutMetricAlarm", "PutMetricAlarm",
 ]  # fmt: skip

@@ -88,7 +88,7 @@ def judge(context: BakeContext, image: Ami, before: Ami | None, reach: Reach) ->
         _subject(context, CANARY, image, reach, standard) as canary,
         _subject(context, CONTROL, before, reach, standard) if before else nullcontext() as control,
     ):
-        _first(context, canary, control, standard)
+        _first(context, canary, control, standard, FIRST_SECONDS * serve.patience(context, image))
         if control and control.heard:
             _compare(context, canary, control, standard)
         return canary.took
@@ -106,7 +106,7 @@ def sweep(context: BakeContext, *roles: str) -> None:
             context.machines.terminate(machine)
 
 
-def _first(context: BakeContext, canary: Subject, control: Subject | None, standard: Standard) -> None:
+def _first(context: BakeContext, canary: Subject, control: Subject | None, standard: Standard, seconds: float) -> None:
     """Return once the canary has heard the clip, and its control as well if it can."""
     both = [one for one in (canary, control) if one]
 
@@ -121,7 +121,6 @@ def _first(context: BakeContext, canary: Subject, control: Subject | None, stand
             raise BadImageError(f"silent: {told} {canary.age():.0f} s, {canary.hearing.problem}")
         return all(one.heard for one in both) or None
 
-    seconds = FIRST_SECONDS * serve.patience(context, canary.image)
     if wait_for(poll, seconds, context.sleep, every=POLL_SECONDS) or canary.heard:
         return
     told = f"silent: nothing heard in {seconds:.0f} s, {canary.hearing.problem}"
@@ -162,7 +161,7 @@ def _subject(context: BakeContext, role: str, image: Ami, reach: Reach, standard
             hearing = ThroughQueue(fleet, standard.clip)
         context = replace(context, config=config)
         key, line = new_key(role)
-        setup = on_trial(service_setup(context.root, config), line, int(MINUTES * serve.patience(context, image.id)))
+        setup = on_trial(service_setup(context.root, config), line, int(MINUTES * serve.patience(context, image)))
         data = template_data(config, setup, serve.security_groups(context), image.root_device)
         tags = {**instance_tags(config), requests.TAG_ROLE: role}
         tagged = requests.tag_specifications(("instance", "volume"), tags)

@@ -66,7 +66,7 @@ class Rolling:
                     took = canary.judge(context, image, context.images.get(before) if before else None, reach)
             except BadImageError as error:
                 raise BadImageError(f"{image.id} was not published; it is {error}") from None
-            most = READY_SECONDS * serve.patience(self._context, image.id)
+            most = READY_SECONDS * serve.patience(self._context, image)
             known = self._save(Roll(image.id, before, patience=min(canary.patience(took), most)))
         replicas = publish.publish_image(context, image)
         try:

@@ -10,6 +10,7 @@ from baker.aws import requests, volumes
 from baker.aws.autoscaling import READY, AutoScaling, Group
 from baker.aws.client import read_only, wait_for
 from baker.aws.growth import Growth
+from baker.aws.images import Ami
 from baker.aws.placement import Refusal, after, is_refusal
 from baker.aws.requests import Place
 from baker.config import InstanceSection
@@ -41,10 +42,14 @@ def template(context: BakeContext, setup: ServiceSetup) -> str:
     return name
 
 
-def patience(context: BakeContext, image_id: str = "") -> float:
-    """By how much more than usual a first start may take, by the size of its image, or of the published one."""
-    image = context.images.get(image_id or publish.home(context).parameter.current())
+def patience(context: BakeContext, image: Ami | None) -> float:
+    """By how much more than usual a first start of an image may take, by the size of its disk."""
     return volumes.patience(image.volume_gb if image else 0, context.config.instance.initialization_rate)
+
+
+def _patience(context: BakeContext) -> float:
+    """The same of the published image."""
+    return patience(context, context.images.get(publish.home(context).parameter.current()))
 
 
 def places(context: BakeContext) -> tuple[Place, ...]:
@@ -129,7 +134,9 @@ def group(context: BakeContext, setup: ServiceSetup) -> str:
     scaling, name = _auto_scaling(context), config.launch.name
     target = scaling.target_group(name, vpc, setup.port, _tags(context))
     sizes, tags = (config.launch.min_size, config.launch.max_size), _tags(context)
-    wanted = Group(name, subnets, target, *sizes, tags, holds_work=bool(config.fleet.queue), patience=patience(context))
+    wanted = Group(
+        name, subnets, target, *sizes, tags, holds_work=bool(config.fleet.queue), patience=_patience(context)
+    )
     scaling.group(wanted)
     growth = Growth(context.clients_in(config.aws.region))
     if config.fleet.queue:
@@ -187,7 +194,7 @@ def wait_ready(context: BakeContext, urls: Sequence[str], setup: ServiceSetup) -
     def poll() -> bool | None:
         return any(map(ready, urls)) or None
 
-    seconds = READY_SECONDS * patience(context)
+    seconds = READY_SECONDS * _patience(context)
     if wait_for(poll, seconds, context.sleep, every=POLL_SECONDS) is None:
         raise BakeError(f"{' or '.join(urls)} was not ready after {seconds:.0f} s; end it with `launch --end`")
 
