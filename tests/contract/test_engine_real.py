@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,23 @@ def load_recorded(name: str) -> Engine:
     return Engine(scheduler, device="cpu", torch_dtype="torch.float32", facts={"word_times": False})
 
 
+@cache
+def generated(name: str) -> list[list[int]]:
+    """The tokens that transformers' own generate says of each clip."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    theirs = transformers.WhisperForConditionalGeneration.from_pretrained(model_dir(name), dtype=torch.float32)
+    extract = transformers.WhisperFeatureExtractor.from_pretrained(model_dir(name))
+    spoken = {"language": "en", "task": "transcribe"} if name == "whisper-base" else {}
+    found = []
+    for audio in clips():
+        mel = extract(audio, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+        whole = theirs.generate(mel, return_timestamps=True, force_unique_generate_call=True, **spoken)[0].tolist()
+        said = whole[whole.index(theirs.generation_config.no_timestamps_token_id + 1) :]
+        found.append([token for token in said if token != theirs.generation_config.eos_token_id])
+    return found
+
+
 @pytest.mark.parametrize(
     ("name", "way"), [("whisper-base", load), ("whisper-tiny.en", load), ("whisper-base", load_recorded)]
 )
@@ -64,18 +82,9 @@ def test_float32_says_token_for_token_what_generate_says(
     name: str, way: Callable[[str], Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("transcribe.engine.decode.scheduler.frames_for", lambda _: 3000)  # as generate hears it
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    theirs = transformers.WhisperForConditionalGeneration.from_pretrained(model_dir(name), dtype=torch.float32)
-    extract = transformers.WhisperFeatureExtractor.from_pretrained(model_dir(name))
-    spoken = {"language": "en", "task": "transcribe"} if name == "whisper-base" else {}
     results = way(name).transcribe([Chunk(i, audio, ENGLISH) for i, audio in enumerate(clips())])
-    for audio, result in zip(clips(), results, strict=True):
-        mel = extract(audio, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
-        expected = theirs.generate(mel, return_timestamps=True, force_unique_generate_call=True, **spoken)[0].tolist()
-        said = expected[expected.index(theirs.generation_config.no_timestamps_token_id + 1) :]
-        ours = [token for segment in result.segments for token in segment.tokens]
-        assert ours == [token for token in said if token != theirs.generation_config.eos_token_id]
+    ours = [[token for segment in result.segments for token in segment.tokens] for result in results]
+    assert ours == generated(name)
 
 
 def lying(step: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], None]:

@@ -51,8 +51,8 @@ def written(folder: Path, name: str, data: bytes) -> Path:
 
 
 def with_picture(folder: Path, name: str, *codecs: str, late: float = 0.0, picture: float = 12.0) -> Path:
-    """The clip beside a picture that lasts so long; the sound starts late."""
-    shown = ("-f", "lavfi", "-i", f"testsrc=s=64x48:r=5:d={picture}")
+    """The clip beside a picture that lasts so long, of 60 images at most; the sound starts late."""
+    shown = ("-f", "lavfi", "-i", f"testsrc=s=64x48:r={min(5.0, 60 / picture)}:d={picture}")
     return made(folder, name, *shown, "-itsoffset", str(late), "-i", CLIP, *codecs)
 
 
