@@ -381,3 +381,12 @@ def test_a_bucket_that_does_not_answer_costs_no_job_its_tries(
     for _ in range(6):
         feeder.taker.once()
     assert (len(due), feeder.fleet.pause.on, cloud.waiting(cloud.queues.usual)) == (2, True, (1, 1))
+
+
+def test_a_suspect_whose_callback_is_left_to_make_keeps_no_job_back(cloud: FleetCloud, feeder: Feeder) -> None:
+    job = cloud.submit(audio("one"), callback="https://example.org/done")
+    assert cloud.queues.usual.receive(hold=1, wait=5)  # by a machine that was lost
+    feeder.adopt(job)
+    feeder.finish()
+    assert [(ticket.receipt, ticket.count) for ticket in feeder.fleet.store.tickets.all()] == [("", 2)]
+    feeder.adopt(cloud.submit(audio("two")))

@@ -74,7 +74,9 @@ class Taker:
         return False
 
     def _once(self) -> bool:
-        tickets = self._fleet.store.tickets.all()
+        tickets = [
+            ticket for ticket in self._fleet.store.tickets.all() if ticket.receipt
+        ]  # of others a callback is left
         for ticket in tickets:
             if not ticket.adopted and (ticket.count < SUSPECT or len(tickets) == 1):
                 self._fetch(ticket)
