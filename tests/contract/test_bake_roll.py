@@ -230,6 +230,21 @@ def test_the_same_command_goes_on_with_a_roll_out_whose_launcher_died(
     newsroom.assert_serves(newsroom.new)
 
 
+def test_after_a_roll_out_that_died_another_image_leaves_the_group_its_size(
+    newsroom: Newsroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the size that its operator lets it have."""
+    with monkeypatch.context() as patched:
+        patched.setattr(Members, "end", dies_at(1, Members.end, after=False))
+        with pytest.raises(Lost):
+            newsroom.roll()
+    client(newsroom.cloud, "autoscaling", REGION).update_auto_scaling_group(AutoScalingGroupName="newsroom", MaxSize=9)
+    third = made(newsroom.cloud, "third")
+    roll.forward(newsroom.context, third, newsroom.machines.reach)
+    assert newsroom.images() == {third.id: SIZE}
+    assert (newsroom.group()["DesiredCapacity"], newsroom.group()["MaxSize"]) == (SIZE, 9)
+
+
 def test_a_roll_out_that_died_can_be_taken_back(newsroom: Newsroom, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(Members, "end", dies_at(2, Members.end, after=False))

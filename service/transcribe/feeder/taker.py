@@ -74,9 +74,7 @@ class Taker:
         return False
 
     def _once(self) -> bool:
-        tickets = [
-            ticket for ticket in self._fleet.store.tickets.all() if ticket.receipt
-        ]  # of others a callback is left
+        tickets = [held for held in self._fleet.store.tickets.all() if held.receipt]  # of others a callback is left
         for ticket in tickets:
             if not ticket.adopted and (ticket.count < SUSPECT or len(tickets) == 1):
                 self._fetch(ticket)

@@ -67,7 +67,10 @@ class Rolling:
             except BadImageError as error:
                 raise BadImageError(f"{image.id} was not published; it is {error}") from None
             most = READY_SECONDS * serve.patience(self._context, image)
-            known = self._save(Roll(image.id, before, patience=min(canary.patience(took), most)))
+            fresh = Roll(image.id, before, patience=min(canary.patience(took), most))
+            if known:  # the group may have one machine more for the one that was to end
+                fresh = replace(fresh, leaving=known.leaving, wanted=known.wanted)
+            known = self._save(fresh)
         replicas = publish.publish_image(context, image)
         try:
             self._replace(known)
@@ -143,7 +146,8 @@ class Rolling:
                 self._gone(roll.leaving)
         fleet = self._context.config.fleet.queue  # whose machines end themselves
         size = group.desired if fleet else group.desired - self._one_too_many(roll, group)
-        largest = max(self._context.config.launch.max_size, size)
+        raised = group.max_size == roll.wanted + 1
+        largest = max(self._context.config.launch.max_size, size) if raised else group.max_size
         if (size, largest) != (group.desired, group.max_size):
             self._members.resize(size, largest)
         self._save(replace(roll, over=True))
