@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from baker import target
+from baker.deploy import canary
 from faults import account
 from faults.conftest import Lab
 from faults.faultcloud import DENIED, FAULTS, KILLED, KILLED_AFTER, NOT_FOUND, Fault
@@ -14,7 +15,9 @@ from faults.launchers import Ended
 from faults.test_aws_faults import EVERYTHING, Point, name_of_case, sample
 from faults.test_fleet_launch import client
 from localcloud.aws.moto_instances import MotoRegion
-from support.fake_cloud import REGION
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
+from support.fake_cloud import BUCKET, REGION
 from support.served_machines import served_machines
 
 START = ["DescribeSubnets", "DescribeInstanceTypeOfferings", "RunInstances", "DescribeInstances by id"]
@@ -108,3 +111,27 @@ def test_a_roll_out_that_goes_wrong_is_whole_after_the_same_command(
     again = newsroom.roll()
     assert again.code == 0, again.err
     assert (newsroom.images(), len(account.living())) == ([newsroom.new], 1)
+
+
+CANARY = ("CreateQueue", "PutObject audio", "SendMessage", "DeleteQueue", "ListObjectsV2", "DeleteObject request.json")
+
+
+@pytest.mark.parametrize(("kind", "point"), sample([(k, (c, 1)) for c in CANARY for k in FAULTS]), ids=name_of_case)
+def test_a_canary_of_a_fleet_leaves_nothing_once_the_same_command_has_ended(
+    newsroom: Newsroom, record_property: Record, kind: str, point: Point
+) -> None:
+    """Here no machine hears anything, which is nobody's fault."""
+    record_property("fault", (point[0], kind))
+    lab = newsroom.lab
+    lab.patch.setattr(canary, "FIRST_SECONDS", 1.0)
+    client(lab, "iam").create_instance_profile(InstanceProfileName="fleet")
+    lab.configure('[fleet]\nqueue = "speech"\nprofile = "fleet"\n')
+    fault = Fault(kind, *point)
+    for ended in (newsroom.roll(fault), newsroom.roll()):
+        assert (ended.code, len(ended.err.splitlines())) == (1, 1), ended.err
+    assert fault.hits, "the fault was never met"
+    assert "look for another cause" in ended.err
+    assert "QueueUrls" not in client(lab, "sqs").list_queues()
+    stored = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[BUCKET].keys
+    assert [key for key in stored if key.startswith("transcribe-fleet/")] == []
+    assert (newsroom.images(), len(account.living())) == ([newsroom.old], 1)
