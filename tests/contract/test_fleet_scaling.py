@@ -1,6 +1,8 @@
 """A group that grows with the audio that waits, and machines that end themselves when there is none for them."""
 
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ from support import api_process, fleets
 from support.fleets import FleetCloud, Machine, audio
 from support.waiting import until
 from transcribe.config import ServiceConfig
-from transcribe.feeder import leaving
+from transcribe.feeder import leaving, main
 from transcribe.feeder.fleet import Fleet
 from transcribe.feeder.gauge import Gauge
+from transcribe.feeder.hook import FinishHook
 from transcribe.feeder.idle import FIRST_SECONDS, Idle
 from transcribe.feeder.taker import Taker
 from transcribe.fleet import gauges
@@ -189,3 +192,51 @@ def test_a_machine_tells_how_much_audio_waits_and_how_fast_it_is(cloud: FleetClo
     gauge.once()
     assert figures(gauges.SPEED) == [10.0, 10.0], "one that is not ready does not count"
     assert len(figures(gauges.WAITING)) == 2
+
+
+class Draining:
+    """Auto Scaling while a balancer lets a machine's requests end; its hook keeps the machine only after that."""
+
+    def __init__(self) -> None:
+        self.state, self.told = "Terminating", list[str]()
+
+    def describe_auto_scaling_instances(self, **_: Any) -> Any:
+        return {"AutoScalingInstances": [{"AutoScalingGroupName": "g", "LifecycleState": self.state}]}
+
+    def record_lifecycle_action_heartbeat(self, **_: Any) -> None:
+        self.say("beat")
+
+    def complete_lifecycle_action(self, **_: Any) -> None:
+        self.say("complete")
+
+    def say(self, what: str) -> None:
+        if self.state == "Terminating":
+            raise ClientError({"Error": {"Code": "ValidationError"}}, what)
+        self.told.append(what)
+
+
+def test_a_machine_whose_balancer_lets_requests_end_first_waits_for_its_hook(
+    cloud: FleetCloud, here: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or else it would hand its jobs on, and then be kept by a hook that nobody speaks to."""
+    scaling, now = Draining(), 0.0
+    clock = Clock(cloud, here, scaling, lambda: "i-1")
+    hook = FinishHook(clock.fleet, scaling, lambda: "i-1", lambda: now)
+    here.worker.hold.set()
+    job = cloud.submit(audio("held"))
+    taker = Taker(clock.fleet)
+    until(lambda: taker.once() and here.store.get(job))
+    assert (hook.finishing(), hook.release(), clock.fleet.pause.on) == (True, False, True)
+    here.store.tickets.withdraw(job)
+    assert hook.finishing(), "there is a hook to be let go by"
+    scaling.state = "Terminating:Wait"
+    assert not hook.finishing()
+    monkeypatch.setattr(main, "NOTICE_SECONDS", 0.02)
+    scaling.state = "Terminating"
+    threading.Timer(0.5, setattr, (scaling, "state", "Terminating:Wait")).start()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        main.let_go(hook)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert scaling.told == ["beat", "complete"]

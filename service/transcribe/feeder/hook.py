@@ -13,6 +13,7 @@ from transcribe.fleet.layout import FINISH_HOOK
 
 BEAT_SECONDS = 60.0  # between two signs of life; the hook waits many times as long for one
 NOT_KEPT = "ValidationError"  # there is no such hook, or it has let the machine go
+BEFORE = "Terminating"  # a balancer lets the machine's requests end first; the hook keeps it only after that
 
 
 class FinishHook:
@@ -25,12 +26,13 @@ class FinishHook:
         `clock` gives seconds and only goes forward."""
         self._fleet, self._scaling, self._instance, self._clock = fleet, scaling, instance, clock
         self._asked = float("-inf")
-        self._kept = False
+        self._kept = self._early = False
 
     def finishing(self) -> bool:
-        """Whether the machine is kept, and holds something still; it takes nothing more. Raises ClientError."""
+        """Whether the machine is kept, and holds something still or may not be let go yet; it takes nothing more.
+        Raises ClientError."""
         now = self._clock()
-        if now - self._asked >= BEAT_SECONDS:
+        if self._early or now - self._asked >= BEAT_SECONDS:
             kept = self._tell("record_lifecycle_action_heartbeat")
             if kept and not self._kept:
                 logs.event("finishing", jobs=len(self._fleet.store.tickets.all()))
@@ -38,18 +40,21 @@ class FinishHook:
         if not self._kept:
             return False
         self._fleet.pause.begin(10 * BEAT_SECONDS)
-        return bool(self._fleet.store.tickets.all())
+        return self._early or bool(self._fleet.store.tickets.all())
 
-    def release(self) -> None:
-        """Lets Auto Scaling end the machine. Raises ClientError."""
+    def release(self) -> bool:
+        """Lets Auto Scaling end the machine; False if it is too early for that. Raises ClientError."""
         self._tell("complete_lifecycle_action", LifecycleActionResult="CONTINUE")
+        return not self._early
 
     def _tell(self, call: str, **more: str) -> bool:
-        """Speaks to the hook; False if it does not keep this machine, or the machine is in no group."""
+        """Speaks to the hook, unless it is too early; False if it does not keep this machine, or the machine is in no
+        group."""
         instance = self._instance()
         found = self._scaling.describe_auto_scaling_instances(InstanceIds=[instance])["AutoScalingInstances"]
-        if not found:
-            return False
+        self._early = bool(found) and found[0]["LifecycleState"] == BEFORE
+        if self._early or not found:
+            return self._early
         asked = {"AutoScalingGroupName": found[0]["AutoScalingGroupName"], "InstanceId": instance, **more}
         try:
             getattr(self._scaling, call)(LifecycleHookName=FINISH_HOOK, **asked)

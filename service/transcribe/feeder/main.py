@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,7 @@ NOTICE_SECONDS = 5.0  # AWS's own advice
 GAUGE_SECONDS = 5.0  # until it is looked whether a minute is over
 ENDED_BY_GROUP = ("scale-in", "idle")  # why the machine is to end
 IDLE_SECONDS = 5.0  # between two looks for work
+RELEASES = 720  # tries to let the machine end: an hour, as long as a balancer may keep it at most
 QUEUE_SECONDS = 5.0  # until the queues are looked for again
 CLIENT = ClientConfig(
     retries={"mode": "standard", "total_max_attempts": 4},
@@ -129,8 +131,7 @@ def feed(config: ServiceConfig, call_back: CallBack) -> None:
         stop_calls()
         desk.shutdown()
     if why and why[0] in ENDED_BY_GROUP:
-        with trouble("let_the_machine_end"):
-            hook.release()
+        let_go(hook)
     logs.event("stopped")
 
 
@@ -187,6 +188,18 @@ def _watch(loops: list[Loop], leave: threading.Event) -> None:
 
 def _beat() -> None:
     notify("WATCHDOG=1")
+
+
+def let_go(hook: FinishHook) -> None:
+    """Let the group end the machine, as soon as its balancer has let it go. Nothing is left to do, so that SIGTERM may
+    end this at any moment."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for _ in range(RELEASES):
+        with trouble("let_the_machine_end"):
+            if hook.release():
+                return
+        notify(f"WATCHDOG=1\nEXTEND_TIMEOUT_USEC={int(10e6 * NOTICE_SECONDS)}")
+        time.sleep(NOTICE_SECONDS)
 
 
 def _look_for_notice(fleet: Fleet, why: list[str], hook: FinishHook) -> None:
