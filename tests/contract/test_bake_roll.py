@@ -154,6 +154,16 @@ def test_a_silent_image_is_told_by_the_one_that_serves(newsroom: Newsroom, monke
     newsroom.assert_serves(newsroom.old)
 
 
+def test_a_good_image_does_not_wait_for_a_silent_one_that_serves(
+    newsroom: Newsroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(canary, "FIRST_SECONDS", 600.0)
+    monkeypatch.setattr(canary, "LEAST_PATIENCE", 0.2)
+    newsroom.machines.images[newsroom.old.id] = Behaviour(answers=False)
+    newsroom.roll()
+    newsroom.assert_serves(newsroom.new)
+
+
 def test_what_somebody_else_publishes_meanwhile_ends_a_roll_out(
     newsroom: Newsroom, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,7 +119,8 @@ def _first(context: BakeContext, canary: Subject, control: Subject | None, stand
         if control and control.heard and not canary.heard and canary.age() > patience(control.took):
             told = f"{control.image} has heard the clip after {control.took:.0f} s, and it has not after"
             raise BadImageError(f"silent: {told} {canary.age():.0f} s, {canary.hearing.problem}")
-        return all(one.heard for one in both) or None
+        mute = control and canary.heard and control.age() > patience(canary.took)  # which a new image may mend
+        return bool(mute) or all(one.heard for one in both) or None
 
     if wait_for(poll, seconds, context.sleep, every=POLL_SECONDS) or canary.heard:
         return

@@ -87,9 +87,13 @@ class Rolling:
         self._members.now()
         if known is None or not (known.back or known.before):
             left, replicas = publish.previous(context)
-            known = Roll(replicas[context.config.aws.region], left, back=True)
+            home = replicas[context.config.aws.region]
+            known = Roll(
+                home, left, back=True, patience=READY_SECONDS * serve.patience(context, context.images.get(home))
+            )
         elif not known.back:
-            known = replace(known, image=known.before, before=known.image, back=True, patience=READY_SECONDS)
+            known = replace(known, image=known.before, before=known.image, back=True)
+            known = replace(known, patience=max(known.patience, READY_SECONDS))
         self._again(self._save(known), quietly=True)
         return known.before, {region.name: region.parameter.current() for region in publish.regions(context)}
 
@@ -103,9 +107,8 @@ class Rolling:
         BadImageError."""
         self._context.display.note(f"  {bad.image} is {reason}", "yellow")
         bad = self._known() or bad  # with the step that it was in
-        roll = self._save(
-            replace(bad, image=bad.before, before=bad.image, reason=reason, back=True, patience=READY_SECONDS)
-        )
+        going = replace(bad, image=bad.before, before=bad.image, reason=reason, back=True)
+        roll = self._save(replace(going, patience=max(bad.patience, READY_SECONDS)))
         self._publish_before(roll)
         group = self._members.now()
         for machine in sorted(self._members.unhealthy(group) & self._older(roll.image, group)):
