@@ -14,6 +14,7 @@ from transcribe.audio import mp3
 EDGE_BYTES = 1 << 18  # before the end, that are looked at
 LARGEST = 1 << 14  # bytes of a frame: further from the beginning is no first one
 MOST = 1 << 20  # frames that are looked at: the file is not trusted
+MLP_SYNC, MLP_APART = b"\xf8\x72\x6f", 130  # what some of its frames have, and how many lie between at most
 ENOUGH = 12  # frames that must follow each other: more than a container keeps side by side
 HEAD_BYTES = 16
 SYNC = re.compile(
@@ -110,11 +111,18 @@ def _syncs(content: mmap.mmap, begin: int, end: int) -> Iterator[int]:
 def _kind(content: mmap.mmap, at: int) -> Callable[[bytes], int] | None:
     """By what the sizes of frames are found that follow each other from there on."""
     for kind in SIZES:
-        if kind is _mlp and content[at + 4 : at + 7] != b"\xf8\x72\x6f":
-            continue
+        if kind is _mlp:
+            return kind if _mlp_begins(content, at) else None
         if len(list(islice(_chain(content, at, kind), ENOUGH))) == ENOUGH:
             return kind
     return None
+
+
+def _mlp_begins(content: mmap.mmap, at: int) -> bool:
+    """Whether a frame of MLP that can be told by itself begins there, and another one behind it."""
+    if content[at + 4 : at + 7] != MLP_SYNC:
+        return False
+    return any(content[end + 4 : end + 7] == MLP_SYNC for end in islice(_chain(content, at, _mlp), MLP_APART))
 
 
 def _chain(content: mmap.mmap, at: int, kind: Callable[[bytes], int]) -> Iterator[int]:
