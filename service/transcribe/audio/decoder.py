@@ -108,7 +108,7 @@ class Decoder:
             raise AudioError("the file holds no sound that can be decoded")
         self._check_guess()
         behind = self._behind()
-        self._look_for_missing(behind > 0)
+        self._look_for_missing(behind != self._end)
         yield from self._counted(self._following(behind))
 
     def _counted(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
@@ -122,7 +122,7 @@ class Decoder:
         if self._promise is not None and self.seconds > self._promise + MISSING_SECONDS:
             return 0  # what was joined to it came
         complained = self._ffmpeg is not None and self._ffmpeg.complained
-        return self._end or joined.behind(self._path, 0, complained=complained)
+        return joined.behind(self._path, 0, complained=complained) or self._end
 
     def _following(self, begin: int) -> Iterator[NDArray[np.float32]]:
         """What was joined to the file behind its first recording, and ffmpeg does not come to by itself."""
@@ -133,7 +133,7 @@ class Decoder:
                 end = joined.runs_on(self._path, begin)
                 with Ffmpeg(self._path, self._limits, self._track, Span(begin, end)) as part:
                     yield from self._placed(part, begin)
-                begin = end or joined.behind(self._path, begin, complained=part.complained)
+                begin = joined.behind(self._path, begin, complained=part.complained) or end
             except AudioError as error:
                 self.warnings.append(f"Behind this the file holds another recording, not heard: {error.message}.")
                 return

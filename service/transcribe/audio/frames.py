@@ -67,12 +67,18 @@ def begin(content: mmap.mmap, at: int) -> bool:
     return _kind(content, at) is not None
 
 
-def following(content: mmap.mmap, at: int) -> int:
-    """Where frames of another codec follow those that begin there; 0 if none do."""
-    kind = _kind(content, at)
-    for end in islice(_chain(content, at, kind), MOST) if kind else ():
-        at = end
-    return at if kind and _kind(content, at) not in (None, kind) else 0
+def end(content: mmap.mmap, at: int) -> int:
+    """Where the frames of one codec that begin there end; 0 if none begin, or too many to be counted."""
+    kind, number = _kind(content, at), 0
+    for number, at in enumerate(_chain(content, at, kind) if kind else (), 1):
+        if number == MOST:
+            return 0
+    return at if number else 0
+
+
+def alike(content: mmap.mmap, one: int, other: int) -> bool:
+    """Whether frames of the same codec begin at both places."""
+    return _kind(content, one) is _kind(content, other) is not None
 
 
 def before(path: Path) -> int:

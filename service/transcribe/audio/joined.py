@@ -31,6 +31,7 @@ Ends = Callable[[mmap.mmap, int], int | None]  # where the recording that begins
 UNKNOWN = 0xFFFF_FFFF  # a size
 PAGE_HEAD, FIRST_PAGE = 27, 2  # of Ogg: bytes, and its flag
 CODEC, NAME_BYTES, FLAC_BYTES = 28, 7, 51  # where its name begins in a first page; what must be the same from there on
+MOST_TAGS = 100  # among frames
 MOST = 1 << 20  # pages or blocks that are looked at: the file is not trusted
 SMALLEST = 8  # bytes of a box of MP4
 CODECS_BYTES, CODEC_NAMES = 4096, re.compile(rb"[AV]_[A-Z0-9/_]+")  # where Matroska names them
@@ -43,7 +44,9 @@ def runs_on(path: Path, begin: int = 0) -> int:
     be told. Raises OSError."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         kind = kind_of(content[begin : begin + HEAD_BYTES])
-        if kind is None or Way.RUNS_ON not in kind.way:
+        if kind is None:
+            return _behind_frames(content, begin + mp3.tag_bytes(content[begin : begin + HEAD_BYTES]))
+        if Way.RUNS_ON not in kind.way:
             return 0
         return _by_its_word(content, begin, kind) if kind in ENDS else _next(content, begin, (kind,))
 
@@ -59,8 +62,7 @@ def behind(path: Path, begin: int, *, complained: bool = False) -> int:
         if kind in ENDS and kind:
             return _by_its_word(content, begin, kind)
         if kind is None:
-            bare = complained and frames.begin(content, begin)
-            return frames.following(content, begin) or _next(content, begin) if bare else 0
+            return _next(content, begin) if complained and frames.begin(content, begin) else 0
         return _next(content, begin) if complained or Way.SILENT in kind.way else 0
 
 
@@ -71,6 +73,20 @@ def _by_its_word(content: mmap.mmap, begin: int, kind: Kind) -> int:
     if end is not None and not begins(content, end):
         end = _behind_tags(content, end)
     return end if end is not None and begins(content, end) and not _heard(content, begin, end) else 0
+
+
+def _behind_frames(content: mmap.mmap, begin: int) -> int:
+    """Where something else follows bare frames; 0 if nothing does. More frames of their codec are the same recording,
+    with tags between."""
+    at = begin
+    for _ in range(MOST_TAGS):
+        end = frames.end(content, at)
+        behind = _behind_tags(content, end)
+        behind += mp3.tag_bytes(content[behind : behind + HEAD_BYTES])
+        if not end or behind == end or not frames.alike(content, begin, behind):
+            return next((place for place in (end, behind) if place and begins(content, place)), 0)
+        at = behind
+    return 0
 
 
 def _heard(content: mmap.mmap, begin: int, following: int) -> bool:
