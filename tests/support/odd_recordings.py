@@ -97,10 +97,11 @@ def behind(name: str, *kinds: tuple[str, ...], share: float = 1.0) -> Made:
     return make
 
 
-def joined(first: str, second: str, *starts: float) -> Case:
-    """A file behind one of another format, or of the same."""
-    kinds = ((form, *(FORMS[form] if form != "ogg" else VORBIS)) for form in (first, second))
-    return Case(f"{second} behind {first}", behind("joined", *kinds), starts or (0, SECONDS))
+def joined(*forms: str, starts: tuple[float, ...] = ()) -> Case:
+    """Files behind one another, of several formats or of the same."""
+    kinds = ((form, *(FORMS[form] if form != "ogg" else VORBIS)) for form in forms)
+    times = starts or tuple(SECONDS * number for number in range(len(forms)))
+    return Case(", then ".join(forms), behind("joined", *kinds), times)
 
 
 def bare(folder: Path, form: str, begin: float, end: float) -> Path:
@@ -296,19 +297,20 @@ LACKING = [
     Case("nut, cut", lambda f: cut(f, "a.nut"), (0,), None, CUT),
     Case("webm of a live recorder, cut", lambda f: cut(f, "a.webm", *OPUS, "-live", "1"), (0,), None, CUT),
 ]
-PAIRS = (
+TOGETHER = (
     "wv wv", "rm rm", "m4a m4a", "mov mov", "caf caf", "aiff aiff", "w64 w64", "tta tta", "wma wma", "voc voc",
     "mp3 wav", "mp3 flac", "wav mp3", "wav m4a", "ogg mp3", "ogg opus", "opus webm", "flac ogg", "m4a mp3",
     "m4a wav", "aac m4a", "webm ogg", "mka webm", "wv flac", "au wv", "ac3 wav", "caf aac", "ts ogg",
-    "opus ts",
+    "opus ts", "mp3 wav mp3", "ogg wav ogg", "flac wav flac", "m4a mp3 m4a",
 )  # fmt: skip
 UNTRAILED = ("-movflags", "frag_keyframe+empty_moov+default_base_moof+skip_trailer", "-frag_duration", "900000")
 FLAC_IN_OGG = ("ogg", "-c:a", "flac")
 JOINED = [
-    *(joined(first, second) for first, second in map(str.split, PAIRS)),
-    joined("mp3", "aac", 0, 6.15),
+    *(joined(*forms.split()) for forms in TOGETHER),
+    joined("mp3", "aac", starts=(0, 6.15)),
     Case("nut, then an mp3", behind("j.bin", ("nut", *FORMS["nut"]), ("mp3",)), (0,), None, "may be missing"),
-    joined("avi", "mka", 0.07, 6.16),
+    joined("aac", "mp3", "aac", starts=(0.06, 6.16, 12.26)),
+    joined("avi", "mka", starts=(0.07, 6.16)),
     Case("flac, two of different rates joined", behind("j.flac", (), ("-ar", "48000")), (0, SECONDS)),
     Case("flac, three joined", behind("j.flac", (), (), ()), (0, SECONDS, 2 * SECONDS)),
     Case("flac in ogg, two joined", behind("j.ogg", FLAC_IN_OGG, FLAC_IN_OGG), (0, SECONDS)),

@@ -69,11 +69,9 @@ def begin(content: mmap.mmap, at: int) -> bool:
 
 def end(content: mmap.mmap, at: int) -> int:
     """Where the frames of one codec that begin there end; 0 if none begin, or too many to be counted."""
-    kind, number = _kind(content, at), 0
-    for number, at in enumerate(_chain(content, at, kind) if kind else (), 1):
-        if number == MOST:
-            return 0
-    return at if number else 0
+    kind = _kind(content, at)
+    number, last = max(enumerate(islice(_chain(content, at, kind), MOST), 1)) if kind else (0, 0)
+    return last if number < MOST else 0
 
 
 def alike(content: mmap.mmap, one: int, other: int) -> bool:

@@ -46,9 +46,9 @@ def runs_on(path: Path, begin: int = 0) -> int:
         kind = kind_of(content[begin : begin + HEAD_BYTES])
         if kind is None:
             return _behind_frames(content, begin + mp3.tag_bytes(content[begin : begin + HEAD_BYTES]))
-        if Way.RUNS_ON not in kind.way:
-            return 0
-        return _by_its_word(content, begin, kind) if kind in ENDS else _next(content, begin, (kind,))
+        if kind is OGG or Way.RUNS_ON in kind.way:
+            return _by_its_word(content, begin, kind) if kind in ENDS else _next(content, begin, (kind,))
+        return 0
 
 
 def behind(path: Path, begin: int, *, complained: bool = False) -> int:
@@ -78,14 +78,15 @@ def _by_its_word(content: mmap.mmap, begin: int, kind: Kind) -> int:
 def _behind_frames(content: mmap.mmap, begin: int) -> int:
     """Where something else follows bare frames; 0 if nothing does. More frames of their codec are the same recording,
     with tags between."""
-    at = begin
+    end = frames.end(content, begin)
     for _ in range(MOST_TAGS):
-        end = frames.end(content, at)
+        if not end:
+            return 0
         behind = _behind_tags(content, end)
         behind += mp3.tag_bytes(content[behind : behind + HEAD_BYTES])
-        if not end or behind == end or not frames.alike(content, begin, behind):
-            return next((place for place in (end, behind) if place and begins(content, place)), 0)
-        at = behind
+        if behind == end or not frames.alike(content, begin, behind):
+            return next((place for place in (end, behind) if begins(content, place)), 0)
+        end = frames.end(content, behind)
     return 0
 
 
