@@ -13,9 +13,9 @@ from transcribe.fleet.bucket import Bucket
 KEY = "arn:aws:kms:eu-north-1:111122223333:key/objects"
 
 
+@pytest.mark.usefixtures("cloud")
 def test_every_write_of_a_fleet_names_its_encryption(endpoint: str, tmp_path: Path) -> None:
     s3 = boto3.Session("testing", "testing", region_name=REGION).client("s3", endpoint_url=endpoint)
-    s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-north-1"})
     s3.put_object(Bucket=BUCKET, Key="in/a", Body=b"a")
     bucket = Bucket(s3, BUCKET)
     encryption.ask_for(s3, "aws:kms", KEY)
