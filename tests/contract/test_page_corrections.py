@@ -159,8 +159,10 @@ def test_a_line_without_text_has_no_name_and_is_not_copied(
     open_field(page, Keys.DELETE + Keys.ENTER)
     page.until(lambda: "Saved" in page.find("#status").text)
     page.until(lambda: not page.driver.find_elements(By.CSS_SELECTOR, ".editor"))
+    page.until(
+        lambda: [line.find_element(By.TAG_NAME, "b").is_displayed() for line in page.lines()] == [True, False, False]
+    )
     assert counts == [3, 1], "of what follows the line, nothing is fetched again"
-    assert [line.find_element(By.TAG_NAME, "b").is_displayed() for line in page.lines()] == [True, False, False]
     page.driver.execute_script("navigator.clipboard.writeText = (text) => { window.copied = text; }")
     page.find("#copy").click()
     page.until(lambda: page.script("window.copied"))
@@ -185,7 +187,7 @@ def test_a_line_that_is_saved_and_cannot_be_read_again_is_shown_as_written(
     page.press(Keys.ENTER)
     page.until(lambda: "Saved" in page.find("#status").text)
     page.until(lambda: not page.driver.find_elements(By.CSS_SELECTOR, ".editor"))
-    assert "Nu talar vi." in page.lines()[1].text
+    page.until(lambda: "Nu talar vi." in page.lines()[1].text)
     assert not page.find("#error").is_displayed()
     page.driver.execute_script("navigator.clipboard.writeText = (text) => { window.copied = text; }")
     page.find("#copy").click()
