@@ -75,8 +75,8 @@ class Holder:
             self._fleet.store.tickets.withdraw(ticket.job)
             return
         kept = self._fleet.queues.by_url(ticket.queue).hold(ticket.receipt, self._fleet.hold_seconds)
-        if over:
-            return  # the Finisher has the rest
+        if over or ticket.concluded:
+            return  # the Finisher has the rest, whoever the state says had it
         if not kept:
             logs.warning("message_lost", job=ticket.job)
         if self._still_ours(ticket, job) and job is not None and job.progress > watch.saved:

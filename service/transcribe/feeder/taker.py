@@ -76,7 +76,7 @@ class Taker:
     def _once(self) -> bool:
         tickets = [held for held in self._fleet.store.tickets.all() if held.receipt]  # of others a callback is left
         for ticket in tickets:
-            if not ticket.adopted and (ticket.count < SUSPECT or len(tickets) == 1):
+            if not ticket.adopted and (not _suspect(ticket) or len(tickets) == 1):
                 self._fetch(ticket)
                 return True
         if self._fleet.leaving.is_set() or not self._room(tickets):
@@ -91,7 +91,7 @@ class Taker:
         worker = self._fleet.ready_worker
         if self._fleet.pause.on or worker is None:
             return False
-        if any(ticket.count >= SUSPECT or not ticket.adopted for ticket in tickets):
+        if any(_suspect(ticket) or not ticket.adopted for ticket in tickets):
             return False
         queue = self._fleet.store.queue_stats()
         return queue.queued == 0 and queue.running <= int(worker.get("rows") or 1)
@@ -283,3 +283,8 @@ def clean(fleet: Fleet) -> None:
     """Removes recordings that an earlier feeder has not brought in whole."""
     for path in fleet.config.temp.glob(f"*{FETCHED}*"):  # boto3 adds an end of its own while it writes
         path.unlink(missing_ok=True)
+
+
+def _suspect(ticket: Ticket) -> bool:
+    """Whether its job may be what ended its machine. One that has its outcome is not heard again."""
+    return ticket.count >= SUSPECT and not ticket.concluded
