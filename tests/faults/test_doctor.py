@@ -18,7 +18,7 @@ from faults import account
 from faults.conftest import Lab
 from faults.faultcloud import DENIED, DroppingHandler, Fault
 from faults.regions import Regions
-from faults.test_real_answers import BY_POLICY, ENCODED, closed
+from faults.test_real_answers import BY_POLICY, ENCODED, TERMS, closed
 from localcloud.aws import account as real
 from rich.console import Console
 
@@ -196,8 +196,8 @@ CASES = {
     "bucket elsewhere, by a 301": Case("bucket", elsewhere(named=True), "is in eu-west-1, and machines", "this region"),
     "bucket elsewhere, and nobody says where": Case("bucket", elsewhere(named=False), "in another region", "region"),
     "the region itself not enabled": Case("identity", closed, "eu-north-1 is not enabled", "aws account enable-region"),
-    "clock behind": Case("identity", clock(17), "clock is 17 minutes behind AWS'", "hwclock"),
-    "clock ahead": Case("identity", clock(-9, "SignatureDoesNotMatch"), "clock is 9 minutes ahead of AWS'", "hwclock"),
+    "clock behind": Case("identity", clock(17), "(RequestExpired)", "clock is 17 minutes behind AWS'"),
+    "clock ahead": Case("identity", clock(-9, "SignatureDoesNotMatch"), "Match)", "clock is 9 minutes ahead of AWS'"),
     "clock, by the code": Case("identity", clock(0, "RequestTimeTooSkewed"), "(RequestTimeTooSkewed)", "hwclock"),
     "bucket demands an encryption header": Case(
         "signed addresses", refused("PUT", 403, "Access Denied because of x-amz-server-side-encryption"),
@@ -221,7 +221,10 @@ CASES = {
     "region not enabled": Case("regions", configured('[publish]\nregions = ["xx-none-1"]\n'), "xx-none", "enable"),
     "a service control policy": Case(
         "permissions", rewritten("RunInstances dry", "UnauthorizedOperation", BY_POLICY + ENCODED),
-        "service control policy", "plan --policy",
+        "service control policy", "ask who administers your organization",
+    ),
+    "terms that nobody has accepted": Case(
+        "permissions", rewritten("RunInstances dry", "OptInRequired", TERMS), "accept terms", "the image's terms",
     ),
     "a request that AWS does not take": Case(
         "permissions", rewritten("RunInstances dry", "InvalidParameterCombination", "cannot be used with"),
@@ -361,13 +364,18 @@ def test_credentials_must_live_as_long_as_a_machine(
     assert (found.verdict, says in found.detail) == (verdict, True)
 
 
-def test_keys_that_are_refused_are_one_row(lab: Lab, record_property: Callable[[str, object], None]) -> None:
+@pytest.mark.parametrize(
+    ("code", "mend"), {"ExpiredToken": "log in again", "OptInRequired": "finish its sign-up"}.items()
+)
+def test_keys_or_an_account_that_are_refused_are_one_row(
+    lab: Lab, record_property: Callable[[str, object], None], code: str, mend: str
+) -> None:
+    """A new account is refused by everything but STS until its sign-up is complete."""
     record_property("fault", ("doctor", "keys refused"))
     lab.cloud.log[:] = ["from the beginning"]
-    lab.cloud.expires = "from the beginning"
-    findings = examined(lab)
-    assert len(rows(findings, FAILS)) == 1
-    assert "log in" in next(finding for finding in findings if finding.verdict == FAILS).mend
+    lab.cloud.expires, lab.cloud.expired = "from the beginning", code
+    [red] = [finding for finding in examined(lab) if finding.verdict == FAILS]
+    assert (mend in red.mend, red.mend in red.detail) == (True, False)
 
 
 def test_the_command_prints_rows_and_mends_and_json(lab: Lab, record_property: Callable[[str, object], None]) -> None:

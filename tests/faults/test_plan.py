@@ -67,7 +67,7 @@ def test_the_pillar_verifies_in_the_language_that_its_model_listens_for() -> Non
 def test_missing_permissions_are_named_together(lab: Lab) -> None:
     ended = lab.launch("plan", fault=Fault(DENIED, "RunInstances dry"))
     [line] = ended.err.strip().splitlines()
-    assert line.startswith("bake: AWS denies you ec2:RunInstances; `bake.py plan --policy`")
+    assert line.startswith("bake: AWS denies you ec2:RunInstances; `bake.py plan --policy` prints")
     assert ended.code == 2
 
 

@@ -15,14 +15,16 @@ class AwsError(BakeError):
     """An AWS call failed; `code` is AWS's error code, such as `UnauthorizedOperation`.
 
     `transient`: the same call may succeed later (an outage, a lost connection, too many requests).
-    `logged_out`: the credentials are not there, not valid, or have ended; `mend`: what to do about it.
+    `logged_out`: the credentials are not there, not valid, or have ended.
+    `mend`: what to do about it, which the text ends with; `told` is the text without it.
     """
 
     def __init__(
         self, message: str, code: str = "", *, transient: bool = False, logged_out: bool = False, mend: str = ""
     ) -> None:
-        super().__init__(message)
+        super().__init__(f"{message}; {mend}" if mend else message)
         self.code = code
+        self.told = message
         self.mend = mend
         self.transient = transient
         self.logged_out = logged_out

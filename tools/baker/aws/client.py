@@ -25,7 +25,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 from transcribe.fleet import encryption
 
-from baker.aws import logins
+from baker.aws import logins, mends
 from baker.config import LauncherConfig
 from baker.errors import AwsError, UsageError
 
@@ -226,17 +226,17 @@ def read_only() -> Iterator[None]:
 
 def _refusal(doing: str, error: ClientError) -> AwsError:
     code = error.response.get("Error", {}).get("Code", "")
-    message = " ".join(error.response.get("Error", {}).get("Message", "").split()).partition(ENCODED)[0]
+    said = " ".join(error.response.get("Error", {}).get("Message", "").split())
+    message, encoded, _ = said.partition(ENCODED)
     answer = error.response.get("ResponseMetadata", {})
-    mend = logins.mend(code, message, answer)
-    if mend:
-        message = f"{message or 'these keys are not valid'}; {mend}"
+    keys = logins.mend(code, message, answer)
+    message = message or ("these keys are not valid" if keys else "no reason given")
     return AwsError(
-        f"AWS refused {doing}: {message or 'no reason given'} ({code})",
+        f"AWS refused {doing}: {message} ({code})",
         code,
         transient=answer.get("HTTPStatusCode", 0) >= 500 or code in TRANSIENT_CODES,
-        logged_out=bool(mend),
-        mend=mend,
+        logged_out=bool(keys),
+        mend=keys or mends.mend(code, message, encoded=bool(encoded)),
     )
 
 
@@ -249,7 +249,7 @@ def aws_errors(doing: str) -> Iterator[None]:
         raise _refusal(doing, error) from None
     except NoCredentialsError:
         raise AwsError(
-            f"AWS {doing}: no credentials; set AWS_PROFILE or [aws] profile, or log in", logged_out=True
+            f"AWS {doing}: no credentials", logged_out=True, mend="set AWS_PROFILE or [aws] profile, or log in"
         ) from None
     except EndpointConnectionError as error:
         where = error.kwargs.get("endpoint_url", "the endpoint")
@@ -259,9 +259,10 @@ def aws_errors(doing: str) -> Iterator[None]:
     except ProfileNotFound as error:
         raise UsageError(f"[aws] profile {error.kwargs.get('profile')!r} is not in your AWS configuration") from None
     except logins.LoginError as error:
-        raise AwsError(f"AWS {doing}: {error}", logged_out=True, mend=error.mend) from None
+        raise AwsError(f"AWS {doing}: {error}", logged_out=True, mend=error.kwargs["mend"]) from None
     except (CredentialRetrievalError, SSOError, SSOTokenLoadError, TokenRetrievalError) as error:
-        raise AwsError(f"AWS {doing}: {' '.join(str(error).split())}; log in again", logged_out=True) from None
+        said = " ".join(str(error).split())
+        raise AwsError(f"AWS {doing}: {said}", logged_out=True, mend="log in again") from None
     except RecursionError:  # botocore asks S3 by HEAD where a bucket is, which is redirected again
         raise AwsError(f"AWS {doing}: redirected, and nothing says where to; is there a proxy?", "301") from None
     except ResponseParserError:

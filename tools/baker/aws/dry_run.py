@@ -37,6 +37,7 @@ class DryRunResult:
     operation: str
     answer: str
     words: str = ""  # AWS' own, unless it is allowed
+    mend: str = ""
 
 
 class DryRuns:
@@ -55,7 +56,9 @@ class DryRuns:
             with aws_errors(f"the dry run of {operation}"):
                 method(**request, DryRun=True)
         except AwsError as error:
-            return DryRunResult(operation, _answer(error, real), "" if error.code == DRY else str(error))
+            if error.code == DRY:
+                return DryRunResult(operation, ALLOWED)
+            return DryRunResult(operation, _answer(error, real), error.told, error.mend)
         return DryRunResult(operation, ALLOWED)
 
 
@@ -65,9 +68,9 @@ def require(verdicts: list[DryRunResult]) -> None:
     if denied:
         raise UsageError(
             f"AWS denies you {', '.join(f'ec2:{verdict.operation}' for verdict in denied)}; "
-            f"`bake.py plan --policy` prints what the launcher needs; {denied[0].words}"
+            f"{denied[0].mend}; {denied[0].words}"
         )
-    refused = [verdict.words for verdict in verdicts if verdict.answer == REFUSED]
+    refused = ["; ".join(filter(None, (v.words, v.mend))) for v in verdicts if v.answer == REFUSED]
     if refused:
         raise UsageError("; ".join(refused))
 
@@ -78,8 +81,6 @@ def _answer(error: AwsError, real: bool) -> str:
     A policy with conditions on tags, as ours is, denies a call about something that does not exist. An outage says
     nothing about the call.
     """
-    if error.code == DRY:
-        return ALLOWED
     if not real or error.transient or not error.code:
         return UNKNOWN
     if error.denied:

@@ -63,11 +63,7 @@ class Instances:
             with aws_errors(f"RunInstances {request.get('InstanceType', '')}".rstrip()):
                 return self._clients.ec2.run_instances(**request)["Instances"][0]["InstanceId"]
 
-        try:
-            return eventually(self._clients, run)  # the image and the group may be seconds old
-        except AwsError as error:
-            mend = StateReason(f"Client.{error.code}").mend
-            raise AwsError(f"{error}; {mend}", error.code) if mend else error from None
+        return eventually(self._clients, run)  # the image and the group may be seconds old
 
     def state(self, instance_id: str) -> str:
         """EC2's state of the instance; `pending` while EC2 does not know it yet."""

@@ -1,14 +1,25 @@
 """Credentials that cannot carry a bake, and what a person can do when AWS does not take them."""
 
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import boto3
-from botocore.credentials import RefreshableCredentials
-from botocore.exceptions import BotoCoreError, MissingDependencyException, SSOError, TokenRetrievalError
+from botocore.credentials import ProcessProvider, RefreshableCredentials
+from botocore.exceptions import (
+    BotoCoreError,
+    CredentialRetrievalError,
+    MissingDependencyException,
+    SSOError,
+    TokenRetrievalError,
+)
+from botocore.utils import parse_timestamp
 
 from baker.errors import UsageError
 
@@ -27,11 +38,15 @@ TOLERATED = 240.0  # seconds between two clocks; AWS tolerates 300 or more
 EXPORT = 'eval "$(aws configure export-credentials --profile {} --format env)"'
 
 
-class LoginError(BotoCoreError):
-    """A login by SSO that is over, or was never made."""
+PROGRAM_SECONDS = 60.0  # that a credential_process has: a person may have to touch a key
+PROGRAMS: Any = ProcessProvider
+RETRIEVE = PROGRAMS._retrieve_credentials_using
 
-    fmt = "the SSO login of profile {profile!r} is over, or was never made ({why}); {mend}"
-    mend = property(lambda self: self.kwargs["mend"])
+
+class LoginError(BotoCoreError):
+    """A profile that gives no credentials now."""
+
+    fmt = "{told}"
 
 
 def mend(code: str, message: str, answer: Mapping[str, Any]) -> str:
@@ -59,6 +74,7 @@ def watch(session: boto3.Session) -> None:
     Raises UsageError for a profile whose credentials a person must be asked for: nobody is there while a bake runs.
     """
     profiles = dict(_chain(session))
+    PROGRAMS._retrieve_credentials_using = _given_by_program  # also for the profiles that it begins from
     session.events.register("after-call", _note_region)
     try:
         credentials = session.get_credentials()
@@ -88,9 +104,53 @@ def _telling(refresh: Callable[[], Any], profile: str) -> Callable[[], Any]:
             return refresh()
         except (SSOError, TokenRetrievalError) as error:
             mend = f"run `aws sso login --profile {profile}`"
-            raise LoginError(profile=profile, why=" ".join(str(error).split()), mend=mend) from None
+            told = f"the SSO login of profile {profile!r} is over, or was never made ({' '.join(str(error).split())})"
+            raise LoginError(told=told, mend=mend) from None
 
     return refreshed
+
+
+class _Program:
+    """A credential_process as botocore starts it, without a terminal: nobody is there while a bake runs."""
+
+    def __init__(self, command: Sequence[str], **pipes: Any) -> None:
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, **pipes)
+
+    def communicate(self) -> tuple[bytes, bytes]:
+        """What it prints; raises TimeoutExpired. Neither it nor what it has started goes on afterwards."""
+        try:
+            return self._process.communicate(timeout=PROGRAM_SECONDS)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    @property
+    def returncode(self) -> int:
+        return self._process.returncode
+
+
+def _given_by_program(provider: Any, command: str) -> Any:
+    """What the credential_process of a profile gives; raises LoginError for whatever else it does."""
+    provider._popen = _Program
+    try:
+        given = RETRIEVE(provider, command)
+        if not isinstance(given["access_key"], str) or not isinstance(given["secret_key"], str):
+            raise ValueError("what it prints has no keys")
+        if given["expiry_time"] is not None and parse_timestamp(given["expiry_time"]).tzinfo is None:
+            raise ValueError("the Expiration that it prints has no time zone")
+        return given
+    except subprocess.TimeoutExpired:
+        why = f"it has not answered after {PROGRAM_SECONDS:.0f} s"
+    except CredentialRetrievalError as error:
+        why = " ".join(str(dict(error.kwargs)["error_msg"]).split())[-200:] or "it fails and says nothing"
+    except OSError as error:
+        why = f"it cannot be started: {error.strerror}"
+    except (ValueError, TypeError, AttributeError) as error:
+        why = f"what it prints are no credentials: {error}"
+    told = f"the credential_process of profile {provider._profile_name!r} gives no credentials: {why}"
+    mend = f"it must answer by itself, without a terminal; else run {EXPORT.format(provider._profile_name)} first"
+    raise LoginError(told=told, mend=f"{mend}, and leave [aws] profile empty")
 
 
 def _chain(session: boto3.Session) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -63,7 +63,10 @@ class Bucket:
                     "not enabled?"
                 ) from None
             if error.code == "403":
-                raise UsageError(f"[s3] the bucket {self.name!r} is not yours to use") from None
+                raise UsageError(
+                    f"[s3] the bucket {self.name!r} is not yours to use: name one of your account in [s3] bucket, "
+                    "or allow s3:ListBucket on it"
+                ) from None
             raise
 
     def _region(self) -> str:

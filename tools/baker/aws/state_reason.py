@@ -6,22 +6,14 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/troubleshooting-launch.html
 import re
 from dataclasses import dataclass
 
+from baker.aws import mends
+
 # AWS took the machine back, or had no host for it: another machine may succeed.
 RECLAIMED = frozenset({
     "Server.SpotInstanceTermination", "Server.SpotInstanceShutdown", "Server.InsufficientInstanceCapacity",
     "Server.InternalError", "Server.ScheduledStop",
 })  # fmt: skip
 SHUT_ITSELF_DOWN = "Client.InstanceInitiatedShutdown"
-KEY = (
-    "this is most often the disk's KMS key: it must be enabled, and let you use it for EC2 (kms:CreateGrant); "
-    "[image] kms_key, or the account's default key for EBS"
-)
-MENDS = {
-    "Client.VolumeLimitExceeded": "remove volumes, or ask for more EBS storage in Service Quotas",
-    "Client.InternalError": KEY,
-    "Client.InvalidKMSKey": KEY,
-    "Client.InvalidSnapshot": "the image's snapshot is gone or not shared with you: name another image in [source]",
-}  # by how a cause begins
 CAUSE = re.compile(r"((?:Client|Server)(?:\.\w+)+)(?::\s*)?")
 
 
@@ -48,7 +40,7 @@ class StateReason:
     @property
     def mend(self) -> str:
         """What to do about it; empty when that is not known."""
-        return next((mend for start, mend in MENDS.items() if self.cause.startswith(start)), "")
+        return mends.of_launch(self.cause)
 
     def __str__(self) -> str:
         """Everything that EC2 said, each word once."""

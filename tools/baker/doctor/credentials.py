@@ -37,7 +37,7 @@ def explained(context: BakeContext, error: AwsError) -> AwsError:
     except AwsError:  # the keys are refused there as well
         return error
     mend = f"`aws account enable-region --region-name {region}`, or name another in [aws] region"
-    told = f"the region {region} is not enabled for this account, and takes no keys of it: {mend} ({error.code})"
+    told = f"the region {region} is not enabled for this account, and takes no keys of it ({error.code})"
     return AwsError(told, error.code, logged_out=True, mend=mend)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 
 from baker.aws.dry_run import ALLOWED, DENIED, REFUSED, DryRunResult, Subject
+from baker.aws.mends import RIGHTS
 from baker.context import BakeContext
 from baker.doctor import bucket, credentials, disks, network, quotas, sources
 from baker.doctor.finding import FAILS, OK, UNKNOWN, Check, Examination, Finding
@@ -77,7 +78,7 @@ def permissions(results: list[DryRunResult]) -> Iterator[Finding]:
     bad = [result for result in results if result.answer in (DENIED, REFUSED)]
     if bad:
         detail = f"{', '.join(result.operation for result in bad)}: {bad[0].words}"
-        yield Finding("permissions", FAILS, detail, "`bake.py plan --policy` prints what the launcher needs")
+        yield Finding("permissions", FAILS, detail, bad[0].mend or RIGHTS)
     elif not allowed:
         yield Finding("permissions", UNKNOWN, "no dry run said anything")
     else:

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from baker.aws import mends
 from baker.errors import AwsError, UsageError
 
-LOGGED_OUT = "keys"  # what fails where AWS takes none of these credentials
+REFUSED = "keys"  # what fails where AWS takes none of these credentials, or refuses the account
 UNSEEN = "not looked at, since"
 OK, NOTE, FAILS, UNKNOWN = "ok", "note", "fails", "not known"
 AGAIN = "look again later"
-RIGHTS = "`bake.py plan --policy` prints the rights that this takes"
 
 
 @dataclass(frozen=True)
@@ -57,22 +57,26 @@ class Examination:
         except UsageError as error:
             yield self._failing(name, str(error), mend)
         except AwsError as error:
-            if error.logged_out and LOGGED_OUT not in self._failed:
-                self._failed[LOGGED_OUT] = str(error)
-                yield Finding(name, FAILS, str(error), error.mend or "set AWS_PROFILE or [aws] profile, or log in")
-            elif error.logged_out:
-                yield Finding(name, UNKNOWN, f"{UNSEEN} the credentials are refused")
-            elif error.denied and required:
-                denial = str(error).replace("AWS refused", "AWS denies", 1)
-                yield self._failing(name, f"{denial}; a bake needs it", RIGHTS)
-            elif required and error.code and not error.transient:
-                yield self._failing(name, f"{error}; a bake would fail as well", mend)
-            else:
-                yield Finding(name, UNKNOWN, str(error), RIGHTS if error.denied else AGAIN)
+            yield self._refused(name, error, mend, required)
+
+    def _refused(self, name: str, error: AwsError, mend: str, required: bool) -> Finding:
+        """A row that AWS does not let be seen."""
+        if error.logged_out or mends.of_account(error.code, error.told):
+            if REFUSED in self._failed:
+                what = "credentials are" if error.logged_out else "account is"
+                return Finding(name, UNKNOWN, f"{UNSEEN} the {what} refused")
+            self._failed[REFUSED] = error.told
+            return Finding(name, FAILS, error.told, error.mend)
+        if error.denied and required:
+            denial = error.told.replace("AWS refused", "AWS denies", 1)
+            return self._failing(name, f"{denial}; a bake needs it", error.mend)
+        if required and error.code and not error.transient:
+            return self._failing(name, f"{error.told}; a bake would fail as well", error.mend or mend)
+        return Finding(name, UNKNOWN, error.told, error.mend or AGAIN)
 
     def _failing(self, name: str, detail: str, mend: str) -> Finding:
         """A row that fails, unless another one fails for the same reason."""
-        before = next((row for row, why in self._failed.items() if why == detail or row == LOGGED_OUT), "")
+        before = next((row for row, why in self._failed.items() if why == detail or row == REFUSED), "")
         if before:
             return Finding(name, UNKNOWN, f"{UNSEEN} this fails: {before}")
         return Finding(name, FAILS, detail, mend)
