@@ -19,6 +19,7 @@ from baker.deploy.template import PILLAR
 from baker.display.progress import Display
 from baker.errors import BakeError, UsageError
 from baker.images import publish
+from localcloud.aws.moto_instances import MotoRegion
 from rich.console import Console
 from support.fake_cloud import Cloud
 from support.made_images import KEYS, client, made, served
@@ -283,11 +284,31 @@ def test_what_serves_may_be_of_the_spot_market(
     instance = serve.one(context)
     [found] = [i for i in cloud.instances() if i["InstanceId"] == instance]
     assert found["InstanceLifecycle"] == "spot"
-    if told_by:
-        assert serve.group(context, told(context))
-    else:
-        with pytest.raises(UsageError, match=r"\[launch\] markets must name one market for a group"):
-            serve.group(context, told(context))
+    assert serve.group(context, told(context))
+    [group] = client(cloud, "autoscaling", context.config.aws.region).describe_auto_scaling_groups()[
+        "AutoScalingGroups"
+    ]
+    assert ("LaunchTemplate" in group, "MixedInstancesPolicy" in group) == (told_by, not told_by)
+
+
+def test_a_group_of_two_markets_has_its_least_machines_on_demand_and_takes_other_markets_later(
+    cloud: Cloud, serving: BakeContext
+) -> None:
+    MotoRegion(serving.config.aws.region)  # a group's machines are of the image that the parameter names
+    for markets in (("spot", "on-demand"), ("spot",), ("on-demand", "spot")):
+        launch = replace(serving.config.launch, markets=markets, min_size=1)
+        context = replace(serving, config=replace(serving.config, launch=launch))
+        serve.template(context, told(context))
+        serve.group(context, told(context))
+        [group] = client(cloud, "autoscaling", context.config.aws.region).describe_auto_scaling_groups()[
+            "AutoScalingGroups"
+        ]
+        found = group.get("MixedInstancesPolicy", {}).get("InstancesDistribution", {})
+        assert found.get("OnDemandBaseCapacity") == (1 if len(markets) == 2 else None)
+        assert found.get("OnDemandPercentageAboveBaseCapacity") == (0 if len(markets) == 2 else None)
+        assert [one.get("InstanceLifecycle") for one in cloud.instances()] == [None]  # moto has but one kind
+    assert "1 of its machines are on demand, those beyond are spot" in images._markets(context, "aws")
+    assert "all machines of a group on demand" in images._markets(context, "local")
 
 
 @pytest.mark.parametrize(("gb", "rate", "factor"), [(8, 0, 1.0), (40, 0, 1.0), (100, 0, 2.5), (100, 250, 1.0)])

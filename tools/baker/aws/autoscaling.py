@@ -30,6 +30,7 @@ class Group:
     tags: Mapping[str, str]
     holds_work: bool = False  # its machines hold jobs of a fleet: they end themselves, and nothing else ends them
     patience: float = 1.0  # by how much more than usual a first start may take
+    on_demand: int | None = None  # how many are on demand, those beyond spot; None: all are as the template says
 
 
 @contextmanager
@@ -41,6 +42,20 @@ def _unless_there(made: Callable[[], object]) -> Iterator[None]:
     except AwsError as error:
         if error.code not in TAKEN or not made():
             raise
+
+
+def _template_or_mix(wanted: Group) -> requests.Request:
+    """From what a group starts its machines. Which of them are spot does not depend on where there is room."""
+    template = {"LaunchTemplateName": wanted.name, "Version": "$Default"}
+    if wanted.on_demand is None:
+        return {"LaunchTemplate": template}
+    distribution = {
+        "OnDemandBaseCapacity": wanted.on_demand,
+        "OnDemandPercentageAboveBaseCapacity": 0,
+        "SpotAllocationStrategy": "price-capacity-optimized",
+    }
+    mix = {"LaunchTemplate": {"LaunchTemplateSpecification": template}, "InstancesDistribution": distribution}
+    return {"MixedInstancesPolicy": mix}
 
 
 class AutoScaling:
@@ -102,7 +117,7 @@ class AutoScaling:
         scaling = self._clients.autoscaling
         request: requests.Request = {
             "AutoScalingGroupName": wanted.name,
-            "LaunchTemplate": {"LaunchTemplateName": wanted.name, "Version": "$Default"},
+            **_template_or_mix(wanted),
             "MinSize": wanted.min_size,
             "MaxSize": wanted.max_size,
             "VPCZoneIdentifier": ",".join(wanted.subnets),

@@ -144,6 +144,8 @@ def launch(root: Path, options: argparse.Namespace) -> int:
         with context.display.phase("group"):
             target_group = serve.group(context, setup)
         context.display.note(f"the group {name} is behind {target_group}: name it in a listener of your balancer")
+        if serve.mixed(context.config):
+            context.display.note(_markets(context, options.cloud))
         if options.wait:
             with context.display.phase("wait until its machines are there"):
                 instances = serve.members(context)
@@ -154,6 +156,14 @@ def launch(root: Path, options: argparse.Namespace) -> int:
         instance = serve.one(context)
     _serves(root, options, context, instance, setup)
     return 0
+
+
+def _markets(context: BakeContext, cloud: str) -> str:
+    """What a group makes of two markets, for a person."""
+    if cloud == target.LOCAL:
+        return "the local cloud starts all machines of a group on demand"
+    least = context.config.launch.min_size
+    return f"{least} of its machines are on demand, those beyond are spot; where no spot is to be had, it has no more"
 
 
 def _serves(root: Path, options: argparse.Namespace, context: BakeContext, instance: str, setup: ServiceSetup) -> None:

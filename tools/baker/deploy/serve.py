@@ -13,7 +13,7 @@ from baker.aws.growth import Growth
 from baker.aws.images import Ami
 from baker.aws.placement import Refusal, after, is_refusal
 from baker.aws.requests import Place
-from baker.config import InstanceSection
+from baker.config import InstanceSection, LauncherConfig
 from baker.context import BakeContext
 from baker.deploy.template import ServiceSetup, digest, template_data
 from baker.errors import AwsError, BakeError, UsageError
@@ -127,15 +127,20 @@ def group(context: BakeContext, setup: ServiceSetup) -> str:
         raise UsageError("[launch] keys_file is needed for a group: without keys a machine listens to itself only")
     if not config.launch.security_groups:
         raise UsageError("[launch] security_groups is needed for a group: the balancer must reach its machines")
-    if len(config.launch.markets) > 1:
-        raise UsageError("[launch] markets must name one market for a group, whose machines are all of one")
     subnets = list(dict.fromkeys(place.subnet for place in places(context)))
     vpc = context.networks.vpc(InstanceSection(subnets=tuple(subnets)))
     scaling, name = _auto_scaling(context), config.launch.name
     target = scaling.target_group(name, vpc, setup.port, _tags(context))
     sizes, tags = (config.launch.min_size, config.launch.max_size), _tags(context)
     wanted = Group(
-        name, subnets, target, *sizes, tags, holds_work=bool(config.fleet.queue), patience=_patience(context)
+        name,
+        subnets,
+        target,
+        *sizes,
+        tags,
+        holds_work=bool(config.fleet.queue),
+        patience=_patience(context),
+        on_demand=config.launch.min_size if mixed(config) else None,
     )
     scaling.group(wanted)
     growth = Growth(context.clients_in(config.aws.region))
@@ -146,6 +151,11 @@ def group(context: BakeContext, setup: ServiceSetup) -> str:
     elif config.fleet.queue:
         growth.remove(name, config.fleet.queue)
     return target
+
+
+def mixed(config: LauncherConfig) -> bool:
+    """Whether a group has machines of both markets: `min_size` of them on demand, those beyond spot."""
+    return len(set(config.launch.markets)) > 1
 
 
 def members(context: BakeContext) -> list[str]:
