@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,9 @@ from baker.fleet.jobs import Wanted
 from baker.fleet.recordings import Recording
 from msgspec import structs
 from support import fleets
-from support.fleets import FleetCloud, audio
+from support.fleets import Feeder, FleetCloud, audio
 from support.project_tree import make_tree
-from transcribe.fleet import states
+from transcribe.fleet import queues, states
 from transcribe.fleet.documents import Message, Request, decoded
 from transcribe.types import DecodeOptions, SpeakerOptions
 
@@ -87,6 +89,123 @@ def test_recordings_are_sent_once_tried_again_and_ended(
     assert cloud.state(two).message == again.id
     assert listed(config, capsys, "--dead") == []
     assert {job["job"]: job["status"] for job in listed(config, capsys)} == {one: "cancelled", two: "queued"}
+
+
+def test_what_was_given_up_says_why(
+    cloud: FleetCloud, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the machine that could not do it, if one has lived to say so; and it can be tried again at once."""
+    changed = cloud.submit(audio("changed"), owner="newsroom", sha256="0" * 64, name="changed.wav")
+    missing, unreadable, lost = (cloud.submit(audio(name), owner="newsroom") for name in ("gone", "spoilt", "lost"))
+    cloud.bucket.delete([cloud.layout.audio(missing)])
+    cloud.bucket.put(cloud.layout.request(unreadable), b"[]")
+    while taken := cloud.queues.usual.receive(hold=60, wait=0):
+        cloud.queues.usual.delete(taken.receipt)
+    cloud.queues.dead.send(Message(job=lost).encoded(), "newsroom")
+    cloud.queues.dead.send(event("in/bert/talk.wav"), "newsroom")
+    reasons = {
+        changed: "changed.wav: The recording in the bucket is not the one that was sent: its SHA-256 is another one.",
+        missing: "-: The recording is not in the bucket any more.",
+        unreadable: "-: What is asked of this job cannot be read: no request: Expected `object`, got `array`",
+        lost: "-: Several machines have taken this recording, and none could say why it was not done: they were lost",
+    }
+    with fleets.machine(tmp_path / "a", cloud, fleet__hold_seconds=2) as here:
+        feeder = Feeder(cloud, here)
+        tried = (changed, missing, unreadable)
+        for job in tried:
+            cloud.queues.usual.send(Message(job=job).encoded(), "newsroom")
+        feeder.take(lambda: all(cloud.state(job).status == "dead" for job in tried))
+        assert {cloud.state(job).attempts for job in tried} == {queues.TRIES}
+        error = feeder.ask(do="look", job=changed)["answer"]["state"]["error"]
+    assert error["code"] == "recording_changed", "so that it is told over HTTP as well"
+    assert cli.main(["jobs", "--dead", "--config", str(config)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for job, why in reasons.items():
+        [line] = [line for line in lines if line.startswith(job)]
+        assert line.startswith(f"{job}  {why}")
+    drop = f"s3://{fleets.BUCKET}/in/bert/talk.wav"
+    assert f"{drop}: no machine made a job of it; bake.py submit {drop} sends it" in lines
+    assert cli.main(["jobs", "--redrive", "all", "--config", str(config)]) == 1
+    output = capsys.readouterr()
+    assert "3 jobs wait again" in output.out
+    assert "1 of 4 jobs could not be tried again" in output.err
+    assert [job["job"] for job in listed(config, capsys, "--dead")] == [unreadable]
+    set_state(cloud, unreadable, "cancelled")
+
+
+def test_all_that_was_given_up_is_found_and_tried_again(
+    cloud: FleetCloud, config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are, and though those that were seen first come again while the rest is looked at."""
+    monkeypatch.setattr(fleet_jobs, "LOOK_SECONDS", 1)
+    monkeypatch.setattr(fleet_jobs, "AT_ONCE", 1)
+    receive = queues.Queue.receive_some
+
+    def slowly(self: queues.Queue, *arguments: Any, **more: Any) -> Any:
+        time.sleep(0.4)
+        return receive(self, *arguments, **more)
+
+    jobs = {cloud.submit(audio(f"dead {number}"), owner="newsroom") for number in range(40)}
+    while taken := cloud.queues.usual.receive(hold=60, wait=0):
+        cloud.queues.usual.delete(taken.receipt)
+    before = sum(cloud.waiting(cloud.queues.dead))
+    for job in jobs:
+        cloud.queues.dead.send(Message(job=job).encoded(), "newsroom")
+    with monkeypatch.context() as patched:
+        patched.setattr(queues.Queue, "receive_some", slowly)
+        assert cli.main(["jobs", "--redrive", "all", "--config", str(config)]) == 0
+    assert "40 jobs wait again" in capsys.readouterr().out
+    assert sum(cloud.waiting(cloud.queues.dead)) == before
+    assert listed(config, capsys, "--dead") == []
+    assert {cloud.state(job).status for job in jobs} == {"queued"}
+    while taken := cloud.queues.usual.receive(hold=60, wait=0):
+        cloud.queues.usual.delete(taken.receipt)
+
+
+def test_what_came_to_nothing_is_sent_again_on_demand_and_what_is_good_never(
+    cloud: FleetCloud, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "again"
+    folder.mkdir()
+    for name in ("done", "failed", "cancelled", "dead", "queued"):
+        (folder / f"{name}.wav").write_bytes(audio(f"again {name}"))
+
+    def submit(*more: str) -> str:
+        assert cli.main(["submit", str(folder), *more, "--config", str(config)]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    def mine() -> list[tuple[str, str]]:
+        return [(job["job"], job["status"]) for job in listed(config, capsys) if str(folder) in job["name"]]
+
+    submit()
+    for job in listed(config, capsys):
+        if str(folder) in job["name"]:
+            set_state(cloud, job["job"], Path(job["name"]).stem)
+    told = submit()
+    assert "0 sent, 5 had been sent before" in told
+    assert "of those that had been sent before 1 cancelled, 1 dead, 1 failed: --again sends them again" in told
+    assert "3 sent, 2 had been sent before" in submit("--again")
+    assert Counter(status for _, status in mine()) == {"done": 1, "failed": 1, "cancelled": 1, "queued": 4}
+    for more in ((), ("--again",)):  # those that wait now are no worse than the others
+        told = submit(*more)
+        assert "0 sent, 5 had been sent before" in told
+        assert "--again" not in told
+    for each, status in mine():
+        if status == "queued":
+            set_state(cloud, each, "failed")
+    assert "4 sent, 1 had been sent before" in submit("--again")
+    while taken := cloud.queues.usual.receive(hold=60, wait=0):
+        cloud.queues.usual.delete(taken.receipt)
+
+
+def set_state(cloud: FleetCloud, job: str, status: Any) -> None:
+    states.change(cloud.bucket, cloud.layout, job, lambda state: structs.replace(state, status=status))
+
+
+def event(key: str) -> bytes:
+    """What S3 sends of an object."""
+    told = {"bucket": {"name": fleets.BUCKET}, "object": {"key": key, "size": 9, "eTag": "e"}}
+    return json.dumps({"Records": [{"eventName": "ObjectCreated:Put", "s3": told}]}).encode()
 
 
 def test_a_job_that_is_worked_on_is_not_tried_again(

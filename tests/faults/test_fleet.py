@@ -10,6 +10,7 @@ import boto3
 import pytest
 from baker.aws import iam_policy
 from baker.aws.growth import Growth
+from baker.fleet import jobs as fleet_jobs
 from botocore.exceptions import ClientError
 from faults.conftest import Lab
 from faults.faultcloud import DENIED, FAULTS, NOT_FOUND, Fault
@@ -76,6 +77,41 @@ def test_a_submission_that_goes_wrong_is_whole_after_the_same_command(
     objects = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[BUCKET].keys
     [state] = [objects[key] for key in objects if key.startswith("transcribe-fleet/state/")]
     assert b'"sent":true' in state.value
+    assert messages() >= 1
+
+
+AGAIN = (
+    "ReceiveMessage", "GetObject state", "PutObject state", "ListObjectsV2", "GetObject request.json", "SendMessage",
+    "DeleteMessage",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "point"), sample([(k, (c, 1)) for c in AGAIN for k in FAULTS]), ids=name_of_case)
+def test_what_was_given_up_is_tried_again_by_the_same_command_whatever_went_wrong(
+    newsroom: Lab, tmp_path: Path, record_property: Record, kind: str, point: Point
+) -> None:
+    """Or it had been already: then the command says that nothing is left to try."""
+    record_property("fault", (point[0], kind))
+    recording = tmp_path / "one.wav"
+    recording.write_bytes(audio("one"))
+    assert newsroom.launch("submit", str(recording)).code == 0
+    found = queues.find(boto3.Session(region_name=REGION).client("sqs", endpoint_url=newsroom.cloud_url), "speech")
+    assert found
+    taken = found.usual.receive(hold=60, wait=0)
+    assert taken
+    found.usual.delete(taken.receipt)
+    found.dead.send(taken.body, "newsroom")
+    newsroom.patch.setattr(fleet_jobs, "LOOK_SECONDS", 1)
+    newsroom.patch.setattr(fleet_jobs, "AT_ONCE", 1)
+    fault = Fault(kind, *point)
+    ended = newsroom.launch("jobs", "--redrive", "all", fault=fault)
+    assert fault.hits, "the fault was never met"
+    assert "Traceback" not in ended.err
+    assert len(ended.err.splitlines()) == (1 if ended.code else 0), ended.err
+    assert newsroom.launch("jobs", "--redrive", "all").code == 0
+    objects = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[BUCKET].keys
+    [state] = [objects[key] for key in objects if key.startswith("transcribe-fleet/state/")]
+    assert b'"status":"queued"' in state.value
     assert messages() >= 1
 
 

@@ -28,7 +28,8 @@ POISON = 5
 COSTLY = ("kill worker", "kill machine", "spot notice", "cut")
 BATCH = 30.0  # seconds of audio that are heard again after each of these at most: what the worker had under way
 PACE = 2.0  # seconds between two looks
-FROM_ZERO_SECONDS, READY_SECONDS, TO_ZERO_SECONDS, JOBS_SECONDS = 300.0, 240.0, 420.0, 1200.0
+FROM_ZERO_SECONDS, READY_SECONDS, TO_ZERO_SECONDS = 300.0, 240.0, 420.0
+STILL_SECONDS = 300.0  # in which no job ends: a machine starts anew in less, also on a computer that has other work
 
 
 @pytest.fixture
@@ -83,11 +84,15 @@ class Disturbed:
         self.ledger.note(len(self.ready), self.over, what)
 
     def run(self, disturbances: list[str]) -> Counter[str]:
-        """Go on until all jobs are over; returns what was done, of each kind. Raises AssertionError after too long."""
+        """Go on until all jobs are over; returns what was done, of each kind. AssertionError if they stand still."""
         done: Counter[str] = Counter()
-        end = time.monotonic() + JOBS_SECONDS
+        before, moved = self.over, time.monotonic()
         while self.over < len(self.jobs):
-            assert time.monotonic() < end, self.ledger.table({"jobs over": f"{self.over} of {len(self.jobs)}"})
+            if self.over != before:
+                before, moved = self.over, time.monotonic()
+            assert time.monotonic() - moved < STILL_SECONDS, self.ledger.table(
+                {"jobs over": f"{self.over} of {len(self.jobs)}"}
+            )
             time.sleep(PACE)
             self.look()
             due = sum(done.values()) < len(disturbances) * (self.over + 1) / (0.9 * len(self.jobs))

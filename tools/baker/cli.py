@@ -215,13 +215,14 @@ def _fleet_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParse
         "--format", metavar="FORMAT", default="json", help="what GET …/result gives by itself; default: json"
     )
     submit.add_argument("--priority", action="store_true", help="before everything that is not")
+    submit.add_argument("--again", action="store_true", help="also what has failed, was cancelled or given up before")
     submit.add_argument("--yes", action="store_true", help="however much it is")
     submit.set_defaults(run=fleet.submit)
 
     jobs = commands.add_parser("jobs", help="show the fleet's jobs, and what they cost")
     jobs.add_argument("--watch", action="store_true", help="until all are over")
-    jobs.add_argument("--dead", action="store_true", help="only those that were given up")
-    jobs.add_argument("--redrive", metavar="JOB", help="try one of those again")
+    jobs.add_argument("--dead", action="store_true", help="only those that were given up, and why")
+    jobs.add_argument("--redrive", metavar="JOB", help="try one of those again; `all`: each of them")
     jobs.add_argument("--cancel", metavar="JOB", help="end one that is not over")
     jobs.add_argument("--json", action="store_true", help="for programs")
     jobs.add_argument("--ledger", metavar="FILE", type=Path, help="write a page: machines, queue, speed and cost")

@@ -12,15 +12,14 @@ import msgspec
 
 from transcribe import logs
 from transcribe.api.errors import ApiError, busy
-from transcribe.fleet.documents import UNREADABLE, Outcome, Request, State
+from transcribe.fleet.documents import GIVEN_UP, UNREADABLE, Outcome, Request, State
 from transcribe.fleet.layout import job_id
-from transcribe.jobs.models import Job, JobError, NewJob, Status
+from transcribe.jobs.models import Job, NewJob, Status
 
 SUBMIT_SECONDS = 600.0  # for an answer: a large recording is on its way to the bucket meanwhile
 SECONDS = 30.0  # for an answer that takes a few small objects
 RETRY_SECONDS = 10.0
 UNREADABLE_CODE = "job_unreadable"
-GIVEN_UP = JobError("Several machines have tried this recording and could not do it.", code="job_given_up")
 
 
 class Seen(msgspec.Struct, frozen=True):

@@ -60,7 +60,7 @@ class Desk:
                 fleet.bucket.upload(fleet.layout.speaker(request.job, index), path)
             fleet.bucket.upload(key, file)
 
-        return submission.submit(fleet.bucket, fleet.queues, fleet.layout, request, store_audio)
+        return submission.submit(fleet.bucket, fleet.queues, fleet.layout, request, store_audio) is None
 
     def _look(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
         """The job's request and state, and its outcome if that is over and its text is asked for; None if there is no

@@ -7,14 +7,11 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import msgspec
-
 from transcribe import formats, logs
-from transcribe.feeder.fleet import Fleet, trouble
+from transcribe.feeder.fleet import Fleet, not_done, trouble
 from transcribe.fleet import states
-from transcribe.fleet.documents import Outcome, State, Status
+from transcribe.fleet.documents import Outcome
 from transcribe.fleet.layout import TRANSCRIPTS
-from transcribe.fleet.queues import TRIES
 from transcribe.formats import TranscriptionResult
 from transcribe.jobs import uploads
 from transcribe.jobs.models import Job
@@ -89,17 +86,9 @@ class Finisher:
         """This machine could not do it, and it is not the recording's fault as far as is known: another one may. After
         so many deliveries the queue gives the job up."""
         fleet = self._fleet
-
-        def update(state: State) -> State:
-            if state.over or state.machine != fleet.machine:
-                return state
-            status: Status = "dead" if ticket.count >= TRIES else "queued"
-            return msgspec.structs.replace(state, status=status, machine="", error=job.error)
-
-        states.change(fleet.bucket, fleet.layout, job.id, update)
+        not_done(fleet, ticket, job.error)
         fleet.queues.by_url(ticket.queue).hold(ticket.receipt, 0)
         fleet.store.tickets.withdraw(job.id)
-        logs.warning("job_given_back", job=job.id, code=job.error.code if job.error else None, delivery=ticket.count)
 
     def _outcome(self, job: Job, segments: list[Segment]) -> Outcome:
         fleet = self._fleet

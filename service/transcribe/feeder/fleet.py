@@ -10,14 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from botocore.exceptions import ClientError
 
 from transcribe import logs
 from transcribe.config import ServiceConfig
+from transcribe.fleet import states
 from transcribe.fleet.bucket import Bucket, code_of
+from transcribe.fleet.documents import State, Status
 from transcribe.fleet.layout import Layout
-from transcribe.fleet.queues import Queues
+from transcribe.fleet.queues import TRIES, Queues
+from transcribe.jobs.models import JobError
 from transcribe.jobs.store import Store
+from transcribe.jobs.tickets import Ticket
 
 SUSPECT = 2  # deliveries from which on a job may be what ended its machine: it is worked on alone
 FETCHED = ".fetch"  # the end of the name of a recording that is not complete
@@ -91,6 +96,21 @@ class Fleet:
     def hold_seconds(self) -> int:
         """How long a message is kept from others without a sign of life."""
         return self.config.fleet.hold_seconds
+
+
+def not_done(fleet: Fleet, ticket: Ticket, why: JobError | None) -> None:
+    """Says in the job's state why this machine could not do it; another one may, unless this was the last try. Raises
+    what the bucket raises."""
+
+    def update(state: State) -> State:
+        if state.over or state.machine != fleet.machine:
+            return state
+        status: Status = "dead" if ticket.count >= TRIES else "queued"
+        return msgspec.structs.replace(state, status=status, machine="", error=why)
+
+    states.change(fleet.bucket, fleet.layout, ticket.job, update)
+    code = why.code if why else None
+    logs.warning("job_not_done", job=ticket.job, code=code, delivery=ticket.count)
 
 
 def program_digest() -> str:

@@ -12,13 +12,14 @@ import msgspec
 
 from transcribe import logs
 from transcribe.feeder import checkpoints
-from transcribe.feeder.fleet import SUSPECT, Fleet, trouble
+from transcribe.feeder.fleet import SUSPECT, Fleet, not_done, trouble
 from transcribe.fleet import states
 from transcribe.fleet.documents import State
-from transcribe.jobs.models import Job
+from transcribe.jobs.models import Job, JobError
 from transcribe.jobs.tickets import Ticket
 
 ROUNDS = 3  # in the time that a message is held
+STOOD_STILL = JobError("A machine made no progress with this recording for too long.", code="job_stands_still")
 PATIENCE = 2  # times that time without progress, and the message is held no longer
 
 
@@ -73,6 +74,7 @@ class Holder:
             logs.warning("job_stands_still", job=ticket.job)
             self._fleet.pause.begin(PATIENCE * self._fleet.hold_seconds)
             self._fleet.store.tickets.withdraw(ticket.job)
+            not_done(self._fleet, ticket, STOOD_STILL)
             return
         kept = self._fleet.queues.by_url(ticket.queue).hold(ticket.receipt, self._fleet.hold_seconds)
         if over or ticket.concluded:

@@ -12,14 +12,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from transcribe import logs
 from transcribe.feeder import checkpoints
-from transcribe.feeder.fleet import FETCHED, SUSPECT, Fleet, trouble
+from transcribe.feeder.fleet import FETCHED, SUSPECT, Fleet, not_done, trouble
 from transcribe.fleet import drops, states, submission
-from transcribe.fleet.bucket import Found, status_of
-from transcribe.fleet.documents import Message, Request, State, decoded
+from transcribe.fleet.bucket import MISSING, Found, code_of, status_of
+from transcribe.fleet.documents import UNREADABLE, Message, Request, State, UnreadableError, decoded
 from transcribe.fleet.drops import Drop
 from transcribe.fleet.queues import Delivery
 from transcribe.jobs import uploads
-from transcribe.jobs.models import NewJob
+from transcribe.jobs.models import JobError, NewJob
 from transcribe.jobs.tickets import Ticket
 
 WAIT_SECONDS = 5  # that SQS waits for a message, at most
@@ -138,8 +138,8 @@ class Taker:
                 logs.event("object_passed_over", key=drop.key)
                 continue
             copy = partial(fleet.bucket.copy, drop.bucket, drop.key, etag=drop.etag)
-            new = submission.submit(fleet.bucket, fleet.queues, fleet.layout, request, copy)
-            logs.event("object_submitted", key=drop.key, job=request.job, new=new)
+            known = submission.submit(fleet.bucket, fleet.queues, fleet.layout, request, copy)
+            logs.event("object_submitted", key=drop.key, job=request.job, new=known is None)
 
     def _claim(self, message: Message, found: Delivery, own: Ticket | None) -> None:
         """Makes the job this machine's, if it may be: its state says so, and its ticket is stored. If this machine has
@@ -194,7 +194,6 @@ class Taker:
             message=found.id,
             attempts=found.count,
             started=state.started or time.time(),
-            error=None,
             signs=state.signs + 1,
         )
         return bool(self._fleet.bucket.put_if(self._fleet.layout.state(state.job), wanted.encoded(), etag))
@@ -215,6 +214,8 @@ class Taker:
             fleet.store.tickets.withdraw(ticket.job)
             self._part(ticket).unlink(missing_ok=True)
             uploads.remove(fleet.config.temp, ticket.job)
+            with trouble("say_why", ticket.job):
+                not_done(fleet, ticket, reason(error))
             raise
 
     def _part(self, ticket: Ticket) -> Path:
@@ -229,7 +230,7 @@ class Taker:
             return
         request, part = decoded(stored.data, Request), self._part(ticket)
         if request.job != ticket.job:
-            raise ValueError(f"what is asked of the job {ticket.job} is about another one")
+            raise UnreadableError(f"it is about another job, {request.job}")
         if not ticket.concluded:
             fleet.bucket.download(fleet.layout.audio(ticket.job), part)
             check(part, request)
@@ -268,7 +269,7 @@ class Taker:
 
 
 def check(path: Path, request: Request) -> None:
-    """Raises ValueError unless the file is the recording that was sent."""
+    """Raises ChangedError unless the file is the recording that was sent."""
     if not request.sha256:
         return
     digest = hashlib.sha256()
@@ -276,7 +277,27 @@ def check(path: Path, request: Request) -> None:
         while block := file.read(BLOCK):
             digest.update(block)
     if digest.hexdigest() != request.sha256:
-        raise ValueError(f"the recording of the job {request.job} is not the one that was sent")
+        raise ChangedError(f"the recording of the job {request.job} is not the one that was sent")
+
+
+class ChangedError(ValueError):
+    """A recording in the bucket is not the one that was sent."""
+
+
+def reason(error: Exception) -> JobError:
+    """Why a job could not be brought to its machine, for whoever looks at what was given up."""
+    if isinstance(error, ChangedError):
+        told = "The recording in the bucket is not the one that was sent: its SHA-256 is another one."
+        return JobError(told, code="recording_changed")
+    if isinstance(error, UnreadableError):
+        return JobError(f"What is asked of this job cannot be read: {error}", code=UNREADABLE)
+    if isinstance(error, ClientError):
+        if code_of(error) in MISSING:
+            return JobError("The recording is not in the bucket any more.", code="recording_missing")
+        told = f"S3 refused a machine the recording, {error.operation_name}: {code_of(error)}."
+        return JobError(told, code="recording_refused")
+    told = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return JobError(f"A machine could not take the recording in: {told}.", code="machine_failed")
 
 
 def clean(fleet: Fleet) -> None:

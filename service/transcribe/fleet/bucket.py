@@ -117,6 +117,14 @@ class Bucket:
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         return ((found["Key"], found["ETag"]) for page in pages for found in page.get("Contents", []))
 
+    def latest(self, prefix: str, *, among: int, most: int) -> list[str]:
+        """Of the first `among` keys that begin with `prefix` the `most` whose objects are newest, the newest first."""
+        pages = self._s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self.name, Prefix=prefix, PaginationConfig={"MaxItems": among}
+        )
+        found = [(each["LastModified"], each["Key"]) for page in pages for each in page.get("Contents", [])]
+        return [key for _, key in sorted(found, reverse=True)[:most]]
+
     def keys(self, prefix: str) -> Iterator[str]:
         """The keys that begin with `prefix`, in order."""
         return (key for key, _ in self.etags(prefix))

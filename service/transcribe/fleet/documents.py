@@ -17,6 +17,10 @@ Status = Literal["queued", "running", "dead", "done", "failed", "cancelled"]
 End = Literal["done", "failed", "cancelled"]
 FINAL = ("done", "failed", "cancelled")
 UNREADABLE = "unreadable"  # what the feeder says of a document that is not what it should be
+GIVEN_UP = JobError(
+    "Several machines have taken this recording, and none could say why it was not done: they were lost or cut off.",
+    code="job_given_up",
+)
 JobId = Annotated[str, msgspec.Meta(pattern=rf"\A{JOB.pattern}\Z")]  # it becomes part of keys and of names of files
 
 

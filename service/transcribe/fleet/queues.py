@@ -53,23 +53,27 @@ class Queue:
 
     def receive(self, *, hold: int, wait: int) -> Delivery | None:
         """Takes a message for `hold` seconds, after waiting for one for up to `wait` seconds."""
+        return next(iter(self.receive_some(1, hold=hold, wait=wait)), None)
+
+    def receive_some(self, most: int, *, hold: int, wait: int) -> list[Delivery]:
+        """The same for up to `most` messages, 10 at most."""
         found = self._sqs.receive_message(
             QueueUrl=self.url,
-            MaxNumberOfMessages=1,
+            MaxNumberOfMessages=most,
             WaitTimeSeconds=wait,
             VisibilityTimeout=hold,
             MessageSystemAttributeNames=[COUNT],
-        ).get("Messages")
-        if not found:
-            return None
-        message, told = found[0], found[0].get("Attributes", {})
-        return Delivery(
-            queue=self.url,
-            id=message["MessageId"],
-            receipt=message["ReceiptHandle"],
-            body=message["Body"].encode(),
-            count=int(told.get(COUNT, 1)),
-        )
+        ).get("Messages", [])
+        return [
+            Delivery(
+                queue=self.url,
+                id=message["MessageId"],
+                receipt=message["ReceiptHandle"],
+                body=message["Body"].encode(),
+                count=int(message.get("Attributes", {}).get(COUNT, 1)),
+            )
+            for message in found
+        ]
 
     def waiting(self) -> int:
         """How many messages wait to be received, roughly."""

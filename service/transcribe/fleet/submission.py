@@ -13,15 +13,16 @@ from transcribe.fleet.queues import Queues
 
 def submit(
     bucket: Bucket, queues: Queues, layout: Layout, request: Request, store_audio: Callable[[str], None]
-) -> bool:
-    """Submits the job; False if it had been already. `store_audio` puts the recording at the key that it is given.
+) -> State | None:
+    """Submits the job; returns the state of one that had been already, None if it is sent now. `store_audio` puts the
+    recording at the key that it is given.
 
     First the recording, then what is to be done with it, then the state, then the message. The state says last that the
     message was sent: a job whose message may be missing is sent again, and a second message does no harm.
     """
     found = states.read(bucket, layout, request.job)
     if found and found[0].sent:
-        return False
+        return found[0]
     if found is None:
         key = layout.audio(request.job)
         if bucket.size(key) != request.bytes or not request.bytes:
@@ -30,7 +31,7 @@ def submit(
         bucket.put_new(layout.state(request.job), _first(request).encoded())
     send(queues, request)
     states.change(bucket, layout, request.job, lambda state: msgspec.structs.replace(state, sent=True))
-    return True
+    return None
 
 
 def send(queues: Queues, request: Request) -> str:

@@ -32,7 +32,8 @@ def wanted(options: argparse.Namespace) -> Wanted:
         channels=options.channels,
         speakers=_speakers(options),
     )
-    return Wanted(asked, options.format, options.priority, default_language=language is None and not candidates)
+    default = language is None and not candidates
+    return Wanted(asked, options.format, options.priority, default_language=default, again=options.again)
 
 
 def _code(option: str, name: str) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 from rich import box
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from transcribe.fleet.documents import State
+from transcribe.fleet.documents import GIVEN_UP, State
 
 from baker.commands import asked
 from baker.commands.images import acting
@@ -23,6 +23,7 @@ from baker.fleet.cloud import FleetCloud, open_fleet
 
 LARGE_HOURS = 100.0  # of audio, that want a --yes
 WATCH_SECONDS = 5.0
+ALL = "all"  # instead of a job's id
 SHOWN = 50  # jobs of a table; all are counted
 
 
@@ -31,19 +32,26 @@ def submit(root: Path, options: argparse.Namespace) -> int:
     wanted = asked.wanted(options)
     context = acting(root, options)
     fleet = open_fleet(context)
-    found = recordings.find(context, options.what)
+    looking = (SpinnerColumn(), TextColumn("{task.completed:,.0f} recordings found"))
+    with Progress(*looking, console=context.display.console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        found = recordings.find(context, options.what, lambda: bar.advance(task))
     _estimate(context, fleet, found, sure=options.yes)
     columns = (TextColumn("submit"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    new, known, problems = 0, 0, []
+    new, known, nothing, problems = 0, 0, Counter[str](), []
     with Progress(*columns, console=context.display.console) as bar:
         task = bar.add_task("submit", total=len(found))
         for sent in fleet_jobs.submit(fleet, found, wanted):
             bar.advance(task)
             new, known = new + sent.new, known + (not sent.new and not sent.problem)
             problems += [sent.problem] if sent.problem else []
+            nothing.update([sent.came_to] if sent.came_to else [])
             if len(found) == 1 and sent.job:
                 context.display.note(f"job {sent.job}")
     context.display.note(f"{new} sent, {known} had been sent before; results: {_results(fleet)}")
+    if nothing:
+        told = ", ".join(f"{count} {status}" for status, count in sorted(nothing.items()))
+        context.display.note(f"of those that had been sent before {told}: --again sends them again", "yellow")
     for problem in problems:
         context.display.note(problem, "red")
     if problems:
@@ -55,7 +63,7 @@ def _estimate(context: BakeContext, fleet: FleetCloud, found: Sequence[recording
     """Say how much it is. Raises UsageError if it is much and nobody has said that it is meant."""
     hours = sum(each.seconds for each in found) / 3600
     large = hours > LARGE_HOURS
-    cost = fleet_jobs.hourly_cost(fleet_jobs.listed(fleet)) if large else None
+    cost = fleet_jobs.recent_cost(fleet) if large else None
     price = f", about {cost * hours:,.2f} US dollars at {cost:.4f} an hour" if cost is not None else ""
     context.display.note(f"{len(found)} recordings, about {hours:,.1f} hours of audio by their size{price}")
     if large and not sure:
@@ -71,9 +79,7 @@ def jobs(root: Path, options: argparse.Namespace) -> int:
     context = acting(root, options)
     fleet = open_fleet(context)
     if options.redrive:
-        fleet_jobs.redrive(fleet, options.redrive)
-        context.display.note(f"the job {options.redrive} waits again")
-        return 0
+        return _redrive(context, fleet, options.redrive)
     if options.cancel:
         fleet_jobs.cancel(fleet, options.cancel)
         context.display.note(f"the job {options.cancel} is cancelled")
@@ -82,9 +88,12 @@ def jobs(root: Path, options: argparse.Namespace) -> int:
         return _ledger(context, fleet, options.ledger, options.last_hours)
     earlier: dict[str, tuple[str, State | None]] = {}  # most states are over, and change no more
     while True:
-        known = _known(fleet, earlier, dead=options.dead)
+        dead = fleet_jobs.given_up(fleet, earlier) if options.dead else None
+        known = dead.states if dead else fleet_jobs.listed(fleet, earlier)
         if options.json:
             print(msgspec.json.encode(known).decode())
+        elif dead:
+            _print_dead(context, fleet, dead)
         else:
             _print(context, known)
         if not options.watch or all(state.over or state.status == "dead" for state in known):
@@ -104,13 +113,31 @@ def _ledger(context: BakeContext, fleet: FleetCloud, file: Path, hours: float | 
     return 0
 
 
-def _known(fleet: FleetCloud, earlier: dict[str, tuple[str, State | None]], *, dead: bool) -> list[State]:
-    if not dead:
-        return fleet_jobs.listed(fleet, earlier)
-    for job, found in fleet_jobs.dead_messages(fleet):
-        if job:
-            fleet_jobs.mark_dead(fleet, job, found.id)
-    return [state for state in fleet_jobs.listed(fleet, earlier) if state.status == "dead"]
+def _redrive(context: BakeContext, fleet: FleetCloud, job: str) -> int:
+    """Try one job again that was given up, or all of them."""
+    if job != ALL:
+        fleet_jobs.redrive(fleet, job)
+        context.display.note(f"the job {job} waits again")
+        return 0
+    tried = list(fleet_jobs.redrive_all(fleet))
+    problems = [problem for problem in tried if problem]
+    context.display.note(f"{len(tried) - len(problems)} jobs wait again")
+    for problem in problems:
+        context.display.note(problem, "red")
+    if problems:
+        raise BakeError(f"{len(problems)} of {len(tried)} jobs could not be tried again")
+    return 0
+
+
+def _print_dead(context: BakeContext, fleet: FleetCloud, dead: fleet_jobs.GivenUp) -> None:
+    """A line for each, with the reason; all of them, since each wants a decision."""
+    for state in dead.states:
+        error = state.error or GIVEN_UP
+        context.display.note(f"{state.job}  {' '.join(state.name.split()) or '-'}: {' '.join(error.message.split())}")
+    for key in dead.drops:
+        file = f"s3://{fleet.bucket.name}/{key}"
+        context.display.note(f"{file}: no machine made a job of it; bake.py submit {file} sends it")
+    context.display.note(f"{len(dead.states)} given up; --redrive JOB tries one again, --redrive {ALL} each of them")
 
 
 def _print(context: BakeContext, known: Sequence[State]) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,14 +42,16 @@ class Recording:
         return digest.hexdigest()
 
 
-def find(context: BakeContext, words: list[str]) -> list[Recording]:
-    """All recordings that the words name. Raises UsageError for one that names none."""
+def find(context: BakeContext, words: list[str], found_one: Callable[[], None]) -> list[Recording]:
+    """All recordings that the words name; `found_one` is told of each. Raises UsageError for a word that names none."""
     found: list[Recording] = []
     for word in words:
-        more = list(_objects(context, word) if word.startswith(S3) else _files(Path(word)))
-        if not more:
+        before = len(found)
+        for recording in _objects(context, word) if word.startswith(S3) else _files(Path(word)):
+            found.append(recording)
+            found_one()
+        if len(found) == before:
             raise UsageError(f"{word}: there is nothing to submit")
-        found += more
     return found
 
 
