@@ -323,11 +323,14 @@ def test_the_limits_of_a_first_start_follow_the_published_images_disk(
     monkeypatch.setattr(serve, "READY_SECONDS", 0.5)
     factor = serve._patience(serving)
     assert factor > 1
-    serve.template(serving, told(serving))
-    serve.group(serving, told(serving))
-    [group] = client(cloud, "autoscaling", serving.config.aws.region).describe_auto_scaling_groups()[
-        "AutoScalingGroups"
-    ]
+    fleet = FleetSection(queue="speech", profile="fleet", wait_minutes=10)
+    context = replace(serving, config=replace(serving.config, fleet=fleet))
+    serve.template(context, told(context))
+    serve.group(context, told(context))
+    scaling = client(cloud, "autoscaling", serving.config.aws.region)
+    [group] = scaling.describe_auto_scaling_groups()["AutoScalingGroups"]
     assert group["HealthCheckGracePeriod"] == int(1200 * factor)
+    warmups = {found["EstimatedInstanceWarmup"] for found in scaling.describe_policies()["ScalingPolicies"]}
+    assert warmups == {int(900 * factor)}
     with pytest.raises(BakeError, match=f"was not ready after {0.5 * factor:.0f} s"):
         serve.wait_ready(serving, ["http://127.0.0.1:1"], told(serving))

@@ -12,7 +12,7 @@ from transcribe.fleet.layout import FINISH_HOOK, priority_queue
 from baker.aws import requests
 from baker.aws.client import Clients, aws_errors, unless_missing
 
-WARMUP_SECONDS = 900  # until a new machine takes jobs: its first start fetches its disk from the snapshot
+WARMUP_SECONDS = 900  # until a new machine with a disk of the usual size takes jobs: it is fetched from the snapshot
 SILENT_SECONDS = 900  # until a machine that ends and says nothing is ended; with what it says, up to 25 hours
 PERIOD_SECONDS = 60  # SQS and the machines tell their figures so often
 WAIT, FROM_ZERO = "wait", "from-zero"  # the policies, after the group's name
@@ -35,9 +35,13 @@ class Growth:
                 DefaultResult="CONTINUE",
             )
 
-    def put(self, group: str, queue: str, wait_minutes: int, tags: Mapping[str, str]) -> None:
-        """Let the group grow so that what waits in the fleet's queues is begun within so many minutes."""
+    def put(self, group: str, queue: str, wait_minutes: int, tags: Mapping[str, str], *, patience: float = 1.0) -> None:
+        """Let the group grow so that what waits in the fleet's queues is begun within so many minutes.
+
+        `patience`: how many times as long as usual a first start takes. Who does not wait for it starts too many.
+        """
         scaling, cloudwatch = self._clients.autoscaling, self._clients.other("cloudwatch")
+        warmup = int(WARMUP_SECONDS * patience)
         with aws_errors("EnableMetricsCollection"):  # it costs nothing
             scaling.enable_metrics_collection(
                 AutoScalingGroupName=group, Granularity="1Minute", Metrics=["GroupDesiredCapacity"]
@@ -47,7 +51,7 @@ class Growth:
                 AutoScalingGroupName=group,
                 PolicyName=_policy(group, WAIT),
                 PolicyType="TargetTrackingScaling",
-                EstimatedInstanceWarmup=WARMUP_SECONDS,
+                EstimatedInstanceWarmup=warmup,
                 TargetTrackingConfiguration=tracking(queue, wait_minutes),  # type: ignore[arg-type]
             )
             made = scaling.put_scaling_policy(
@@ -56,7 +60,7 @@ class Growth:
                 PolicyType="StepScaling",
                 AdjustmentType="ChangeInCapacity",
                 StepAdjustments=[{"MetricIntervalLowerBound": 0.0, "ScalingAdjustment": 1}],
-                EstimatedInstanceWarmup=WARMUP_SECONDS,
+                EstimatedInstanceWarmup=warmup,
             )
         for name, each in _alarms(group, queue).items():
             alarm = from_zero(group, each)

@@ -147,7 +147,7 @@ def group(context: BakeContext, setup: ServiceSetup) -> str:
     if config.fleet.queue:
         growth.let_finish(name)
     if config.fleet.queue and config.fleet.wait_minutes:
-        growth.put(name, config.fleet.queue, config.fleet.wait_minutes, _tags(context))
+        growth.put(name, config.fleet.queue, config.fleet.wait_minutes, tags, patience=wanted.patience)
     elif config.fleet.queue:
         growth.remove(name, config.fleet.queue)
     return target
