@@ -34,6 +34,7 @@ THROTTLED, BROKEN, LOST, LOST_AFTER, DENIED, NOT_FOUND = (
     "throttled twice", "5xx twice", "lost before", "lost after effect", "denied", "not found thrice",
 )  # fmt: skip
 KILLED, KILLED_AFTER, PAUSED, DELAYED = "killed before", "killed after", "paused", "delayed"
+INTERRUPTED = "interrupted"  # by Ctrl-C, while the call is answered
 TIMES = {THROTTLED: 2, BROKEN: 2, NOT_FOUND: 3, DENIED: 10_000}  # the others: once
 FAULTS = (THROTTLED, BROKEN, LOST, LOST_AFTER, DENIED, NOT_FOUND)
 MISSING = {
@@ -146,8 +147,8 @@ class Misbehaving:
         refusal = self.refuses(read_form(environ)) if name == "RunInstances" else None
         if refusal:
             return answer_error(start_response, Ec2Error(*refusal))
-        if fault is not None and fault.kind in (PAUSED, DELAYED):
-            self._pause(fault, environ)
+        if fault is not None and fault.kind in (PAUSED, DELAYED, INTERRUPTED):
+            self._strike(fault, environ)
             fault = None
         if fault is None:
             self.meets(name)
@@ -171,8 +172,11 @@ class Misbehaving:
         denied = self.demands and environ["REQUEST_METHOD"] == "PUT" and named != self.demands
         return (403, BY_POLICY) if denied else None
 
-    def _pause(self, fault: Fault, environ: WSGIEnvironment) -> None:
-        """Stop the launcher; what it has just asked for is done meanwhile, or only when it goes on."""
+    def _strike(self, fault: Fault, environ: WSGIEnvironment) -> None:
+        """Interrupt the launcher, or stop it; what it has just asked for is done meanwhile, or only when it goes on."""
+        if fault.kind == INTERRUPTED:
+            os.kill(self.launcher, signal.SIGINT)
+            return
         environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
         self.goes_on.clear()
         os.kill(self.launcher, signal.SIGSTOP)

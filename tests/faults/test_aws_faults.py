@@ -7,7 +7,7 @@ from typing import TypeVar
 import pytest
 from faults import account
 from faults.conftest import Lab
-from faults.faultcloud import DENIED, FAULTS, KILLED, KILLED_AFTER, NOT_FOUND, Fault
+from faults.faultcloud import DENIED, FAULTS, INTERRUPTED, KILLED, KILLED_AFTER, NOT_FOUND, Fault
 from faults.launchers import Ended
 
 EVERYTHING = os.environ.get("FAULTS") == "all"
@@ -105,6 +105,30 @@ def assert_refused(lab: Lab, ended: Ended, point: Point) -> None:
     left = account.remains()
     assert left["unverified"] == []
     lab.assert_left(images=len(left["images"]))
+
+
+INTERRUPTS = [(INTERRUPTED, point) for point in POINTS]
+
+
+@pytest.mark.parametrize(("kind", "point"), sample(INTERRUPTS)[:: 1 if EVERYTHING else 5], ids=name_of_case)
+def test_ctrl_c_at_any_call_is_one_line_and_leaves_nothing(
+    lab: Lab, record_property: object, kind: str, point: Point
+) -> None:
+    record_property("fault", (point[0], kind))  # type: ignore[operator]
+    fault = Fault(kind, *point)
+    ended = lab.launch("bake", fault=fault)
+    assert fault.hits, "the fault was never met"
+    cleaning = "still cleaning up" in ended.out  # the bake is good, or what it had made is being removed already
+    if ended.code == 0 and cleaning:
+        lab.assert_left(images=1)
+        return
+    [line] = ended.err.strip().splitlines()
+    assert ended.code == 1
+    assert line.startswith("bake: interrupted by SIGINT; ")
+    left = account.remains()
+    assert left["unverified"] == []
+    lab.assert_left(images=len(left["images"]))
+    assert lab.launch("bake").code == 0, "the next one begins at once"
 
 
 KILLS = [(kind, then) for kind in (KILLED, KILLED_AFTER) for then in ("resume", "reap")]

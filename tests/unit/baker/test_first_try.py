@@ -9,6 +9,7 @@ CLOUD_INIT, FIRST_BOOT = "tests/unit/salt/test_cloud_init.py", "tests/unit/salt/
 ANSWERS, DOCTOR = "tests/faults/test_real_answers.py", "tests/faults/test_doctor.py"
 PHASES, HABITS = "tests/unit/salt/test_driver_phases.py", "tests/unit/baker/test_habits.py"
 LAUNCH = "tests/contract/test_bake_launch.py"
+POLICY, LOGINS = "tests/unit/baker/test_policy_reference.py", "tests/faults/test_logins.py"
 CAPACITY, RARE = "tests/faults/test_capacity.py", "tests/faults/test_doctor_answers.py"
 ROWS = {
     "1 a launch fails for KMS, a limit or a snapshot": [
@@ -49,6 +50,10 @@ ROWS = {
         f"{CAPACITY}::test_a_groups_machine_that_ec2_ends_at_once_is_told_in_awss_words",
         f"{LAUNCH}::test_what_is_launched_says_from_where_it_can_be_reached",
         f"{LAUNCH}::test_a_group_is_in_the_configured_zones_that_offer_its_type",
+        f"{LAUNCH}::test_a_group_of_two_markets_has_its_least_machines_on_demand_and_takes_other_markets_later",
+        f"{POLICY}::test_every_action_and_resource_exists",
+        f"{POLICY}::test_dependent_actions_are_allowed_too",
+        "tests/contract/test_bake_policy.py::test_a_key_of_ones_own_may_be_used_by_ec2_and_nobody_else",
     ],
     "9 a volume is read lazily": [
         f"{LAUNCH}::test_a_volume_may_be_initialized_at_a_rate",
@@ -67,17 +72,26 @@ ROWS = {
     ],
     "12 a bucket of another region": [f"{ANSWERS}::test_a_bucket_of_another_region_is_refused"],
     "13 dry runs drop AWS's words": [f"{ANSWERS}::test_a_dry_run_counts_and_its_words_are_told"],
-    "14 no room on the disk": [f"{FIRST_BOOT}::test_room_is_looked_for_before_anything_is_installed"],
+    "14 no room on the disk": [
+        f"{FIRST_BOOT}::test_room_is_looked_for_before_anything_is_installed",
+        "tests/unit/salt/test_states.py::test_toolkits_that_are_not_wanted_go_and_nothing_else",
+    ],
     "15 an image that takes long": [f"{ANSWERS}::test_an_image_that_takes_long_is_left_to_resume"],
     "16 an agent without a role": [f"{HABITS}::test_a_machine_has_a_role_and_a_rate_only_where_they_are_named"],
     "17 console after the end, macOS, downloads that break off": [
         f"{ANSWERS}::test_the_console_is_read_where_ec2_has_no_latest_output",
         "tests/unit/baker/test_computers.py::test_the_launcher_loads_on_macos",
         f"{FIRST_BOOT}::test_a_download_that_breaks_off_is_tried_again",
+        "tests/unit/salt/test_seal.py::test_what_writes_is_stopped_before_anything_is_removed",
     ],
+    "an account that is not ready, terms, quotas, an organization's policy": [
+        f"{ANSWERS}::test_an_account_that_may_not_launch_is_told_so_once_and_what_to_do",
+        f"{DOCTOR}::test_keys_or_an_account_that_are_refused_are_one_row",
+    ],
+    "Ctrl-C": ["tests/faults/test_aws_faults.py::test_ctrl_c_at_any_call_is_one_line_and_leaves_nothing"],
     "habits: profiles, roles, SSO, MFA": [
         f"{HABITS}::test_credentials_of_a_profile_are_renewed_while_a_bake_runs",
-        "tests/faults/test_logins.py::test_a_profile_that_cannot_be_used_is_one_line",
+        f"{LOGINS}::test_a_profile_that_cannot_be_used_is_one_line",
     ],
     "habits: macOS and WSL as the launcher's computer": [
         "tests/unit/baker/test_computers.py::test_the_launcher_loads_on_macos",
@@ -91,6 +105,9 @@ ROWS = {
     "habits: KMS, TLS and headers of a bucket": [
         f"{DOCTOR}::test_a_fault_turns_its_row_red_and_no_other",
         f"{RARE}::test_what_is_refused_is_a_row",
+    ],
+    "other systems at first boot": [
+        "tests/machine/test_bases.py::test_a_bake_on_it_verifies_and_changes_nothing_twice"
     ],
     "doctor --machine on the local cloud": ["tests/machine/test_doctor.py::test_a_real_machine_looks_and_is_gone"],
     "habits: regions to opt in to": [
