@@ -32,6 +32,7 @@ REFUSALS = {  # code, AWS' words, and the mend
     ("InvalidKMSKey.InvalidState", "The KMS key provided is in an incorrect state"): "KMS key",
     ("VcpuLimitExceeded", "You have requested more vCPU capacity than your limit of 0"): "`bake.py doctor` names",
     ("MaxSpotInstanceCountExceeded", "Max spot instance count exceeded"): "`bake.py doctor` names the quota",
+    ("InvalidParameterCombination", "The specified instance type is not eligible for Free Tier. For a list"): "upgrade",
     ("UnauthorizedOperation", BY_POLICY + ENCODED): "ask who administers your organization",
     ("UnauthorizedOperation", BY_POLICY.replace("service control policy", "permissions boundary")): "as well",
     ("UnauthorizedOperation", "You are not authorized to perform this operation." + ENCODED): "CloudTrail has AWS'",

@@ -54,8 +54,13 @@ CASES: dict[str, tuple[Callable[[Lab, pytest.MonkeyPatch], None], str]] = {
     "bad TOML": (rewritten("[aws]", "[aws"), "not valid TOML"),
     "no default VPC": (no_default_vpc, "no default VPC; name your subnets in [instance] subnets"),
     "unknown subnet": (
-        rewritten("[bake]", '[instance]\nsubnets = ["subnet-0123456789abcdef0"]\n[bake]'), "subnet-0123456789abcdef0",
+        rewritten("[bake]", '[instance]\nsubnets = ["subnet-0123456789abcdef0"]\n[bake]'),
+        "(InvalidSubnetID.NotFound); name subnets of this region in [instance] subnets",
     ),
+    "disk too small": (
+        rewritten("[bake]", "[instance]\nvolume_gb = 5\n[bake]"), "[instance] volume_gb is 5; the source image ami-",
+    ),
+    "a bucket's address": (rewritten('"bakes"', '"s3://bakes/here"'), "[s3] bucket must be the name of a bucket"),
     "unknown type": (
         rewritten("[bake]", '[instance]\ntypes = ["g9.xlarge"]\n[bake]'), "g9.xlarge are offered in no zone",
     ),
@@ -84,6 +89,15 @@ def test_an_expired_session_says_so(lab: Lab, record_property: Any, code: str) -
     [line] = ended.err.strip().splitlines()
     assert "log in again" in line
     assert ended.code == 2
+    assert_nothing_made(lab)
+
+
+@pytest.mark.parametrize("command", ["plan", "bake"])
+def test_a_bucket_of_somebody_else_is_told_with_what_to_name(lab: Lab, record_property: Any, command: str) -> None:
+    record_property("fault", ("operator", "a bucket of somebody else"))
+    ended = lab.launch(command, fault=Fault(DENIED, "HeadBucket"))
+    [line] = ended.err.strip().splitlines()
+    assert (ended.code, "'bakes' is not yours to use: name one of your account in [s3] bucket" in line) == (2, True)
     assert_nothing_made(lab)
 
 

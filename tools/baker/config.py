@@ -27,6 +27,9 @@ def _such(pattern: str, description: str) -> Meta:
 # Types of values; the description completes the error "[section] key must be ...".
 Text = Annotated[str, Meta(min_length=1, description="a string")]
 Address = Annotated[str, _such(r"|https?://[^\s/?#]+(/[^\s?#]*)?", "such as https://example.org")]
+BucketName = Annotated[
+    str, _such("[A-Za-z0-9._-]+", "the name of a bucket such as my-bucket, without s3:// and without a path")
+]
 Parameter = Annotated[
     str, _such(r"(?i:/(?!aws|ssm)[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*)", "a path such as /transcribe/image")
 ]
@@ -75,7 +78,7 @@ class S3Section:
     `encryption` and `kms_key` are what every write asks for; empty: the bucket's own default.
     """
 
-    bucket: Text
+    bucket: BucketName
     prefix: str = "transcribe-bake"
     presign_endpoint_url: Address = ""
     encryption: Encryption = ""

@@ -36,6 +36,8 @@ def test_a_good_file_gives_typed_values_and_defaults() -> None:
         (changed("aws", region=3), "[aws] region must be a string, not 3"),
         (changed("aws", credentials="x"), "unknown key 'credentials'"),
         (changed("s3", bucket=""), "[s3] bucket is missing or empty"),
+        (changed("s3", bucket="s3://my-bucket/x"), "[s3] bucket must be the name of a bucket such as my-bucket, with"),
+        (changed("s3", bucket="arn:aws:s3:::my-bucket"), "must be the name of a bucket"),
         (changed("source", ssm_parameter="/x"), "[source] needs exactly one of"),
         ({**GOOD, "source": {}}, "[source] needs exactly one of"),
         ({**GOOD, "source": {"name": "ubuntu*"}}, "owner and name together"),

@@ -1,6 +1,7 @@
 """EC2's StateReason as its user guide has it: the true cause is found, and a fault of the client is not retried."""
 
 import pytest
+from baker.aws import mends
 from baker.aws.state_reason import StateReason
 
 VOLUMES = StateReason("Server.InternalError", "Client.VolumeLimitExceeded: Volume limit exceeded")
@@ -34,3 +35,4 @@ def test_all_that_ec2_says_is_told_once() -> None:
     assert str(KEY) == "Client.InternalError: Client error on launch"
     assert "EBS storage" in VOLUMES.mend
     assert "KMS" in KEY.mend
+    assert "[launch] security_groups" in mends.mend("InvalidGroup.NotFound", "The security group 'sg-1' does not exist")

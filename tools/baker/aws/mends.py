@@ -27,9 +27,12 @@ OTHERS = {  # by how a code begins
     "MaxSpotInstanceCountExceeded": QUOTA,
     "Client.InternalError": KEY,
     "InvalidKMSKey": KEY,
+    "InvalidSubnetID": "name subnets of this region in [instance] subnets or [launch] subnets",
+    "InvalidGroup": "name a security group of this region in [instance] security_group or [launch] security_groups",
     "InvalidSnapshot": "the image's snapshot is gone or not shared with you: name another image in [source]",
 }
 TERMS = "marketplace"  # in the words about an image whose terms nobody has accepted
+FREE_PLAN = "not eligible for Free Tier"
 DENIED = {  # by AWS' words: whose policy it is
     "service control policy": "no right of this account helps: ask who administers your organization",
     "resource control policy": "no right of this account helps: ask who administers your organization",
@@ -50,6 +53,8 @@ def mend(code: str, message: str, *, encoded: bool = False) -> str:
         return ACCOUNT[code]
     if code in ACCOUNT:
         return "accept the image's terms at that address, or name another image in [source]"
+    if FREE_PLAN in message:
+        return "the account is on AWS' free plan, which has no such machines: upgrade it in Billing in AWS' console"
     if code in DENIALS:
         said = next((mend for words, mend in DENIED.items() if words in message), "")
         return said or (UNSAID if encoded and "is not authorized to" not in message else RIGHTS)
