@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from faults import account
 from faults.conftest import Lab
-from faults.faultcloud import DENIED, Fault
+from faults.faultcloud import DENIED, INTERRUPTED, Fault
 
 
 def no_credentials(lab: Lab, patch: pytest.MonkeyPatch) -> None:
@@ -116,6 +116,34 @@ def test_every_command_needs_to_know_who_asks(
     ended = lab.launch(*command.split())
     [line] = ended.err.strip().splitlines()
     assert (ended.code, "no credentials; set AWS_PROFILE" in line) == (2, True), line
+
+
+INTERRUPTS = {  # of other commands than a bake: the call, and what the line says of what became of it
+    "plan": ("RunInstances dry", "nothing was made"),
+    "doctor": ("PutObject probe", "what it had made is gone"),
+    "doctor --machine": ("RunInstances", "what it had made is gone"),
+    "doctor --machine --json": ("GetObject progress.json", "what it had made is gone"),
+    "launch": ("RunInstances", "`bake.py launch --end` removes what it had begun"),
+    "launch --end": ("TerminateInstances", "`bake.py launch --end` removes what it had begun"),
+    "reap --yes": ("DescribeVolumes", "running the same command again continues it"),
+}
+
+
+@pytest.mark.parametrize("command", INTERRUPTS)
+def test_ctrl_c_is_one_line_that_says_what_became_of_it(lab: Lab, record_property: Any, command: str) -> None:
+    record_property("fault", ("operator", "Ctrl-C"))
+    lab.patch.setenv("PIP_INDEX_URL", lab.cloud_url)
+    serves = command.startswith("launch")
+    for before in ("bake", "publish", "launch")[: 3 if command == "launch --end" else 2 if serves else 0]:
+        assert lab.launch(before).code == 0
+    call, became = INTERRUPTS[command]
+    fault = Fault(INTERRUPTED, call)
+    ended = lab.launch(*command.split(), fault=fault)
+    assert (ended.code, ended.err.strip().splitlines()[-1]) == (1, f"bake: interrupted by SIGINT; {became}")
+    assert (fault.hits, "Traceback" in ended.err) == (1, False)
+    if serves:
+        assert lab.launch("launch", "--end").code == 0
+    lab.assert_left(images=int(serves))
 
 
 def assert_nothing_made(lab: Lab) -> None:

@@ -18,6 +18,8 @@ from baker.images import catalog
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 OK, FAILED, USAGE = 0, 1, 2
+# What became of what an interrupted command was at.
+NOTHING, AGAIN = "nothing was made", "running the same command again continues it"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -111,7 +113,7 @@ def _plan(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         choices=iam_policy.ROLES,
         help="only print an IAM policy; default: the launcher's; it needs `roll` for a roll-out, `queues` for a fleet",
     )
-    plan.set_defaults(run=bake.plan)
+    plan.set_defaults(run=bake.plan, after=NOTHING)
 
 
 def _publishing(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -130,7 +132,7 @@ def _publishing(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     rollback.set_defaults(run=images.rollback)
     for command in (publish, rollback):
         _where(command)
-        command.set_defaults(model="", listen_for="en", after="running the same command again continues it")
+        command.set_defaults(model="", listen_for="en", after=AGAIN)
 
 
 def _image_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -164,7 +166,8 @@ def _image_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParse
 
     for command in (list_, prune, diff, launch):
         _where(command)
-        command.set_defaults(model="", listen_for="en", after="running the same command again continues it")
+        command.set_defaults(model="", listen_for="en", after=AGAIN)
+    launch.set_defaults(after="`bake.py launch --end` removes what it had begun")
 
 
 def _doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -172,7 +175,7 @@ def _doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     _where(command)
     command.add_argument("--machine", action="store_true", help="also start one small machine that looks and ends")
     command.add_argument("--json", action="store_true", help="for a bug report")
-    command.set_defaults(run=doctor.doctor, model="", listen_for="en")
+    command.set_defaults(run=doctor.doctor, model="", listen_for="en", after="what it had made is gone")
 
 
 def _recovery_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -193,6 +196,8 @@ def _recovery_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPa
     for command in (status, resume, reap):
         _where(command)
         command.set_defaults(model="", listen_for="en")
+    status.set_defaults(after=NOTHING)
+    reap.set_defaults(after=AGAIN)
 
 
 def _fleet_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -230,7 +235,7 @@ def _fleet_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     jobs.set_defaults(run=fleet.jobs)
     for command in (submit, jobs):
         _where(command)
-        command.set_defaults(model="", listen_for="en", after="running the same command again continues it")
+        command.set_defaults(model="", listen_for="en", after=AGAIN)
 
 
 def _where(command: argparse.ArgumentParser) -> None:
