@@ -71,6 +71,7 @@ def newsroom(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Newsroom
     monkeypatch.setattr(canary, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(canary, "FIRST_SECONDS", 1.5)
     monkeypatch.setattr(canary, "TRIES", 2)
+    monkeypatch.setattr(canary, "LEAST_SPEED", 0.25)  # this computer has other work
     monkeypatch.setattr(roll, "READY_SECONDS", 1.5)
     monkeypatch.setattr(roll, "POLL_SECONDS", 0.05)
     context = served(cloud, name="newsroom", keys_file=KEYS, min_size=SIZE, max_size=SIZE)
@@ -89,9 +90,9 @@ def test_a_new_image_replaces_one_machine_after_the_other(newsroom: Newsroom, mo
     seen: list[tuple[int, int]] = []
     ends = Members.end
 
-    def end(self: Members, instance: str) -> None:
+    def end(self: Members, instance: str) -> bool:
         seen.append((len(self.now().serving), newsroom.images()[newsroom.new.id]))
-        ends(self, instance)
+        return ends(self, instance)
 
     monkeypatch.setattr(Members, "end", end)
     assert newsroom.roll() == {REGION: newsroom.new.id}
@@ -106,7 +107,7 @@ def test_a_new_image_replaces_one_machine_after_the_other(newsroom: Newsroom, mo
     ("behaviour", "words"),
     [
         (Behaviour(text="And now for something completely different"), "it is wrong: .* hears 'And now for"),
-        (Behaviour(seconds=0.5), r"it is slow: \d\.\d\d s for the clip, where ami-\w+ needs"),
+        (Behaviour(seconds=2.0), r"it is slow: \d\.\d\d s for the clip, where ami-\w+ needs"),
         (Behaviour(answers=False), "it is silent: nothing heard in 2 s, .* answers 503"),
     ],
     ids=["wrong", "slow", "silent"],
@@ -164,15 +165,68 @@ def test_a_good_image_does_not_wait_for_a_silent_one_that_serves(
     newsroom.assert_serves(newsroom.new)
 
 
+@pytest.mark.parametrize("size", [0, 1, SIZE, 5])
+def test_a_size_that_somebody_gives_the_group_meanwhile_is_the_one_that_it_has_in_the_end(
+    newsroom: Newsroom, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """However many there are to be: no image is blamed for it, and the last ready machine does not end before another
+    one is ready."""
+    scaling, resize, least = client(newsroom.cloud, "autoscaling", REGION), Members.resize, list[int]()
+    scaling.update_auto_scaling_group(AutoScalingGroupName="newsroom", MinSize=0, MaxSize=9)
+    ends, due = Members.end, [size]
+
+    def resized(self: Members, desired: int, max_size: int) -> None:
+        resize(self, desired, max_size)
+        if due:
+            scaling.set_desired_capacity(AutoScalingGroupName="newsroom", DesiredCapacity=due.pop())
+
+    def end(self: Members, instance: str) -> bool:
+        least.append(len(self.now().serving - self.unhealthy(self.now())))
+        return ends(self, instance)
+
+    monkeypatch.setattr(Members, "resize", resized)
+    monkeypatch.setattr(Members, "end", end)
+    newsroom.roll()
+    assert (newsroom.group()["DesiredCapacity"], newsroom.group()["MaxSize"]) == (size, 9)
+    assert newsroom.images() == ({newsroom.new.id: size} if size else {})
+    assert not size or all(serving > 1 for serving in least)
+
+
+def test_machines_that_somebody_adds_late_are_not_taken_for_silent(
+    newsroom: Newsroom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has as long to be ready as the first one had."""
+    scaling, told, first = client(newsroom.cloud, "autoscaling", REGION), Members.unhealthy, dict[str, float]()
+    scaling.update_auto_scaling_group(AutoScalingGroupName="newsroom", MaxSize=9)
+    due = [time.monotonic() + 3600.0]
+
+    def unhealthy(self: Members, group: Any) -> set[str]:
+        """New machines need most of the time that they have; somebody adds some when the first one is about ready."""
+        images, now = newsroom.context.machines.images(group.serving), time.monotonic()
+        new = {machine for machine, image in images.items() if image == newsroom.new.id}
+        if new and not first:
+            due[0] = now + 0.9
+        first.update({machine: now for machine in new if machine not in first})
+        if now > due[0]:
+            due[0] += 3600.0
+            scaling.set_desired_capacity(AutoScalingGroupName="newsroom", DesiredCapacity=5)
+        return told(self, group) | {machine for machine in new if now - first[machine] < 1.2}
+
+    monkeypatch.setattr(Members, "unhealthy", unhealthy)
+    newsroom.roll()
+    assert newsroom.images() == {newsroom.new.id: 5}
+
+
 def test_what_somebody_else_publishes_meanwhile_ends_a_roll_out(
     newsroom: Newsroom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or else machines would be replaced without end."""
     other, ends = made(newsroom.cloud, "other"), Members.end
 
-    def end(self: Members, instance: str) -> None:
-        ends(self, instance)
+    def end(self: Members, instance: str) -> bool:
+        fewer = ends(self, instance)
         publish.publish_image(newsroom.context, other)
+        return fewer
 
     with monkeypatch.context() as patched:
         patched.setattr(Members, "end", end)

@@ -31,7 +31,7 @@ ROLL = [
     "GetParameter", "PutParameter", "GetParameter",
     "DescribeAutoScalingGroups", "DescribeInstances", "GetParameter", *SAVE, "UpdateAutoScalingGroup",
     "DescribeAutoScalingGroups", "DescribeTargetHealth", "DescribeInstances",
-    "TerminateInstanceInAutoScalingGroup", "DescribeAutoScalingGroups",
+    "TerminateInstanceInAutoScalingGroup", "DescribeAutoScalingGroups", *SAVE,
     "DescribeAutoScalingGroups", "DescribeInstances", "UpdateAutoScalingGroup", *SAVE, SAVE[0],
 ]  # fmt: skip
 POINTS: list[Point] = [(name, Counter(ROLL[: index + 1])[name]) for index, name in enumerate(ROLL)]

@@ -45,21 +45,22 @@ class Members:
                 AutoScalingGroupName=self._group, DesiredCapacity=desired, MaxSize=max_size
             )
 
-    def end(self, instance: str) -> None:
+    def end(self, instance: str) -> bool:
         """End a machine, and want one less; one that the group must have is replaced by the group. A balancer sends it
-        nothing more, and its requests are answered first."""
+        nothing more, and its requests are answered first. True if the group wants one less for it, for certain."""
         for fewer in (True, False):
             try:
                 with aws_errors("TerminateInstanceInAutoScalingGroup"):
                     self._clients.autoscaling.terminate_instance_in_auto_scaling_group(
                         InstanceId=instance, ShouldDecrementDesiredCapacity=fewer
                     )
-                return
+                return fewer
             except AwsError as error:
                 if instance not in self.now().serving:  # an earlier try has done it, or the machine has ended itself
-                    return
+                    return False
                 if error.code != AT_ITS_LEAST or not fewer:
                     raise
+        return False
 
     def unhealthy(self, group: GroupNow) -> set[str]:
         """The machines that serve and that a balancer finds not ready, or has not found ready yet."""

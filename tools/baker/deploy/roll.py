@@ -23,6 +23,7 @@ READY_SECONDS = 900.0  # for a new machine, at most: a first start fetches its d
 KNOWN_SECONDS = 60.0  # until all of EC2 knows one that Auto Scaling has started
 GONE_SECONDS = 900.0  # for an old one: a balancer lets its requests end first
 POLL_SECONDS = 5.0
+LONGEST_STEP = 4  # times the time for a new machine to be ready, in which others may change the group as well
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,11 @@ class Rolling:
                     replace(roll, leaving=older[0], wanted=group.desired - self._one_too_many(roll, group))
                 )
             with self._context.display.phase(f"replace {roll.leaving}, of {len(older)} left"):
-                self._one_more(roll, group)
-                self._ready(roll)
-                self._members.end(roll.leaving)
+                roll = self._ready(self._one_more(roll, group))
+                fewer = self._members.end(roll.leaving)
                 self._gone(roll.leaving)
+            if fewer:  # the group wants no machine more for it
+                roll = self._save(replace(roll, leaving=""))
         fleet = self._context.config.fleet.queue  # whose machines end themselves
         size = group.desired if fleet else group.desired - self._one_too_many(roll, group)
         raised = group.max_size == roll.wanted + 1
@@ -166,27 +168,43 @@ class Rolling:
         """Whether the group has a machine for one that was to end, but ended by itself and was replaced."""
         return bool(roll.leaving) and group.desired == roll.wanted + 1
 
-    def _one_more(self, roll: Roll, group: GroupNow) -> None:
-        """One machine more than there are to be, unless that is so already."""
-        if group.desired <= roll.wanted:
-            self._members.resize(roll.wanted + 1, max(group.max_size, roll.wanted + 1))
+    def _one_more(self, roll: Roll, group: GroupNow) -> Roll:
+        """One machine more than there are to be, unless that is so already. If somebody has given the group another
+        size meanwhile, so many are to be from now on."""
+        if group.desired == roll.wanted + 1:
+            return roll
+        if group.desired != roll.wanted:
+            roll = self._save(replace(roll, wanted=group.desired))
+        self._members.resize(roll.wanted + 1, max(group.max_size, roll.wanted + 1))
+        return roll
 
-    def _ready(self, roll: Roll) -> None:
-        """Return once the group has all machines that it wants, and those of the roll's image are ready."""
-        silent: set[str] = set()
+    def _ready(self, roll: Roll) -> Roll:
+        """Return once those that are to be serve without the one that leaves, and none that counts is silent. Machines
+        that others let the group have meanwhile are not waited for, and each has its own time to be ready."""
+        began, since = self._context.clock(), dict[str, float]()
 
-        def poll() -> bool | None:
-            group = self._members.now()
-            silent.clear()
-            silent.update(self._members.unhealthy(group) - self._older(roll.image, group))
-            return (len(group.serving) >= group.desired and not silent) or None
+        def poll() -> Roll | None:
+            nonlocal roll
+            group, now = self._members.now(), self._context.clock()
+            roll = self._one_more(roll, group)
+            silent = self._members.unhealthy(group) - self._older(roll.image, group)
+            for machine in set(since) - silent:
+                del since[machine]
+            since.update({machine: now for machine in silent if machine not in since})
+            overdue = sorted(machine for machine in silent if now - since[machine] >= roll.patience)
+            if overdue:
+                raise BadImageError(f"silent: {', '.join(overdue)} was not ready in {roll.patience:.0f} s")
+            if len(group.serving - silent - {roll.leaving}) >= roll.wanted:
+                return roll
+            if silent or now - began < roll.patience:
+                return None
+            why = AutoScaling(self._context.clients).last_failure(self._name) or "see its activities"
+            raise BakeError(f"the group {self._name} lacks a machine, so none is taken from it; again goes on: {why}")
 
-        if wait_for(poll, roll.patience, self._context.sleep, every=POLL_SECONDS):
-            return
-        if silent:
-            raise BadImageError(f"silent: {', '.join(sorted(silent))} was not ready in {roll.patience:.0f} s")
-        why = AutoScaling(self._context.clients).last_failure(self._name) or "see its activities"
-        raise BakeError(f"the group {self._name} lacks a machine, so none is taken from it; again goes on: {why}")
+        found = wait_for(poll, LONGEST_STEP * roll.patience, self._context.sleep, every=POLL_SECONDS)
+        if found is None:
+            raise BakeError(f"the group {self._name} does not come to rest; the same command again goes on")
+        return found
 
     def _gone(self, machine: str) -> None:
         """Return once the machine serves no more."""
