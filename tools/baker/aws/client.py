@@ -240,6 +240,13 @@ def _refusal(doing: str, error: ClientError) -> AwsError:
     )
 
 
+def _other(doing: str, error: BotoCoreError | RecursionError) -> AwsError:
+    """botocore asks S3 by HEAD where a bucket is, which may be redirected again, until Python's stack ends anywhere."""
+    if isinstance(error, RecursionError) or isinstance(error.kwargs.get("error"), RecursionError):
+        return AwsError(f"AWS {doing}: redirected, and nothing says where to; is there a proxy?", "301")
+    return AwsError(f"AWS {doing}: {' '.join(str(error).split())}", transient=isinstance(error, HTTPClientError))
+
+
 @contextmanager
 def aws_errors(doing: str) -> Iterator[None]:
     """Turn whatever botocore raises into an AwsError of one line; `doing` names the operation."""
@@ -263,13 +270,10 @@ def aws_errors(doing: str) -> Iterator[None]:
     except (CredentialRetrievalError, SSOError, SSOTokenLoadError, TokenRetrievalError) as error:
         said = " ".join(str(error).split())
         raise AwsError(f"AWS {doing}: {said}", logged_out=True, mend="log in again") from None
-    except RecursionError:  # botocore asks S3 by HEAD where a bucket is, which is redirected again
-        raise AwsError(f"AWS {doing}: redirected, and nothing says where to; is there a proxy?", "301") from None
     except ResponseParserError:
         raise AwsError(
             f"AWS {doing}: the answer is none of AWS'; is there a proxy, or another server at [aws] endpoint_url?",
             transient=True,
         ) from None
-    except BotoCoreError as error:
-        transient = isinstance(error, HTTPClientError)
-        raise AwsError(f"AWS {doing}: {' '.join(str(error).split())}", transient=transient) from None
+    except (BotoCoreError, RecursionError) as error:
+        raise _other(doing, error) from None
