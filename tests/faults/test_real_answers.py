@@ -32,6 +32,10 @@ REFUSALS = {  # code, AWS' words, and the mend
     ("InvalidKMSKey.InvalidState", "The KMS key provided is in an incorrect state"): "KMS key",
     ("VcpuLimitExceeded", "You have requested more vCPU capacity than your limit of 0"): "`bake.py doctor` names",
     ("MaxSpotInstanceCountExceeded", "Max spot instance count exceeded"): "`bake.py doctor` names the quota",
+    (
+        "InvalidParameterValue",
+        "Value (x) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile n",
+    ): "make the instance profile that [fleet] profile",
     ("InvalidParameterCombination", "The specified instance type is not eligible for Free Tier. For a list"): "upgrade",
     ("UnauthorizedOperation", BY_POLICY + ENCODED): "ask who administers your organization",
     ("UnauthorizedOperation", BY_POLICY.replace("service control policy", "permissions boundary")): "as well",
@@ -154,7 +158,11 @@ KEYS_REFUSED = {  # at the first call: what is refused, how far AWS' clock is ah
     "clock behind": (refusing("RequestExpired"), 1000, "this computer's clock is 17 minutes behind AWS': set this"),
     "clock of a late answer": (refusing("RequestTimeTooSkewed"), 0, "; set this computer's clock (in WSL"),
     "token of the global endpoint": (refusing("InvalidToken"), 0, "; log in again, replace the keys"),
-    "no token": (refusing("MissingAuthenticationToken"), 0, "; log in again, replace the keys"),
+    "no token": (
+        refusing("MissingAuthenticationToken"),
+        0,
+        "; log in again, replace the keys of the environment (AWS_ACCESS_KEY",
+    ),
 }
 
 

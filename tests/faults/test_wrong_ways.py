@@ -41,9 +41,14 @@ def unknown_profile(lab: Lab, patch: pytest.MonkeyPatch) -> None:
     rewritten("[aws]", '[aws]\nprofile = "nobody"')(lab, patch)
 
 
+def unknown_profile_of_the_environment(lab: Lab, patch: pytest.MonkeyPatch) -> None:
+    patch.setenv("AWS_PROFILE", "nobody")
+
+
 CASES: dict[str, tuple[Callable[[Lab, pytest.MonkeyPatch], None], str]] = {
     "no credentials": (no_credentials, "no credentials; set AWS_PROFILE or [aws] profile, or log in"),
-    "unknown profile": (unknown_profile, "profile 'nobody' is not in your AWS configuration"),
+    "unknown profile": (unknown_profile, "[aws] profile 'nobody' is not in your AWS configuration; `aws configure"),
+    "unknown AWS_PROFILE": (unknown_profile_of_the_environment, "bake: AWS_PROFILE 'nobody' is not in your AWS config"),
     "another region": (rewritten('"eu-north-1"', '"eu-west-1"'), "[source] there is no image ami-"),
     "malformed region": (rewritten('"eu-north-1"', '"eu north"'), "Provided region_name 'eu north' doesn't match"),
     "malformed address": (rewritten('"http', '"'), "[aws] endpoint_url must be such as https://example.org"),

@@ -133,8 +133,13 @@ def open_session(config: LauncherConfig) -> boto3.Session:
             "aws_secret_access_key": config.credentials.secret_access_key,
         }
     with aws_errors("session"):
-        session = boto3.Session(region_name=config.aws.region, profile_name=config.aws.profile or None, **keys)
-        logins.watch(session)
+        try:
+            session = boto3.Session(region_name=config.aws.region, profile_name=config.aws.profile or None, **keys)
+            logins.watch(session)
+        except ProfileNotFound as error:
+            where = "[aws] profile" if config.aws.profile else "AWS_PROFILE"
+            told = f"{where} {error.kwargs.get('profile')!r} is not in your AWS configuration"
+            raise UsageError(f"{told}; `aws configure list-profiles` names those that are") from None
     return session
 
 
@@ -263,8 +268,6 @@ def aws_errors(doing: str) -> Iterator[None]:
         raise AwsError(
             f"AWS {doing}: cannot reach {where}; check [aws] region, and the network", transient=True
         ) from None
-    except ProfileNotFound as error:
-        raise UsageError(f"[aws] profile {error.kwargs.get('profile')!r} is not in your AWS configuration") from None
     except logins.LoginError as error:
         raise AwsError(f"AWS {doing}: {error}", logged_out=True, mend=error.kwargs["mend"]) from None
     except (CredentialRetrievalError, SSOError, SSOTokenLoadError, TokenRetrievalError) as error:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 
 import boto3
@@ -23,7 +24,8 @@ from botocore.utils import parse_timestamp
 
 from baker.errors import UsageError
 
-KEYS = "log in again, replace the keys, or enable the region {}"
+KEYS = "log in again, replace the keys{}, or enable the region {}"
+OF_ENVIRONMENT = " of the environment (AWS_ACCESS_KEY_ID and so on), which come before any profile"
 CLOCK = "set this computer's clock (in WSL: `sudo hwclock -s`)"
 # Codes that say: not with these credentials.
 REFUSALS = frozenset({
@@ -33,7 +35,7 @@ REFUSALS = frozenset({
     "SignatureDoesNotMatch", "TokenRefreshRequired", "UnrecognizedClientException",
 })  # fmt: skip
 SKEWED = re.compile(r"RequestTimeTooSkewed|Signature (expired|not yet current)")
-REGION = "Region"  # added to ResponseMetadata: that of the client
+REGION, METHOD = "Region", "Method"  # added to ResponseMetadata: the client's region, and how its keys were found
 TOLERATED = 240.0  # seconds between two clocks; AWS tolerates 300 or more
 EXPORT = 'eval "$(aws configure export-credentials --profile {} --format env)"'
 
@@ -57,7 +59,9 @@ def mend(code: str, message: str, answer: Mapping[str, Any]) -> str:
     if abs(behind) > TOLERATED:
         how = "behind" if behind > 0 else "ahead of"
         return f"this computer's clock is {abs(behind) / 60:.0f} minutes {how} AWS': {CLOCK}"
-    return CLOCK if SKEWED.search(f"{code} {message}") else KEYS.format(answer.get(REGION, "")).rstrip()
+    if SKEWED.search(f"{code} {message}"):
+        return CLOCK
+    return KEYS.format(OF_ENVIRONMENT * (answer.get(METHOD) == "env"), answer.get(REGION, "")).rstrip()
 
 
 def _seconds_behind(date: str) -> float:
@@ -69,17 +73,18 @@ def _seconds_behind(date: str) -> float:
 
 
 def watch(session: boto3.Session) -> None:
-    """From now on, a login by SSO that ends is told with the profile to log in to, and answers say from which region.
+    """From now on, a login by SSO that ends is told with the profile to log in to, and answers say from which region
+    they are, and how the keys were found.
 
     Raises UsageError for a profile whose credentials a person must be asked for: nobody is there while a bake runs.
     """
     profiles = dict(_chain(session))
     PROGRAMS._retrieve_credentials_using = _given_by_program  # also for the profiles that it begins from
-    session.events.register("after-call", _note_region)
     try:
         credentials = session.get_credentials()
     except MissingDependencyException:  # `aws login`, which takes botocore's native library
         raise UsageError(_instead(session.profile_name, "is one of `aws login`")) from None
+    session.events.register("after-call", partial(_note, getattr(credentials, "method", "")))
     asking = next((name for name, profile in profiles.items() if "mfa_serial" in profile), "")
     if asking and getattr(credentials, "method", "") == "assume-role":
         told = _instead(session.profile_name, "asks for an MFA code, and nobody is there while a bake runs")
@@ -90,8 +95,8 @@ def watch(session: boto3.Session) -> None:
         watched._refresh_using = _telling(watched._refresh_using, by_sso)  # botocore has no other way
 
 
-def _note_region(parsed: dict[str, Any], context: Mapping[str, Any], **_: object) -> None:
-    parsed.get("ResponseMetadata", {})[REGION] = context.get("client_region", "")
+def _note(method: str, parsed: dict[str, Any], context: Mapping[str, Any], **_: object) -> None:
+    parsed.get("ResponseMetadata", {}).update({REGION: context.get("client_region", ""), METHOD: method})
 
 
 def _instead(profile: str, why: str) -> str:

@@ -32,7 +32,12 @@ OTHERS = {  # by how a code begins
     "InvalidSnapshot": "the image's snapshot is gone or not shared with you: name another image in [source]",
 }
 TERMS = "marketplace"  # in the words about an image whose terms nobody has accepted
-FREE_PLAN = "not eligible for Free Tier"
+SAID = {  # by words that come with a code of many meanings
+    "not eligible for Free Tier": (
+        "the account is on AWS' free plan, which has no such machines: upgrade it in Billing in AWS' console"
+    ),
+    "Invalid IAM Instance Profile": "make the instance profile that [fleet] profile or [instance] profile names",
+}
 DENIED = {  # by AWS' words: whose policy it is
     "service control policy": "no right of this account helps: ask who administers your organization",
     "resource control policy": "no right of this account helps: ask who administers your organization",
@@ -53,12 +58,10 @@ def mend(code: str, message: str, *, encoded: bool = False) -> str:
         return ACCOUNT[code]
     if code in ACCOUNT:
         return "accept the image's terms at that address, or name another image in [source]"
-    if FREE_PLAN in message:
-        return "the account is on AWS' free plan, which has no such machines: upgrade it in Billing in AWS' console"
     if code in DENIALS:
         said = next((mend for words, mend in DENIED.items() if words in message), "")
         return said or (UNSAID if encoded and "is not authorized to" not in message else RIGHTS)
-    return of_launch(code)
+    return next((mend for words, mend in SAID.items() if words in message), "") or of_launch(code)
 
 
 def of_launch(code: str) -> str:
