@@ -53,6 +53,7 @@ CASES: dict[str, tuple[Callable[[Lab, pytest.MonkeyPatch], None], str]] = {
     "malformed region": (rewritten('"eu-north-1"', '"eu north"'), "Provided region_name 'eu north' doesn't match"),
     "malformed address": (rewritten('"http', '"'), "[aws] endpoint_url must be such as https://example.org"),
     "no such region": (region_that_is_none, "cannot reach https://ec2.eu-nowhere-9.amazonaws.com/; check [aws] region"),
+    "TLS that is not to be trusted": (rewritten('"http:', '"https:'), "its certificates in AWS_CA_BUNDLE"),
     "missing bucket": (rewritten('"bakes"', '"no-such-bucket"'), "[s3] there is no bucket 'no-such-bucket'"),
     "unknown key": (rewritten("[aws]", "[aws]\nregoin = 1"), "[aws] has an unknown key 'regoin'"),
     "unknown section": (rewritten("[bake]", "[beak]"), "unknown section [beak]"),

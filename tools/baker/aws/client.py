@@ -18,6 +18,7 @@ from botocore.exceptions import (
     HTTPClientError,
     NoCredentialsError,
     ProfileNotFound,
+    SSLError,
     SSOError,
     SSOTokenLoadError,
     TokenRetrievalError,
@@ -249,7 +250,12 @@ def _other(doing: str, error: BotoCoreError | RecursionError) -> AwsError:
     """botocore asks S3 by HEAD where a bucket is, which may be redirected again, until Python's stack ends anywhere."""
     if isinstance(error, RecursionError) or isinstance(error.kwargs.get("error"), RecursionError):
         return AwsError(f"AWS {doing}: redirected, and nothing says where to; is there a proxy?", "301")
-    return AwsError(f"AWS {doing}: {' '.join(str(error).split())}", transient=isinstance(error, HTTPClientError))
+    mend = "if a proxy opens TLS here, name a file of its certificates in AWS_CA_BUNDLE"
+    return AwsError(
+        f"AWS {doing}: {' '.join(str(error).split())}",
+        transient=isinstance(error, HTTPClientError),
+        mend=mend if isinstance(error, SSLError) else "",
+    )
 
 
 @contextmanager
