@@ -23,7 +23,7 @@ from localcloud.aws.steward import calls
 from localcloud.aws.steward.groups import Groups
 from support import fleets
 from support.fake_cloud import REGION, Cloud
-from support.fake_worker import FACTS, SEGMENT_SECONDS, TEXTS
+from support.fake_worker import TEXTS
 from support.made_images import KEYS, client, made, named, served
 from support.served_machines import Behaviour, ServedMachines, served_machines
 from support.waiting import until
@@ -343,7 +343,7 @@ def test_a_canary_of_a_fleet_hears_the_clip_through_its_queue(tmp_path: Path) ->
     """By a real feeder; as often as it is asked."""
     clip = tmp_path / "clip.flac"
     clip.write_bytes(fleets.audio("clip"))
-    with fleets.fleet_cloud() as cloud, fleets.machine(tmp_path / "a", cloud) as here:
+    with fleets.fleet_cloud() as cloud, fleets.machine(tmp_path / "a", cloud, delay=0.7) as here:
         here.start()
         own = FleetCloud(cloud.bucket, cloud.queues, cloud.layout, "anna")
         hearing = ThroughQueue(own, Clip(clip, "sv"))
@@ -351,5 +351,7 @@ def test_a_canary_of_a_fleet_hears_the_clip_through_its_queue(tmp_path: Path) ->
             heard = until(hearing.hear, 60)
             assert heard
             assert heard.text == " ".join(text.strip() for text in TEXTS)
-            assert heard.seconds == pytest.approx(len(TEXTS) * SEGMENT_SECONDS / FACTS["speed"])
+            assert len(TEXTS) * 0.7 <= heard.seconds < 10.0, (
+                "as long as the worker took, whatever speed it says that it has"
+            )
             assert len(here.worker.seen) == jobs

@@ -109,8 +109,8 @@ class ThroughQueue:
             self.problem = f"its job {ended.status}: {ended.error.message if ended.error else 'without a reason'}"
             return None
         text = " ".join(segment.text.strip() for segment in ended.segments)
-        # The worker's own figure, since a job's time holds the feeder's pauses as well.
-        return Heard(text, ended.duration / ended.speed if ended.speed else ended.finished - (ended.started or 0.0))
+        # From the worker's claim to its end. Its speed is a mean that begins with a warm-up and follows slowly.
+        return Heard(text, ended.finished - (ended.started or 0.0))
 
     def _submit(self) -> None:
         data = self._clip.path.read_bytes()
