@@ -1,6 +1,7 @@
 """The ledger of a fleet's run: what `jobs --ledger` writes of jobs that a real feeder has done."""
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from baker.errors import UsageError
 from baker.fleet import ledger
 from support import fleets
 from support.fleets import FleetCloud, audio
+from transcribe.fleet import gauges
 from transcribe.fleet.documents import State
 
 pytestmark = pytest.mark.slow
@@ -47,6 +49,15 @@ def test_a_run_is_one_page_that_fetches_nothing(
     assert text.count("<polyline") == 4
     assert text.count("<tr>") == 1 + ledger.ROWS
     assert not re.search(r"https?://|src=|<script|<link", text)
+    assert "as they told CloudWatch" not in text, "they told nothing"
+    cloudwatch, minute = cloud.client("cloudwatch"), int(time.time() // 60 * 60)
+    for metric, figure in ((gauges.SPEED, 9.0), (gauges.SPEED, 11.0), (gauges.WAITING, 100.0), (gauges.WAITING, 140.0)):
+        told = [gauges.datum(metric, fleets.QUEUE, minute, figure)]
+        cloudwatch.put_metric_data(Namespace=gauges.NAMESPACE, MetricData=told)
+    assert cli.main([*command, str(page)]) == 0
+    text = page.read_text()
+    assert text.count("<polyline") == 6
+    assert re.search(r"<td>2\.0</td>\s*<td>120</td></tr>", text), "two machines, which estimate 120 seconds on average"
     assert cli.main([*command, str(page), "--last-hours", "0.00001"]) == 2
     assert cli.main([*command, str(tmp_path / "none" / "run.html")]) == 2
     assert "run.html: No such file or directory" in capsys.readouterr().err

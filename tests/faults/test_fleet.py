@@ -1,5 +1,6 @@
 """Every AWS call of a submission and of a feeder, and what can happen to it: nothing is lost, nothing is done twice."""
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ from transcribe.feeder.hook import FinishHook
 from transcribe.feeder.idle import Idle
 from transcribe.feeder.main import clients
 from transcribe.fleet import gauges, queues
+from transcribe.fleet.bucket import Bucket
 from transcribe.jobs.tickets import Ticket
 
 SUBMIT = [
@@ -113,6 +115,27 @@ def test_what_was_given_up_is_tried_again_by_the_same_command_whatever_went_wron
     [state] = [objects[key] for key in objects if key.startswith("transcribe-fleet/state/")]
     assert b'"status":"queued"' in state.value
     assert messages() >= 1
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_ledger_is_made_whatever_becomes_of_cloudwatchs_figures(
+    newsroom: Lab, tmp_path: Path, record_property: Record, kind: str
+) -> None:
+    record_property("fault", ("GetMetricData", kind))
+    recording = tmp_path / "one.wav"
+    recording.write_bytes(audio("one"))
+    assert newsroom.launch("submit", str(recording)).code == 0
+    bucket = Bucket(boto3.Session(region_name=REGION).client("s3", endpoint_url=newsroom.cloud_url), BUCKET)
+    [key] = bucket.keys("transcribe-fleet/state/")
+    stored = bucket.read(key)
+    assert stored
+    done = {"status": "done", "machine": "a", "started": time.time() - 9, "finished": time.time()}
+    bucket.put(key, json.dumps({**json.loads(stored.data), **done}).encode())
+    fault = Fault(kind, "GetMetricData", 1)
+    ended = newsroom.launch("jobs", "--ledger", str(tmp_path / "run.html"), fault=fault)
+    assert (ended.code, ended.err) == (0, "")
+    assert fault.hits, "the fault was never met"
+    assert "<polyline" in (tmp_path / "run.html").read_text()
 
 
 # --- the feeder

@@ -253,6 +253,7 @@ SUBMITTER_CALLS: tuple[ApiCall, ...] = (
         ApiCall("sqs", operation, (grant(f"sqs:{operation}", DEAD),))
         for operation in ("ReceiveMessage", "DeleteMessage")
     ),
+    ApiCall("cloudwatch", "GetMetricData", (grant("cloudwatch:GetMetricData"),)),
 )
 
 

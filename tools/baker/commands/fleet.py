@@ -4,6 +4,7 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -16,9 +17,9 @@ from baker.commands import asked
 from baker.commands.images import acting
 from baker.context import BakeContext
 from baker.display.literal import literal
-from baker.errors import BakeError, UsageError
+from baker.errors import AwsError, BakeError, UsageError
+from baker.fleet import figures, ledger, recordings
 from baker.fleet import jobs as fleet_jobs
-from baker.fleet import ledger, recordings
 from baker.fleet.cloud import FleetCloud, open_fleet
 
 LARGE_HOURS = 100.0  # of audio, that want a --yes
@@ -105,6 +106,10 @@ def _ledger(context: BakeContext, fleet: FleetCloud, file: Path, hours: float | 
     """Write the page of a run: all jobs, or those that were sent in the last so many hours."""
     since = time.time() - hours * 3600 if hours else 0.0
     made = ledger.read([state for state in fleet_jobs.listed(fleet) if state.created >= since])
+    try:
+        made = replace(made, told=figures.read(context, made.begin, made.end, time.time()))
+    except AwsError as error:  # the page is good without them
+        context.display.note(f"without what machines told CloudWatch: {error}", "yellow")
     try:
         file.write_text(ledger.html(made), encoding="utf-8")
     except OSError as error:

@@ -1,6 +1,7 @@
 """The ledger of a fleet's run: machines, audio that waits, speed and cost over time, as a table and as a picture.
 
-One page that fetches nothing. It is made of the states of the jobs, so that it shows machines while they work.
+One page that fetches nothing. It is made of the states of the jobs, so that it shows machines while they work, and of
+what machines told CloudWatch.
 """
 
 from bisect import bisect_right
@@ -14,6 +15,7 @@ import jinja2
 from transcribe.fleet.documents import State
 
 from baker.errors import UsageError
+from baker.fleet.figures import Told
 
 ROWS, SAMPLES = 24, 240  # of the table, and of the picture
 WIDTH, HEIGHT, LEFT = 1080, 110, 90  # pixels of one curve
@@ -55,6 +57,8 @@ class Row:
     speed: float  # seconds of audio in a second, of all machines
     hours: float  # of audio, done so far
     cost: float | None  # US dollars an hour of audio, of the jobs that ended in it
+    ready: float | None = None  # machines that were ready, as they told CloudWatch
+    waiting: float | None = None  # seconds of audio that wait, as they told it
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class Ledger:
     hours: Line
     priced: Line  # hours of audio whose cost is known
     dollars: Line
+    told: Told | None = None
 
     def rows(self, number: int) -> Iterator[Row]:
         """The run in so many spans of the same length."""
@@ -84,6 +89,8 @@ class Ledger:
                 speed=self.speed.mean(begin, end),
                 hours=self.hours.at(end),
                 cost=dollars / priced if priced > 0 else None,
+                ready=self.told.ready.mean(begin, end) if self.told else None,
+                waiting=self.told.waiting.mean(begin, end) if self.told else None,
             )
 
 
@@ -136,11 +143,17 @@ def html(ledger: Ledger) -> str:
         ("times real time, all machines", [row.speed for row in fine], "{:,.0f}"),
         ("US dollars an hour of audio", _carried([row.cost for row in fine]), "{:,.4f}"),
     ]
+    if ledger.told:
+        curves += [
+            ("machines ready, as they told CloudWatch", _carried([row.ready for row in fine]), "{:,.1f}"),
+            ("seconds of audio that wait, as machines told", _carried([row.waiting for row in fine]), "{:,.0f}"),
+        ]
     return environment.get_template("ledger.html").render(
         began=datetime.fromtimestamp(ledger.begin, UTC).strftime("%Y-%m-%d %H:%M UTC"),
         cards=list(_cards(ledger)),
         curves=[(name, *_drawn(values, form)) for name, values, form in curves],
         rows=list(ledger.rows(ROWS)),
+        told=ledger.told is not None,
         minutes=(ledger.end - ledger.begin) / 60,
         geometry={"width": WIDTH, "height": HEIGHT, "left": LEFT},
     )
