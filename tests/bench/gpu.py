@@ -10,6 +10,7 @@ import argparse
 import importlib.util
 import itertools
 import os
+import shutil
 import statistics
 import sys
 import time
@@ -256,8 +257,10 @@ def peers(options: argparse.Namespace, sounds: Sequence[Sound]) -> list[dict[str
 
 def service(options: argparse.Namespace) -> dict[str, Any]:
     """The whole service over HTTP: an hour's file, many clients with 7 s clips, and an 11 s clip alone."""
-    from bench import serve_load, served
+    from bench import clients, serve_load, served
 
+    if shutil.which("ffmpeg") is None:
+        raise RuntimeError("ffmpeg is not installed, and the service is not ready without it")
     recording = options.cache / "recording.wav"
     _write(recording, windows(options.audio, 112.0 if options.tiny else 3584.0))
     url = f"http://127.0.0.1:{options.port}"
@@ -265,20 +268,20 @@ def service(options: argparse.Namespace) -> dict[str, Any]:
     with served.service(served.prepare(options.port, str(options.model), speakers=False), options.port) as ready:
         result["start_to_ready_seconds"] = round(ready, 2)
         whole = recording.read_bytes()
-        served.transcribe(url, serve_load.cut(recording, 7.0, 1, 0)[0])
-        seconds = served.transcribe(url, whole)[1]
+        clients.transcribe(url, serve_load.cut(recording, 7.0, 1, 0)[0])
+        seconds = clients.transcribe(url, whole)[1]
         result["file"] = {
             "seconds": round(seconds, 2),
             "times_realtime": round(len(whole) / 2 / SAMPLE_RATE / seconds, 1),
         }
-        alone = [served.transcribe(url, serve_load.cut(recording, 11.0, 1, shift)[0])[1] for shift in range(1, 8)]
+        alone = [clients.transcribe(url, serve_load.cut(recording, 11.0, 1, shift)[0])[1] for shift in range(1, 8)]
         result["clip_alone_p50_seconds"] = round(statistics.median(alone), 3)
-        for clients in (8, 32):
-            clips = serve_load.cut(recording, 7.0, 16 * clients, clients)
-            seconds, each = serve_load.load(url, clips, clients)
+        for count in (8, 32):
+            clips = serve_load.cut(recording, 7.0, 16 * count, count)
+            seconds, each = clients.load(url, clips, count)
             p95 = sorted(each)[len(each) * 95 // 100]
             figures = {"times_realtime": round(7.0 * len(clips) / seconds, 1), "p95_seconds": round(p95, 3)}
-            result[f"{clients}_clients"] = figures
+            result[f"{count}_clients"] = figures
     return result
 
 

@@ -8,9 +8,7 @@ import argparse
 import io
 import statistics
 import sys
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[depth] / name) for depth, n
 import soundfile  # noqa: E402
 from localcloud.hub.models import model_dir  # noqa: E402 - found by the line above
 
-from bench import common, corpus, served  # noqa: E402
+from bench import clients, common, corpus, served  # noqa: E402
 
 SHIFT_SECONDS = 0.05
 SHORT_SECONDS = 5.0
@@ -42,14 +40,6 @@ def cut(recording: Path, seconds: float, count: int, shift: int) -> list[bytes]:
     return clips
 
 
-def load(url: str, clips: Sequence[bytes], clients: int) -> tuple[float, list[float]]:
-    """Seconds for all clips sent by so many clients, and each request's."""
-    began = time.perf_counter()
-    with ThreadPoolExecutor(clients) as pool:
-        latencies = [seconds for _, seconds in pool.map(lambda clip: served.transcribe(url, clip), clips)]
-    return time.perf_counter() - began, latencies
-
-
 def percentiles(latencies: Sequence[float]) -> dict[str, float]:
     ordered = sorted(latencies)
     chosen = {f"p{share}": ordered[min(len(ordered) - 1, len(ordered) * share // 100)] for share in (50, 90, 99)}
@@ -61,10 +51,10 @@ def side_by_side(url: str, options: argparse.Namespace, recording: Path) -> dict
     together, in_turn, latencies = [], [], list[float]()
     for repeat in range(options.repeats):
         first, second = (cut(recording, options.clip_seconds, options.clients, 2 * repeat + which) for which in (1, 2))
-        seconds, each = load(url, first, options.clients)
+        seconds, each = clients.load(url, first, options.clients)
         together.append(seconds)
         latencies += each
-        in_turn.append(load(url, second, 1)[0])
+        in_turn.append(clients.load(url, second, 1)[0])
     audio = options.clip_seconds * options.clients
     ratio = statistics.median(in_turn) / statistics.median(together)
     return {
@@ -85,7 +75,7 @@ def short_clip(url: str, options: argparse.Namespace, recording: Path) -> dict[s
     ours, theirs = [], []
     for repeat in range(options.repeats):
         clips = (cut(recording, SHORT_SECONDS, 1, 3 * repeat + which)[0] for which in range(3))
-        ours.append(statistics.median(served.transcribe(url, clip)[1] for clip in clips))
+        ours.append(statistics.median(clients.transcribe(url, clip)[1] for clip in clips))
         told = common.run_json([sys.executable, hear, "pipeline:8", folder, "en", "1", file, *[file] * 3])
         theirs.append(told["seconds"] / 3)
     medians = statistics.median(ours), statistics.median(theirs)
@@ -106,7 +96,7 @@ def main() -> None:
     described = common.machine()
     url = options.url or f"http://127.0.0.1:{options.port}"
     with nullcontext() if options.url else served.service(served.prepare(options.port), options.port):
-        load(url, cut(recording, options.clip_seconds, options.clients, 0), options.clients)  # warms it
+        clients.load(url, cut(recording, options.clip_seconds, options.clients, 0), options.clients)  # warms it
         many, short = side_by_side(url, options, recording), short_clip(url, options, recording)
     print(
         f"{many['clients']} clients with {many['clip_seconds']:.0f} s clips: {many['times_realtime_together']} × real "

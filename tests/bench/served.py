@@ -1,11 +1,10 @@
-"""A running service for the benchmarks: ours as tools/serve.py runs it, and what a client needs to talk to it."""
+"""A running service for the benchmarks: ours as tools/serve.py runs it, whose clients are in clients.py."""
 
 import argparse
 import http.client
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,24 +81,3 @@ def program(command: list[str], url: str) -> Iterator[float]:
             yield wait(url, lambda: process.poll() is None)
         finally:
             process.terminate()
-
-
-def transcribe(url: str, clip: bytes) -> tuple[str, float]:
-    """The text of a WAV through POST /v1/audio/transcriptions, and the seconds that it took. Exits on an error."""
-    boundary = uuid.uuid4().hex
-    part = f'--{boundary}\r\nContent-Disposition: form-data; name="'
-    fields = {"model": "whisper-1", "language": "en", "response_format": "text"}
-    body = "".join(f'{part}{name}"\r\n\r\n{value}\r\n' for name, value in fields.items())
-    body += f'{part}file"; filename="clip.wav"\r\n\r\n'
-    whole = body.encode() + clip + f"\r\n--{boundary}--\r\n".encode()
-    kind = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Cache-Control": "no-cache"}  # as if new
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT)
-    began = time.perf_counter()
-    connection.request("POST", "/v1/audio/transcriptions", whole, kind)
-    answer = connection.getresponse()
-    text = answer.read().decode()
-    seconds = time.perf_counter() - began
-    connection.close()
-    if answer.status != http.HTTPStatus.OK:
-        sys.exit(f"{url} answered {answer.status}: {text.strip()[:200]}")
-    return text, seconds

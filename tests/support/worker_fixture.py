@@ -44,6 +44,7 @@ CLIPS = sorted((Path(__file__).resolve().parents[1] / "audio").glob("*.flac"))
 class FakeEngine:
     """Each step takes `delay` seconds and finishes the oldest chunk. A segment's text names its job and chunk."""
 
+    device: str = "cpu"
     capacity: int = 4
     rows: int = 4
     windows: int = 1  # that are encoded together

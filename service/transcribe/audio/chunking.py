@@ -5,15 +5,17 @@ time in the recording is the chunk's start plus the time within. Only silence lo
 of speech lies in exactly one chunk.
 """
 
+import functools
 import itertools
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from transcribe.audio import cores
 from transcribe.audio.level import Leveller
 from transcribe.types import MAX_CHUNK_SECONDS, SAMPLE_RATE
 
@@ -70,7 +72,7 @@ class VadOptions:
         enter = asked.get("threshold", ENTER)
         pad = _frames(asked["prefix_padding_ms"] / 1000) if "prefix_padding_ms" in asked else PAD
         pause = _frames(asked.get("silence_duration_ms", 0.0) / 1000)
-        return cls(enter, max(enter - (ENTER - LEAVE), 0.01), pad, pause)
+        return cls(enter, min(max(enter - (ENTER - LEAVE), 0.01), enter), pad, pause)
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ class Chunker:
         self._window = _frames(longest)
         self._leveller = Leveller()
         self._waiting: list[NDArray[np.float32]] = []  # levelled blocks that are not judged yet
+        self._judging: tuple[list[NDArray[np.float32]], Callable[[], NDArray[np.float32]]] | None = None
         self._audio = Samples()
         self._speech = np.zeros(0, np.bool_)  # a label for each complete frame of _audio
         self._base = 0  # the frame of the recording that both begin with
@@ -172,26 +175,39 @@ class Chunker:
         """Takes the recording's next samples."""
         self._samples += len(block)
         self._waiting += self._leveller.push(block)
-        if len(self._waiting) >= (1 if self.seconds < SOON else TOGETHER):
-            yield from self._judged()
+        soon = self.seconds < SOON
+        if len(self._waiting) >= (1 if soon else TOGETHER):
+            yield from self._judged(soon=soon)
 
     def flush(self) -> Iterator[AudioChunk]:
         """What is left at the end of the recording."""
-        yield from self._judged()
+        yield from self._judged(soon=True)
         for levelled in self._leveller.flush():  # one at most
             lacking = -(len(self._audio) + len(levelled)) % FRAME  # of the last frame, which is not judged by itself
             self._label(self._take(levelled, self._detector.push(np.pad(levelled, (0, lacking)))))
         self._label(self._detector.flush())
         yield from self._ready(last=True)
 
-    def _judged(self) -> Iterator[AudioChunk]:
-        """The chunks that are ready once what waits is judged: all of it at once, which idle cores can share, and then
-        taken a block at a time, so that cuts do not depend on how much waited."""
+    def _judged(self, *, soon: bool) -> Iterator[AudioChunk]:
+        """Has all that waits judged at once, which idle cores can share, and gives the chunks that are ready: unless it
+        is to be soon, those by what was judged before, while the next sound is decoded and levelled."""
+        yield from self._taken()
         if not (waiting := self._waiting):
             return
         self._waiting = []
-        scores = self._detector.push(np.concatenate(waiting))
-        for levelled in waiting:
+        judge = functools.partial(self._detector.push, np.concatenate(waiting))
+        self._judging = waiting, judge if soon else cores.beside(judge)
+        if soon:
+            yield from self._taken()
+
+    def _taken(self) -> Iterator[AudioChunk]:
+        """The chunks that are ready once what is being judged is: it is taken a block at a time, so that cuts do not
+        depend on how much that was."""
+        if self._judging is None:
+            return
+        (blocks, judged), self._judging = self._judging, None
+        scores = judged()
+        for levelled in blocks:
             scores = self._take(levelled, scores)
             yield from self._ready(last=False)
 
@@ -203,11 +219,14 @@ class Chunker:
         return scores[complete:]
 
     def _label(self, scores: NDArray[np.float32]) -> None:
-        labels = []
-        for score in scores.tolist():
-            self._speaking = score > (self._options.leave if self._speaking else self._options.enter)
-            labels.append(self._speaking)
-        self._speech = np.concatenate([self._speech, np.array(labels, np.bool_)])
+        if not len(scores):
+            return
+        # A score between the two leaves things as they are: each frame goes by the last one that decides.
+        decides = (scores > self._options.enter) | (scores <= self._options.leave)
+        last = np.maximum.accumulate(np.where(decides, np.arange(len(scores)), -1))
+        labels = np.where(last < 0, self._speaking, scores[last] > self._options.enter)
+        self._speaking = bool(labels[-1])
+        self._speech = np.concatenate([self._speech, labels])
 
     def _ready(self, *, last: bool) -> Iterator[AudioChunk]:
         while len(self._speech) and (cut := self._next_cut(last=last)):

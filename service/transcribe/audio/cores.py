@@ -31,6 +31,12 @@ def in_order(work: Callable[[Item], Result], items: Sequence[Item]) -> Generator
         left.clear()
 
 
+def beside(work: Callable[[], Result]) -> Callable[[], Result]:
+    """What gives the result of `work`, called once: an idle core does it meanwhile; where there is none, it is done
+    when it is asked for."""
+    return _threads().submit(work).result if idle() else work
+
+
 def idle() -> int:
     """How many cores have nothing to do; 0 where the system does not tell."""
     try:

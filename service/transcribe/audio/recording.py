@@ -9,6 +9,7 @@ find out which channels have a voice of their own, until they all have, or to th
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,15 @@ class Recording:
     sentence each) are complete at the end.
     """
 
-    def __init__(self, path: Path, limits: Limits, vad: Vad, hearing: Hearing | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        limits: Limits,
+        vad: Vad,
+        hearing: Hearing | None = None,
+        listening: AbstractContextManager[object] | None = None,
+    ) -> None:
+        """`listening` is entered whenever what was decoded is listened to."""
         self.seconds = 0.0
         self.promised: float | None = None
         self.channels: int | None = None
@@ -51,6 +60,7 @@ class Recording:
         self._limits = limits
         self._vad = vad
         self._hearing = hearing or Hearing()
+        self._listening = listening or nullcontext()
         self._spoken = False
         self._steps = self._chosen() if self._hearing.audio_stream else self._tracks()
 
@@ -145,7 +155,8 @@ class Recording:
         return own
 
     def _noted(self, chunks: Iterable[AudioChunk]) -> list[AudioChunk]:
-        found = list(chunks)
+        with self._listening:
+            found = list(chunks)
         self._spoken = self._spoken or bool(found)
         return found
 

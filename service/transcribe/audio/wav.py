@@ -9,6 +9,7 @@ import mmap
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -135,7 +136,13 @@ class Header:
 
 def _header(path: Path) -> Header | None:
     """None for a file that is no WAV, or whose samples are not found. Raises OSError."""
-    length, forms, long = path.stat().st_size, list[bytes](), 0
+    found = path.stat()
+    return _header_of(path, found.st_size, (found.st_ino, found.st_mtime_ns))
+
+
+@lru_cache(16)  # several parts ask for it, one after the other
+def _header_of(path: Path, length: int, _version: tuple[int, int]) -> Header | None:
+    forms, long = list[bytes](), 0
     found: Header | None = None
     with path.open("rb") as file:
         head = file.read(12)

@@ -52,8 +52,6 @@ CREATE TABLE jobs (
   detached INTEGER NOT NULL,
   callback TEXT NOT NULL
 ) STRICT;
-CREATE INDEX jobs_status ON jobs (status, created);
-CREATE INDEX jobs_key ON jobs (key_id, created);
 CREATE TABLE segments (
   job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
   id INTEGER NOT NULL,
@@ -73,6 +71,15 @@ CREATE TABLE corrections (
 ) STRICT, WITHOUT ROWID;
 """
 SCHEMA += CORRECTIONS
+# What is asked for often costs the same with a hundred thousand jobs. An older version works with them too, so that the
+# schema's version does not tell of them.
+INDEXES = """
+CREATE INDEX IF NOT EXISTS jobs_status ON jobs (status, created);
+CREATE INDEX IF NOT EXISTS jobs_key ON jobs (key_id, created);
+CREATE INDEX IF NOT EXISTS jobs_repeat ON jobs (key_id, fingerprint, created);
+CREATE INDEX IF NOT EXISTS jobs_finished ON jobs (finished);
+CREATE INDEX IF NOT EXISTS jobs_callback ON jobs (finished) WHERE callback != ''
+"""
 MIGRATIONS = {  # from the version to the next one
     1: """
 ALTER TABLE jobs ADD COLUMN setbacks INTEGER NOT NULL DEFAULT 0;
@@ -214,6 +221,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(message)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     _check_tables(connection)
+    _run_script(connection, INDEXES)
 
 
 def _run_script(connection: sqlite3.Connection, script: str) -> None:

@@ -111,5 +111,5 @@ def check_bounds(connection: sqlite3.Connection, new: NewJob, bounds: Bounds) ->
 
 def _has_neighbours(connection: sqlite3.Connection, key_id: str) -> bool:
     """Whether other keys use the store as well, as far as it remembers."""
-    query = "SELECT EXISTS (SELECT 1 FROM jobs WHERE key_id != ?)"
-    return bool(connection.execute(query, (key_id,)).fetchone()[0])
+    query = " OR ".join(f"EXISTS (SELECT 1 FROM jobs WHERE key_id {side} :key)" for side in "<>")  # by the index
+    return bool(connection.execute(f"SELECT {query}", {"key": key_id}).fetchone()[0])

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from transcribe import logs, memory
 from transcribe.audio.chunking import AudioChunk
 from transcribe.config import ServiceConfig
-from transcribe.engine import Chunk, ChunkResult, Engine, EngineError
+from transcribe.engine import Chunk, ChunkResult, Engine, EngineError, limit_threads
 from transcribe.jobs.models import Ending, JobError, Outcome
 from transcribe.jobs.store import LONGEST_DELAY, Store
 from transcribe.speakers import words
@@ -66,6 +66,8 @@ class Worker:
     def run(self) -> None:
         """The loop. Raises what the engine raises: the process must end then."""
         failure: BaseException | None = None
+        if self._engine.device == "cuda":  # a few small copies are left to do here, after which threads would spin
+            limit_threads(1)
         self._preprocessor.start()
         self._keeper.start()
         try:

@@ -38,6 +38,9 @@ LAST_TRY = 3  # a job that two workers died with is worked on alone, so that it 
 ALONE_AFTER = 5  # setbacks; one of them may be the cause
 CLAIM_SECONDS = 1.0  # how often delayed jobs are looked for
 KNOWN_WITHIN = 1.0  # seconds between a recording's estimated and true length, of which the queue need not know
+# Recordings that are listened to at once. It is hundreds of short calls, between which threads take turns in Python:
+# with many, all of them mostly wait for their turns, and the engine's thread does too.
+LISTENING = 3
 LONG = LONG_CLASSES[0][0]  # seconds, from which clients see the length while the recording is worked on
 
 
@@ -56,6 +59,7 @@ class Preprocessor:
         self._closing = threading.Event()
         self._wakeups = store.listener(WORKER)
         self._processors = threading.BoundedSemaphore(max(1, os.cpu_count() or 1))
+        self._listening = threading.BoundedSemaphore(LISTENING)
         self._pool = ThreadPoolExecutor(self._most, thread_name_prefix="preprocess", initializer=one_thread)
         self._thread = threading.Thread(target=self._run, name="preprocess")
         self._suspect: Job | None = None  # claimed for its last attempt, and waiting for the others to end
@@ -217,7 +221,7 @@ class Preprocessor:
         options = active.job.options
         hearing = Hearing(options.channels, options.audio_stream, VadOptions.of(active.job.request.get("chunking")))
         path = self._config.temp / active.job.id
-        with Recording(path, self._config.limits, self._detectors.vad, hearing) as recording:
+        with Recording(path, self._config.limits, self._detectors.vad, hearing, self._listening) as recording:
             steps, told = iter(recording), active.job.length
             while not active.discarded:
                 with self._processors:  # not while `put` waits: a long file must not block short ones

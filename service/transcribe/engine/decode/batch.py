@@ -205,32 +205,28 @@ class Batch:
         logprobs: Sequence[float],
         stop: Stop = lambda _: False,
     ) -> list[DecodeSequence]:
-        finished = []
-        for row, token, logprob in zip(rows, tokens, logprobs, strict=True):
-            row.logprobs.append(logprob)
-            if token != self._special.end:
-                row.tokens.append(token)
-            row.complete = token == self._special.end
-            if row.complete or row.length >= self.decoder.dims.context or stop(row):
-                finished.append(row)
-        return finished
+        chosen = zip(rows, tokens, logprobs, strict=True)
+        return [row for row, token, logprob in chosen if self._ends(row, token, logprob, stop)]
+
+    def _ends(self, row: DecodeSequence, token: int, logprob: float, stop: Stop) -> bool:
+        """Adds what was chosen to the row; whether that is finished."""
+        row.logprobs.append(logprob)
+        row.complete = token == self._special.end
+        if not row.complete:
+            row.tokens.append(token)
+        return row.complete or row.length >= self.decoder.dims.context or stop(row)
 
     def _take_recent(self, steps: int, stop: Stop) -> list[DecodeSequence]:
         """What the last steps chose for all rows; of a row that is finished, nothing more."""
-        recent = self.cursor.recent.cpu()  # one transfer for all of them
+        recent = self.cursor.recent.cpu()[..., : len(self.rows)]  # one transfer for all of them
         tokens, logprobs = recent[:, 0].tolist(), recent[:, 1].view(torch.float32).tolist()
         finished: list[DecodeSequence] = []
-        going = list(enumerate(self.rows))
-        for _ in range(steps):
-            places = [((row.length - 1) % RECENT, index) for index, row in going]
-            ended = self._take(
-                [row for _, row in going],
-                [tokens[place][index] for place, index in places],
-                [logprobs[place][index] for place, index in places],
-                stop,
-            )
-            finished += ended
-            going = [(index, row) for index, row in going if row not in ended]
+        for index, row in enumerate(self.rows):
+            for _ in range(steps):
+                place = (row.length - 1) % RECENT
+                if self._ends(row, tokens[place][index], logprobs[place][index], stop):
+                    finished.append(row)
+                    break
         return finished
 
     def leave(self, row: DecodeSequence) -> None:

@@ -23,7 +23,9 @@ def is_repeating(tokens: Sequence[int]) -> bool:
     """Whether the text ends with the same few tokens over and over."""
     for length in range(1, LONGEST_ROUND + 1):
         reach = max(ROUNDS * length, ROUND_TOKENS)
-        if reach <= len(tokens) and tokens[-reach:-length] == tokens[-reach + length :]:
+        if reach > len(tokens):
+            return False
+        if tokens[-1] == tokens[-1 - length] and tokens[-reach:-length] == tokens[-reach + length :]:
             return True
     return False
 
