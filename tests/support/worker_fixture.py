@@ -48,6 +48,7 @@ class FakeEngine:
     capacity: int = 4
     rows: int = 4
     windows: int = 1  # that are encoded together
+    waiting: int = 0  # chunks that are not begun
     delay: float = 0.0
     most: float = math.inf  # chunks that it finishes
     language: str = "sv"

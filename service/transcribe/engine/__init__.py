@@ -99,6 +99,11 @@ class Engine:
         packed = ops.pack_recurrence(weight)
         return lambda gates, state: ops.recurrence(library, gates, packed, state)
 
+    @property
+    def waiting(self) -> int:
+        """How many chunks are not being decoded yet."""
+        return self._scheduler.waiting
+
     def room(self) -> int:
         """How many chunks can be added now."""
         return self._scheduler.room()
@@ -108,7 +113,8 @@ class Engine:
         self._scheduler.add(chunk)
 
     def step(self) -> list[ChunkResult]:
-        """Encodes one chunk or decodes a few tokens of all. Returns the chunks that are done."""
+        """Encodes one chunk, on a processor a layer of it, or decodes a few tokens of all. Returns the chunks that are
+        done."""
         return self._scheduler.step()
 
     def encode(self, text: str) -> list[int]:

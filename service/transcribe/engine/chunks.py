@@ -8,6 +8,8 @@ import numpy.typing as npt
 
 from transcribe.types import DecodeOptions, Segment
 
+BRIEF_SECONDS = 8.0  # a chunk this short may go before others: it is done in a moment
+
 
 class EngineError(Exception):
     """One line for the user. `broken` means that the device context is lost and the process must be restarted."""
@@ -20,12 +22,14 @@ class EngineError(Exception):
 @dataclass(frozen=True, eq=False)
 class Chunk:
     """At most 30 s of 16 kHz mono float32 audio, decoded with its own options. `key` names it in the results. Of a
-    chunk that is only to `listen` to, the language is wanted and no text."""
+    chunk that is only to `listen` to, the language is wanted and no text. One that goes `ahead` is done before all
+    others that do not."""
 
     key: object
     audio: npt.NDArray[np.float32]
     options: DecodeOptions
     listen: bool = False
+    ahead: bool = False
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,8 @@ class Worker:
         self._reporter = reporter
         self._default_language = config.model.language or "en"
         most = max(1, places - max(1, places // RESERVE_SHARE))
-        self._scheduler = ChunkScheduler(max_in_flight=most, ready=max(READY_CHUNKS, engine.windows))
+        ready, ahead = max(READY_CHUNKS, engine.windows), engine.windows == 1
+        self._scheduler = ChunkScheduler(max_in_flight=most, ready=ready, ahead=ahead)
         self._preprocessor = Preprocessor(config, store, self._scheduler, detectors, rows=places)
         self._keeper = Keeper(store, self._kept, self._scheduler.wake)
         self._in_flight: dict[tuple[Any, ...], ActiveJob] = {}  # by (job, attempt, chunk, …): the engine's keys
@@ -125,10 +126,11 @@ class Worker:
                 self._finish(active)
 
     def _feed(self) -> None:
-        """As many chunks as are encoded together, on a processor one: a short recording never stands behind many long
-        chunks."""
+        """As many chunks as are encoded together. On a processor one, and beside one that waits only what goes ahead of
+        it: a short recording never stands behind many long chunks."""
         for _ in range(self._engine.windows):
-            if not self._engine.room() or (taken := self._scheduler.next_chunk()) is None:
+            behind = self._engine.windows == 1 and self._engine.waiting > 0
+            if not self._engine.room() or (taken := self._scheduler.next_chunk(ahead=behind)) is None:
                 return
             self._add(*taken)
 
@@ -141,7 +143,7 @@ class Worker:
             assert isinstance(piece.key, tuple)
             key = (active.job.id, active.job.attempts, *piece.key)
             try:
-                self._engine.add(replace(piece, key=key))
+                self._engine.add(replace(piece, key=key, ahead=piece.key[0] == active.ahead))
             except EngineError as error:
                 if error.broken:
                     raise

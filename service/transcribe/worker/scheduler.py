@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from transcribe.audio.chunking import AudioChunk
+from transcribe.engine.chunks import BRIEF_SECONDS
 from transcribe.jobs.models import Job, JobError
 from transcribe.speakers.track import Track
 from transcribe.types import Segment
@@ -41,6 +42,7 @@ class ActiveJob:
     discarded: bool = False  # cancelled, failed or released: its results are no longer wanted
     unsaved: int = 0  # outcomes that are on their way to the store; see Keeper
     in_flight: dict[int, AudioChunk] = field(default_factory=dict)  # chunks in the engine, by number
+    ahead: int | None = None  # the chunk that went before the other keys' chunks
     assembly: Assembly = field(default_factory=Assembly)
     track: Track | None = None  # who speaks when, once all was heard, if voices are to tell
     turns: Future[list[Segment]] | None = None  # the text as its speakers' turns, once it is being cut
@@ -69,9 +71,12 @@ class ActiveJob:
 class ChunkScheduler:
     """The jobs in progress. Every method may be called from any thread."""
 
-    def __init__(self, *, max_in_flight: int, ready: int = READY_CHUNKS) -> None:
-        """`ready` chunks of a job may wait for the engine."""
+    def __init__(self, *, max_in_flight: int, ready: int = READY_CHUNKS, ahead: bool = False) -> None:
+        """`ready` chunks of a job may wait for the engine. `ahead` lets a brief chunk go before other keys' chunks: on
+        a processor, which does one thing at a time."""
         self._ready = ready
+        self._ahead = ahead
+        self._went_ahead = False  # a chunk that did was in the engine when the last was asked for
         self._max_in_flight = max_in_flight  # chunks of one job, or of one key among several, in the engine at once
         self._seen: dict[str, float] = {}  # keys, and when a job of theirs came last
         self._changed = threading.Condition()
@@ -141,25 +146,39 @@ class ChunkScheduler:
             active.assembly, active.chunk_count = Assembly(), 0
             active.pieces = Pieces(active.job.options, {})
 
-    def next_chunk(self) -> tuple[ActiveJob, int, AudioChunk] | None:
-        """The chunk to transcribe next, with its job and number, or None. It is in flight from now on."""
+    def next_chunk(self, *, ahead: bool = False) -> tuple[ActiveJob, int, AudioChunk] | None:
+        """The chunk to transcribe next, with its job and number, or None. It is in flight from now on. `ahead` asks
+        only for what goes before other keys' chunks."""
         with self._changed:
             in_flight = Counter({active.job.key_id: 0 for active in self._jobs.values()})
             for active in self._jobs.values():
                 in_flight[active.job.key_id] += len(active.in_flight)
-            full = {key for key, count in in_flight.items() if count >= self._max_in_flight} if self._shared() else ()
-            ready = [a for a in self._jobs.values() if self._may_start(a) and a.job.key_id not in full]
-            if not ready:
+            first = next((one.job.key_id for one in self._jobs.values() if one.ahead in one.in_flight), None)
+            free = self._ahead and first is None and not self._went_ahead and any(in_flight.values())
+            self._went_ahead = first is not None  # never two, one after the other: the rest must go on
+            waiting = {key for key, count in in_flight.items() if self._must_wait(key, count, first)}
+            ready = [one for one in self._jobs.values() if self._may_start(one) and one.job.key_id not in waiting]
+            brief = [one for one in ready if free and not in_flight[one.job.key_id] and is_brief(one.chunks[0][1])]
+            if not (ready := brief if ahead else ready):
                 return None
-            active = min(ready, key=lambda candidate: candidate.turn)
+            active = min(ready, key=lambda one: (self._ahead and in_flight[one.job.key_id] > 0, one.turn))
             number, chunk = active.chunks.popleft()
             active.in_flight[number] = chunk
+            if active in brief:
+                active.ahead, self._went_ahead = number, True
             length = chunk.end - chunk.start
             jobs = Counter(other.job.key_id for other in self._jobs.values())
             active.turn = max(active.turn, self._now) + length * jobs[active.job.key_id]
             self._now += length / len(jobs)
             self._tell()
             return active, number, chunk
+
+    def _must_wait(self, key: str, in_flight: int, first: str | None) -> bool:
+        """Whether a key with so many chunks in the engine gets no more: it has its share, or a chunk of the key `first`
+        goes ahead. A key that has none there waits for nobody."""
+        if in_flight >= self._max_in_flight and self._shared():
+            return True
+        return in_flight > 0 and first is not None and key != first
 
     def shared(self, others: Collection[str] = ()) -> bool:
         """Whether several keys, the `others` included, have jobs, or had some recently: then none may take the whole
@@ -195,3 +214,8 @@ class ChunkScheduler:
     def _tell(self) -> None:
         self._changes += 1
         self._changed.notify_all()
+
+
+def is_brief(chunk: AudioChunk) -> bool:
+    """Whether the chunk may go before others."""
+    return chunk.end - chunk.start <= BRIEF_SECONDS

@@ -168,35 +168,38 @@ class Batch:
             row.no_speech_prob = probability
         return True
 
-    def step(self, stop: Stop = lambda _: False) -> list[DecodeSequence]:
-        """A token for every row, or a few. Returns the rows that are finished, or that `stop` wants no more of, which
-        is asked after each token; they stay until `leave` or `retry`."""
-        count, cursor = len(self.rows), self.cursor
-        length = max(row.length for row in self.rows)
-        drawn = any(row.temperature > 0 for row in self.rows)
+    def step(self, stop: Stop = lambda _: False, only: int | None = None) -> list[DecodeSequence]:
+        """A token for every row, or a few; where steps are not recorded, for one `only`. Returns the rows that are
+        finished, or that `stop` wants no more of, which is asked after each token; they stay until `leave` or `retry`.
+        """
+        where = slice(0, len(self.rows))
+        if only is not None and self.greedy_step is None:
+            where = slice(only, only + 1)
+        going, cursor = self.rows[where], self.cursor
+        length = max(row.length for row in going)
+        drawn = any(row.temperature > 0 for row in going)
         steps = min(self.burst, self.decoder.dims.context - length)
-        if not drawn and self.greedy_step is not None and self.greedy_step(count, length + steps - 1, steps):
+        if not drawn and self.greedy_step is not None and self.greedy_step(len(going), length + steps - 1, steps):
             self.steps["recorded"] += steps
             return self._take_recent(steps, stop)
-        self.plain_step(count, length)
+        self.plain_step(len(going), length, where.start)
         self.steps["sampled" if drawn else "plain"] += 1
-        return self._take(self.rows, cursor.tokens[:count].tolist(), cursor.logprobs[:count].tolist(), stop)
+        return self._take(going, cursor.tokens[where].tolist(), cursor.logprobs[where].tolist(), stop)
 
-    def plain_step(self, count: int, length: int) -> None:
-        """Moves the first `count` rows, none with more than `length` tokens, on by one token."""
-        cursor = self.cursor
+    def plain_step(self, count: int, length: int, first: int = 0) -> None:
+        """Moves `count` rows from `first` on, none with more than `length` tokens, on by one token."""
+        cursor, rows = self.cursor, slice(first, first + count)
         self.cache.reserve(length)
         heed = None
-        if any(row.request.options.words for row in self.rows[:count]):
+        if any(row.request.options.words for row in self.rows[rows]):
             self.words.reserve(length)
-            heed = functools.partial(self.words.note, places=cursor.lengths[:count])
-        rows = slice(0, count)
+            heed = functools.partial(self.words.note, places=cursor.lengths[rows], first=first)
         hidden = self.decoder(self.cache, rows, cursor.tokens[rows, None], cursor.lengths[rows], heed)
-        cursor.lengths[:count] += 1
+        cursor.lengths[rows] += 1
         logits = self.decoder.head(hidden[:, 0])
         tokens, logprobs = self.sampler.choose(logits, cursor.state.of_rows(rows), self._generator)
-        cursor.tokens[:count] = tokens
-        cursor.logprobs[:count] = logprobs
+        cursor.tokens[rows] = tokens
+        cursor.logprobs[rows] = logprobs
 
     def _take(
         self,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from transcribe import logs
-from transcribe.engine.chunks import Chunk, ChunkResult, EngineError
+from transcribe.engine.chunks import BRIEF_SECONDS, Chunk, ChunkResult, EngineError
 from transcribe.engine.cpu.library import Library
 from transcribe.engine.cpu.threads import ThreadThrottle
 from transcribe.engine.decode.alignment import CostFunction
@@ -22,8 +22,7 @@ from transcribe.engine.model.whisper import Model
 from transcribe.types import SAMPLE_RATE
 
 BURST_TOKENS = 8  # decoded of each row in one `step`
-BRIEF_SECONDS = 8.0  # a chunk this short is decoded before a much longer one is encoded
-MUCH_LONGER = 2.0
+MUCH_LONGER = 2.0  # times a brief chunk's length: it is decoded first
 NO_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")  # what has no type of its own
 
 
@@ -70,6 +69,10 @@ class Scheduler:
     def library(self) -> Library | None:
         return self._model.library
 
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
     def room(self) -> int:
         return max(0, self.batch.room - len(self._waiting))
 
@@ -80,7 +83,8 @@ class Scheduler:
             raise EngineError(f"the model does not know the language {language!r}")
         if chunk.options.task not in (self._model.special.tasks if multilingual else ("transcribe",)):
             raise EngineError(f"the model cannot {chunk.options.task}")
-        self._waiting.append(DecodeRequest(chunk, language=language if self._model.special.multilingual else "en"))
+        request = DecodeRequest(chunk, language=language if self._model.special.multilingual else "en")
+        self._waiting.insert(0 if chunk.ahead else len(self._waiting), request)
 
     def encode(self, text: str) -> list[int]:
         return self._model.tokenizer.encode(text)
@@ -120,7 +124,7 @@ class Scheduler:
             # Where windows are encoded together, results wait a moment for others, so that their places are filled so.
             if not self.batch.rows or (self._done and self.windows == 1):
                 break
-            self._settle(self.batch.step(self._builder.is_looping))
+            self._settle(self.batch.step(self._builder.is_looping, self._ahead()))
 
     def _make(self, rows: int) -> Batch:
         """A batch of so many rows, or of the half as long as there is no memory for them."""
@@ -156,8 +160,16 @@ class Scheduler:
         self.batch = self._make(rows)
         self.batch.steps = steps
 
+    def _ahead(self) -> int | None:
+        """The place of the row that goes ahead of the others, if one does."""
+        return next((place for place, row in enumerate(self.batch.rows) if row.request.chunk.ahead), None)
+
     def _brief_first(self) -> bool:
-        """Whether a brief chunk is decoded on before a much longer one is encoded."""
+        """Whether a brief chunk is decoded on before a much longer one is encoded, or before any if it goes ahead."""
+        if self._waiting[0].chunk.ahead:
+            return False
+        if self._ahead() is not None:
+            return True
         briefest = min((row.request.seconds for row in self.batch.rows), default=BRIEF_SECONDS)
         return briefest < BRIEF_SECONDS and self._waiting[0].seconds > MUCH_LONGER * briefest
 
@@ -175,7 +187,9 @@ class Scheduler:
         requests = list(itertools.islice(alike, most))
         first = self.batch.encode([request.audio for request in requests], frames)
         if first is None:
-            first = self.batch.store(self._encoded(requests, frames))
+            if (encoded := self._encoded(requests, frames)) is None:
+                return []
+            first = self.batch.store(encoded)
         if any(request.language is None for request in requests):
             heard = self.batch.languages(first, [request.options.candidates for request in requests])
             for request, chances in zip(requests, heard, strict=True):
@@ -200,11 +214,23 @@ class Scheduler:
             self._done.append(ChunkResult(request.chunk.key, language, heard=request.heard or {language: 0.0}))
         return []
 
-    def _encoded(self, requests: Sequence[DecodeRequest], frames: int) -> Tensor:
-        """[requests, positions, width]"""
-        sounds = [request.audio for request in requests]
-        mel = self._mel(sounds[0], frames)[None] if self.windows == 1 else self._mel.together(sounds, frames)
-        return self._model.encoder(mel.to(self._model.compute_dtype))
+    def _encoded(self, requests: Sequence[DecodeRequest], frames: int) -> Tensor | None:
+        """[requests, positions, width]. On a processor None, if there is more to do: a layer is done at a time, so that
+        what goes ahead need not wait for all."""
+        dtype, request = self._model.compute_dtype, requests[0]
+        if self.windows > 1:
+            return self._model.encoder(self._mel.together([one.audio for one in requests], frames).to(dtype))
+        if request.encoding is None:
+            request.encoding = self._model.encoder.by_layers(self._mel(request.audio, frames)[None].to(dtype))
+        try:
+            while True:
+                next(request.encoding)
+                if not request.chunk.ahead:
+                    return None
+        except StopIteration as end:
+            request.encoding = None
+            encoded: Tensor = end.value
+            return encoded
 
     def _prefix(self, request: DecodeRequest) -> list[int]:
         options = request.options

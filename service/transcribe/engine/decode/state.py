@@ -1,5 +1,6 @@
 """The state of chunks while they are decoded."""
 
+from collections.abc import Generator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +27,7 @@ class DecodeRequest:
     heard: dict[str, float] = field(default_factory=dict)  # of languages, the logarithms of their probabilities
     whole_window: bool = False  # pad with silence to 30 s, as in the model's training
     segments: list[Segment] = field(default_factory=list)
+    encoding: Generator[None, None, Tensor] | None = None  # of its window, where that has begun and is not done
 
     @property
     def audio(self) -> npt.NDArray[np.float32]:

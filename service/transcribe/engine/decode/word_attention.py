@@ -48,14 +48,14 @@ class WordAttention:
             found[numbers.cpu()] = kept.to("cpu", torch.int32)
         return found.to(self.kept.device)
 
-    def note(self, layer: int, weights: Tensor, places: Tensor) -> None:
+    def note(self, layer: int, weights: Tensor, places: Tensor, first: int = 0) -> None:
         """Keeps what a layer's heads attended to: `weights` [rows, heads, 1, positions] of the tokens at `places`
-        [rows]. What lies behind the end of a row's audio is never read."""
+        [rows], of rows from `first` on. What lies behind the end of a row's audio is never read."""
         if layer not in self._heads:
             return
         numbers, kept = self._heads[layer]
         length = min(weights.shape[-1], self.kept.shape[-1])
-        rows = torch.arange(len(places), device=places.device)
+        rows = torch.arange(first, first + len(places), device=places.device)
         found = weights[:, numbers, 0, :length].to(self.kept.dtype)
         self.kept[rows[:, None], kept, places[:, None], :length] = found
 

@@ -6,7 +6,7 @@ pair of functions.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -107,6 +107,10 @@ class Stack(Generic[Input, Output]):
     def __call__(self, x: Tensor, attend: Attend, attend_audio: Attend | None = None) -> Tensor:
         """[..., width], as it is returned. `attend` gets a layer's queries, keys and values side by side,
         `attend_audio` only queries. May change `x`."""
+        return finish(self.by_layers(x, attend, attend_audio))
+
+    def by_layers(self, x: Tensor, attend: Attend, attend_audio: Attend | None = None) -> Generator[None, None, Tensor]:
+        """The same, with a stop after each layer."""
         stream = self.stream(x)
         for index, layer in enumerate(self.layers):
             stream.add(layer.out(attend(index, layer.qkv(stream.normalized(layer.norm1)))))
@@ -114,7 +118,18 @@ class Stack(Generic[Input, Output]):
                 query = layer.cross.query(stream.normalized(layer.cross.norm))
                 stream.add(layer.cross.out(attend_audio(index, query)))
             stream.add(layer.fc2(stream.activated(layer.fc1(stream.normalized(layer.norm_ffn)))))
+            yield
         return self.norm(stream.result())
+
+
+def finish(stages: Generator[None, None, Tensor]) -> Tensor:
+    """What they return at the end."""
+    while True:
+        try:
+            next(stages)
+        except StopIteration as end:
+            result: Tensor = end.value
+            return result
 
 
 @dataclass(frozen=True)
@@ -129,15 +144,22 @@ class Encoder:
 
     def __call__(self, mel: Tensor) -> Tensor:
         """[windows, bands, frames] → [windows, ceil(frames / 2), width]; `frames` ≤ a full window."""
+        return finish(self.by_layers(mel))
+
+    def by_layers(self, mel: Tensor) -> Generator[None, None, Tensor]:
+        """The same, with a stop after each layer, so that something else can be done there."""
         first, second = self.convolutions
         x = second(first(mel)).transpose(1, 2)
         x = x + self.positions[: x.shape[1]]
         if self.at_once:
-            return self._encode(x)
-        return torch.stack([self._encode(window) for window in x])
+            return (yield from self._encode(x))
+        windows = []
+        for window in x:
+            windows.append((yield from self._encode(window)))
+        return torch.stack(windows)
 
-    def _encode(self, x: Tensor) -> Tensor:
-        return self.layers(x, lambda _, qkv: self.attend(qkv))
+    def _encode(self, x: Tensor) -> Generator[None, None, Tensor]:
+        return self.layers.by_layers(x, lambda _, qkv: self.attend(qkv))
 
 
 def attend_fused(heads: int, qkv: Tensor) -> Tensor:
