@@ -56,6 +56,7 @@ class Crowd:
             time.sleep(random.uniform(0.2, 1.0))  # not as long as Retry-After says, or the drill takes minutes
 
 
+@pytest.mark.alone
 def test_two_hundred_clients_at_once(tmp_path: Path, config: dict[str, Any]) -> None:
     paths = ServiceConfig.from_mapping(config)
     worker = FakeWorker(Store(paths.database), paths.temp, delay=0.005).start()
@@ -120,6 +121,7 @@ def test_kill_9_at_random_moments_under_load(tmp_path: Path, config: dict[str, A
     assert all(whole), "a job has text twice, or not all of it"
 
 
+@pytest.mark.alone
 def test_idle_connections_keep_nobody_waiting(tmp_path: Path, config: dict[str, Any]) -> None:
     """Over a thousand connections without a key that say nothing, and ten new ones a second."""
     seconds = 200 if LONG else 6

@@ -4,13 +4,17 @@ until all is sent or it is killed."""
 
 import contextlib
 import http.client
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+import soundfile
+
 from support.api_server_fixture import multipart
-from support.worker_fixture import wav
+from support.worker_fixture import CLIPS, wav
 
 THREADS = 8
 TRANSCRIBE, JOBS = "/v1/audio/transcriptions", "/v1/jobs"
@@ -23,11 +27,26 @@ def body(content: bytes) -> bytes:
     return multipart({"model": "whisper-1"}, content)[0]
 
 
-def by_one(keys: list[str], clips: int, files: int, seconds: float) -> Iterator[Request]:
+def spoken(seconds: float) -> bytes:
+    """A WAV of the tests' recordings, again and again."""
+    samples = np.concatenate([soundfile.read(clip, dtype="int16")[0] for clip in CLIPS])
+    with io.BytesIO() as file:
+        soundfile.write(file, np.resize(samples, int(seconds * 16_000)), 16_000, format="WAV")
+        return file.getvalue()
+
+
+def by_one(
+    keys: list[str], clips: int, files: int, seconds: float, sound: Callable[[float], bytes] = wav
+) -> Iterator[Request]:
     """One key sends long files as jobs, and clips as jobs and as requests that wait."""
-    clip, file = body(wav(3.0)), body(wav(seconds))
+    clip, file = body(sound(3.0)), body(sound(seconds))
     for kind, content, count in ((JOBS, file, files), (JOBS, clip, clips // 2), (TRANSCRIBE, clip, clips // 2)):
         yield from ((kind, keys[0], content) for _ in range(count))
+
+
+def by_one_aloud(keys: list[str], clips: int, files: int, seconds: float) -> Iterator[Request]:
+    """The same of speech, for a real model."""
+    yield from by_one(keys, clips, files, seconds, spoken)
 
 
 def by_many(keys: list[str], clips: int, files: int, seconds: float) -> Iterator[Request]:
@@ -42,7 +61,7 @@ def by_nobody(keys: list[str], clips: int, files: int, seconds: float) -> Iterat
 
 
 FLOODS: dict[str, Callable[[list[str], int, int, float], Iterator[Request]]] = {
-    flood.__name__: flood for flood in (by_one, by_many, by_nobody)
+    flood.__name__: flood for flood in (by_one, by_one_aloud, by_many, by_nobody)
 }
 
 
