@@ -5,7 +5,6 @@
 
 import os
 import random
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from support.baked_machine import ROOT
-from support.fleet_drill import Drill, Ledger, numbered, plan, write_key
+from support.fleet_drill import Drill, Ledger, numbered, plan, sound, write_key
 from support.waiting import until
 
 JOBS = int(os.environ.get("FLEET_JOBS", "1000"))
@@ -48,12 +47,7 @@ def drill(image: str, tmp_path: Path) -> Iterator[Drill]:
 
 def recordings(folder: Path) -> dict[str, str]:
     """Writes the jobs' files, and those that are no recordings; returns the clip of each by its file's name."""
-    sounds = {}
-    for clip in CLIPS:
-        wav = folder.parent / f"{clip}.wav"
-        source = str(ROOT / f"tests/audio/{clip}.flac")
-        subprocess.run(["ffmpeg", "-v", "error", "-i", source, "-bitexact", str(wav)], check=True)
-        sounds[clip] = wav.read_bytes()
+    sounds = {clip: sound(clip, folder.parent) for clip in CLIPS}
     made = {}
     for number in range(JOBS):
         clip = CLIPS[number % len(CLIPS)]

@@ -27,6 +27,14 @@ AUDIO = "transcribe_worker_audio_seconds_total"
 COMMAND_SECONDS = 600
 
 
+def sound(clip: str, folder: Path) -> bytes:
+    """One of the recordings of the tests as a WAV file."""
+    wav = folder / f"{clip}.wav"
+    source = str(ROOT / f"tests/audio/{clip}.flac")
+    subprocess.run(["ffmpeg", "-y", "-v", "error", "-i", source, "-bitexact", str(wav)], check=True)
+    return wav.read_bytes()
+
+
 def numbered(wav: bytes, number: int) -> bytes:
     """The same sound in a file of its own: a WAV file with a note behind the sound, which decoders pass over."""
     note = b"INFOICMT" + struct.pack("<I", 8) + f"{number:08d}".encode()
@@ -79,14 +87,19 @@ class Drill:
 
     def bake(self, command: str, *arguments: str) -> str:
         """What `bake.py COMMAND --cloud local` prints."""
+        code, told = self.try_to_bake(command, *arguments)
+        assert code == 0, f"{command}: {told[-5000:]}"
+        return told
+
+    def try_to_bake(self, command: str, *arguments: str) -> tuple[int, str]:
+        """How it ends, and what it prints."""
         argv = [sys.executable, str(ROOT / "tools/bake.py"), command, "--cloud=local"]
         argv += [f"--config={self.folder / 'fleet.toml'}", *arguments]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         done = subprocess.run(
             argv, cwd=ROOT, check=False, capture_output=True, text=True, timeout=COMMAND_SECONDS, env=environment
         )
-        assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}\n{done.stderr[-2000:]}"
-        return done.stdout
+        return done.returncode, f"{done.stdout}{done.stderr}"
 
     def launch(self, *, group: bool) -> None:
         """Make the group, of no machines yet; or start a machine that joins, and wait until it serves."""
@@ -105,8 +118,20 @@ class Drill:
 
     def members(self) -> list[str]:
         """The ids of its machines."""
+        return [one["InstanceId"] for one in self._members()]
+
+    def serving(self) -> list[str]:
+        """The ids of those that a balancer would send requests to, if they are ready."""
+        return [one["InstanceId"] for one in self._members() if one["LifecycleState"] == "InService"]
+
+    def _members(self) -> list[dict[str, Any]]:
         groups = self.clients["autoscaling"].describe_auto_scaling_groups(AutoScalingGroupNames=[NAME])
-        return [one["InstanceId"] for group in groups["AutoScalingGroups"] for one in group["Instances"]]
+        return [one for group in groups["AutoScalingGroups"] for one in group["Instances"]]
+
+    def images(self) -> set[str]:
+        """Those of its machines."""
+        found = self.clients["ec2"].describe_instances(InstanceIds=self.members())["Reservations"]
+        return {one["ImageId"] for each in found for one in each["Instances"]}
 
     def ready(self) -> list[str]:
         """Those that take jobs now; what their workers have heard is noted on the way."""
@@ -131,6 +156,17 @@ class Drill:
         """Of all jobs."""
         found = (states.read(self.bucket, self.layout, job) for job in self.jobs())
         return [known[0] for known in found if known]
+
+    def undone(self, jobs: Sequence[str]) -> list[State]:
+        """The states of those that are not done."""
+        found = (states.read(self.bucket, self.layout, job) for job in jobs)
+        return [known[0] for known in found if known and known[0].status != "done"]
+
+    def seconds(self, job: str) -> float:
+        """From its sending to its end."""
+        known = states.read(self.bucket, self.layout, job)
+        assert known
+        return (known[0].finished or 0.0) - known[0].created
 
     def text(self, job: str) -> str:
         """The job's transcript."""
