@@ -223,14 +223,12 @@ class Scheduler:
         if request.encoding is None:
             request.encoding = self._model.encoder.by_layers(self._mel(request.audio, frames)[None].to(dtype))
         try:
-            while True:
-                next(request.encoding)
-                if not request.chunk.ahead:
-                    return None
+            next(request.encoding)
         except StopIteration as end:
             request.encoding = None
             encoded: Tensor = end.value
             return encoded
+        return None
 
     def _prefix(self, request: DecodeRequest) -> list[int]:
         options = request.options
