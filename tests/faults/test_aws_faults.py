@@ -128,7 +128,8 @@ def test_ctrl_c_at_any_call_is_one_line_and_leaves_nothing(
     left = account.remains()
     assert left["unverified"] == []
     lab.assert_left(images=len(left["images"]))
-    assert lab.launch("bake").code == 0, "the next one begins at once"
+    if not EVERYTHING:
+        assert lab.launch("bake").code == 0, "the next one begins at once"
 
 
 KILLS = [(kind, then) for kind in (KILLED, KILLED_AFTER) for then in ("resume", "reap")]
@@ -148,7 +149,6 @@ def test_a_killed_launcher(lab: Lab, record_property: object, kill: tuple[str, s
         lab.assert_left(images=1)
         return
     if known:
-        ended = lab.launch("reap", "--bake", lab.bake())
         ended = lab.launch("reap", "--bake", lab.bake(), "--yes")
         assert ended.code == 0, ended.err
     verified = len(account.remains()["images"])
