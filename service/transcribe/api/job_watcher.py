@@ -14,17 +14,15 @@ from transcribe.jobs.models import UNFINISHED, Job, Mark, QueueStats
 from transcribe.jobs.store import CLIENTS, Store
 
 POLL_SECONDS = 0.02  # what a lost wake-up costs
-SNAPSHOT_SECONDS = 0.1  # between two snapshots, each of which reads every unfinished job
+SNAPSHOT_SECONDS = 0.1  # between two snapshots, each of which counts the unfinished jobs
 STALE_SECONDS = 20.0  # a worker that has not reported for this long counts as absent
 GRACE_SECONDS = 15.0  # how long a request's job outlives its client, which may be about to retry
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The latest state of the store: the unfinished jobs, the queue and the worker's facts; `taken` by the monotonic
-    clock, which nobody sets."""
+    """The latest state of the queue and the worker's facts; `taken` by the monotonic clock, which nobody sets."""
 
-    jobs: dict[str, Job] = field(default_factory=dict)
     queue: QueueStats = field(default_factory=lambda: QueueStats(0, 0, 0.0))
     worker: dict[str, Any] = field(default_factory=dict)
     taken: float = 0.0
@@ -91,7 +89,7 @@ class JobWatcher:
         same grace as those whose client just left."""
         self._refresh()
         end = time.monotonic() + self._grace
-        self._leaving = {job.id: end for job in self._snapshot.jobs.values() if not job.detached}
+        self._leaving = {job.id: end for job in self._store.unfinished() if not job.detached}
         self._thread.start()
 
     def stop(self) -> None:
@@ -165,8 +163,7 @@ class JobWatcher:
     def _refresh(self) -> float:
         """Takes a snapshot; returns the seconds that this took."""
         began = time.monotonic()
-        jobs = {job.id: job for job in self._store.unfinished()}
-        self._snapshot = Snapshot(jobs, self._store.queue_stats(), self._store.worker() or {}, began)
+        self._snapshot = Snapshot(self._store.queue_stats(), self._store.worker() or {}, began)
         return time.monotonic() - began
 
     def _end_abandoned(self) -> None:

@@ -35,8 +35,8 @@ def test_figures_are_new_also_after_the_clock_was_set_back(
 ) -> None:
     right = time.time
     monkeypatch.setattr(time, "time", lambda: right() - 3600)
-    job = store.create(NEW)
-    waiting.until(lambda: job.id in watcher.snapshot.jobs, 10)
+    store.create(NEW)
+    waiting.until(lambda: watcher.snapshot.queue.queued, 10)
     assert watcher.alive
 
 

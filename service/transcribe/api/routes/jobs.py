@@ -260,10 +260,10 @@ def _shown(job_id: str) -> Response:
 
 def _queue(shared: AppContext, job: Job) -> dict[str, Any]:
     """The job's position in the queue (0 when it runs), and the estimated seconds until it is done."""
-    speed = shared.watcher.snapshot.speed
+    snapshot = shared.watcher.snapshot
+    speed = snapshot.speed
     if job.status == "running":
-        running = shared.watcher.snapshot.jobs.values()
-        sharing = sum(other.status == "running" for other in running) or 1
+        sharing = snapshot.queue.running or 1
         return {"position": 0, "estimated_seconds": round(job.left * sharing / speed, 1)}
     ahead = shared.store.ahead(job)
     return {"position": ahead.queued + 1, "estimated_seconds": round((ahead.seconds + job.left) / speed, 1)}
