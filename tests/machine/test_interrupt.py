@@ -52,9 +52,9 @@ def test_reboot_serves_again(machine: BakedMachine) -> None:
 
     def rebooted() -> bool:
         try:
-            done = machine.run("bash", "-c", BOOT, check=False)
-        except LocalCloudError:  # while it is down there is nothing to enter
-            return False
+            done = machine.run("bash", "-c", BOOT, check=False, seconds=15)
+        except (LocalCloudError, subprocess.TimeoutExpired):
+            return False  # there is nothing to enter, or what entered was stopped with all the rest, and nsenter with it
         return done.returncode == 0 and done.stdout != before
 
     until(rebooted, 120)

@@ -64,10 +64,12 @@ class BakedMachine:
     def command(self, *argv: str) -> list[str]:
         return LocalCloud.command(ROOT, self.id, argv)
 
-    def run(self, *argv: str, check: bool = True, text: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a command on it as root."""
+    def run(
+        self, *argv: str, check: bool = True, text: str | None = None, seconds: float = RUN_SECONDS
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command on it as root. Raises TimeoutExpired after so many seconds."""
         done = subprocess.run(
-            self.command(*argv), check=False, capture_output=True, text=True, input=text, timeout=RUN_SECONDS
+            self.command(*argv), check=False, capture_output=True, text=True, input=text, timeout=seconds
         )
         assert not check or done.returncode == 0, f"{' '.join(argv)}: {done.stderr or done.stdout}"
         return done
