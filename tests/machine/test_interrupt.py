@@ -54,7 +54,7 @@ def test_reboot_serves_again(machine: BakedMachine) -> None:
         try:
             done = machine.run("bash", "-c", BOOT, check=False, seconds=15)
         except (LocalCloudError, subprocess.TimeoutExpired):
-            return False  # there is nothing to enter, or what entered was stopped with all the rest, and nsenter with it
+            return False  # there is nothing to enter, or who had entered was stopped with all the rest
         return done.returncode == 0 and done.stdout != before
 
     until(rebooted, 120)
