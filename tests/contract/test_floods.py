@@ -1,5 +1,5 @@
 """Drill: floods by one key, by many keys and by nobody, while a client of another key sends clips of three seconds.
-Short here; `./tests/run attack` makes it long, and then the client may wait twice as long as alone."""
+Short here; `./tests/run attack` makes it long. How much longer than alone the client waits is told, not judged."""
 
 import contextlib
 import http.client
@@ -85,20 +85,17 @@ def test_a_client_of_another_key_is_served(tmp_path: Path, flood: str) -> None:
     keys, changes = keyed(tmp_path)
     with attacked(tmp_path, tmp_path, **changes) as service:
         client = Client(service.port, keys[-1])
-        ratio = beside_alone(client, flood, keys[:-1])
+        beside_alone(client, flood, keys[:-1])
         until(service.ready, 60)
         restarts = {name: count - 1 for name, count in service.starts.items()}
     assert not any(restarts.values())
-    assert ratio <= 2 or not LONG, "a figure, which other work on the computer would spoil"
 
 
 @pytest.mark.model
 def test_a_client_of_another_key_is_served_by_a_real_model(tmp_path: Path) -> None:
     keys, changes = keyed(tmp_path)
     with serving(tmp_path, "whisper-base", **changes) as service:
-        client = Client(service.port, keys[-1], spoken(3.0))
-        ratio = beside_alone(client, "by_one_aloud", keys[:-1])
-    assert ratio <= 2 or not LONG, "a figure, which other work on the computer would spoil"
+        beside_alone(Client(service.port, keys[-1], spoken(3.0)), "by_one_aloud", keys[:-1])
 
 
 def keyed(root: Path) -> tuple[list[str], dict[str, Any]]:
@@ -109,8 +106,8 @@ def keyed(root: Path) -> tuple[list[str], dict[str, Any]]:
     return [key for key, _ in keys], {"auth.keys_file": str(root / "keys"), **limits}
 
 
-def beside_alone(client: Client, flood: str, others: list[str]) -> float:
-    """How many times as long a clip takes beside a flood of the others' keys as alone, at the 95th percentile."""
+def beside_alone(client: Client, flood: str, others: list[str]) -> None:
+    """Sends clips alone and beside a flood of the others' keys, and tells how long they took."""
     client.wait()
     alone = [client.wait() for _ in range(ASKED)]
     with flooded(client.port, flood, others):
@@ -121,4 +118,3 @@ def beside_alone(client: Client, flood: str, others: list[str]) -> float:
         f"flood {flood}: a clip of 3 s alone {statistics.median(alone):.2f} s (p95 {slow[0]:.2f} s), beside it"
         f" {statistics.median(beside):.2f} s (p95 {slow[1]:.2f} s), answers {dict(client.answers)}"
     )
-    return slow[1] / slow[0]
