@@ -154,6 +154,7 @@ class Chunker:
         self._window = _frames(longest)
         self._leveller = Leveller()
         self._waiting: list[NDArray[np.float32]] = []  # levelled blocks that are not judged yet
+        # Those that are being judged, and what gives their scores.
         self._judging: tuple[list[NDArray[np.float32]], Callable[[], NDArray[np.float32]]] | None = None
         self._audio = Samples()
         self._speech = np.zeros(0, np.bool_)  # a label for each complete frame of _audio
