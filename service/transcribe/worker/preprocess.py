@@ -4,7 +4,6 @@ Memory stays flat: of each job a few chunks lie ready, then its thread and its d
 are open at once, so that a short one can always start.
 """
 
-import os
 import sqlite3
 import threading
 import time
@@ -13,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from transcribe import logs
+from transcribe.audio import cores
 from transcribe.audio.chunking import VadOptions
 from transcribe.audio.errors import AudioError, DecoderError
 from transcribe.audio.recording import Hearing, Recording
@@ -58,7 +58,7 @@ class Preprocessor:
         self._most = rows + SPARE_JOBS
         self._closing = threading.Event()
         self._wakeups = store.listener(WORKER)
-        self._processors = threading.BoundedSemaphore(max(1, os.cpu_count() or 1))
+        self._processors = threading.BoundedSemaphore(cores.count())
         self._listening = threading.BoundedSemaphore(LISTENING)
         self._pool = ThreadPoolExecutor(self._most, thread_name_prefix="preprocess", initializer=one_thread)
         self._thread = threading.Thread(target=self._run, name="preprocess")

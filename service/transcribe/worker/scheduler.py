@@ -31,7 +31,7 @@ class ActiveJob:
 
     job: Job
     pieces: Pieces
-    turn: float = 0.0  # virtual time at which its next chunk is due; the smallest goes first
+    turn: float = 0.0  # its key's virtual time at which its next chunk is due; the smallest goes first
     chunks: deque[tuple[int, AudioChunk]] = field(default_factory=deque)
     chunk_count: int = 0  # chunks cut so far
     seconds: float = 0.0  # of the recording, as far as it is decoded
@@ -68,6 +68,16 @@ class ActiveJob:
         return max(self.job.length, self.seconds) * self.channels
 
 
+@dataclass(eq=False)
+class Share:
+    """What a key gets of the model. Start-time fair queueing (Goyal, Vin and Cheng, 1996) between keys, which are few;
+    their jobs come and go without end, and share their key's time as it passes."""
+
+    seen: float = 0.0  # when a job of the key came last
+    turn: float = 0.0  # virtual time at which the key's next chunk is due, unless that is past
+    now: float = 0.0  # virtual time of its jobs: the seconds of audio that one present from the start has been given
+
+
 class ChunkScheduler:
     """The jobs in progress. Every method may be called from any thread."""
 
@@ -78,11 +88,11 @@ class ChunkScheduler:
         self._ahead = ahead
         self._went_ahead = False  # a chunk that did was in the engine when the last was asked for
         self._max_in_flight = max_in_flight  # chunks of one job, or of one key among several, in the engine at once
-        self._seen: dict[str, float] = {}  # keys, and when a job of theirs came last
+        self._shares: dict[str, Share] = {}  # of keys that have jobs, or had some recently
         self._changed = threading.Condition()
         self._changes = 0  # each of which ends one `wait`
         self._jobs: dict[str, ActiveJob] = {}
-        self._now = 0.0  # virtual time: the seconds of audio that a job present from the start has been given
+        self._now = 0.0  # virtual time of the keys: when the last chunk was due
 
     def __len__(self) -> int:
         with self._changed:
@@ -96,8 +106,9 @@ class ChunkScheduler:
     def add(self, job: Job, assembly: Assembly) -> ActiveJob:
         """Adds a job that was just claimed, and of which `assembly` has what is done."""
         with self._changed:
-            self._seen[job.key_id] = time.monotonic()
-            active = ActiveJob(job, Pieces(job.options, assembly.chances), self._now)
+            share = self._shares.setdefault(job.key_id, Share())
+            share.seen = time.monotonic()
+            active = ActiveJob(job, Pieces(job.options, assembly.chances), share.now)
             active.assembly, active.chunk_count, active.channels = assembly, assembly.done, job.channels
             self._jobs[job.id] = active
             return active
@@ -161,17 +172,26 @@ class ChunkScheduler:
             brief = [one for one in ready if free and not in_flight[one.job.key_id] and is_brief(one.chunks[0][1])]
             if not (ready := brief if ahead else ready):
                 return None
-            active = min(ready, key=lambda one: (self._ahead and in_flight[one.job.key_id] > 0, one.turn))
+            active = min(ready, key=self._due)
             number, chunk = active.chunks.popleft()
             active.in_flight[number] = chunk
             if active in brief:
                 active.ahead, self._went_ahead = number, True
-            length = chunk.end - chunk.start
-            jobs = Counter(other.job.key_id for other in self._jobs.values())
-            active.turn = max(active.turn, self._now) + length * jobs[active.job.key_id]
-            self._now += length / len(jobs)
+            self._charge(active, chunk.end - chunk.start)
             self._tell()
             return active, number, chunk
+
+    def _due(self, active: ActiveJob) -> tuple[float, float]:
+        """When the job's next chunk is: first its key's turn, then its own among the key's jobs."""
+        return max(self._now, self._shares[active.job.key_id].turn), active.turn
+
+    def _charge(self, active: ActiveJob, seconds: float) -> None:
+        """Notes that the job was given so much."""
+        share = self._shares[active.job.key_id]
+        self._now, _ = self._due(active)
+        share.turn = self._now + seconds
+        active.turn = max(active.turn, share.now) + seconds
+        share.now += seconds / sum(other.job.key_id == active.job.key_id for other in self._jobs.values())
 
     def _must_wait(self, key: str, in_flight: int, first: str | None) -> bool:
         """Whether a key with so many chunks in the engine gets no more: it has its share, or a chunk of the key `first`
@@ -188,8 +208,9 @@ class ChunkScheduler:
 
     def _shared(self, others: Collection[str] = ()) -> bool:
         old = time.monotonic() - REMEMBERED_SECONDS
-        self._seen = {key: moment for key, moment in self._seen.items() if moment > old}
-        return len({*self._seen, *others}) > 1
+        working = {active.job.key_id for active in self._jobs.values()}
+        self._shares = {key: one for key, one in self._shares.items() if one.seen > old or key in working}
+        return len({*self._shares, *others}) > 1
 
     def _may_start(self, active: ActiveJob) -> bool:
         if not active.chunks or active.waits_for_language or active.error or active.setback:

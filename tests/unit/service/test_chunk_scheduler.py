@@ -112,6 +112,21 @@ def test_clips_of_many_keys_do_not_keep_a_flood_out_for_ever(jobs: Jobs) -> None
     assert given.count("flood") == 4
 
 
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_key_waits_for_one_chunk_of_another_however_many_jobs_that_has(store: Store, ahead: bool) -> None:
+    jobs = Jobs(store, ahead=ahead)
+    for number in range(20):
+        jobs.add(f"flood{number}", 20.0)
+    assert jobs.next() == "flood0"
+    jobs.done("flood0")
+    jobs.add("quiet", 20.0, 20.0, 20.0)
+    given = []
+    for _ in range(6):
+        given.append(jobs.next())
+        jobs.done(given[-1])
+    assert given == ["quiet", "flood1", "quiet", "flood2", "quiet", "flood3"]
+
+
 def test_where_windows_are_encoded_together_turns_alone_decide(store: Store) -> None:
     jobs = Jobs(store, ahead=False)
     jobs.add("flood1", 20.0, 20.0)
@@ -119,4 +134,4 @@ def test_where_windows_are_encoded_together_turns_alone_decide(store: Store) -> 
     assert jobs.next() == "flood1"
     jobs.add("quiet", 3.0)
     assert jobs.next(ahead=True) == ""
-    assert [jobs.next(), jobs.next(), jobs.next()] == ["flood2", "quiet", "flood1"]
+    assert [jobs.next(), jobs.next(), jobs.next()] == ["quiet", "flood2", "flood1"]
