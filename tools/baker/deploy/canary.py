@@ -25,12 +25,13 @@ from baker.inputs import pillar
 
 CANARY, CONTROL = "canary", "control"  # roles of the two machines
 FIRST_SECONDS = 900.0  # until the clip is heard first: a first start fetches its disk
-LEAST_PATIENCE = 120.0  # seconds more than another machine has needed
+LEAST_PATIENCE = 90.0  # seconds more than another machine has needed
 REMOVED_LATELY, NAME_SECONDS = "QueueDeletedRecently", 60.0  # SQS' refusal of a queue's name, and for how long
 JUDGED_SECONDS = 120.0  # from then on, until there are figures to compare
 POLL_SECONDS = 2.0
 TRIES = 5  # of the clip, of which the quickest counts
 LEAST_SPEED = 0.6  # of the image that serves now
+CLEAR_TRIES, CLEARLY_SLOW = 2, 0.3  # after which so much less speed needs no further tries
 MINUTES = 45  # after which both machines end themselves, if nobody is there to end them
 
 Reach = Callable[[str], Sequence[str]]  # the addresses of a machine, by its id
@@ -137,7 +138,8 @@ def _compare(context: BakeContext, canary: Subject, control: Subject, standard: 
         for one in (canary, control):
             if len(one.heard) < TRIES:
                 one.listen(standard)
-        return min(len(canary.heard), len(control.heard)) >= TRIES or None
+        slow = len(canary.heard) >= CLEAR_TRIES and control.seconds < CLEARLY_SLOW * canary.seconds
+        return slow or min(len(canary.heard), len(control.heard)) >= TRIES or None
 
     wait_for(poll, JUDGED_SECONDS, context.sleep, every=POLL_SECONDS)
     if len(canary.heard) < len(control.heard) // 2:
