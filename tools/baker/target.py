@@ -47,10 +47,19 @@ def bake_config(root: Path, options: argparse.Namespace, display: Display) -> La
     if options.cloud == AWS:
         return load(options.config or root / CONFIG_FILE)
     if options.base != DEFAULT_BASE:
-        wheels.require(root, options.base, BASES[options.base].python)
+        _tell_large_wheels(root, options.base, BASES[options.base].python, display)
     with _local_errors(), display.phase("local cloud"):
         endpoint = LocalCloud.ensure(root, base=options.base, say=lambda line: display.note(f"  {line}", "dim"))
         return local_config(endpoint, options.config, options.model, options.listen_for)
+
+
+def _tell_large_wheels(root: Path, base: str, python: str, display: Display) -> None:
+    if missing := wheels.lacking(root, base, python):
+        display.note(
+            f"  pip's sources here have no {', '.join(missing)} for Python {python}: machines take the CUDA build, "
+            "several GB more; PyTorch's index of CPU builds in pip's extra-index-url saves that",
+            "yellow",
+        )
 
 
 def local_config(endpoint: Endpoint, path: Path | None, model: str = "", language: str = "en") -> LauncherConfig:

@@ -63,25 +63,27 @@ def test_what_behaves_as_ubuntu_has_no_venv_and_old_libraries() -> None:
     assert not any("security" in source for source in base.sources)
 
 
-def test_a_wheel_that_pip_cannot_get_is_named_with_the_mend(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = pip_says(monkeypatch, "torch (2.15.0)\nAvailable versions: 2.15.0, 2.13.0\n")
-    with pytest.raises(UsageError, match=r"Python 3\.13.* torch 2\.13\.0\+cpu: add .*extra-index-url") as refused:
-        wheels.require(tree, "trixie", "3.13")
-    assert "\n" not in str(refused.value)
+@pytest.mark.parametrize(
+    ("said", "code", "lacking"),
+    [
+        ("torch (2.15.0)\nAvailable versions: 2.15.0, 2.13.0\n", 0, ["torch 2.13.0+cpu"]),
+        ("torch (2.15.0)\nAvailable versions: 2.15.0, 2.13.0+cpu, 2.13.0\n", 0, []),
+        (
+            "Could not fetch URL https://index.example/torch/: 404 Client Error: Not Found for url: x - skipping\n"
+            "ERROR: No matching distribution found for torch\n",
+            1,
+            ["torch 2.13.0+cpu"],
+        ),
+    ],
+    ids=["only the public build", "every wheel", "an index without the package"],
+)
+def test_a_wheel_that_pip_cannot_get_is_told(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, said: str, code: int, lacking: list[str]
+) -> None:
+    asked = pip_says(monkeypatch, said, code)
+    assert wheels.lacking(tree, "trixie", "3.13") == lacking
     [command] = asked
     assert {"torch", "--python-version=3.13", "--only-binary=:all:"} <= set(command)
-
-
-def test_nothing_is_said_where_pip_gets_every_wheel(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pip_says(monkeypatch, "torch (2.15.0)\nAvailable versions: 2.15.0, 2.13.0+cpu, 2.13.0\n")
-    wheels.require(tree, "trixie", "3.13")
-
-
-def test_an_index_without_the_package_has_no_wheel(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = "Could not fetch URL https://index.example/torch/: 404 Client Error: Not Found for url: x - skipping\n"
-    pip_says(monkeypatch, f"{gone}ERROR: No matching distribution found for torch\n", code=1)
-    with pytest.raises(UsageError, match=r"have no wheel of torch 2\.13\.0\+cpu"):
-        wheels.require(tree, "trixie", "3.13")
 
 
 def test_an_index_that_does_not_answer_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +94,7 @@ def test_an_index_that_does_not_answer_is_named(tree: Path, monkeypatch: pytest.
     for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UsageError, match=r"cannot look for torch 2\.13\.0\+cpu: no answer from 127\.0\.0\.1;"):
-        wheels.require(tree, "trixie", "3.13")
+        wheels.lacking(tree, "trixie", "3.13")
 
 
 def test_the_lock_has_a_hash_of_torch_for_each_python_that_is_served() -> None:

@@ -22,29 +22,23 @@ class Found(NamedTuple):
     silent: set[str]
 
 
-def require(root: Path, base: str, python: str) -> None:
-    """Raises UsageError that names the wheels which pip cannot get for this Python, and the sources that do not answer.
+def lacking(root: Path, base: str, python: str) -> list[str]:
+    """The wheels that pip cannot get for this Python, such as `torch 2.13.0+cpu`; a machine takes the CUDA builds then.
 
-    Only local builds are asked for: PyPI carries everything else, and a machine would take gigabytes of CUDA instead.
+    Only local builds are asked for: PyPI carries everything else. Raises UsageError that names the sources which do
+    not answer.
     """
-    lacking: list[str] = []
-    silent: set[str] = set()
-    for name, version in LOCAL_BUILD.findall((root / LOCK).read_text()):
-        found = available(name, python)
-        if version not in found.versions:
-            lacking.append(f"{name} {version}")
-            silent |= found.silent
+    found = {
+        (name, version): available(name, python) for name, version in LOCAL_BUILD.findall((root / LOCK).read_text())
+    }
+    missing = {f"{name} {version}": seen for (name, version), seen in found.items() if version not in seen.versions}
+    silent = sorted({host for seen in missing.values() for host in seen.silent})
     if silent:
         raise UsageError(
-            f"--base {base} has Python {python}, and pip cannot look for {', '.join(lacking)}: no answer from "
-            f"{', '.join(sorted(silent))}; check the network, and pip's index-url and extra-index-url"
+            f"--base {base} has Python {python}, and pip cannot look for {', '.join(missing)}: no answer from "
+            f"{', '.join(silent)}; check the network, and pip's index-url and extra-index-url"
         )
-    if lacking:
-        raise UsageError(
-            f"--base {base} has Python {python}, for which pip's sources on this computer have no wheel of "
-            f"{', '.join(lacking)}: add PyTorch's index of CPU builds to pip's extra-index-url, "
-            "or a folder with the wheel to find-links"
-        )
+    return list(missing)
 
 
 def available(name: str, python: str) -> Found:
