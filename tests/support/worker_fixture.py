@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from localcloud.hub.models import SOURCES, commit_of, model_dir
 from numpy.typing import NDArray
 from transcribe.audio.vad import Vad
 from transcribe.config import ServiceConfig
@@ -205,6 +204,8 @@ def running_worker(
 @functools.cache
 def prepared(name: str) -> Path:
     """What the warm-up makes of a model, once for all tests."""
+    from localcloud.hub.models import model_dir  # the local cloud needs what a machine with a GPU may lack
+
     root = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, root)
     config = ServiceConfig.from_mapping(settings(root, {}))
@@ -214,6 +215,8 @@ def prepared(name: str) -> Path:
 
 def service_fixture_with_model(root: Path, name: str = "whisper-tiny.en", **changes: Any) -> ServiceFixture:
     """A root with a real small model in its cache, as advanced_cache.py would leave it."""
+    from localcloud.hub.models import SOURCES, commit_of, model_dir
+
     folder = model_dir(name)
     wanted = {"model.id": SOURCES[name].id, "model.revision": commit_of(folder), "model.language": "en"}
     mapping = settings(root, {**wanted, **changes})
