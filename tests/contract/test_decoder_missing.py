@@ -13,6 +13,7 @@ import transcribe_optimized
 from support import handmade
 from support.api_server_fixture import running
 from support.bad_files import ffmpeg as made_by
+from support.decoding import DecodeLimits
 from support.waiting import until
 from support.worker_fixture import CLIPS, FakeEngine, ServiceFixture, running_worker, service_fixture
 from transcribe.audio import ffmpeg
@@ -209,3 +210,40 @@ def test_the_command_line_says_it_in_one_line(
     monkeypatch.setattr(transcribe_optimized, "load_or_exit", lambda *_, **__: service.config)
     assert transcribe_optimized.main([str(CLIPS[0])]) == 70
     assert capsys.readouterr().err == f"transcribe_optimized: ffmpeg cannot be run; {ffmpeg.REMEDY}\n"
+
+
+# What version 7 of ffmpeg says, in what it wraps: the real one runs first.
+EMPTY = "[out#2/framecrc @ 0x1] [warning] Output file is empty, nothing was encoded"
+CUT = "[in#0/gsm @ 0x1] [error] Error during demuxing: Input/output error"
+NO_THREAD = "[out#0/f32le @ 0x1] [error] pthread_create() failed: Resource temporarily unavailable"
+
+
+def wrap(programs: Path, said: str, *, runs: bool = True) -> None:
+    """Lets ffmpeg say this line as well, or only this."""
+    real = (programs / "ffmpeg").resolve()
+    (programs / "ffmpeg").unlink()
+    (programs / "ffmpeg").write_text(
+        f"#!/bin/sh\n{real if runs else 'false'} \"$@\"\ncode=$?\necho '{said}' >&2\nexit $code\n"
+    )
+    (programs / "ffmpeg").chmod(0o755)
+
+
+@pytest.mark.parametrize(("said", "complained", "damage"), [(EMPTY, False, False), (CUT, True, True)])
+def test_what_newer_versions_say_is_understood(programs: Path, said: str, complained: bool, damage: bool) -> None:
+    wrap(programs, said)
+    with ffmpeg.Ffmpeg(CLIPS[0], DecodeLimits(), 0) as decoder:
+        assert list(decoder.frames())
+    assert (decoder.complained, decoder.found_damage) == (complained, damage)
+
+
+def test_an_ffmpeg_that_has_no_memory_for_its_threads_is_no_fault_of_the_recording(programs: Path) -> None:
+    wrap(programs, NO_THREAD, runs=False)
+    with pytest.raises(DecoderError, match="decode_bytes is too little"), Decoder(CLIPS[0], DecodeLimits()) as decoder:
+        list(decoder)
+
+
+def test_speex_is_decoded_by_its_own_library(tmp_path: Path) -> None:
+    """ffmpeg's own decoder gives all sound twice in version 7."""
+    path = tmp_path / "a"
+    made_by("-i", CLIPS[0], "-c:a", "libspeex", "-f", "ogg", path)
+    assert "-c:a libspeex -protocol_whitelist" in " ".join(ffmpeg._command(path, 0, ffmpeg.WHOLE, 3, 4))

@@ -43,12 +43,17 @@ WORKED = 0.5  # share of the time it was given: a decoder that used less of the 
 MIN_SPEED = 10.0  # decoding must be faster than this many seconds of sound a second, once STALL_SECONDS are over
 DAMAGE = re.compile(
     rb"(?i)packet corrupt|ended prematurely|incomplete frame|partial file|exhausted before|lost sync|size too small|"
-    rb"no index at the end|\[error\] file:[^\n]*: (?:invalid argument|input/output error)"
+    rb"no index at the end|\[error\] (?:file:[^\n]*|error during demuxing): (?:invalid argument|input/output error)"
 )
 LOG_BYTES = 16_384  # of messages that are kept from either end
 HEAD_BYTES = 4096
+SPEEX = re.compile(rb"OggS.{24}Speex   ", re.DOTALL)
 SYNC, TRANSPORT_PACKETS = ord("G"), (188, 192, 204)  # bytes
-HARMLESS = re.compile(rb"[^\n]*(Guessed Channel Layout|Multiple frames in a packet|Estimating duration)[^\n]*\n?")
+NO_THREAD = b"pthread_create() failed"
+HARMLESS = re.compile(  # the last is said by newer versions of the list of tracks
+    rb"[^\n]*(Guessed Channel Layout|Multiple frames in a packet|Estimating duration|"
+    rb"Output file is empty, nothing was encoded)[^\n]*\n?"
+)
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,10 @@ class Ffmpeg:
             yield self._joined()
         self._check_end()
         if not self._samples:
+            if NO_THREAD in self.log:
+                raise DecoderError(
+                    "ffmpeg has not the memory for its threads: limits.decode_bytes is too little for it"
+                )
             raise explained(bytes(self.log))
 
     def _check_end(self) -> None:
@@ -238,7 +247,8 @@ STOPPED = (255, 123)  # what ffmpeg ends with when it is asked to stop once, and
 OUTSIDE = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGBUS, signal.SIGKILL)
 JOINED = SAMPLE_RATE // 100  # frames whose timestamps are less apart than this follow each other
 CONTAINED: dict[str, Any] = {
-    "env": {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+    # ffmpeg 7 has a dozen threads, for each of which malloc would claim 64 MiB of what the process may have at all.
+    "env": {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "MALLOC_ARENA_MAX": "1"},
     "cwd": "/",
     "start_new_session": True,
     "bufsize": 0,
@@ -281,7 +291,11 @@ def _from_zero(path: Path, span: Span) -> tuple[str, ...]:
 
 
 def _samples(path: Path, span: Span) -> tuple[str, ...]:
-    codec = "" if span.begin else wav.swapped(path)
+    """The decoder, where ffmpeg does not choose the right one: its own of Speex gives all sound twice in version 7."""
+    with path.open("rb") as file:
+        file.seek(span.begin)
+        speex = SPEEX.match(file.read(HEAD_BYTES))
+    codec = "libspeex" if speex else "" if span.begin else wav.swapped(path)
     return ("-c:a", codec) if codec else ()
 
 
