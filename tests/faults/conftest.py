@@ -18,6 +18,8 @@ from rich.table import Table
 from support.fake_cloud import BUCKET, REGION
 from support.project_tree import REFERENCE, make_tree
 
+SERVICES = ("ec2", "s3", "ssm", "sts", "service-quotas", "kms", "iam", "autoscaling", "elbv2", "pricing")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -106,8 +108,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     server, cloud = serve(machines)
     url = f"http://127.0.0.1:{server.server_port}"
     keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", "region_name": REGION}
-    for service in ("ec2", "s3", "ssm"):  # which reads their models, once for every launcher
+    for service in SERVICES:  # which reads their models, once for every launcher
         made[service] = session(**keys).client(service, endpoint_url=url)
+    made["ec2"].get_paginator("describe_images")  # and how its answers are parted
     yield Served(make_tree(tmp_path_factory.mktemp("launcher") / "tree"), url, cloud, machines, session)
     server.shutdown()
     server.server_close()
