@@ -63,6 +63,7 @@ def test_an_upload_whose_commit_says_that_it_failed_leaves_no_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running(tmp_path) as api:
+        api.worker.hold.set()  # it could claim the job in that moment
         create = api.store.create
 
         def commit(*args: Any, **more: Any) -> Any:
