@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import boto3
 import botocore.session
@@ -18,7 +18,7 @@ from rich.table import Table
 from support.fake_cloud import BUCKET, REGION
 from support.project_tree import REFERENCE, make_tree
 
-SERVICES = ("ec2", "s3", "ssm", "sts", "service-quotas", "kms", "iam", "autoscaling", "elbv2", "pricing")
+SERVICES: Final = ("ec2", "s3", "ssm", "sts", "service-quotas", "kms", "iam", "autoscaling", "elbv2", "pricing")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
