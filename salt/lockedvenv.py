@@ -24,13 +24,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 INSPECT = Path(__file__).resolve().with_name("venvinspect.py")
-# pip tries again to connect, but not when a download of half a gigabyte breaks off; what was complete is in its cache.
-CUT_OFF = ("ProtocolError", "IncompleteRead", "ReadTimeoutError", "ConnectionResetError", "incomplete-download")
+# What may be well a moment later. pip tries again to connect, but not when a download breaks off (older ones take what
+# came for a wheel with another hash), and says of an index that does not answer that it has no version at all.
+PASSING = re.compile(
+    r"after connection broken by|Max retries exceeded|HTTP error (?:429|5\d\d)|\b(?:429|5\d\d) (?:Client|Server) Error"
+    r"|ProtocolError|IncompleteRead|ReadTimeoutError|ConnectionResetError|incomplete-download"
+    r"|DO NOT MATCH THE HASHES|\(from versions: none\)"
+    r"|^ERROR: Exception:",  # pip itself broke: mostly on an answer that it did not expect
+    re.MULTILINE,
+)
 PAUSES = (5, 30)  # seconds
 BUILD_TOOLS = ("setuptools", "wheel")  # what a source archive needs before pip can build it
 # pip's two words for it: the second one is said where its configuration also constrains torch.
 CPU_BUILD_MISSING = re.compile(r"(?:No matching distribution found for|Cannot install) torch==\S*\+cpu")
 LOCKS_IN_USE = "locks.json"  # in the environment
+TOLD = 40  # lines of pip's output that a failure shows: whoever asks why has the console alone
 
 
 class VenvError(Exception):
@@ -115,10 +123,20 @@ def run_pip(venv: Path, arguments: list[str], on_line: Callable[[str], None] = l
             lines.append(line.rstrip())
             on_line(line)
     if process.returncode != 0:
-        errors = [line for line in lines if line.startswith("ERROR:")] or lines
-        reason = errors[-1] if errors else "no output"
-        raise VenvError(f"pip could not install into {venv}: {reason}", "\n".join(lines))
+        raise VenvError(f"pip could not install into {venv}: {pip_reason(lines)}", "\n".join(lines))
     return "\n".join(lines)
+
+
+def pip_reason(lines: list[str]) -> str:
+    """The line of pip's output that says why it failed; where pip itself broke, its exception."""
+    said = [line for line in lines if line.strip()]
+    errors = [line for line in said if line.startswith("ERROR:")] or said
+    if not errors:
+        return "no output"
+    if not errors[-1].startswith("ERROR: Exception:"):
+        return errors[-1]
+    broke = [line for line in said[said.index(errors[-1]) + 1 :] if not line.startswith((" ", "Traceback", "WARNING"))]
+    return f"pip broke: {broke[-1] if broke else 'it did not say on what'}"
 
 
 def install(venv: Path, blocks: list[str], say: Callable[[str], None], *, force: bool = False) -> None:
@@ -144,9 +162,9 @@ def install(venv: Path, blocks: list[str], say: Callable[[str], None], *, force:
                 run_pip(venv, arguments, progress)
                 return
             except VenvError as error:
-                if not any(word in error.output for word in CUT_OFF):
+                if not PASSING.search(error.output):
                     raise
-                say(f"a download was cut off; trying again in {pause} s")
+                say(f"{error}; trying again in {pause} s")
             done = 0
             time.sleep(pause)
         run_pip(venv, arguments, progress)
@@ -208,7 +226,7 @@ def sync(
     try:
         repair(venv, locks, say)
     except VenvError as error:
-        if not CPU_BUILD_MISSING.search(error.output):
+        if PASSING.search(error.output) or not CPU_BUILD_MISSING.search(error.output):
             raise
         say("no CPU build of torch in pip's sources: taking the CUDA build, several GB")
         locks = cuda_instead(locks)
@@ -235,7 +253,7 @@ def main() -> int:
         difference = sync(options.venv, options.locks, options.python, lambda m: print(m, file=sys.stderr, flush=True))
         print(json.dumps(asdict(difference)))
     except VenvError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(*error.output.splitlines()[-TOLD:], f"error: {error}", sep="\n", file=sys.stderr)
         return 1
     return 0
 

@@ -36,7 +36,8 @@ def _lockedvenv(action: str, arguments: list[str]) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = json.loads(done["stdout"])
     except ValueError:
-        return {"error": done["stderr"] or f"lockedvenv.py {action} ended with {done['code']} and said nothing"}
+        said = [f"lockedvenv.py {action} ended with {done['code']} and said nothing", *done["stderr"].splitlines()]
+        return {"error": said[-1]}
     return answer
 
 

