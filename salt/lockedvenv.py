@@ -13,6 +13,7 @@ read again. `sync` changes only what differs.
 import argparse
 import contextlib
 import json
+import platform
 import re
 import shutil
 import subprocess
@@ -82,7 +83,10 @@ def pins(locks: list[Path]) -> dict[str, list[str]]:
 
 
 def in_use(venv: Path, locks: list[Path]) -> list[Path]:
-    """The locks that really apply: where no CPU build of torch could be had, `sync` noted the CUDA lock."""
+    """The locks that really apply: the CUDA lock where `sync` noted that no CPU build of torch could be had, and on
+    processors other than x86, whose CPU builds are not pinned."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return cuda_instead(locks)
     with contextlib.suppress(OSError, ValueError):
         if "cuda.lock" in json.loads((venv / LOCKS_IN_USE).read_text()):
             return cuda_instead(locks)

@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -257,6 +258,19 @@ def test_cuda_build_serves_where_there_is_no_cpu_build(
     sync(tmp_path / "venv", [lock])
     assert not check(tmp_path / "venv", [lock])
     assert not sync(tmp_path / "venv", [lock])
+
+
+def test_an_arm_takes_the_build_that_is_pinned_for_it(
+    tmp_path: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    (tmp_path / "cuda.lock").write_text(make_wheel(wheels, "torch", "2.0"))
+    lock = tmp_path / "cpu.lock"
+    lock.write_text("torch==2.0+cpu \\\n    --hash=sha256:" + "0" * 64 + "\n")
+    said: list[str] = []
+    sync(tmp_path / "venv", [lock], say=said.append)
+    assert not check(tmp_path / "venv", [lock])
+    assert not any("no CPU build" in line for line in said)  # nothing was tried in vain
 
 
 def test_command_line(venv: Made) -> None:

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import importlib.metadata
 import os
+import platform
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 SOURCES = ("constants.py", "library.py", *(f"source/{name}.py" for name in (*KERNELS, "compile", "products", "simd")))
 PATTERN, OURS = "kernels-*.o", "kernels-*"  # complete files; also what a killed writer left
+AT_HWCAP, AT_HWCAP2, ASIMDDP, I8MM = 16, 26, 1 << 20, 1 << 13  # of Linux on a 64-bit ARM
 DIGEST = 32  # bytes of SHA-256 before the code
 
 
@@ -65,10 +67,30 @@ class Library:
 
 def instructions() -> str:
     """The instructions that the processor multiplies int8 by, of source/products.py; empty where it has none."""
+    if (platform.system(), platform.machine()) == ("Linux", "aarch64"):
+        return _arm_instructions()
     has = torch.cpu.get_capabilities()
     if has.get("avx_vnni") or (has.get("avx512_vnni") and has.get("avx512_vl")):
         return "vnni"
     return "avx2" if has.get("avx2") and has.get("fma3") else ""
+
+
+@functools.cache
+def _arm_instructions() -> str:
+    """Those of a 64-bit ARM, as the kernel tells every process (its `asm/hwcap.h`)."""
+    tell = ctypes.CDLL(None).getauxval
+    tell.argtypes, tell.restype = [ctypes.c_ulong], ctypes.c_ulong
+    if not tell(AT_HWCAP) & ASIMDDP:
+        return "neon"  # all have it
+    return "i8mm" if tell(AT_HWCAP2) & I8MM else "dotprod"
+
+
+def _features() -> str:
+    """What LLVM may use of the processor: what numba uses, which can be told. (Emulated, LLVM asks the host.)"""
+    import llvmlite.binding as llvm
+
+    told = os.environ.get("NUMBA_CPU_FEATURES")
+    return str(llvm.get_host_cpu_features().flatten()) if told is None else told
 
 
 def _target() -> "llvm.TargetMachine":
@@ -77,10 +99,9 @@ def _target() -> "llvm.TargetMachine":
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    features = llvm.get_host_cpu_features().flatten()
     host = llvm.Target.from_default_triple()
     return host.create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=features, opt=3, reloc="pic", codemodel="jitdefault", jit=True
+        cpu=llvm.get_host_cpu_name(), features=_features(), opt=3, reloc="pic", codemodel="jitdefault", jit=True
     )
 
 
@@ -103,7 +124,7 @@ def _key() -> str:
     """Names the processor, the compiler and the kernels."""
     import llvmlite.binding as llvm
 
-    parts = [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
+    parts = [llvm.get_host_cpu_name(), _features(), instructions()]
     parts += [f"{name} {importlib.metadata.version(name)}" for name in ("numba", "llvmlite")]
     sources = [(Path(__file__).parent / name).read_bytes() for name in SOURCES]
     return hashlib.sha256(b"\0".join([*(part.encode() for part in parts), *sources])).hexdigest()[:16]

@@ -150,7 +150,9 @@ def of(dtype: str, device: str, best: Mapping[str, str], *, int8: bool = True) -
     if dtype == "auto":
         return Precision(best["encoder"], best["decoder"], best["audio"], FLOAT32)
     if dtype == INT8 and not int8:
-        raise EngineError("int8 needs AVX2 with FMA and a model of Whisper's own sizes: set dtype to auto or float32")
+        raise EngineError(
+            "int8 needs AVX2 with FMA or a 64-bit ARM, and a model of Whisper's own sizes: set dtype to auto or float32"
+        )
     if dtype == INT8:
         return Precision(INT8, INT8, INT8, FLOAT32)
     return Precision(BFLOAT16, BFLOAT16, BFLOAT16, FLOAT32)
