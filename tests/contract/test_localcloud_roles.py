@@ -39,6 +39,10 @@ def metadata(running: RunningCloud, machine_id: str, monkeypatch: pytest.MonkeyP
         async with await asyncio.start_server(partial(relay.serve, target=socket), "127.0.0.1", 0) as server:
             ready.set_result((asyncio.get_running_loop(), over, server.sockets[0].getsockname()[1]))
             await over.wait()
+        while late := asyncio.all_tasks() - {asyncio.current_task()}:  # somebody may connect at the last moment
+            for task in late:
+                task.cancel()
+            await asyncio.wait(late)
 
     thread = threading.Thread(target=asyncio.run, args=(forward(),), daemon=True)
     thread.start()

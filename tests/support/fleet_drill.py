@@ -1,11 +1,13 @@
 """A fleet of real machines in a group of the local cloud, as the drill needs it: sent to, disturbed, counted."""
 
+import json
 import os
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,6 @@ from support.baked_machine import ROOT, BakedMachine
 
 NAME, QUEUE, PORT = "fleet-drill", "drill", 8000
 PREFIX = "transcribe-fleet/drill"  # the role of machines permits what lies below transcribe-fleet
-AUDIO = "transcribe_worker_audio_seconds_total"
 COMMAND_SECONDS = 600
 
 
@@ -42,24 +43,14 @@ def numbered(wav: bytes, number: int) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-@dataclass
-class Heard:
-    """Seconds of audio that workers have heard. Each counts from zero when it starts."""
-
-    before: float = 0.0  # by workers that have ended
-    now: dict[str, float] = field(default_factory=dict)  # by machine, as the worker of this moment says
-
-    def see(self, machine: str, seconds: float) -> None:
-        """A machine's worker says how much it has heard."""
-        known = self.now.get(machine, 0.0)
-        if seconds < known:
-            self.before += known
-        self.now[machine] = seconds
-
-    @property
-    def total(self) -> float:
-        """By all."""
-        return self.before + sum(self.now.values())
+def begun(machine: str) -> Counter[str]:
+    """How often the machine's workers have begun each job; nothing of a machine that is gone."""
+    journal = ["journalctl", "--quiet", "--output=cat", "--unit=transcribe-worker", "--grep=job_started"]
+    try:
+        said = BakedMachine(machine).run(*journal, check=False).stdout
+    except (LocalCloudError, subprocess.TimeoutExpired):
+        return Counter()
+    return Counter(json.loads(line)["job"] for line in said.splitlines())
 
 
 @dataclass
@@ -68,7 +59,7 @@ class Drill:
 
     folder: Path
     key: str
-    heard: Heard = field(default_factory=Heard)
+    begun: dict[str, Counter[str]] = field(default_factory=dict)  # by machine
 
     def __post_init__(self) -> None:
         cloud = LocalCloud.ensure(ROOT)
@@ -134,19 +125,25 @@ class Drill:
         return {one["ImageId"] for each in found for one in each["Instances"]}
 
     def ready(self) -> list[str]:
-        """Those that take jobs now; what their workers have heard is noted on the way."""
+        """Those that take jobs now."""
         return [machine for machine in self.members() if self._look(machine)]
 
     def _look(self, machine: str) -> bool:
         try:
             url = LocalCloud.url_of(ROOT, machine, PORT)
-            answer = requests.get(f"{url}/metrics", headers={"Authorization": f"Bearer {self.key}"}, timeout=5)
-            lines = dict(line.rsplit(" ", 1) for line in answer.text.splitlines() if line and line[0] != "#")
-            if AUDIO in lines:
-                self.heard.see(machine, float(lines[AUDIO]))
             return requests.get(f"{url}/ready", timeout=5).status_code == 200
-        except (LocalCloudError, requests.RequestException, ValueError):
+        except (LocalCloudError, requests.RequestException):
             return False
+
+    def count_begun(self, machines: Iterable[str]) -> None:
+        """Note which jobs these have begun until now: after a machine's end nobody can ask it."""
+        for machine in machines:
+            self.begun[machine] = max(self.begun.get(machine, Counter()), begun(machine), key=Counter.total)
+
+    def begun_again(self, jobs: Iterable[str]) -> Counter[str]:
+        """How often each of the jobs was begun after its first time: all of it may have been heard again."""
+        everywhere = sum(self.begun.values(), Counter[str]())
+        return Counter({job: everywhere[job] - 1 for job in jobs if everywhere[job] > 1})
 
     def jobs(self) -> list[str]:
         """The ids of all."""
@@ -205,12 +202,11 @@ class Drill:
 
     def kill_process(self, machine: str, unit: str) -> None:
         """End one of a machine's processes at once."""
-        self._look(machine)
         BakedMachine(machine).run("systemctl", "kill", "--signal=KILL", f"transcribe-{unit}", check=False)
 
     def kill_machine(self, machine: str) -> None:
         """A machine loses its power; the group replaces it."""
-        self._look(machine)
+        self.count_begun([machine])
         self.clients["ec2"].terminate_instances(InstanceIds=[machine])
 
     def notify_spot(self, machine: str) -> None:

@@ -6,6 +6,7 @@ once it listens. Standard library only.
 """
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import socket
@@ -29,19 +30,16 @@ def join(namespace: Path) -> None:
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: int | str) -> None:
     """Forward one connection to a port of the 127.0.0.1 that this thread sees, or to a Unix socket."""
-    try:
-        if isinstance(target, str):
-            inner_reader, inner_writer = await asyncio.open_unix_connection(target)
-        else:
-            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", target)
-    except OSError:
-        writer.close()  # as if nothing listened
-        return
-    try:
-        await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
-    finally:
-        inner_writer.close()
-        writer.close()
+    with contextlib.closing(writer):
+        try:
+            if isinstance(target, str):
+                inner_reader, inner_writer = await asyncio.open_unix_connection(target)
+            else:
+                inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", target)
+        except OSError:
+            return  # as if nothing listened
+        with contextlib.closing(inner_writer):
+            await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
