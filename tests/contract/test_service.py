@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openai
 import pytest
+import soundfile
 from support.whole_service import READY_SECONDS, Service, serving
 
 pytestmark = pytest.mark.model
@@ -70,13 +72,17 @@ def test_what_is_no_audio_is_a_400(service: Service) -> None:
             assert caught.value.body, "OpenAI's error object"
 
 
-def test_a_killed_worker_costs_nobody_their_answer(service: Service) -> None:
-    name, said = list(sentences().items())[2]
+def test_a_killed_worker_costs_nobody_their_answer(service: Service, tmp_path: Path) -> None:
+    names = list(sentences()) * 3  # a minute: long enough for the worker to be killed while it hears it
+    said = " ".join(sentences()[name] for name in names)
+    sounds = [soundfile.read(AUDIO / name) for name in names]
+    soundfile.write(tmp_path / "minute.wav", np.concatenate([sound for sound, _ in sounds]), sounds[0][1])
     transcripts: list[str] = []
 
     def ask() -> None:
         with service.client() as client:
-            transcripts.append(client.audio.transcriptions.create(file=AUDIO / name, model="whisper-1").text)
+            file = tmp_path / "minute.wav"
+            transcripts.append(client.audio.transcriptions.create(file=file, model="whisper-1").text)
 
     thread = threading.Thread(target=ask)
     thread.start()
