@@ -73,7 +73,7 @@ class Disturbed:
         """See how far it is."""
         self.ready = tuple(one for one in self.drill.ready() if one not in self.leaving)
         self.over = self.drill.over()
-        self.drill.count_begun(self.leaving)
+        self.drill.count_begun(self.leaving & set(self.drill.members()))  # to ask one that is gone takes half a minute
 
     def note(self, what: str) -> None:
         self.ledger.note(len(self.ready), self.over, what)
