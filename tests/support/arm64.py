@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +9,8 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+from lockedvenv import pins
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".cache" / "arm64"
@@ -87,12 +88,8 @@ def _unpack(target: Path) -> None:
 
 
 def _install(target: Path) -> None:
-    blocks = [
-        block
-        for lock in LOCKS
-        for block in re.findall(r"^[A-Za-z0-9].*(?:\n[ \t]+.*)*", lock.read_text(), flags=re.MULTILINE)
-        if not block.startswith("torch==") or lock == LOCKS[-1]
-    ]
+    packages = {**pins([LOCKS[0]]), **pins([LOCKS[1]])}
+    blocks = [block for several in packages.values() for block in several]
     wanted = FOLDER / "requirements.txt"
     wanted.write_text("\n".join(blocks) + "\n")
     platforms = [f"--platform=manylinux_{glibc}_aarch64" for glibc in GLIBCS]
