@@ -24,21 +24,21 @@ TIMEOUT = 8.0  # seconds for one address
 Facts = dict[str, Any]
 
 
-def facts(hub: str) -> Facts:
-    """System, Python, disk, package management, GPU, and what is reachable, the model hub at `hub` among it."""
+def facts(origin: Mapping[str, Any]) -> Facts:
+    """System, Python, disk, package management, GPU, and what is reachable, the model hub of `origin` among it."""
     return {
         "system": _system(),
         "python": platform.python_version(),
         "architecture": platform.machine(),
         "free_gb": round(disk.free_gb(), 1),
-        "needed_gb": disk.needed_gb(),
+        "needed_gb": disk.needed_gb(origin.get("lock", "")),
         "gpu_on_bus": disk.has_gpu(),
         "nvidia_devices": sorted(path.name for path in DEVICES.glob("nvidia*")),
         "packages_busy": apt.busy_with(),
         "needrestart": NEEDRESTART.exists(),
         "venv": subprocess.run(["python3", "-c", "import ensurepip, venv"], check=False, capture_output=True).returncode
         == 0,
-        "reachable": {name: reach(url) for name, url in _addresses(hub).items()},
+        "reachable": {name: reach(url) for name, url in _addresses(origin.get("hub", "")).items()},
     }
 
 

@@ -28,7 +28,7 @@ class PhaseRunner:
     def bake(self) -> None:
         """From a plain machine to a sealed one; raises DriverError at the first failure."""
         with self._phase("look"):
-            disk.require_room()
+            disk.require_room(self.parameters.origin.get("lock", ""))
             apt.wait_until_quiet(self._say)
         with self._phase("install Salt"):
             install_salt.install_salt(SOURCE, self._say)
@@ -50,7 +50,7 @@ class PhaseRunner:
     def look(self) -> None:
         """Only look whether a bake could succeed here."""
         with self._phase("look"):
-            self.report.facts = look.facts(self.parameters.origin.get("hub", ""))
+            self.report.facts = look.facts(self.parameters.origin)
 
     def verify(self) -> None:
         """Prove that a machine started from an image is what was baked; raises DriverError."""

@@ -21,6 +21,7 @@ PILLAR = {
             "language": "en",
         },
         "batch": {"max_chunks": "auto"},
+        "install": {"lock": "auto"},
         "verify": {"clip": "verify.flac", "language": "en", "reference": "verify.txt", "max_word_error_rate": 0.3},
     }
 }

@@ -98,9 +98,18 @@ def test_what_only_waits_for_the_shutdown_is_not(machine: Path) -> None:
     assert apt.busy_with() == ""
 
 
-@pytest.mark.parametrize(("gpu", "free", "enough"), [(True, 13e9, False), (False, 13e9, True), (False, 5e9, False)])
+@pytest.mark.parametrize(
+    ("gpu", "lock", "free", "enough"),
+    [
+        (True, "auto", 13e9, False),
+        (True, "cpu", 13e9, True),
+        (False, "auto", 13e9, True),
+        (False, "cuda", 13e9, False),
+        (False, "auto", 5e9, False),
+    ],
+)
 def test_room_is_looked_for_before_anything_is_installed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: bool, free: float, enough: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: bool, lock: str, free: float, enough: bool
 ) -> None:
     device = tmp_path / "0000:00:1e.0"
     device.mkdir()
@@ -108,10 +117,10 @@ def test_room_is_looked_for_before_anything_is_installed(
     monkeypatch.setattr(disk, "PCI", tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     if enough:
-        disk.require_room()
+        disk.require_room(lock)
         return
     with pytest.raises(DriverError, match=r"GB free, a bake needs .*: set \[instance\] volume_gb"):
-        disk.require_room()
+        disk.require_room(lock)
 
 
 @pytest.mark.parametrize(
@@ -139,10 +148,10 @@ def test_a_look_tells_what_decides(server: UploadServer, monkeypatch: pytest.Mon
     monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple")
     (tmp_path / "sources.list").write_text("deb [signed-by=/k] http://127.0.0.1:1/debian bookworm main\n")
     monkeypatch.setattr(look, "SOURCES", (tmp_path / "sources.list",))
-    told: dict[str, Any] = look.facts(f"{server.url}/hub")
+    told: dict[str, Any] = look.facts({"hub": f"{server.url}/hub", "lock": "cpu"})
     assert told["python"].startswith("3.")
     assert told["free_gb"] > 0
-    assert told["needed_gb"] == disk.NEEDED_GB[told["gpu_on_bus"]]
+    assert told["needed_gb"] == disk.NEEDED_GB["cpu"]
     assert told["venv"] is True
     assert told["reachable"]["pip"] == ""
     assert "refused" in told["reachable"]["apt"]

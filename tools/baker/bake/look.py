@@ -83,7 +83,7 @@ def _task(context: BakeContext, name: str) -> MachineTask:
     packed = payload.build(context.root, {})
     context.bucket.put(attempt.payload_key(context.config.s3.prefix, packed), packed.data)
     places = context.zones.places(context.config.instance)
-    origin = {"hub": wanted["model"]["endpoint"]}
+    origin = {"hub": wanted["model"]["endpoint"], "lock": wanted["install"]["lock"]}
     volume_gb = volume_size(context.config.instance.volume_gb, source)
     return MachineTask(name, acceptance.LOOK, source, volume_gb, places, payload=packed, origin=origin)
 

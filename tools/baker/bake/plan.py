@@ -89,7 +89,7 @@ def _make(context: BakeContext) -> BakePlan:
         inputs=inputs,
         volume_gb=volume_size(config.instance.volume_gb, source),
         places=context.zones.places(config.instance),
-        user_data_bytes=_user_data_bytes(context, packed, source),
+        user_data_bytes=_user_data_bytes(context, packed, source, wanted),
         reference=(root / "service/clips" / wanted["verify"]["reference"]).read_text(encoding="utf-8").strip(),
         untracked=tuple(source_tree.untracked(root, source_tree.PAYLOAD_FOLDERS)),
         reusable=next((i for i in verified if i.tags.get(requests.TAG_CONTENT) == content), None),
@@ -148,7 +148,9 @@ def refuse_unserved(source: Ami) -> None:
         raise UsageError(f"[source] {source.id} {source.name}: {why}")
 
 
-def image_origin(context: BakeContext, bake: str, combined_hash: str, source: Ami) -> dict[str, Any]:
+def image_origin(
+    context: BakeContext, bake: str, combined_hash: str, source: Ami, wanted: Mapping[str, Any]
+) -> dict[str, Any]:
     """Where an image comes from, as only the launcher knows it; the machine writes this into the manifest."""
     commit, changed = source_tree.commit(context.root)
     return {
@@ -159,13 +161,14 @@ def image_origin(context: BakeContext, bake: str, combined_hash: str, source: Am
         "content_hash": combined_hash,
         "source_image": source.id,
         "source_name": source.name,
+        "lock": wanted["install"]["lock"],  # which decides how much room a bake needs
     }
 
 
-def _user_data_bytes(context: BakeContext, packed: payload.Payload, source: Ami) -> int:
+def _user_data_bytes(context: BakeContext, packed: payload.Payload, source: Ami, wanted: Mapping[str, Any]) -> int:
     """How large the user-data would be: rendered as for a launch, with presigned URLs that are never used."""
     sample = attempt.MachineAttempt(attempt.new_bake_name(), acceptance.BAKE, context.config.s3.prefix)
-    origin = image_origin(context, sample.bake, "0" * 64, source)
+    origin = image_origin(context, sample.bake, "0" * 64, source, wanted)
     seconds = context.config.bake.deadline_minutes * 60
     parameters = attempt.parameters(sample, context.bucket, seconds, payload=packed, origin=origin)
     return len(user_data.render(context.root, parameters).encode())

@@ -66,7 +66,7 @@ def upload(run: BakeRun) -> None:
 def launch_follow_accept(run: BakeRun) -> None:
     """A machine that bakes itself until its signal is accepted."""
     plan = run.plan
-    origin = image_origin(run.context, run.name, plan.content_hash, plan.source)
+    origin = image_origin(run.context, run.name, plan.content_hash, plan.source, plan.declared)
     task = MachineTask(run.name, acceptance.BAKE, plan.source, plan.volume_gb, plan.places, payload=plan.payload)
     task = replace(task, origin=origin, keep=run.options.keep)
     run.machine, run.baked = run_until_signal(run.context, plan, task, plan.payload.sha256)
