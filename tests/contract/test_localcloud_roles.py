@@ -1,12 +1,11 @@
 """A machine with an instance profile learns at its metadata service who it is, and gets keys that do what it must."""
 
-import asyncio
 import os
-import threading
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from botocore.utils import InstanceMetadataFetcher
 from localcloud.aws.account import PROFILE
 from localcloud.aws.sigv4 import RefusedError
 from localcloud.endpoint import BUCKET, REGION
-from localcloud.machines import base_image, relay
+from localcloud.machines import base_image
 from localcloud.roles import OBJECTS, RoleSessions, expect_permitted
 from support.running_cloud import RunningCloud, launch, refused
 from transcribe.feeder import leaving
@@ -27,32 +26,33 @@ pytestmark = pytest.mark.slow
 Sqs = Any
 
 
+FORWARD = """
+import asyncio, socket, sys
+from localcloud.machines.relay import forward
+asyncio.run(forward([socket.socket(fileno=int(sys.argv[1]))], [sys.argv[2]]))
+"""
+
+
 @contextmanager
 def metadata(running: RunningCloud, machine_id: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Where this process, as if it were on the machine, asks its metadata service; relay.py leads there."""
+    """Where this process, as if it were on the machine, asks its metadata service; a process with relay.py's code leads
+    there."""
     folder = os.open(running.cloud.machines.get(machine_id).folder, os.O_PATH)
-    socket = f"/proc/self/fd/{folder}/metadata.sock"  # the whole path may be longer than an address can be
-    ready = Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, int]]()
-
-    async def forward() -> None:
-        over = asyncio.Event()
-        async with await asyncio.start_server(partial(relay.serve, target=socket), "127.0.0.1", 0) as server:
-            ready.set_result((asyncio.get_running_loop(), over, server.sockets[0].getsockname()[1]))
-            await over.wait()
-        while late := asyncio.all_tasks() - {asyncio.current_task()}:  # somebody may connect at the last moment
-            for task in late:
-                task.cancel()
-            await asyncio.wait(late)
-
-    thread = threading.Thread(target=asyncio.run, args=(forward(),), daemon=True)
-    thread.start()
-    loop, over, port = ready.result(10)
-    monkeypatch.setenv(leaving.METADATA_VARIABLE, f"http://127.0.0.1:{port}")
+    path = f"/proc/self/fd/{folder}/metadata.sock"  # the whole path may be longer than an address can be
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        relay = subprocess.Popen(
+            [sys.executable, "-c", FORWARD, str(listener.fileno()), path],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            pass_fds=(listener.fileno(), folder),
+            stdout=subprocess.DEVNULL,
+        )
+    monkeypatch.setenv(leaving.METADATA_VARIABLE, url)
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield url
     finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join()
+        relay.kill()
+        relay.wait()
         os.close(folder)
 
 

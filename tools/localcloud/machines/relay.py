@@ -73,7 +73,8 @@ def listen_in(namespace: Path, address: str, ports: Sequence[int]) -> list[socke
     return found
 
 
-async def _forward(listeners: Sequence[socket.socket], targets: Sequence[int | str]) -> None:
+async def forward(listeners: Sequence[socket.socket], targets: Sequence[int | str]) -> None:
+    """Forward what connects to each listener to its target, for ever; says on standard output when it begins."""
     for listener, target in zip(listeners, targets, strict=True):
         await asyncio.start_server(partial(serve, target=target), sock=listener)
     print("listening", flush=True)
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str]) -> None:
     namespace, address, *doors = arguments
     parts = [door.partition("=") for door in doors]
     ports, targets = [int(port) for port, _, _ in parts], [path or int(port) for port, _, path in parts]
-    asyncio.run(_forward(listen_in(Path(namespace), address, ports), targets))
+    asyncio.run(forward(listen_in(Path(namespace), address, ports), targets))
 
 
 if __name__ == "__main__":
