@@ -1,9 +1,9 @@
 """What the disk has of a job: all of it before the 202, and nothing after its end."""
 
 import os
-import sqlite3
 import stat
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import pytest
 from support.api_server_fixture import Api, run_retention, running
 from support.fake_worker import TEXTS
 from support.waiting import until
+from transcribe.jobs import uploads
+from transcribe.jobs.sqlite import sqlite3
 
 
 def finished(api: Api, job_id: str) -> None:
@@ -79,22 +81,50 @@ def test_a_202_comes_after_audio_and_job_were_synced_to_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[str] = []
-    sync, pragmas = os.fsync, ("synchronous", "journal_mode")
+    sync = os.fsync
 
     def noted(descriptor: int) -> None:
         steps.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "recording")
         sync(descriptor)
 
+    mode = [""]
+
+    def told(statement: str) -> None:
+        if "synchronous" in statement:
+            mode[0] = statement.rsplit(maxsplit=1)[-1]
+        elif statement.startswith("INSERT INTO jobs"):
+            steps.append(f"job, {mode[0]}")
+
     with running(tmp_path) as api:
-        create = api.store.create
-
-        def commit(*args: Any, **more: Any) -> Any:
-            steps.append("commit")
-            return create(*args, **more)
-
+        writer = api.store._database._commits._connection
+        assert writer is not None
         monkeypatch.setattr(os, "fsync", noted)
-        monkeypatch.setattr(api.store, "create", commit)
+        writer.set_trace_callback(told)
         assert api.upload("/v1/jobs", b"durable").status == 202
-        found = [api.store._database.reader().execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas]
-    assert steps == ["recording", "folder", "commit"]
-    assert found == [2, "truncate"], "a commit that returned must be on the disk: see database.py"
+        assert api.upload("/v1/audio/transcriptions", b"awaited").status == 200
+        assert api.store._database.rows("PRAGMA journal_mode")[0][0] == "wal"
+    assert steps == ["recording", "folder", "job, FULL", "job, NORMAL"]
+
+
+def test_a_job_that_repeats_a_waiting_request_is_synced_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    sync = uploads.sync
+
+    def noted(path: Path) -> None:
+        synced.append(path)
+        sync(path)
+
+    with running(tmp_path) as api, ThreadPoolExecutor(1) as client:
+        api.worker.hold.set()
+        monkeypatch.setattr(uploads, "sync", noted)
+        words = {"response_format": "verbose_json", "timestamp_granularities[]": "word"}  # which every job has
+        waits = client.submit(api.upload, "/v1/audio/transcriptions", b"the same", **words)
+        until(api.store.unfinished)
+        [first] = api.store.unfinished()
+        assert synced == []
+        job = api.upload("/v1/jobs", b"the same").json["id"]
+        assert (job, synced[-1]) == (first.id, uploads.recording(api.config.temp, first.id))
+        api.worker.hold.clear()
+        assert waits.result().status == 200

@@ -1,6 +1,5 @@
 """Corrections on the page in headless Chromium: speakers renamed and lines put right by mouse, and nothing lost."""
 
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from transcribe.api.context import AppContext
 from transcribe.api.params import Offer
 from transcribe.api.routes import jobs
 from transcribe.jobs.corrections import TooManyCorrectionsError
+from transcribe.jobs.sqlite import sqlite3
 from transcribe.types import Segment, SpeakerOptions
 
 pytestmark = pytest.mark.slow

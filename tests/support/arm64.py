@@ -18,6 +18,7 @@ LOCKS = (ROOT / "service" / "cpu.lock", ROOT / "tests" / "emulated" / "arm64.loc
 PYTHON = "3.11"  # of SUITE
 SUITE = "bookworm"
 PACKAGES = ("python3.11", "libstdc++6", "zlib1g", "libssl3", "libffi8", "libsqlite3-0", "libbz2-1.0", "liblzma5")
+X86_ONLY = "platform_machine == 'x86_64'"  # pip evaluates a marker for the processor that it runs on
 GLIBCS = ("2_28", "2_27", "2_17")  # as wheels name the oldest that they run with
 
 
@@ -89,7 +90,7 @@ def _unpack(target: Path) -> None:
 
 def _install(target: Path) -> None:
     packages = {**pins([LOCKS[0]]), **pins([LOCKS[1]])}
-    blocks = [block for several in packages.values() for block in several]
+    blocks = [block for several in packages.values() for block in several if X86_ONLY not in block]
     wanted = FOLDER / "requirements.txt"
     wanted.write_text("\n".join(blocks) + "\n")
     platforms = [f"--platform=manylinux_{glibc}_aarch64" for glibc in GLIBCS]

@@ -8,7 +8,6 @@ import os
 import random
 import resource
 import shutil
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from transcribe.audio.ffmpeg import PROGRAMS
+from transcribe.jobs.sqlite import sqlite3
 from transcribe.jobs.store import Store
 
 from support.api_server_fixture import HttpRequests, free_port, settings

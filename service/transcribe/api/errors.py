@@ -3,7 +3,6 @@
 import errno
 import json
 import math
-import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from transcribe.jobs.database import is_transient
 from transcribe.jobs.models import JobError
+from transcribe.jobs.sqlite import sqlite3
 
 from .. import logs
 

@@ -2,12 +2,12 @@
 
 import hashlib
 import io
-import os
 import struct
 from pathlib import Path
 from typing import Any
 
 from transcribe.api.errors import ApiError
+from transcribe.jobs import uploads
 from transcribe.types import MAX_CHANNELS
 
 PART = ".part"  # an upload that no job owns yet
@@ -65,16 +65,13 @@ class Spool(io.FileIO):
                 return form[0], form[1], form[2]
         return 0, 0, 0
 
-    def keep(self, target: Path) -> None:
-        """Makes the file durable as `target`, a file of a job in the same folder, and closes it."""
-        self.path.rename(target)  # first: the file's sync then mostly has the name in it, and the folder's costs little
-        os.fsync(self.fileno())
+    def keep(self, target: Path, *, durable: bool) -> None:
+        """Makes the file `target`, a file of a job in the same folder, and closes it; a `durable` one outlives a power
+        cut."""
+        self.path.rename(target)
         self.close()
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        if durable:
+            uploads.sync(target)
 
     def discard(self) -> None:
         """Closes the file; removes it unless a job has it."""

@@ -3,10 +3,10 @@
 import contextlib
 import hashlib
 import json
-import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from flask import request
 
@@ -19,6 +19,7 @@ from transcribe.api.spool import Spool
 from transcribe.api.upload import reference_recordings, uploaded
 from transcribe.jobs import uploads
 from transcribe.jobs.models import Job, NewJob, QueueFullError
+from transcribe.jobs.sqlite import sqlite3
 
 REUSE_SECONDS = 600.0  # a repeat within this time is the same job
 MESSAGES = {
@@ -48,11 +49,23 @@ def submit(params: Params, *, detached: bool) -> Job:
     )
     if shared.fleet and detached:
         return _submit_to_fleet(shared.fleet, new, spool, references)
+    job = _store(shared, new, spool, references)
+    if job.id == new.id:
+        logs.event("job_created", job=job.id, bytes=spool.size, estimate=round(new.estimate, 1), detached=detached)
+    else:
+        if detached:  # it may be a waiting request's, whose files need not be on the disk
+            _sync_files(shared.config.temp, job)
+        logs.event("job_repeated", job=job.id)
+    return job
+
+
+def _store(shared: AppContext, new: NewJob, spool: Spool, references: Sequence[Spool]) -> Job:
+    """The new job with its files, or the one that it repeats. Raises ApiError."""
     folder, job = shared.config.temp, None
     try:
-        spool.keep(uploads.recording(folder, new.id))
+        spool.keep(uploads.recording(folder, new.id), durable=new.detached)
         for index, part in enumerate(references):
-            part.keep(uploads.reference(folder, new.id, index))
+            part.keep(uploads.reference(folder, new.id, index), durable=new.detached)
         job = shared.store.create(new, bounds=shared.bounds, reuse_since=_reuse_since())
     except QueueFullError as error:
         raise _full(shared, error) from None
@@ -63,11 +76,13 @@ def submit(params: Params, *, detached: bool) -> Job:
     finally:
         if job is None or job.id != new.id:
             uploads.remove(folder, new.id)
-    if job.id == new.id:
-        logs.event("job_created", job=job.id, bytes=spool.size, estimate=round(new.estimate, 1), detached=detached)
-    else:
-        logs.event("job_repeated", job=job.id)
     return job
+
+
+def _sync_files(folder: Path, job: Job) -> None:
+    for path in uploads.files(folder, job.id):
+        with contextlib.suppress(FileNotFoundError):  # the worker is done with it
+            uploads.sync(path)
 
 
 def _submit_to_fleet(fleet: FleetClient, new: NewJob, spool: Spool, references: Sequence[Spool]) -> Job:

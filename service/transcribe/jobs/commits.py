@@ -1,18 +1,19 @@
 """Group commit: the writing transactions of threads that come at the same time are one transaction of SQLite.
 
-A commit costs several waits for the disk, however much is in it. So while one is on its way the changes of other
-threads gather, and then go together. Each has a savepoint of its own: one that fails is undone alone. None is answered
-before the commit that holds it is on the disk.
+A commit that must be on the disk costs a wait for it, however much is in it. So while one is on its way the changes of
+other threads gather, and then go together. Each has a savepoint of its own: one that fails is undone alone. None is
+answered before the commit that holds it is made and, unless that need not be, on the disk.
 """
 
 import contextlib
-import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+from transcribe.jobs.sqlite import WAL, sqlite3
 
 MOST = 64  # changes in one commit
 TRY_SECONDS = 0.0003  # between two tries to begin while another process writes; later they are further apart
@@ -35,6 +36,7 @@ class _Write:
 
     change: Change[Any]
     end: float
+    durable: bool
     moved: threading.Event = field(default_factory=threading.Event)  # it is over, or its thread is to commit
     leads: bool = False  # its thread commits for all that wait
     answer: Any = None
@@ -53,9 +55,10 @@ class GroupCommit:
         self._waiting: deque[_Write] = deque()
         self._led = False  # some thread commits, or was told to
 
-    def write(self, change: Change[Answer]) -> Answer:
-        """Runs `change` within a transaction: durable when this returns, undone when it raises."""
-        mine = _Write(change, time.monotonic() + self._busy_seconds)
+    def write(self, change: Change[Answer], *, durable: bool = True) -> Answer:
+        """Runs `change` within a transaction; undone when it raises. When this returns it outlives every process, and
+        a `durable` one a power cut as well; another one is lost in that only together with all that came later."""
+        mine = _Write(change, time.monotonic() + self._busy_seconds, durable)
         with self._guard:
             self._waiting.append(mine)
             if not self._led:
@@ -105,19 +108,23 @@ class GroupCommit:
 
     def _commit(self, batch: list[_Write], end: float) -> None:
         """Fills `batch` once no other process writes, which may take until `end`, and commits it."""
-        connection = self._begun(end)
         with self._guard:
-            batch += (self._waiting.popleft() for _ in range(min(MOST, len(self._waiting))))
+            durable = not WAL or any(one.durable for one in self._waiting)
+        connection = self._begun(end, durable=durable)
+        with self._guard:
+            while len(batch) < MOST and self._waiting and (durable or not self._waiting[0].durable):
+                batch.append(self._waiting.popleft())
         for one in batch:
             _apply(connection, one, alone=len(batch) == 1)
         connection.execute("COMMIT")
 
-    def _begun(self, end: float) -> sqlite3.Connection:
-        """The connection, in a transaction. It asks often whether another process is through, and SQLite's own waiting
-        would ask ever more rarely."""
+    def _begun(self, end: float, *, durable: bool) -> sqlite3.Connection:
+        """The connection, in a transaction whose commit waits for the disk if it is to be `durable`. It asks often
+        whether another process is through, and SQLite's own waiting would ask ever more rarely."""
         connection = self._connection = self._connection or self._connect()
         pause = TRY_SECONDS
         connection.execute("PRAGMA busy_timeout = 0")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         try:
             while True:
                 try:

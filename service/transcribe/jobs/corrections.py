@@ -1,10 +1,10 @@
 """The corrections of finished jobs, beside what the model wrote, which is never changed; they go with their job."""
 
-import sqlite3
 from collections.abc import Mapping
 
 from transcribe.corrections import Corrections
 from transcribe.jobs.database import Database
+from transcribe.jobs.sqlite import sqlite3
 
 MOST_CHARACTERS = 2_000_000  # of one job's corrections; a day of speech has about so many
 SPEAKER, SEGMENT = "speaker", "segment"  # kinds of rows: a speaker's name by the machine's, a text by the segment's id

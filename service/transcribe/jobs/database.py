@@ -1,23 +1,26 @@
-"""SQLite for the job store: a commit that returned is on the disk, whichever process dies, and two processes share it.
+"""SQLite for the job store: a commit that returned outlives every process, and two processes share it.
 
-Rollback journal, not WAL: SQLite before 3.51.3 can lose WAL commits when several connections reset it
-(https://sqlite.org/wal.html#walresetbug). TRUNCATE with synchronous=FULL also syncs the end of the journal, so a commit
-survives a power cut at once; DELETE would need synchronous=EXTRA for that.
+With a write-ahead log a commit waits for the disk once, if it must outlive a power cut, and else not at all
+(https://sqlite.org/pragma.html#pragma_synchronous): a clip whose client waits needs no disk. A power cut then takes the
+last such commits and nothing before them. With the rollback journal of an older SQLite all of them outlive it, and each
+waits for the disk some five times: TRUNCATE with synchronous=FULL also syncs the end of the journal.
 """
 
 import contextlib
 import os
-import sqlite3
 import stat
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from transcribe import logs
 from transcribe.jobs.commits import Answer, Change, GroupCommit
+from transcribe.jobs.sqlite import JOURNALS, WAL, sqlite3
 
 SCHEMA_VERSION = 5
 BUSY_SECONDS = 20.0  # how long to wait for the other process's commit
+SCRUB_SECONDS = 1.0
 TRANSIENT = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -112,6 +115,7 @@ class Database:
     def __init__(self, path: Path, *, busy_seconds: float = BUSY_SECONDS) -> None:
         """Opens or creates the file. A method waits `busy_seconds` for others to commit. Raises StoreError."""
         self.path = path
+        self.unscrubbed = False
         self._busy_seconds = busy_seconds
         self._local = threading.local()
         self._open: list[sqlite3.Connection] = []
@@ -127,8 +131,8 @@ class Database:
             raise StoreError(f"{path} cannot be used as the job store ({error})", transient=transient) from None
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        """What a SELECT finds, all of it: a query that is not read to its end keeps every commit waiting, this thread's
-        own too."""
+        """What a SELECT finds, all of it: a query that is not read to its end keeps the log growing, and with an older
+        SQLite every commit waiting, this thread's own too."""
         return self.reader().execute(query, values).fetchall()
 
     def reader(self) -> sqlite3.Connection:
@@ -138,10 +142,23 @@ class Database:
             connection = self._local.connection = self._connect()
         return connection
 
-    def write(self, change: Change[Answer]) -> Answer:
-        """Runs `change` within a writing transaction, which it may share with others: durable when this returns, undone
-        when it raises. A change must not write by another way."""
-        return self._commits.write(change)
+    def write(self, change: Change[Answer], *, durable: bool = True) -> Answer:
+        """Runs `change` within a writing transaction, which it may share with others; undone when it raises. When this
+        returns it outlives every process, and a `durable` one a power cut. A change must not write by another way."""
+        return self._commits.write(change, durable=durable)
+
+    def scrub(self) -> None:
+        """Takes what was deleted out of the log as well; `unscrubbed` says whether that was not possible, because
+        others read for longer than SCRUB_SECONDS."""
+        connection = self.reader()
+        connection.execute(f"PRAGMA busy_timeout = {round(1000 * SCRUB_SECONDS)}")
+        self.unscrubbed = True
+        try:  # without a log, this does nothing
+            self.unscrubbed = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0] == 1
+        except sqlite3.OperationalError as error:
+            logs.failure("log_not_scrubbed", error)
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {round(1000 * self._busy_seconds)}")
 
     def version(self) -> int:
         """A number that changes with every commit of any process or thread."""
@@ -163,7 +180,7 @@ class Database:
         with self._guard:
             self._open.append(connection)
         connection.row_factory = sqlite3.Row
-        connection.execute("PRAGMA journal_mode = TRUNCATE")
+        connection.execute(f"PRAGMA journal_mode = {'WAL' if WAL else 'TRUNCATE'}")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")  # deleted transcripts are overwritten, not merely unlinked
@@ -173,7 +190,8 @@ class Database:
 def set_sharing(path: Path, *, shared: bool) -> None:
     """Lets the group write a store that was made before others were to use it, or no longer lets it; what is another
     user's stays. Raises StoreError where others may write and have put something else in the store's place."""
-    for name in (path, path.with_name(f"{path.name}-journal")):  # a journal has the mode that the store once had
+    beside = (path.with_name(f"{path.name}-{journal}") for journal in JOURNALS)
+    for name in (path, *beside):  # a journal has the mode that the store once had
         if shared:
             _set_group_write(name, on=True)
         else:

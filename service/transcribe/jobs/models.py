@@ -1,6 +1,5 @@
 """What a job is, and its form in the store's tables."""
 
-import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -9,6 +8,7 @@ from uuid import uuid4
 import msgspec
 
 from transcribe import logs
+from transcribe.jobs.sqlite import sqlite3
 from transcribe.types import DecodeOptions, Segment
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]

@@ -2,9 +2,8 @@
 
 # ruff: noqa: S608 - statements are put together from constants; every value is bound
 
-import sqlite3
-
 from transcribe.jobs.models import Bounds, Job, LeftOut, NewJob, QueueFullError, QueueStats, job_from, row_from, to_json
+from transcribe.jobs.sqlite import sqlite3
 
 LONGEST_HANDICAP = 600.0  # seconds that a long recording lets shorter ones go first: short before long, none starves
 LENGTH = "coalesce(duration, estimate)"

@@ -1,4 +1,5 @@
-"""The durable job store, shared by the API and the worker. What a method returned from is on the disk.
+"""The job store, shared by the API and the worker. What a method returned from outlives every process, and a power cut
+as well, except for jobs whose clients wait, and for what the worker did last: it does that again.
 
 A worker's attempt at a job is identified by `attempt` (Job.attempts as claimed). Writes of an earlier attempt are
 ignored, so that every job ends exactly once.
@@ -6,7 +7,6 @@ ignored, so that every job ends exactly once.
 
 # ruff: noqa: S608 - statements are put together from constants; every value is bound
 
-import sqlite3
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -45,6 +45,7 @@ from transcribe.jobs.queue import (
     find_repeat,
     queue_stats,
 )
+from transcribe.jobs.sqlite import sqlite3
 from transcribe.jobs.tickets import Tickets
 from transcribe.jobs.wakeups import Bell, Listener
 from transcribe.types import Segment
@@ -102,7 +103,7 @@ class Store:
                 check_bounds(connection, new, bounds)
             return add(connection, new, self._clock())
 
-        job = self._database.write(change)
+        job = self._database.write(change, durable=new.detached)
         self._worker.ring()
         return job
 
@@ -127,17 +128,14 @@ class Store:
 
     def cancel(self, job_id: str, *, unless_detached: bool = False) -> bool:
         """Ends an unfinished job; True if it was this call that ended it."""
-        condition = " AND NOT detached" if unless_detached else ""
-        ended = self._changes(
-            "UPDATE jobs SET status = 'cancelled', finished = :now"
-            f" WHERE id = :id AND status IN ('queued', 'running'){condition}",
-            {"id": job_id},
-        )
+        which = f"id = :id AND status IN ('queued', 'running'){' AND NOT detached' if unless_detached else ''}"
+        ended = self._changes(f"UPDATE jobs SET status = 'cancelled', finished = :now WHERE {which}", {"id": job_id})
         return self._told(ended, self._worker, self._clients)
 
     def delete(self, job_id: str) -> bool:
         """Removes the job and its text; True if it was there."""
         deleted = self._changes("DELETE FROM jobs WHERE id = :id", {"id": job_id})
+        self._database.scrub()
         return self._told(deleted, self._worker, self._clients)
 
     def expire(self, before: float, *, fleet: bool = False) -> list[str]:
@@ -150,7 +148,10 @@ class Store:
             connection.executemany("DELETE FROM tickets WHERE job = ?", rows)
             return [row[0] for row in rows]
 
-        return self._database.write(change)
+        gone = self._database.write(change)
+        if gone or self._database.unscrubbed:
+            self._database.scrub()
+        return gone
 
     def unfinished(self) -> list[Job]:
         """The jobs whose uploads are still needed."""
@@ -212,12 +213,11 @@ class Store:
                     connection.execute(f"{FAIL} WHERE {CURRENT}", values)
             return claimed
 
-        return self._database.write(change)
+        return self._database.write(change, durable=False)
 
     def queued(self) -> bool:
         """Whether jobs wait to be claimed, be it later."""
-        query = "SELECT EXISTS (SELECT 1 FROM jobs WHERE status = 'queued')"
-        return bool(self._database.rows(query)[0][0])
+        return bool(self._database.rows("SELECT EXISTS (SELECT 1 FROM jobs WHERE status = 'queued')")[0][0])
 
     def marks(self, job_ids: Collection[str]) -> dict[str, Mark]:
         """Of these jobs, as far as they are there, what changes when they do."""
@@ -232,15 +232,13 @@ class Store:
 
     def set_duration(self, job_id: str, attempt: int, duration: float) -> bool:
         """Records the true length of the audio; returns False, as all below do, if the attempt is stale."""
-        return self._changes(
-            f"UPDATE jobs SET duration = :duration WHERE {CURRENT}", attempt_at(job_id, attempt), duration=duration
-        )
+        values = attempt_at(job_id, attempt) | {"duration": duration}
+        return self._changes(f"UPDATE jobs SET duration = :duration WHERE {CURRENT}", values, durable=False)
 
     def set_channels(self, job_id: str, attempt: int, channels: int) -> bool:
         """Records how many channels are heard each by itself, or 1."""
-        return self._changes(
-            f"UPDATE jobs SET channels = :channels WHERE {CURRENT}", attempt_at(job_id, attempt), channels=channels
-        )
+        statement = f"UPDATE jobs SET channels = :channels WHERE {CURRENT}"
+        return self._changes(statement, attempt_at(job_id, attempt) | {"channels": channels}, durable=False)
 
     def add_segments(
         self,
@@ -267,7 +265,7 @@ class Store:
                     connection.executemany(INSERT, texts)
             return kept
 
-        return self._told(self._database.write(change))
+        return self._told(self._database.write(change, durable=False))
 
     def finish(
         self,
@@ -292,19 +290,21 @@ class Store:
                 connection.executemany(INSERT, texts)
             return changed
 
-        return self._told(self._database.write(change))
+        return self._told(self._database.write(change, durable=False))
 
     def fail(self, job_id: str, attempt: int, error: JobError) -> bool:
         """Marks the job as failed with `error`, and removes its text."""
         values = {**attempt_at(job_id, attempt), "error": to_json(error), "now": self._clock()}
 
-        def change(connection: sqlite3.Connection) -> bool:
-            changed = connection.execute(f"{FAIL} WHERE {AGAIN.format('failed')}", values).rowcount
-            if changed:
-                connection.execute("DELETE FROM segments WHERE job = :id", values)
-            return bool(changed)
+        def change(connection: sqlite3.Connection) -> tuple[bool, bool]:
+            changed = bool(connection.execute(f"{FAIL} WHERE {AGAIN.format('failed')}", values).rowcount)
+            delete = f"DELETE FROM segments WHERE {changed} AND job = :id"
+            return changed, bool(connection.execute(delete, values).rowcount)
 
-        return self._told(self._database.write(change))
+        changed, had_text = self._database.write(change, durable=False)
+        if had_text:
+            self._database.scrub()
+        return self._told(changed)
 
     def release(self, job_id: str, attempt: int, *, delay: float | None = None) -> bool:
         """Puts a running job back without counting the attempt: a draining worker's unfinished work or, with a `delay`
@@ -317,7 +317,7 @@ class Store:
             connection.execute(FORGET.format(CURRENT), values)
             return bool(connection.execute(f"{REQUEUE}, {more} WHERE {CURRENT}", values).rowcount)
 
-        return self._database.write(change)
+        return self._database.write(change, durable=False)
 
     def restart(self, job_id: str, attempt: int) -> bool:
         """Removes the text of earlier attempts: this one cannot continue from it."""
@@ -329,7 +329,7 @@ class Store:
             connection.execute(FORGET.format(CURRENT), values)
             return bool(changed)
 
-        return self._database.write(change)
+        return self._database.write(change, durable=False)
 
     def requeue_running(self, max_attempts: int = MAX_ATTEMPTS) -> tuple[list[str], list[str]]:
         """Called when a worker starts: jobs that an earlier one left running are queued again, or failed after
@@ -349,7 +349,7 @@ class Store:
             connection.executemany("DELETE FROM segments WHERE job = ?", failed)
             return [row[0] for row in requeued], [row[0] for row in failed]
 
-        return self._database.write(change)
+        return self._database.write(change, durable=False)
 
     # The worker's facts
 
@@ -359,7 +359,7 @@ class Store:
         `batch_sizes` as size → count. `updated` is set here; call it at least every 5 s."""
         body = to_json({**facts, "updated": self._clock()})
         put = "INSERT OR REPLACE INTO facts (name, body) VALUES (?, ?)"
-        self._database.write(lambda connection: connection.execute(put, (WORKER, body)))
+        self._database.write(lambda connection: connection.execute(put, (WORKER, body)), durable=False)
 
     def worker(self) -> dict[str, Any] | None:
         """The worker's facts, or None if there never was one, or if they cannot be read: the next report mends that."""
@@ -388,10 +388,10 @@ class Store:
             bell.ring()
         return changed
 
-    def _changes(self, statement: str, keys: Mapping[str, Any], **values: Any) -> bool:
+    def _changes(self, statement: str, values: Mapping[str, Any], *, durable: bool = True) -> bool:
         """Runs one writing statement; True if it changed a row. It may use `:now`."""
-        bound = {**keys, **values, "now": self._clock()}
-        return self._database.write(lambda connection: bool(connection.execute(statement, bound).rowcount))
+        bound = {**values, "now": self._clock()}
+        return self._database.write(lambda file: bool(file.execute(statement, bound).rowcount), durable=durable)
 
 
 def _pipe(path: Path, who: str) -> Path:

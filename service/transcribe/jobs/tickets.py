@@ -2,7 +2,6 @@
 are there or neither.
 """
 
-import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ import msgspec
 
 from transcribe.jobs.database import Database
 from transcribe.jobs.models import SEGMENT_DECODER, Job, JobError, NewJob, Status, job_from, row_from, to_json
+from transcribe.jobs.sqlite import sqlite3
 from transcribe.types import Segment
 
 PUT = "INSERT OR REPLACE INTO tickets (job, body) VALUES (?, ?)"

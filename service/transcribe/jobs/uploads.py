@@ -1,5 +1,6 @@
 """The files of a job in the folder of uploads: its recording, and one reference recording for each known voice."""
 
+import os
 import re
 from pathlib import Path
 
@@ -22,7 +23,24 @@ def owner(path: Path) -> str | None:
     return found[1] if found else None
 
 
+def sync(path: Path) -> None:
+    """Waits until a file that was just given its name is on the disk: its content first, since the name is then mostly
+    there as well, and the folder's sync costs little. Raises OSError."""
+    for place in (path, path.parent):
+        descriptor = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def files(folder: Path, job_id: str) -> list[Path]:
+    """All files of the job that are there."""
+    found = (recording(folder, job_id), *folder.glob(f"{job_id}.speaker-*"))
+    return [path for path in found if path.exists()]
+
+
 def remove(folder: Path, job_id: str) -> None:
     """Removes all files of the job that are there."""
-    for path in (recording(folder, job_id), *folder.glob(f"{job_id}.speaker-*")):
+    for path in files(folder, job_id):
         path.unlink(missing_ok=True)

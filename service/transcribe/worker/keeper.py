@@ -4,7 +4,6 @@ What gathers while one commit is on its way goes into the next: many short jobs 
 their order.
 """
 
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import TypeVar
 from transcribe import logs
 from transcribe.jobs.database import is_transient
 from transcribe.jobs.models import Outcome
+from transcribe.jobs.sqlite import sqlite3
 from transcribe.jobs.store import Store
 from transcribe.worker.scheduler import ActiveJob
 

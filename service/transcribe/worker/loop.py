@@ -5,7 +5,6 @@ An error of the engine ends the process: systemd starts a new one, and the store
 """
 
 import contextlib
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from transcribe.audio.chunking import AudioChunk
 from transcribe.config import ServiceConfig
 from transcribe.engine import Chunk, ChunkResult, Engine, EngineError, limit_threads
 from transcribe.jobs.models import Ending, JobError, Outcome
+from transcribe.jobs.sqlite import sqlite3
 from transcribe.jobs.store import LONGEST_DELAY, Store
 from transcribe.speakers import words
 from transcribe.speakers.track import Track

@@ -3,7 +3,6 @@
 import fcntl
 import os
 import signal
-import sqlite3
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from transcribe.config import EXIT_CONFIG, ServiceConfig
 from transcribe.engine import Engine, EngineError
 from transcribe.jobs.activity import WORKERS_LOCK
 from transcribe.jobs.database import set_sharing
+from transcribe.jobs.sqlite import sqlite3
 from transcribe.jobs.store import Store, StoreError
 from transcribe.model_cache import cache_info, fetch
 from transcribe.model_cache.cache_info import CacheError, CacheInfo

@@ -4,7 +4,6 @@ Memory stays flat: of each job a few chunks lie ready, then its thread and its d
 are open at once, so that a short one can always start.
 """
 
-import sqlite3
 import threading
 import time
 from collections import Counter
@@ -21,6 +20,7 @@ from transcribe.engine import limit_threads
 from transcribe.jobs import resume
 from transcribe.jobs.database import is_transient
 from transcribe.jobs.models import Job, JobError, LeftOut
+from transcribe.jobs.sqlite import sqlite3
 from transcribe.jobs.store import WORKER, Store
 from transcribe.worker.assembly import Assembly
 from transcribe.worker.listener import Detectors, Listener, warnings

@@ -1,7 +1,6 @@
 """Writers that come at the same time share a commit, and each still gets an answer of its own."""
 
 import contextlib
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,21 +12,27 @@ from typing import Any, ClassVar
 import pytest
 from support import waiting
 from support.worker_fixture import FakeEngine, running_worker, service_fixture, wav
+from transcribe.jobs import commits as commits_module
+from transcribe.jobs import database
 from transcribe.jobs.commits import GroupCommit
 from transcribe.jobs.models import Bounds, NewJob, Outcome, QueueFullError
+from transcribe.jobs.sqlite import sqlite3
 from transcribe.jobs.store import Store
 from transcribe.types import DecodeOptions, Segment
 from transcribe.worker import keeper, loop, preprocess
 
 
-def new(estimate: float = 1.0) -> NewJob:
-    return NewJob(key_id="", options=DecodeOptions(language=None), estimate=estimate)
+def new(estimate: float = 1.0, *, detached: bool = False) -> NewJob:
+    return NewJob(key_id="", options=DecodeOptions(language=None), estimate=estimate, detached=detached)
 
 
 def commits(path: Path) -> int:
-    """How often the file was written: the change counter in its header (https://sqlite.org/fileformat.html)."""
-    with path.open("rb") as file:
-        return int.from_bytes(file.read(28)[24:], "big")
+    """How many commits are in the store's log: frames that say how large the file is then
+    (https://sqlite.org/fileformat.html#the_write_ahead_log)."""
+    log = path.with_name(f"{path.name}-wal").read_bytes()
+    size = int.from_bytes(log[8:12], "big")
+    frames = [log[start : start + 24] for start in range(32, len(log), 24 + size)]
+    return sum(frame[8:16] == log[16:24] and frame[4:8] != bytes(4) for frame in frames)
 
 
 @contextmanager
@@ -72,12 +77,15 @@ def test_what_fails_in_a_shared_commit_fails_alone(tmp_path: Path) -> None:
     assert store.counts() == {"queued": 5}
 
 
-def test_a_commit_that_fails_is_nobodys_success(tmp_path: Path) -> None:
+def test_a_commit_that_fails_is_nobodys_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (commits_module, database):  # an older SQLite, whose commits wait for those who read
+        monkeypatch.setattr(module, "WAL", False)
     store = Store(tmp_path / "jobs.sqlite3", busy_seconds=2.0)
     with held(tmp_path / "jobs.sqlite3", "BEGIN") as reader:
         reader.execute("SELECT count(*) FROM jobs").fetchone()  # as long as somebody reads, nothing can be committed
         found = at_once(tmp_path / "jobs.sqlite3", [lambda: store.create(new())] * 6)
         assert all(isinstance(each.exception(), sqlite3.OperationalError) for each in found)
+    assert {path.name for path in tmp_path.iterdir()} == {"jobs.sqlite3", "jobs.sqlite3-journal"}
     assert store.counts() == {}
     assert store.create(new()).status == "queued"
 
@@ -89,6 +97,65 @@ def test_a_writer_gives_up_when_another_program_writes_for_too_long(tmp_path: Pa
         errors = [each.exception() for each in found]
     assert [getattr(error, "sqlite_errorcode", None) for error in errors] == [sqlite3.SQLITE_BUSY] * 4
     assert store.create(new()).status == "queued"
+
+
+def test_what_must_outlive_a_power_cut_waits_for_the_disk_and_nothing_else_does(tmp_path: Path) -> None:
+    store = Store(tmp_path / "jobs.sqlite3")
+    connection, said = store._database._commits._connection, list[str]()
+    assert connection is not None
+    connection.set_trace_callback(said.append)
+    done: list[Callable[[], object]] = [
+        lambda: store.create(new()),
+        store.claim,
+        lambda: store.create(new(detached=True)),
+        lambda: store.cancel("x"),
+        lambda: store.set_worker({}),
+        lambda: store.webhook_done("x"),
+        lambda: store.delete("x"),
+    ]
+    for call in done:
+        call()
+    waits = [words.removeprefix("PRAGMA synchronous = ") for words in said if "synchronous" in words]
+    assert waits == ["NORMAL", "NORMAL", "FULL", "FULL", "NORMAL", "FULL", "FULL"]
+
+
+def test_a_change_that_must_be_on_the_disk_is_in_no_commit_that_does_not_wait_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    store, said = Store(path), list[str]()
+    connection = store._database._commits._connection
+    assert connection is not None
+    connection.set_trace_callback(said.append)
+    calls: list[Callable[[], Any]] = [
+        partial(store.create, new(float(number), detached=number % 3 == 2)) for number in range(24)
+    ]
+    assert {each.result().detached for each in at_once(path, calls)} == {False, True}
+    mode = ""
+    for words in said:
+        mode = words if "synchronous" in words else mode
+        assert mode.endswith("FULL") or "INSERT" not in words or ",1,''" not in words.replace(" ", "")
+
+
+def test_a_power_cut_takes_the_end_of_the_log_and_no_job_that_was_accepted(tmp_path: Path) -> None:
+    path, log = tmp_path / "jobs.sqlite3", tmp_path / "jobs.sqlite3-wal"
+    store = Store(path)
+    accepted = [store.create(new(detached=True)).id for _ in range(3)]
+    on_disk = log.stat().st_size
+    for job_id in accepted:
+        job = store.claim()
+        assert job is not None
+        store.finish(job.id, 1, language="sv", coverage={})
+        assert job.id == job_id
+    found = set()
+    for size in (*range(on_disk, log.stat().st_size, 1000), log.stat().st_size):
+        after = tmp_path / str(size)
+        after.mkdir()
+        (after / path.name).write_bytes(path.read_bytes())
+        (after / log.name).write_bytes(log.read_bytes()[:size])
+        left = Store(after / path.name)
+        assert left._database.rows("PRAGMA integrity_check")[0][0] == "ok"
+        found.add(tuple((left.get(job_id) or pytest.fail("lost")).status for job_id in accepted))
+        left.close()
+    assert {("queued",) * 3, ("running", "queued", "queued"), ("done",) * 3} <= found
 
 
 class Broken(sqlite3.Connection):

@@ -1,6 +1,5 @@
 """The thread that looks at the store for all requests: whatever happens to the store or to the clock, it goes on."""
 
-import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 from support import waiting
 from transcribe.api.job_watcher import JobWatcher
 from transcribe.jobs.models import NewJob
+from transcribe.jobs.sqlite import sqlite3
 from transcribe.jobs.store import Store
 from transcribe.types import DecodeOptions
 

@@ -1,7 +1,6 @@
 """The job store under threads, processes, kill -9 and late writers."""
 
 import contextlib
-import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from support.stores import OPTIONS, Clock, claimed, new
 from transcribe.api.job_watcher import JobWatcher
 from transcribe.jobs.models import Bounds, JobError, QueueFullError, QueueStats
+from transcribe.jobs.sqlite import sqlite3
 from transcribe.jobs.store import Store, StoreError
 from transcribe.jobs.tickets import Ticket
 from transcribe.types import Segment, SpeakerOptions, Word
@@ -166,6 +166,19 @@ def test_deleted_text_is_not_in_the_file(store: Store, tmp_path: Path) -> None:
     assert not store.delete(job_id)
     assert (store.get(job_id), store.segments(job_id)) == (None, [])
     assert not any(b"hemligheten" in file.read_bytes() for file in files)
+
+
+def test_deleted_text_that_somebody_still_reads_goes_from_the_file_later(store: Store, tmp_path: Path) -> None:
+    store.create(new())
+    job_id, attempt = claimed(store)
+    store.add_segments(job_id, attempt, [segment(0, " hemligheten")], progress=1.0)
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN")
+        assert other.execute("SELECT count(*) FROM segments").fetchone() == (1,)
+        assert store.delete(job_id)
+        assert other.execute("SELECT count(*) FROM segments").fetchone() == (1,)
+    assert store.expire(0.0) == []
+    assert not any(b"hemligheten" in file.read_bytes() for file in tmp_path.glob("jobs.sqlite3*"))
 
 
 def test_expiry_takes_what_finished_long_ago(store: Store, clock: Clock) -> None:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from transcribe.jobs import commits, database
 from transcribe.jobs.database import set_sharing
 from transcribe.jobs.models import NewJob
 from transcribe.jobs.store import Store, StoreError
@@ -19,7 +20,7 @@ def test_a_store_is_for_whom_the_umask_says(tmp_path: Path, umask: int, mode: in
         os.umask(before)
     files = sorted(tmp_path.iterdir())
     assert [(file.name, file.stat().st_mode & 0o777) for file in files] == [
-        ("jobs.sqlite3", mode), ("jobs.sqlite3-journal", mode),
+        ("jobs.sqlite3", mode), ("jobs.sqlite3-shm", mode), ("jobs.sqlite3-wal", mode),
     ]  # fmt: skip
     set_sharing(path, shared=True)  # as where a machine joins a fleet
     assert {file.stat().st_mode & 0o777 for file in files} == {0o660}
@@ -28,8 +29,24 @@ def test_a_store_is_for_whom_the_umask_says(tmp_path: Path, umask: int, mode: in
     assert {file.stat().st_mode & 0o777 for file in files} == {0o640}
 
 
+@pytest.mark.parametrize("order", [(False, True), (True, False)])
+def test_a_store_that_another_sqlite_made_is_used_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[bool, bool]
+) -> None:
+    """One with a rollback journal, as versions before this one had it; and one with a log, where a library is lost."""
+    jobs = []
+    for log in order:
+        for module in (commits, database):
+            monkeypatch.setattr(module, "WAL", log)
+        store = Store(tmp_path / "jobs.sqlite3")
+        jobs.append(store.create(NewJob(key_id="", options=DecodeOptions(language=None), detached=True)))
+        assert store._database.rows("PRAGMA journal_mode")[0][0] == ("wal" if log else "truncate")
+        assert store.unfinished() == jobs
+        store.close()
+
+
 @pytest.mark.parametrize("kind", ["link", "hard link", "pipe"])
-@pytest.mark.parametrize("name", ["jobs.sqlite3", "jobs.sqlite3-journal"])
+@pytest.mark.parametrize("name", ["jobs.sqlite3", "jobs.sqlite3-journal", "jobs.sqlite3-shm", "jobs.sqlite3-wal"])
 def test_what_another_user_may_have_put_in_the_place_of_a_store_is_not_opened_to_the_group(
     tmp_path: Path, name: str, kind: str
 ) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from transcribe.jobs.models import NewJob
+from transcribe.jobs.sqlite import sqlite3
 from transcribe.jobs.store import Store
 from transcribe.types import DecodeOptions, Segment
 

@@ -1,6 +1,5 @@
 """What the job store costs does not grow with the jobs that it keeps: counted in SQLite's instructions, not in time."""
 
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import pytest
 from support.stores import Clock, claimed, new
 from transcribe.jobs.models import Bounds
+from transcribe.jobs.sqlite import sqlite3
 from transcribe.jobs.store import Store
 
 GRAIN = 10  # instructions

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import sqlite3
 import time
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from support.worker_fixture import FakeEngine, ServiceFixture, running_worker, s
 from transcribe import logs, memory
 from transcribe.audio import decoder
 from transcribe.jobs.database import SCHEMA_VERSION
+from transcribe.jobs.sqlite import sqlite3
 from transcribe.jobs.store import Store, StoreError
 from transcribe.types import Segment
 from transcribe.worker import loop, main, resume

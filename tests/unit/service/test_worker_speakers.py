@@ -1,6 +1,5 @@
 """Speakers in the worker: heard while chunks are cut, told apart at the end, whatever happens in between."""
 
-import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from support.worker_fixture import ServiceFixture, running_worker, service_fixtu
 from transcribe.audio.vad import Vad
 from transcribe.jobs import uploads
 from transcribe.jobs.models import NewJob
+from transcribe.jobs.sqlite import sqlite3
 from transcribe.speakers import words
 from transcribe.types import DecodeOptions, SpeakerOptions
 from transcribe.worker import loop
