@@ -106,6 +106,26 @@ def test_a_202_comes_after_audio_and_job_were_synced_to_the_disk(
     assert steps == ["recording", "folder", "job, FULL", "job, NORMAL"]
 
 
+def test_a_recording_is_removed_once_the_end_of_its_job_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+    sync = os.fdatasync
+
+    with running(tmp_path) as api:
+
+        def noted(descriptor: int) -> None:
+            left.append(len(list(api.config.temp.iterdir())))
+            sync(descriptor)
+
+        finished(api, api.upload("/v1/jobs", b"sound").json["id"])
+        monkeypatch.setattr(os, "fdatasync", noted)
+        run_retention(api, time.time())
+        assert (left, list(api.config.temp.iterdir())) == ([1], [])
+        run_retention(api, time.time())
+        assert left == [1], "nothing was removed"
+
+
 def test_a_job_that_repeats_a_waiting_request_is_synced_to_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

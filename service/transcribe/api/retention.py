@@ -2,6 +2,7 @@
 
 import threading
 import time
+from pathlib import Path
 
 from transcribe import logs
 from transcribe.api.spool import PART
@@ -40,12 +41,16 @@ class RetentionThread:
         before = now - self._config.retention.results_hours * 3600
         for job_id in self._store.expire(before, fleet=self._config.fleet.on):
             logs.event("job_expired", job=job_id)
-        for path in self._config.temp.iterdir():
-            if (owner := uploads.owner(path)) is None:
-                continue
-            job = self._store.get(owner)
-            if job.over if job else now - path.lstat().st_ctime > ORPHAN_SECONDS:
-                path.unlink(missing_ok=True)
+        if unneeded := [path for path in self._config.temp.iterdir() if self._is_unneeded(path, now)]:
+            self._store.sync()  # a job whose end a power cut takes back needs its recording again
+        for path in unneeded:
+            path.unlink(missing_ok=True)
+
+    def _is_unneeded(self, path: Path, now: float) -> bool:
+        if (owner := uploads.owner(path)) is None:
+            return False
+        job = self._store.get(owner)
+        return job.over if job else now - path.lstat().st_ctime > ORPHAN_SECONDS
 
     def _run(self) -> None:
         while not self._stop.wait(ROUND_SECONDS):

@@ -147,6 +147,15 @@ class Database:
         returns it outlives every process, and a `durable` one a power cut. A change must not write by another way."""
         return self._commits.write(change, durable=durable)
 
+    def sync(self) -> None:
+        """Waits until all that was committed outlives a power cut. Raises OSError."""
+        with contextlib.suppress(FileNotFoundError):  # without a log, commits have waited for that
+            log = os.open(self.path.with_name(f"{self.path.name}-wal"), os.O_RDONLY)
+            try:
+                os.fdatasync(log)
+            finally:
+                os.close(log)
+
     def scrub(self) -> None:
         """Takes what was deleted out of the log as well; `unscrubbed` says whether that was not possible, because
         others read for longer than SCRUB_SECONDS."""

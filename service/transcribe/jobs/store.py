@@ -114,10 +114,8 @@ class Store:
 
     def jobs(self, key_id: str, *, limit: int = 20, before: float | None = None) -> list[Job]:
         """A key's jobs, newest first, those created before `before`."""
-        rows = self._database.rows(
-            "SELECT * FROM jobs WHERE key_id = ? AND created < ? ORDER BY created DESC, id LIMIT ?",
-            (key_id, before if before is not None else float("inf"), limit),
-        )
+        query = "SELECT * FROM jobs WHERE key_id = ? AND created < ? ORDER BY created DESC, id LIMIT ?"
+        rows = self._database.rows(query, (key_id, float("inf") if before is None else before, limit))
         return [job_from(row) for row in rows]
 
     def segments(self, job_id: str, after: int = -1, limit: int = -1) -> list[Segment]:
@@ -152,6 +150,10 @@ class Store:
         if gone or self._database.unscrubbed:
             self._database.scrub()
         return gone
+
+    def sync(self) -> None:
+        """Waits until all that was done so far is on the disk. Raises OSError."""
+        self._database.sync()
 
     def unfinished(self) -> list[Job]:
         """The jobs whose uploads are still needed."""
