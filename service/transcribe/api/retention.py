@@ -14,6 +14,7 @@ ROUND_SECONDS = 5.0
 # An upload without a job may be about to get one: it has its name before the disk has all of it, which takes as long as
 # the disk is slow.
 ORPHAN_SECONDS = 600.0
+SCRUB_SECONDS = 60.0  # after which replaced text is out of the store's log as well
 
 
 class RetentionThread:
@@ -22,6 +23,7 @@ class RetentionThread:
     def __init__(self, config: ServiceConfig, store: Store) -> None:
         self._config = config
         self._store = store
+        self._scrubbed = float("-inf")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
 
@@ -41,6 +43,9 @@ class RetentionThread:
         before = now - self._config.retention.results_hours * 3600
         for job_id in self._store.expire(before, fleet=self._config.fleet.on):
             logs.event("job_expired", job=job_id)
+        if not 0 <= now - self._scrubbed < SCRUB_SECONDS:
+            self._store.scrub()
+            self._scrubbed = now
         if unneeded := [path for path in self._config.temp.iterdir() if self._is_unneeded(path, now)]:
             self._store.sync()  # a job whose end a power cut takes back needs its recording again
         for path in unneeded:

@@ -200,6 +200,7 @@ class WebhookSender:
         return None
 
     def _call(self, job: Job) -> None:
+        self._store.sync()  # what is told may not be taken back by a power cut
         try:
             status = self._send(job, self._secret)
         except (OSError, http.client.HTTPException, ValueError) as error:

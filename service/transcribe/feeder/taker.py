@@ -237,6 +237,8 @@ class Taker:
             for index in range(request.speakers):
                 voice = uploads.reference(fleet.config.temp, ticket.job, index)
                 fleet.bucket.download(fleet.layout.speaker(ticket.job, index), voice)
+            for path in (part, *uploads.files(fleet.config.temp, ticket.job)):
+                uploads.sync(path)
         with fleet.guard:
             latest = fleet.store.tickets.get(ticket.job)
             if latest is None:  # another machine has it by now
@@ -245,6 +247,7 @@ class Taker:
             start = None if latest.concluded else checkpoints.load(fleet, ticket.job)
             if part.exists():
                 part.replace(uploads.recording(fleet.config.temp, ticket.job))
+                uploads.sync(uploads.recording(fleet.config.temp, ticket.job))
             fleet.store.tickets.adopt(
                 replace(latest, adopted=True, callback=request.callback), self._job(request), start
             )

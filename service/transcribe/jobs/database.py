@@ -10,6 +10,7 @@ import contextlib
 import os
 import stat
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from transcribe.jobs.sqlite import JOURNALS, WAL, sqlite3
 SCHEMA_VERSION = 5
 BUSY_SECONDS = 20.0  # how long to wait for the other process's commit
 SCRUB_SECONDS = 1.0
+JOURNAL_TRY_SECONDS = 0.01
 TRANSIENT = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -115,7 +117,6 @@ class Database:
     def __init__(self, path: Path, *, busy_seconds: float = BUSY_SECONDS) -> None:
         """Opens or creates the file. A method waits `busy_seconds` for others to commit. Raises StoreError."""
         self.path = path
-        self.unscrubbed = False
         self._busy_seconds = busy_seconds
         self._local = threading.local()
         self._open: list[sqlite3.Connection] = []
@@ -124,6 +125,8 @@ class Database:
         self._watching = threading.Lock()
         try:
             _create(path)
+            if not os.access(path, os.W_OK):  # opened all the same, its log would be made with rights that fit nobody
+                raise PermissionError(f"not writable for uid {os.geteuid()}")
             self._watcher = self._connect()
             self.write(_migrate)
         except (sqlite3.Error, OSError) as error:
@@ -148,26 +151,32 @@ class Database:
         return self._commits.write(change, durable=durable)
 
     def sync(self) -> None:
-        """Waits until all that was committed outlives a power cut. Raises OSError."""
-        with contextlib.suppress(FileNotFoundError):  # without a log, commits have waited for that
+        """Waits until all that was committed outlives a power cut. Raises sqlite3.OperationalError."""
+        try:
             log = os.open(self.path.with_name(f"{self.path.name}-wal"), os.O_RDONLY)
             try:
                 os.fdatasync(log)
             finally:
                 os.close(log)
+        except FileNotFoundError:
+            return  # without a log, commits have waited for that
+        except OSError as error:
+            broken = sqlite3.OperationalError(f"the log cannot be synced: {error.strerror}")
+            broken.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            raise broken from None
 
     def scrub(self) -> None:
-        """Takes what was deleted out of the log as well; `unscrubbed` says whether that was not possible, because
-        others read for longer than SCRUB_SECONDS."""
-        connection = self.reader()
-        connection.execute(f"PRAGMA busy_timeout = {round(1000 * SCRUB_SECONDS)}")
-        self.unscrubbed = True
-        try:  # without a log, this does nothing
-            self.unscrubbed = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0] == 1
-        except sqlite3.OperationalError as error:
+        """Takes what was deleted out of the log as well, unless others read for longer than SCRUB_SECONDS. Never
+        raises: what was deleted is so whatever becomes of this."""
+        try:
+            connection = self.reader()
+            connection.execute(f"PRAGMA busy_timeout = {round(1000 * SCRUB_SECONDS)}")
+            try:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # without a log, this does nothing
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {round(1000 * self._busy_seconds)}")
+        except (sqlite3.Error, MemoryError) as error:
             logs.failure("log_not_scrubbed", error)
-        finally:
-            connection.execute(f"PRAGMA busy_timeout = {round(1000 * self._busy_seconds)}")
 
     def version(self) -> int:
         """A number that changes with every commit of any process or thread."""
@@ -189,11 +198,24 @@ class Database:
         with self._guard:
             self._open.append(connection)
         connection.row_factory = sqlite3.Row
-        connection.execute(f"PRAGMA journal_mode = {'WAL' if WAL else 'TRUNCATE'}")
+        self._set_journal(connection)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")  # deleted transcripts are overwritten, not merely unlinked
         return connection
+
+    def _set_journal(self, connection: sqlite3.Connection) -> None:
+        """Sets the kind of journal: for the whole file, where it was another one, for which nobody else may use it at
+        that moment. SQLite itself does not wait for them here."""
+        end = time.monotonic() + self._busy_seconds
+        while True:
+            try:
+                connection.execute(f"PRAGMA journal_mode = {'WAL' if WAL else 'TRUNCATE'}")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                    raise
+            time.sleep(JOURNAL_TRY_SECONDS)
 
 
 def set_sharing(path: Path, *, shared: bool) -> None:

@@ -53,9 +53,7 @@ from transcribe.types import Segment
 __all__ = ["CLIENTS", "LONGEST_DELAY", "LONGEST_HANDICAP", "WORKER", "Store", "StoreError"]
 
 FAIL = "UPDATE jobs SET status = 'failed', finished = :now, progress = 0, error = :error"
-REQUEUE = (
-    "UPDATE jobs SET status = 'queued', started = NULL, progress = CASE WHEN resume IS NULL THEN 0 ELSE progress END"
-)
+REQUEUE = "UPDATE jobs SET status = 'queued', started = NULL, progress = iif(resume IS NULL, 0, progress)"
 FORGET = "DELETE FROM segments WHERE job IN (SELECT id FROM jobs WHERE {} AND resume IS NULL)"  # nothing to go on from
 WORKER, MACHINE = "worker", "machine"  # names of facts
 CLIENTS = "clients"  # who waits for what the worker does
@@ -69,6 +67,7 @@ class Store:
     ) -> None:
         """Opens or creates the file. Methods wait `busy_seconds` for other writers. Raises StoreError."""
         self._database = Database(path, busy_seconds=busy_seconds)
+        self.sync, self.scrub = self._database.sync, self._database.scrub
         self._clock = clock
         self._turns = Turns()
         self._worker, self._clients = (Bell(_pipe(path, who)) for who in (WORKER, CLIENTS))
@@ -133,8 +132,9 @@ class Store:
     def delete(self, job_id: str) -> bool:
         """Removes the job and its text; True if it was there."""
         deleted = self._changes("DELETE FROM jobs WHERE id = :id", {"id": job_id})
+        self._told(deleted, self._worker, self._clients)
         self._database.scrub()
-        return self._told(deleted, self._worker, self._clients)
+        return deleted
 
     def expire(self, before: float, *, fleet: bool = False) -> list[str]:
         """Removes the jobs that finished before that moment; returns their ids. A machine of a `fleet` keeps those that
@@ -147,13 +147,9 @@ class Store:
             return [row[0] for row in rows]
 
         gone = self._database.write(change)
-        if gone or self._database.unscrubbed:
+        if gone:
             self._database.scrub()
         return gone
-
-    def sync(self) -> None:
-        """Waits until all that was done so far is on the disk. Raises OSError."""
-        self._database.sync()
 
     def unfinished(self) -> list[Job]:
         """The jobs whose uploads are still needed."""
@@ -162,8 +158,7 @@ class Store:
 
     def counts(self) -> dict[str, int]:
         """How many jobs are stored, by status."""
-        rows = self._database.rows("SELECT status, count(*) FROM jobs GROUP BY status")
-        return {row[0]: row[1] for row in rows}
+        return {row[0]: row[1] for row in self._database.rows("SELECT status, count(*) FROM jobs GROUP BY status")}
 
     def pending_webhooks(self) -> list[Job]:
         """The jobs that are over and whose callback has not been made yet."""
@@ -215,7 +210,10 @@ class Store:
                     connection.execute(f"{FAIL} WHERE {CURRENT}", values)
             return claimed
 
-        return self._database.write(change, durable=False)
+        started = self._database.write(change, durable=False)
+        if any(job.detached for job in started):
+            self.sync()  # a recording that ends the machine is not tried for ever
+        return started
 
     def queued(self) -> bool:
         """Whether jobs wait to be claimed, be it later."""
@@ -229,8 +227,8 @@ class Store:
 
     def running(self) -> dict[str, int]:
         """The attempts of the jobs that run, by id: what the worker must still work on."""
-        rows = self._database.rows("SELECT id, attempts FROM jobs WHERE status = 'running'")
-        return {row[0]: row[1] for row in rows}
+        query = "SELECT id, attempts FROM jobs WHERE status = 'running'"
+        return {row[0]: row[1] for row in self._database.rows(query)}
 
     def set_duration(self, job_id: str, attempt: int, duration: float) -> bool:
         """Records the true length of the audio; returns False, as all below do, if the attempt is stale."""
@@ -304,20 +302,21 @@ class Store:
             return changed, bool(connection.execute(delete, values).rowcount)
 
         changed, had_text = self._database.write(change, durable=False)
+        self._told(changed)
         if had_text:
             self._database.scrub()
-        return self._told(changed)
+        return changed
 
     def release(self, job_id: str, attempt: int, *, delay: float | None = None) -> bool:
         """Puts a running job back without counting the attempt: a draining worker's unfinished work or, with a `delay`
         in seconds before the next attempt, after a transient error."""
         later = {"later": self._clock() + (delay or 0.0), "setback": int(delay is not None)}
         values = attempt_at(job_id, attempt) | later
-        more = "releases = releases + 1, setbacks = setbacks + :setback, not_before = :later"
+        again = f"{REQUEUE}, releases = releases + 1, setbacks = setbacks + :setback, not_before = :later"
 
         def change(connection: sqlite3.Connection) -> bool:
             connection.execute(FORGET.format(CURRENT), values)
-            return bool(connection.execute(f"{REQUEUE}, {more} WHERE {CURRENT}", values).rowcount)
+            return bool(connection.execute(f"{again} WHERE {CURRENT}", values).rowcount)
 
         return self._database.write(change, durable=False)
 
@@ -351,7 +350,7 @@ class Store:
             connection.executemany("DELETE FROM segments WHERE job = ?", failed)
             return [row[0] for row in requeued], [row[0] for row in failed]
 
-        return self._database.write(change, durable=False)
+        return self._database.write(change)
 
     # The worker's facts
 
@@ -375,10 +374,10 @@ class Store:
 
     def identity(self) -> str:
         """What tells this machine from others: made once, and kept as long as the file is."""
-        body = to_json(uuid4().hex)
 
         def change(connection: sqlite3.Connection) -> str:
-            connection.execute("INSERT OR IGNORE INTO facts (name, body) VALUES (?, ?)", (MACHINE, body))
+            new = (MACHINE, to_json(uuid4().hex))
+            connection.execute("INSERT OR IGNORE INTO facts (name, body) VALUES (?, ?)", new)
             found: str = connection.execute("SELECT body FROM facts WHERE name = ?", (MACHINE,)).fetchone()[0]
             return found
 

@@ -119,3 +119,4 @@ class Tickets:
             connection.execute("DELETE FROM tickets WHERE job = ?", (job_id,))
 
         self._database.write(change)
+        self._database.scrub()

@@ -1,6 +1,8 @@
 """Writers that come at the same time share a commit, and each still gets an answer of its own."""
 
 import contextlib
+import errno
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -156,6 +158,31 @@ def test_a_power_cut_takes_the_end_of_the_log_and_no_job_that_was_accepted(tmp_p
         found.add(tuple((left.get(job_id) or pytest.fail("lost")).status for job_id in accepted))
         left.close()
     assert {("queued",) * 3, ("running", "queued", "queued"), ("done",) * 3} <= found
+
+
+@pytest.mark.parametrize("detached", [True, False])
+def test_an_attempt_at_a_job_that_nobody_waits_for_is_on_the_disk_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, detached: bool
+) -> None:
+    """One that takes the machine down with it is not tried for ever."""
+    store, synced = Store(tmp_path / "jobs.sqlite3"), list[int]()
+    store.create(new(detached=detached))
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    assert store.claim()
+    assert len(synced) == detached
+
+
+def test_a_log_that_cannot_be_synced_is_said_as_any_broken_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    store = Store(tmp_path / "jobs.sqlite3")
+    monkeypatch.setattr(os, "fdatasync", broken)
+    with pytest.raises(sqlite3.OperationalError, match="the log cannot be synced: Input/output error") as raised:
+        store.sync()
+    assert database.is_transient(raised.value)
 
 
 class Broken(sqlite3.Connection):

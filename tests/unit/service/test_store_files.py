@@ -1,12 +1,15 @@
 """The job store's files: who may use them, also where another user of the group may write to their folder."""
 
+import contextlib
 import os
+import threading
 from pathlib import Path
 
 import pytest
 from transcribe.jobs import commits, database
 from transcribe.jobs.database import set_sharing
 from transcribe.jobs.models import NewJob
+from transcribe.jobs.sqlite import sqlite3
 from transcribe.jobs.store import Store, StoreError
 from transcribe.types import DecodeOptions
 
@@ -43,6 +46,40 @@ def test_a_store_that_another_sqlite_made_is_used_as_it_is(
         assert store._database.rows("PRAGMA journal_mode")[0][0] == ("wal" if log else "truncate")
         assert store.unfinished() == jobs
         store.close()
+
+
+def test_a_store_changes_its_journal_once_nobody_else_uses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (commits, database):
+        monkeypatch.setattr(module, "WAL", False)
+    path = tmp_path / "jobs.sqlite3"
+    Store(path).close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
+        for module in (commits, database):
+            monkeypatch.setattr(module, "WAL", True)
+        with pytest.raises(StoreError, match="database is locked") as raised:
+            Store(path, busy_seconds=0.2)
+        assert raised.value.transient
+        end = threading.Timer(0.5, reader.execute, ["COMMIT"])
+        end.start()
+        store = Store(path, busy_seconds=30.0)
+        end.join()
+    assert store._database.rows("PRAGMA journal_mode")[0][0] == "wal"
+
+
+def test_a_store_that_cannot_be_written_yet_gets_no_log_of_its_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The feeder may come before the service, which lets the group write the store."""
+    path = tmp_path / "jobs.sqlite3"
+    Store(path).close()
+    before = {file.name for file in tmp_path.iterdir()}
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(StoreError, match=r"jobs.sqlite3 cannot be used .*not writable for uid") as raised:
+        Store(path)
+    assert raised.value.transient
+    assert {file.name for file in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize("kind", ["link", "hard link", "pipe"])

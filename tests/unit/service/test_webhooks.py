@@ -157,9 +157,12 @@ def test_a_callback_is_tried_until_it_arrives(
     store.cancel(job.id)
     (tmp_path / "secret").write_text(f"{SECRET}\n")
     made: list[str] = []
+    synced: list[int] = []
+    monkeypatch.setattr(store, "sync", lambda: synced.append(len(made)))
 
     def send(found: Job, secret: bytes) -> int:
         assert secret == SECRET.encode()
+        assert synced[-1] == len(made), "what a power cut may take back is told"
         made.append(found.id)
         outcome = outcomes[len(made) - 1]
         if isinstance(outcome, OSError):
