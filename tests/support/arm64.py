@@ -18,7 +18,7 @@ LOCKS = (ROOT / "service" / "cpu.lock", ROOT / "tests" / "emulated" / "arm64.loc
 PYTHON = "3.11"  # of SUITE
 SUITE = "bookworm"
 PACKAGES = ("python3.11", "libstdc++6", "zlib1g", "libssl3", "libffi8", "libsqlite3-0", "libbz2-1.0", "liblzma5")
-X86_ONLY = "platform_machine == 'x86_64'"  # pip evaluates a marker for the processor that it runs on
+X86_ONLY = "; platform_machine == 'x86_64' "  # pip judges a marker by the processor that it runs on
 GLIBCS = ("2_28", "2_27", "2_17")  # as wheels name the oldest that they run with
 
 
