@@ -238,7 +238,7 @@ class Taker:
                 voice = uploads.reference(fleet.config.temp, ticket.job, index)
                 fleet.bucket.download(fleet.layout.speaker(ticket.job, index), voice)
             for path in (part, *uploads.files(fleet.config.temp, ticket.job)):
-                uploads.sync(path)
+                uploads.sync(path)  # here, since it may take long; under the guard only the new name is left
         with fleet.guard:
             latest = fleet.store.tickets.get(ticket.job)
             if latest is None:  # another machine has it by now
